@@ -1,0 +1,1 @@
+"""Cases, the store, windows and augmentation; files, public data sets, phantoms and splits."""

@@ -1,0 +1,123 @@
+"""A case: one image, volume or video with its labels and geometry, on one fixed axis order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.errors import InputError
+
+Stack = Literal["space", "time", "single"]
+
+
+@dataclass(frozen=True)
+class SourceGrid:
+    """How a file's own voxel axes relate to a case's (slice, row, column) axes.
+
+    `axes[k]` is the file axis that became case axis k (slice, row, column), `flips[k]` says whether
+    it runs the other way; `shape` is the file's own spatial shape. Label maps are written back with
+    it, so that they fit the file exactly.
+    """
+
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    shape: tuple[int, ...]
+
+    def to_case(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """An array on the file's axes → (slice, row, column), a view where possible."""
+        turned = np.transpose(volume, self.axes)
+        return turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+
+    def to_file(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """(slice, row, column) → the file's own axes; the inverse of `to_case`."""
+        turned = volume[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        return np.transpose(turned, tuple(int(i) for i in np.argsort(self.axes)))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a case came from: `file`, its `sha256` (empty where not computed) and the `converter`
+    with its version.
+    """
+
+    file: str
+    sha256: str = ""
+    converter: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image, volume or video.
+
+    `image` (slices, channels, height, width) holds the source's own values and dtype. `label` is
+    None or uint8 (slices, height, width), with a class axis after slices where classes overlap;
+    `instances` is None or uint16 (slices, height, width). `affine` 4×4 maps (slice, row, column, 1)
+    to RAS+ millimetres; `spacing` is in mm (slice, row, column). `gaps` lists indices before which
+    the stack is interrupted: windows never cross them. Raises InputError where shapes, spacing and
+    affine do not agree.
+    """
+
+    id: str
+    group: str
+    image: NDArray[Any]
+    label: NDArray[np.uint8] | None = None
+    instances: NDArray[np.uint16] | None = None
+    stack: Stack = "single"
+    affine: NDArray[np.float64] | None = None
+    spacing: tuple[float, float, float] | None = None
+    source_grid: SourceGrid | None = None
+    gaps: tuple[int, ...] = ()
+    provenance: Provenance | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        what = f"making the case {self.id!r}"
+        if self.image.ndim != 4 or 0 in self.image.shape:
+            raise InputError(
+                what,
+                expected="an image of shape (slices, channels, height, width)",
+                found=str(self.image.shape),
+            )
+        slices, _, height, width = self.image.shape
+        grid = (slices, height, width)
+        if self.label is not None:
+            own = self.label.shape
+            spatial = (own[0], *own[-2:]) if self.label.ndim in (3, 4) else own
+            if spatial != grid or self.label.dtype != np.uint8:
+                raise InputError(
+                    what,
+                    expected=f"a uint8 label of shape {grid}",
+                    found=f"{self.label.dtype} {own}",
+                    remedy="check that image and label belong together",
+                )
+        if self.instances is not None and self.instances.shape != grid:
+            raise InputError(
+                what, expected=f"instances of shape {grid}", found=str(self.instances.shape)
+            )
+        if self.spacing is not None and not all(np.isfinite(s) and s > 0 for s in self.spacing):
+            raise InputError(what, expected="positive spacing in mm", found=str(self.spacing))
+        if self.affine is not None:
+            if self.spacing is None:
+                raise InputError(what, expected="a spacing beside the affine", found="none")
+            steps = np.linalg.norm(self.affine[:3, :3], axis=0)
+            if not np.allclose(steps, self.spacing, rtol=1e-3, atol=1e-4):
+                raise InputError(
+                    what,
+                    expected=f"an affine with steps of {self.spacing} mm",
+                    found=f"steps of {tuple(float(s) for s in steps)} mm",
+                )
+        if self.stack == "single" and slices != 1:
+            raise InputError(what, expected="one slice in a single image", found=f"{slices} slices")
+
+    @property
+    def slices(self) -> int:
+        """Number of slices (frames of a video)."""
+        return int(self.image.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.image.shape[2]), int(self.image.shape[3])

@@ -1,0 +1,86 @@
+"""InputSpec and TargetSpec: what a network is fed and what its outputs mean, the same in recipe,
+model card and export.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class InputSpec(BaseModel):
+    """How a case's slices become a network's input.
+
+    `grid` is the network's image size (height, width), or `spacing` the pixel size in mm (row,
+    column) to resample to. `fixed` normalisation uses `mean` and `sd`, which come from training
+    cases only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels: tuple[str, ...] = ("grey",)
+    colour_order: Literal["grey", "rgb"] = "grey"
+    grey_to_rgb: Literal["repeat", "refuse"] = "repeat"
+    clip: tuple[float, float] | None = None
+    clip_percentiles: tuple[float, float] | None = None
+    normalisation: Literal["case-zscore", "case-minmax", "fixed", "imagenet"] = "case-zscore"
+    mean: tuple[float, ...] | None = None
+    sd: tuple[float, ...] | None = None
+    size: tuple[int, int] | None = (224, 224)
+    spacing: tuple[float, float] | None = None
+    fit: Literal["stretch", "pad", "tile"] = "stretch"
+    interpolation: Literal["nearest", "linear", "cubic"] = "linear"
+    slices: int = Field(default=1, ge=1)
+    edge: Literal["repeat", "released"] = "repeat"
+
+    @model_validator(mode="after")
+    def _check(self) -> InputSpec:
+        if self.slices % 2 == 0:
+            raise ValueError(f"slices must be odd (1, 3, 5, ...), not {self.slices}")
+        if (self.size is None) == (self.spacing is None):
+            raise ValueError("give either size or spacing, not both and not neither")
+        if self.normalisation == "fixed" and (self.mean is None or self.sd is None):
+            raise ValueError("normalisation 'fixed' needs mean and sd (from training cases only)")
+        return self
+
+
+class TargetSpec(BaseModel):
+    """What the classes are. `exclusive` counts the background (id 0) among `classes`; `binary` is
+    one sigmoid channel.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["exclusive", "binary", "overlapping"] = "exclusive"
+    names: tuple[str, ...]
+    colours: tuple[str, ...] | None = None
+    ignored: int | None = None
+    threshold: float = 0.5
+
+    @property
+    def classes(self) -> int:
+        """Number of output channels."""
+        return 1 if self.kind == "binary" else len(self.names)
+
+    @property
+    def foreground(self) -> dict[int, str]:
+        """Label id → name of every class that is scored: exclusive skips id 0; binary has id 1."""
+        if self.kind == "binary":
+            return {1: self.names[-1]}
+        start = 1 if self.kind == "exclusive" else 0
+        return {i: name for i, name in enumerate(self.names) if i >= start}
+
+
+def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]:
+    """Probabilities (..., classes, height, width) → labels: the one place where labels are made.
+
+    exclusive: argmax over classes; binary: (..., height, width) of 0 and 1; overlapping: one 0/1
+    map a class.
+    """
+    if target.kind == "exclusive":
+        return np.argmax(probabilities, axis=-3).astype(np.uint8)
+    maps = (probabilities >= target.threshold).astype(np.uint8)
+    return maps[..., 0, :, :] if target.kind == "binary" else maps

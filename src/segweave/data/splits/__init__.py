@@ -1,0 +1,1 @@
+"""Published splits as lists of ids, each with its source."""

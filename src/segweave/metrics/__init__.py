@@ -1,0 +1,1 @@
+"""Metrics: pure functions on arrays; spacing is required (None means pixels)."""

@@ -1,0 +1,88 @@
+"""The contract of a network: encode → decode → head, with everything that later steps need carried
+in plain tuples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segweave.errors import UsageError
+
+
+class Features(NamedTuple):
+    """What an encoder gives: `skips` from shallow to deep, `bottleneck`, and in `extra` what later
+    steps need besides.
+    """
+
+    skips: tuple[Tensor, ...]
+    bottleneck: Tensor
+    extra: dict[str, Tensor]
+
+
+class Decoded(NamedTuple):
+    """What a decoder gives: its last map (B, C, h, w) and in `extra` inner maps that the head or a
+    loss reads.
+    """
+
+    map: Tensor
+    extra: dict[str, Tensor]
+
+
+class Output(NamedTuple):
+    """What a network gives: `logits` (B, classes, H, W) at the size of the image and named
+    auxiliary outputs for losses.
+    """
+
+    logits: Tensor
+    auxiliary: dict[str, Tensor]
+
+
+class SegmentationNetwork(nn.Module, ABC):
+    """A 2D segmentation network. A subclass sets `channels` and `stride` in its constructor.
+
+    `channels` maps each position to a tuple with one channel number a place: `skips` from shallow
+    to deep, `bottleneck`, `decoder` (the map before the head), `output` (the classes). `stride`
+    leads from image to bottleneck.
+    """
+
+    channels: dict[str, tuple[int, ...]]
+    stride: int
+    in_channels: int
+    classes: int
+
+    @abstractmethod
+    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
+        """(B, C, H, W) → features. Raises UsageError for a size that the network cannot take."""
+
+    @abstractmethod
+    def decode(self, features: Features) -> Decoded:
+        """Features → the map before the head."""
+
+    @abstractmethod
+    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+        """The last map → logits at `size` = (height, width) of the image."""
+
+    def forward(self, x: Tensor, **inputs: Tensor) -> Output:
+        """(B, C, H, W) → Output, the three steps one after the other."""
+        return self.head(
+            self.decode(self.encode(x, **inputs)), size=(int(x.shape[-2]), int(x.shape[-1]))
+        )
+
+
+def check_size(name: str, height: int, width: int, *, divisor: int, smallest: int) -> None:
+    """Raise UsageError naming sizes that work where an image size breaks a network's size rule."""
+    if height % divisor == 0 and width % divisor == 0 and min(height, width) >= smallest:
+        return
+
+    def near(n: int) -> int:
+        return max(smallest, round(n / divisor) * divisor, divisor)
+
+    raise UsageError(
+        f"running {name} on an image of {height}×{width}",
+        expected=f"height and width divisible by {divisor} and at least {smallest}",
+        found=f"{height}×{width}",
+        remedy=f"resize or pad to {near(height)}×{near(width)}",
+    )
