@@ -1,0 +1,54 @@
+"""Protocols, per-case scores, their folders and tables."""
+
+from segweave.evaluation.cases import evaluate_cases, new_manifest, score_rows, validation_scores
+from segweave.evaluation.files import evaluate_folders
+from segweave.evaluation.folder import (
+    Evaluation,
+    Manifest,
+    Row,
+    read_evaluation,
+    write_evaluation,
+)
+from segweave.evaluation.protocols import (
+    PROTOCOLS,
+    Needs,
+    Protocol,
+    Score,
+    clean,
+    get_protocol,
+    nearest_zoom,
+    published,
+    score_case,
+)
+from segweave.evaluation.statistics import Estimate, estimate
+from segweave.evaluation.summary import Summary, summarise
+from segweave.evaluation.tables import Table, class_table, summary_table
+
+__all__ = [
+    "PROTOCOLS",
+    "Estimate",
+    "Evaluation",
+    "Manifest",
+    "Needs",
+    "Protocol",
+    "Row",
+    "Score",
+    "Summary",
+    "Table",
+    "class_table",
+    "clean",
+    "estimate",
+    "evaluate_cases",
+    "evaluate_folders",
+    "get_protocol",
+    "nearest_zoom",
+    "new_manifest",
+    "published",
+    "read_evaluation",
+    "score_case",
+    "score_rows",
+    "summarise",
+    "summary_table",
+    "validation_scores",
+    "write_evaluation",
+]

@@ -1,0 +1,168 @@
+"""Scores predictions that are in memory: of a run on a store's cases, and during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.evaluation.folder import Evaluation, Manifest, Row, check_free, write_evaluation
+from segweave.evaluation.protocols import Protocol, clean, get_protocol, score_case
+from segweave.evaluation.statistics import estimate
+from segweave.evaluation.summary import case_values
+
+Progress = Callable[[int, str], None]
+"""Called with the number of cases done and the name of the last one."""
+
+
+def score_rows(
+    case: Case,
+    prediction: NDArray[Any],
+    *,
+    target: TargetSpec,
+    protocol: str | Protocol = "clean",
+    arm: str = "",
+    seed: int | None = None,
+    fold: int | None = None,
+    metrics: Sequence[str] | None = None,
+) -> list[Row]:
+    """The rows of one case. Raises InputError, naming the case, where it has no label or the
+    prediction does not fit.
+    """
+    if case.label is None:
+        raise InputError(
+            f"scoring the case {case.id}", expected="a case with a label", found="none"
+        )
+    scores = score_case(
+        prediction,
+        case.label,
+        target=target,
+        spacing=case.spacing,
+        stack=case.stack,
+        protocol=protocol,
+        metrics=metrics,
+    )
+    return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]
+
+
+def new_manifest(protocol: str | Protocol, target: TargetSpec, **fields: Any) -> Manifest:
+    """A manifest with the protocol's words; its counts are filled in when it is written."""
+    rules = get_protocol(protocol)
+    return Manifest(
+        protocol=rules.name,
+        title=rules.title,
+        means=rules.means,
+        definitions=dict(rules.definitions),
+        classes=list(target.foreground.values()),
+        kind=target.kind,
+        **fields,
+    )
+
+
+def evaluate_cases(
+    pairs: Iterable[tuple[Case, NDArray[Any]]],
+    out: str | Path,
+    *,
+    target: TargetSpec,
+    protocol: str | Protocol = "clean",
+    arm: str = "",
+    seed: int | None = None,
+    fold: int | None = None,
+    sources: dict[str, str] | None = None,
+    parameters: int | None = None,
+    checkpoint: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score cases with their predictions, one after the other, and write an evaluation folder.
+
+    Each prediction is a label map at the case's own size, made as `protocol.needs` says. Raises
+    InputError that lists every case that could not be scored; nothing is written then.
+    """
+    check_free(out, force=force)
+    rows: list[Row] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    for count, (case, prediction) in enumerate(pairs, start=1):
+        if case.id in seen:
+            problems.append(f"{case.id}: comes twice")
+            continue
+        seen.add(case.id)
+        try:
+            rows += score_rows(
+                case,
+                prediction,
+                target=target,
+                protocol=protocol,
+                arm=arm,
+                seed=seed,
+                fold=fold,
+            )
+        except UsageError:
+            raise
+        except SegweaveError as error:
+            problems.append(f"{case.id}: {one_line(error)}")
+        if progress is not None:
+            progress(count, case.id)
+    if problems:
+        raise problem_list("scoring cases", problems)
+    if not rows:
+        raise InputError("scoring cases", expected="at least one case", found="none")
+    manifest = new_manifest(
+        protocol,
+        target,
+        sources=sources or {},
+        parameters=parameters,
+        checkpoint=checkpoint,
+    )
+    return write_evaluation(out, rows, manifest, force=force)
+
+
+def validation_scores(
+    predict_labels: Callable[[Case], NDArray[Any]], cases: Iterable[Case], target: TargetSpec
+) -> dict[str, float]:
+    """Mean Dice under `clean` at the cases' own size: `dice` over classes and `dice/CLASS` for each
+    class that the references hold. `predict_labels` gives a case's label map.
+    """
+    rows: list[Row] = []
+    for case in cases:
+        rows += score_rows(
+            case, predict_labels(case), target=target, protocol=clean, metrics=("dice",)
+        )
+    values = case_values(rows, "dice")
+    if not values:
+        raise InputError(
+            "scoring the validation cases",
+            expected="at least one case whose label holds a class",
+            found="none",
+            remedy="check the split and the labels",
+        )
+    groups = {row.case: row.group for row in rows}
+    found = {"dice": estimate(values, groups, interval=False).mean}
+    for name in target.foreground.values():
+        own = {key: value for key, value in values.items() if key[1] == name}
+        if own:
+            found[f"dice/{name}"] = estimate(own, groups, interval=False).mean
+    return found
+
+
+def one_line(error: SegweaveError) -> str:
+    """What went wrong, for a list of problems."""
+    parts = [error.doing]
+    if error.expected:
+        parts.append(f"expected {error.expected}")
+    if error.found:
+        parts.append(f"found {error.found}")
+    return "; ".join(parts)
+
+
+def problem_list(doing: str, problems: Sequence[str], *, remedy: str | None = None) -> InputError:
+    """One error that lists all problems."""
+    lines = "\n    ".join(problems)
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return InputError(f"{doing}: {count}", found=f"\n    {lines}", remedy=remedy)

@@ -1,0 +1,266 @@
+"""Scores any folder of label maps against a folder of references, matched by name."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from segweave.data.case import Case, Stack
+from segweave.data.formats import SUFFIXES, case_name, read_label, read_label_case, suffix_of
+from segweave.data.formats.nifti import Geometry
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.evaluation.cases import new_manifest, one_line, problem_list, score_rows
+from segweave.evaluation.folder import Evaluation, Row, check_free, write_evaluation
+from segweave.evaluation.layers import unique_ids
+from segweave.evaluation.protocols import Protocol, get_protocol
+
+LABEL_ENDINGS = (
+    "_gt",
+    "_label",
+    "_labels",
+    "_mask",
+    "_seg",
+    "_segmentation",
+    "_pred",
+    "_prediction",
+    "_groundtruth",
+)
+_COLUMNS = ("case", "group", "stack", "arm", "seed", "fold")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the table of cases says of one."""
+
+    group: str
+    stack: Stack | None = None
+    arm: str | None = None
+    seed: int | None = None
+    fold: int | None = None
+
+
+def evaluate_folders(
+    predictions: str | Path,
+    references: str | Path,
+    out: str | Path,
+    *,
+    protocol: str | Protocol = "clean",
+    cases_csv: str | Path | None = None,
+    target: TargetSpec | None = None,
+    arm: str = "",
+    seed: int | None = None,
+    fold: int | None = None,
+    geometry: Geometry = "check",
+    force: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Evaluation:
+    """Score every label map of `predictions` (NIfTI, PNG, npz, h5 ...) against the one of the same
+    name in `references`, and write an evaluation folder to `out`.
+
+    Names are compared without their ending and without `_gt`, `_mask`, `_segmentation` and the
+    like. `cases_csv` has the column `case` and any of group, stack, arm, seed, fold, and says which
+    cases are scored; without it each file is its own group. `target` names the classes; without it
+    they are the ids that the references hold. `progress` is called with (done, all, case). Raises
+    InputError that lists all that is missing, doubled, left over or does not fit; nothing is
+    written then.
+    """
+    get_protocol(protocol)
+    check_free(out, force=force)
+    ours, theirs = _label_files(predictions), _label_files(references)
+    entries = _read_entries(cases_csv) if cases_csv is not None else None
+    names = sorted(entries) if entries is not None else sorted(theirs)
+    problems = [f"{name}: no reference in {references}" for name in names if name not in theirs]
+    problems += [f"{name}: no prediction in {predictions}" for name in names if name not in ours]
+    problems += [
+        f"{name}: a prediction without {'a row in the table' if entries else 'a reference'}"
+        for name in sorted(set(ours) - set(names))
+    ]
+    if problems:
+        raise problem_list(
+            "matching predictions with references",
+            problems,
+            remedy="names must agree but for the ending and " + ", ".join(LABEL_ENDINGS),
+        )
+    if target is None:
+        target = _target_of(theirs, names, geometry)
+    rows: list[Row] = []
+    for count, name in enumerate(names, start=1):
+        entry = entries[name] if entries is not None else _Entry(group=name)
+        file = theirs[name]
+        try:
+            case = read_label_case(
+                file, id=name, group=entry.group, geometry=geometry, stack=entry.stack
+            )
+            file = ours[name]
+            prediction = read_label(file, case, geometry=geometry)
+            rows += score_rows(
+                case,
+                prediction,
+                target=target,
+                protocol=protocol,
+                arm=arm if entry.arm is None else entry.arm,
+                seed=seed if entry.seed is None else entry.seed,
+                fold=fold if entry.fold is None else entry.fold,
+            )
+        except UsageError:
+            raise
+        except SegweaveError as error:
+            problems.append(f"{file.name}: {one_line(error)}")
+        if progress is not None:
+            progress(count, len(names), name)
+    if problems:
+        raise problem_list(f"scoring {predictions} against {references}", problems)
+    manifest = new_manifest(
+        protocol,
+        target,
+        grouped=entries is not None,
+        sources={"predictions": str(predictions), "references": str(references)},
+    )
+    return write_evaluation(out, rows, manifest, force=force)
+
+
+def case_of(path: Path) -> str:
+    """The name of the case that a label file belongs to."""
+    name = case_name(path)
+    ending = _ending(name)
+    return name[: len(name) - len(ending)] if ending else name
+
+
+def _ending(name: str) -> str:
+    found = [e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)]
+    return max(found, key=len, default="")
+
+
+def _label_files(folder: str | Path) -> dict[str, Path]:
+    """Case → label file, of a file or of a folder and those below. Where some files bear an ending
+    such as _gt, the others are images and passed over; so are overlays.
+    """
+    path = Path(folder)
+    doing = "looking for label maps"
+    if path.is_file() and suffix_of(path):
+        return {case_of(path): path}
+    if not path.is_dir():
+        raise InputError(
+            doing, file=path, expected="a folder of label maps", found="no such folder"
+        )
+    files = [
+        file
+        for file in sorted(path.rglob("*"))
+        if suffix_of(file)
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and not case_name(file).endswith("_overlay")
+        and "overlays" not in file.relative_to(path).parts[:-1]
+    ]
+    marked = [file for file in files if _ending(case_name(file))]
+    by_case: dict[str, list[Path]] = {}
+    for file in marked or files:
+        by_case.setdefault(case_of(file), []).append(file)
+    if not by_case:
+        raise InputError(
+            doing, file=path, expected="files ending in " + " ".join(SUFFIXES), found="none"
+        )
+    doubled = [
+        f"{case}: {', '.join(str(file.relative_to(path)) for file in found)}"
+        for case, found in by_case.items()
+        if len(found) > 1
+    ]
+    if doubled:
+        raise problem_list(
+            f"{doing} in {path}: several files for one case",
+            doubled,
+            remedy="keep one file a case",
+        )
+    return {case: found[0] for case, found in by_case.items()}
+
+
+def _read_entries(path: str | Path) -> dict[str, _Entry]:
+    file = Path(path)
+    doing = "reading the table of cases"
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{doing}: {error}", file=file, expected="a CSV file") from error
+    reader = csv.DictReader(lines)
+    header = [str(name).strip() for name in reader.fieldnames or []]
+    reader.fieldnames = header
+    unknown = [name for name in header if name not in _COLUMNS]
+    if "case" not in header or unknown:
+        raise InputError(
+            doing,
+            file=file,
+            expected="the column case and any of " + ", ".join(_COLUMNS[1:]),
+            found=", ".join(header) or "an empty file",
+            remedy=nearest(unknown[0], _COLUMNS) if unknown else None,
+        )
+    entries: dict[str, _Entry] = {}
+    problems = []
+    for cells in reader:
+        name = (cells["case"] or "").strip()
+        where = f"line {reader.line_num}"
+        if not name or None in cells:
+            problems.append(f"{where}: no case" if not name else f"{where}: too many columns")
+        elif name in entries:
+            problems.append(f"{where}: {name} comes twice")
+        else:
+            try:
+                entries[name] = _entry(cells)
+            except ValueError as error:
+                problems.append(f"{where}: {error}")
+    if problems or not entries:
+        raise problem_list(f"{doing} {file}", problems or ["it has no rows"])
+    return entries
+
+
+def _entry(cells: Mapping[str, str | None]) -> _Entry:
+    values = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
+    stacks: dict[str, Stack] = {name: name for name in get_args(Stack)}
+    if values["stack"] and values["stack"] not in stacks:
+        raise ValueError(f"stack {values['stack']!r} is none of {', '.join(stacks)}")
+    for name in ("seed", "fold"):
+        if values[name] and not values[name].lstrip("-").isdigit():
+            raise ValueError(f"{name} {values[name]!r} is no whole number")
+    return _Entry(
+        group=values["group"] or values["case"],
+        stack=stacks.get(values["stack"]),
+        arm=values["arm"] or None,
+        seed=int(values["seed"]) if values["seed"] else None,
+        fold=int(values["fold"]) if values["fold"] else None,
+    )
+
+
+def _target_of(files: Mapping[str, Path], names: list[str], geometry: Geometry) -> TargetSpec:
+    """Classes by the ids that the references hold."""
+    ids: set[int] = set()
+    overlapping = 0
+    problems = []
+    for name in names:
+        try:
+            case: Case = read_label_case(files[name], geometry=geometry)
+        except SegweaveError as error:
+            problems.append(f"{files[name].name}: {one_line(error)}")
+            continue
+        assert case.label is not None
+        ids.update(unique_ids(case.label))
+        overlapping = max(overlapping, case.label.shape[1] if case.label.ndim == 4 else 0)
+    if problems:
+        raise problem_list("reading the references", problems)
+    if overlapping:
+        return TargetSpec(
+            kind="overlapping", names=tuple(f"class {k}" for k in range(1, overlapping + 1))
+        )
+    highest = max(ids, default=0)
+    if highest < 1:
+        raise InputError(
+            "finding the classes in the references",
+            expected="at least one label id above 0",
+            found="background alone",
+            remedy="name the classes",
+        )
+    if highest == 1:
+        return TargetSpec(kind="binary", names=("background", "foreground"))
+    return TargetSpec(names=("background", *(f"class {k}" for k in range(1, highest + 1))))

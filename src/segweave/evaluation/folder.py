@@ -1,0 +1,303 @@
+"""The evaluation folder: manifest.json, cases.csv in long form, summary.json. It stands alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segweave import __version__
+from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.evaluation.protocols import Score, Status
+from segweave.files import atomic_write
+
+FORMAT = 1
+COLUMNS = (
+    "case",
+    "slice",
+    "group",
+    "class",
+    "metric",
+    "value",
+    "unit",
+    "status",
+    "arm",
+    "seed",
+    "fold",
+)
+FILES = ("manifest.json", "cases.csv", "summary.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A score with what it belongs to: one line of cases.csv. `seed` and `fold` may be unknown."""
+
+    case: str
+    group: str
+    score: Score
+    arm: str = ""
+    seed: int | None = None
+    fold: int | None = None
+
+
+class Manifest(BaseModel):
+    """What an evaluation says of itself. `sources` names where predictions and references came
+    from; `grouped` is False where no groups were known, so that each file is its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    protocol: str
+    title: str
+    means: str
+    definitions: dict[str, str]
+    units: dict[str, list[str]] = Field(default_factory=dict)
+    classes: list[str]
+    kind: str = "exclusive"
+    arms: list[str] = Field(default_factory=list)
+    seeds: list[int] = Field(default_factory=list)
+    folds: list[int] = Field(default_factory=list)
+    cases: int = 0
+    groups: int = 0
+    grouped: bool = True
+    parameters: int | None = None
+    checkpoint: str | None = None
+    sources: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    rows: int = 0
+    cases_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation folder that was read or has just been written."""
+
+    folder: Path
+    manifest: Manifest
+    rows: tuple[Row, ...]
+
+
+def check_free(folder: str | Path, *, force: bool = False) -> None:
+    """Raise UsageError where `folder` holds something that must not be written over: anything
+    without `force`; with it, anything but an evaluation.
+    """
+    path = Path(folder)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError("writing an evaluation", file=path, expected="a folder", found="a file")
+    held = sorted(entry.name for entry in path.iterdir())
+    foreign = [name for name in held if name not in FILES]
+    if foreign or (held and not force):
+        raise UsageError(
+            "writing an evaluation",
+            file=path,
+            expected="an empty or a new folder",
+            found=", ".join((foreign or held)[:5]),
+            remedy="choose another folder" + ("" if foreign else ", or write over it with force"),
+        )
+
+
+def write_evaluation(
+    folder: str | Path, rows: Sequence[Row], manifest: Manifest, *, force: bool = False
+) -> Evaluation:
+    """Write the three files into a folder beside `folder`, then rename it, so that a crash leaves
+    the old evaluation or the new one. Fills in what the manifest counts of the rows.
+    """
+    from segweave.evaluation.summary import summarise
+
+    path = Path(folder)
+    check_free(path, force=force)
+    full = _counted(manifest, rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    except OSError as error:
+        raise SegweaveError(f"writing an evaluation: {error.strerror}", file=path) from error
+    try:
+        with atomic_write(temporary / "cases.csv") as file:
+            _write_rows(file, rows)
+            full.cases_sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        evaluation = Evaluation(path, full, tuple(rows))
+        summary = {
+            "format": FORMAT,
+            "arms": [arm.model_dump() for arm in summarise([evaluation])],
+        }
+        _write_json(temporary / "summary.json", summary)
+        _write_json(temporary / "manifest.json", full.model_dump())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        _swap(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return evaluation
+
+
+def read_evaluation(folder: str | Path) -> Evaluation:
+    """Read an evaluation folder. Raises InputError, naming file and line, where something is
+    missing, cut off, changed by hand, or written by a newer version.
+    """
+    path = Path(folder)
+    doing = "reading an evaluation"
+    for name in FILES[:2]:
+        if not (path / name).is_file():
+            raise InputError(
+                doing,
+                file=path,
+                expected=f"a folder with {FILES[0]} and {FILES[1]}",
+                found=f"no {name}" if path.is_dir() else "no such folder",
+                remedy="make one with segweave evaluate",
+            )
+    file = path / "manifest.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{doing}: {error}", file=file, expected="a JSON file") from error
+    number = content.get("format") if isinstance(content, dict) else None
+    if number != FORMAT:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"format {FORMAT}",
+            found=f"format {number}",
+            remedy="read it with the version of segweave that wrote it, or a newer one",
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(doing, file=file, found=f"{where}: {first['msg']}") from error
+    file = path / "cases.csv"
+    block = file.read_bytes()
+    if hashlib.sha256(block).hexdigest() != manifest.cases_sha256:
+        raise InputError(
+            doing,
+            file=file,
+            expected="the file that its manifest describes",
+            found="another content (cut off or changed by hand)",
+            remedy="evaluate again",
+        )
+    return Evaluation(path, manifest, tuple(_read_rows(file, block.decode("utf-8"))))
+
+
+def _counted(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
+    units: dict[str, set[str]] = {}
+    for row in rows:
+        units.setdefault(row.score.metric, set()).add(row.score.unit)
+    return manifest.model_copy(
+        update={
+            "units": {metric: sorted(found) for metric, found in sorted(units.items())},
+            "arms": sorted({row.arm for row in rows}),
+            "seeds": sorted({row.seed for row in rows if row.seed is not None}),
+            "folds": sorted({row.fold for row in rows if row.fold is not None}),
+            "cases": len({row.case for row in rows}),
+            "groups": len({row.group for row in rows}),
+            "rows": len(rows),
+            "versions": {"segweave": __version__, **versions(), **manifest.versions},
+        }
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the scores."""
+    import platform
+
+    import numpy
+    import scipy
+
+    return {
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def _write_rows(file: Path, rows: Iterable[Row]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            score = row.score
+            writer.writerow(
+                (
+                    row.case,
+                    "" if score.slice is None else score.slice,
+                    row.group,
+                    score.class_name,
+                    score.metric,
+                    "" if score.value is None else repr(float(score.value)),
+                    score.unit,
+                    score.status,
+                    row.arm,
+                    "" if row.seed is None else row.seed,
+                    "" if row.fold is None else row.fold,
+                )
+            )
+
+
+def _read_rows(file: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(text.splitlines())
+    header = next(reader, [])
+    if tuple(header) != COLUMNS:
+        raise InputError(
+            "reading an evaluation",
+            file=file,
+            expected=",".join(COLUMNS),
+            found=",".join(header) or "an empty file",
+        )
+    for cells in reader:
+        try:
+            case, index, group, name, metric, value, unit, status, arm, seed, fold = cells
+            known = {name: name for name in get_args(Status)}
+            if status not in known:
+                raise ValueError(f"status {status!r}")
+            number = float(value) if value else None
+            if (number is None) != (status == "failed") or not math.isfinite(number or 0):
+                raise ValueError(f"value {value!r} with status {status!r}")
+            score = Score(int(index) if index else None, name, metric, number, unit, known[status])
+            yield Row(
+                case, group, score, arm, int(seed) if seed else None, int(fold) if fold else None
+            )
+        except ValueError as error:
+            raise InputError(
+                f"reading an evaluation, line {reader.line_num}: {error}",
+                file=file,
+                expected=",".join(COLUMNS),
+                found=",".join(cells),
+            ) from error
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with atomic_write(path) as file:
+        file.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+def _swap(new: Path, old: Path) -> None:
+    if not old.exists():
+        os.replace(new, old)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=old.parent))
+    os.replace(old, aside / "evaluation")
+    try:
+        os.replace(new, old)
+    except BaseException:
+        os.replace(aside / "evaluation", old)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

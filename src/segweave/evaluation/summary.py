@@ -1,0 +1,255 @@
+"""Sums up evaluations: one summary an arm, means in the protocol's order, an interval by group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from segweave.errors import InputError, UsageError
+from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.statistics import Estimate, estimate
+
+if TYPE_CHECKING:
+    from segweave.evaluation.folder import Evaluation, Row
+
+
+class Distance(BaseModel):
+    """A distance over cases (and seeds) in one unit: `median` and `mean` over those where it is
+    defined, `failed` of `asked` where the class was not predicted (images, for frames and single
+    images).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    median: float | None
+    mean: float | None
+    failed: int
+    asked: int
+
+
+class FalseAlarms(BaseModel):
+    """Of the `asked` volumes or images whose reference lacks the class, `raised` got some of it:
+    `amount` in all, in `unit`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    raised: int
+    asked: int
+    amount: float
+    unit: str
+
+
+class Part(BaseModel):
+    """What is said of one class, or of all (macro: the mean over classes; counts are added up).
+    `by_rule` counts the cases of a class whose scores the protocol set by rule.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlaps: dict[str, Estimate] = Field(default_factory=dict)
+    distances: dict[str, dict[str, Distance]] = Field(default_factory=dict)
+    false_alarms: dict[str, FalseAlarms] = Field(default_factory=dict)
+    by_rule: int = 0
+
+
+class Summary(BaseModel):
+    """All that the tables print of one arm. `case_names` are those that were scored; `seed_sd` is
+    the spread of the macro Dice over seeds.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    arm: str
+    protocol: str
+    title: str
+    means: str
+    definitions: dict[str, str]
+    cases: int
+    images: int
+    groups: int
+    grouped: bool
+    seeds: list[int]
+    folds: list[int]
+    runs: int
+    parameters: int | None = None
+    seed_sd: float | None = None
+    macro: Part
+    classes: dict[str, Part]
+    case_names: list[str] = Field(default_factory=list)
+
+
+def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
+    """One summary an arm, in the order in which arms come; folders of one arm (seeds, folds) are
+    joined.
+
+    Raises UsageError for folders of different protocols or classes, InputError where one score
+    is there twice.
+    """
+    given = list(evaluations)
+    if not given:
+        raise UsageError("summing up evaluations", expected="at least one", found="none")
+    first = given[0].manifest
+    for other in given[1:]:
+        for what, ours, theirs in (
+            ("protocol", first.protocol, other.manifest.protocol),
+            ("definitions", first.definitions, other.manifest.definitions),
+            ("classes", first.classes, other.manifest.classes),
+        ):
+            if ours != theirs:
+                shown = (str(ours), str(theirs)) if what != "definitions" else ("one", "another")
+                raise UsageError(
+                    f"summing up evaluations of different {what}",
+                    file=other.folder,
+                    expected=shown[0],
+                    found=shown[1],
+                    remedy="score all of them alike, or make two tables",
+                )
+    arms: dict[str, list[Row]] = defaultdict(list)
+    origin: dict[str, list[Evaluation]] = defaultdict(list)
+    for evaluation in given:
+        for row in evaluation.rows:
+            arms[row.arm].append(row)
+            if evaluation not in origin[row.arm]:
+                origin[row.arm].append(evaluation)
+    return [_summary(arm, rows, origin[arm]) for arm, rows in arms.items()]
+
+
+def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Summary:
+    _check_once(arm, rows)
+    manifest = evaluations[0].manifest
+    groups = {row.case: row.group for row in rows}
+    classes = [c for c in manifest.classes if any(row.score.class_name == c for row in rows)]
+    parameters = {e.manifest.parameters for e in evaluations}
+    by_class = {
+        name: _part([row for row in rows if row.score.class_name == name], groups)
+        for name in classes
+    }
+    macro = _part(rows, groups)
+    macro.distances = _macro_distances(list(by_class.values()))
+    cases = sorted(groups)
+    return Summary(
+        arm=arm,
+        protocol=manifest.protocol,
+        title=manifest.title,
+        means=manifest.means,
+        definitions=manifest.definitions,
+        cases=len(cases),
+        images=len({(row.case, row.score.slice) for row in rows}),
+        groups=len(set(groups.values())),
+        grouped=all(e.manifest.grouped for e in evaluations),
+        seeds=sorted({row.seed for row in rows if row.seed is not None}),
+        folds=sorted({row.fold for row in rows if row.fold is not None}),
+        runs=len({(row.seed, row.fold) for row in rows}),
+        parameters=parameters.pop() if len(parameters) == 1 else None,
+        seed_sd=_seed_sd(rows, groups),
+        macro=macro,
+        classes=by_class,
+        case_names=cases,
+    )
+
+
+def _check_once(arm: str, rows: Sequence[Row]) -> None:
+    seen = set()
+    for row in rows:
+        score = row.score
+        key = (row.case, score.slice, score.class_name, score.metric, row.seed, row.fold)
+        if key in seen:
+            raise InputError(
+                f"summing up the arm {arm!r}",
+                expected="each case once for each seed and fold",
+                found=f"{row.case} twice (seed {row.seed}, fold {row.fold})",
+                remedy="give each run its own seed or arm name when it is evaluated",
+            )
+        seen.add(key)
+
+
+def case_values(rows: Iterable[Row], metric: str) -> dict[tuple[str, str], float]:
+    """(case, class) → the mean of a metric over its slices, then over seeds, where defined."""
+    slices: dict[tuple[str, str, int | None, int | None], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.score.metric == metric and row.score.value is not None:
+            key = (row.case, row.score.class_name, row.seed, row.fold)
+            slices[key].append(row.score.value)
+    seeds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for (case, name, _, _), values in slices.items():
+        seeds[case, name].append(float(np.mean(values)))
+    return {key: float(np.mean(values)) for key, values in seeds.items()}
+
+
+def _part(rows: Sequence[Row], groups: dict[str, str]) -> Part:
+    by_rule = {(row.case, row.score.class_name) for row in rows if row.score.status == "rule"}
+    part = Part(by_rule=len(by_rule))
+    metrics = list(dict.fromkeys(row.score.metric for row in rows))
+    for metric in metrics:
+        own = [row for row in rows if row.score.metric == metric]
+        if metric == FALSE_ALARM:
+            for unit in sorted({row.score.unit for row in own}):
+                sizes = [row.score.value or 0.0 for row in own if row.score.unit == unit]
+                part.false_alarms[unit] = FalseAlarms(
+                    raised=sum(size > 0 for size in sizes),
+                    asked=len(sizes),
+                    amount=float(sum(sizes)),
+                    unit=unit,
+                )
+        elif metric in DISTANCES:
+            for unit in sorted({row.score.unit for row in own}):
+                part.distances.setdefault(metric, {})[unit] = _distance(
+                    [row for row in own if row.score.unit == unit], metric
+                )
+        elif values := case_values(own, metric):
+            part.overlaps[metric] = estimate(values, groups)
+    return part
+
+
+def _distance(rows: Sequence[Row], metric: str) -> Distance:
+    values = list(case_values(rows, metric).values())
+    return Distance(
+        median=float(np.median(values)) if values else None,
+        mean=float(np.mean(values)) if values else None,
+        failed=sum(row.score.status == "failed" for row in rows),
+        asked=len(rows),
+    )
+
+
+def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
+    """Means over classes of their medians and means; failures added up."""
+    found: dict[str, dict[str, list[Distance]]] = {}
+    for part in parts:
+        for metric, units in part.distances.items():
+            for unit, distance in units.items():
+                found.setdefault(metric, {}).setdefault(unit, []).append(distance)
+    return {
+        metric: {
+            unit: Distance(
+                median=_mean(d.median for d in distances),
+                mean=_mean(d.mean for d in distances),
+                failed=sum(d.failed for d in distances),
+                asked=sum(d.asked for d in distances),
+            )
+            for unit, distances in units.items()
+        }
+        for metric, units in found.items()
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _seed_sd(rows: Sequence[Row], groups: dict[str, str]) -> float | None:
+    by_seed: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.seed is not None and row.score.metric == "dice":
+            by_seed[row.seed].append(row)
+    if len(by_seed) < 2:
+        return None
+    means = [
+        estimate(case_values(own, "dice"), groups, interval=False).mean for own in by_seed.values()
+    ]
+    return float(np.std(means, ddof=1))

@@ -1,0 +1,113 @@
+"""The same search as loops compiled by numba (extra `fast`); imported only where it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+def find_surface(
+    labels: NDArray[np.uint8], count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """The three fields of `search.Surface` for the classes 1..count of a label map, 2D or 3D."""
+    volume = np.ascontiguousarray(labels if labels.ndim == 3 else labels[None])
+    surface, counts = _mark(volume, count, labels.ndim == 3)
+    start = np.zeros(count + 2, np.int64)
+    np.cumsum(counts, out=start[1:])
+    return surface.reshape(labels.shape), _collect(surface.ravel(), start), start
+
+
+def search(
+    points: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    target: NDArray[np.uint8],
+    steps: NDArray[np.int64],
+    lengths: NDArray[np.float64],
+    distances: NDArray[np.float64],
+) -> None:
+    """Write the length of the first step that meets the point's class in `target` into
+    `distances`; points that no step brings there stay as they are.
+    """
+    if target.ndim == 2:
+        target = target[None]
+        steps = np.concatenate([np.zeros((len(steps), 1), np.int64), steps], axis=1)
+    margin = np.abs(steps).max(axis=0)
+    _search(points, classes, target, steps, lengths, margin, distances)
+
+
+_compile: Any = numba.njit(nogil=True, cache=True)
+
+
+@_compile
+def _mark(labels: Any, count: int, deep: bool) -> Any:
+    depth, height, width = labels.shape
+    surface = np.zeros(labels.shape, np.uint8)
+    counts = np.zeros(count + 1, np.int64)
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                c = labels[z, y, x]
+                if c == 0:
+                    continue
+                edge = y == 0 or x == 0 or y == height - 1 or x == width - 1
+                edge = edge or (deep and (z == 0 or z == depth - 1))
+                if (
+                    edge
+                    or labels[z, y - 1, x] != c
+                    or labels[z, y + 1, x] != c
+                    or labels[z, y, x - 1] != c
+                    or labels[z, y, x + 1] != c
+                    or (deep and (labels[z - 1, y, x] != c or labels[z + 1, y, x] != c))
+                ):
+                    surface[z, y, x] = c
+                    counts[c] += 1
+    return surface, counts
+
+
+@_compile
+def _collect(surface: Any, start: Any) -> Any:
+    place = start[:-1].copy()
+    points = np.empty(start[-1], np.int64)
+    for i in range(surface.size):
+        c = surface[i]
+        if c != 0:
+            points[place[c]] = i
+            place[c] += 1
+    return points
+
+
+@_compile
+def _search(
+    points: Any, classes: Any, target: Any, steps: Any, lengths: Any, margin: Any, distances: Any
+) -> None:
+    depth, height, width = target.shape
+    flat = target.ravel()
+    jumps = (steps[:, 0] * height + steps[:, 1]) * width + steps[:, 2]
+    for i in range(points.size):
+        p, c = points[i], classes[i]
+        z, rest = divmod(p, height * width)
+        y, x = divmod(rest, width)
+        inside = (
+            margin[0] <= z < depth - margin[0]
+            and margin[1] <= y < height - margin[1]
+            and margin[2] <= x < width - margin[2]
+        )
+        if inside:
+            for k in range(jumps.size):
+                if flat[p + jumps[k]] == c:
+                    distances[i] = lengths[k]
+                    break
+        else:
+            for k in range(jumps.size):
+                zz, yy, xx = z + steps[k, 0], y + steps[k, 1], x + steps[k, 2]
+                if (
+                    0 <= zz < depth
+                    and 0 <= yy < height
+                    and 0 <= xx < width
+                    and flat[p + jumps[k]] == c
+                ):
+                    distances[i] = lengths[k]
+                    break

@@ -1,0 +1,81 @@
+"""Brings label maps into the shape that every metric works on: checked, cut to the foreground,
+classes numbered 1, 2, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.errors import InputError, UsageError
+
+
+def check_pair(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
+    """Raise InputError unless both are integer or boolean label maps of one 2D or 3D shape."""
+    if prediction.shape != reference.shape or prediction.ndim not in (2, 3):
+        raise InputError(
+            "comparing two label maps",
+            expected="two arrays of one shape, (height, width) or (slices, height, width)",
+            found=f"prediction {prediction.shape}, reference {reference.shape}",
+        )
+    for name, array in (("prediction", prediction), ("reference", reference)):
+        if array.dtype.kind not in "bui":
+            raise InputError(
+                "comparing two label maps",
+                expected=f"integer class ids in the {name}",
+                found=f"values of type {array.dtype}",
+                remedy="make labels of probabilities first (segweave.data.specs.decide)",
+            )
+
+
+def check_classes(classes: Sequence[int]) -> tuple[int, ...]:
+    """The class ids as a tuple; UsageError where one is 0 (the background), negative or double."""
+    ids = tuple(int(c) for c in classes)
+    if not ids or min(ids) < 1 or len(set(ids)) != len(ids) or len(ids) > 255:
+        raise UsageError(
+            "choosing the classes to score",
+            expected="1 to 255 different ids of 1 and above",
+            found=str(ids),
+        )
+    return ids
+
+
+def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...] | None:
+    """The smallest box that holds every voxel that is not 0 in any of the arrays; None where all
+    are 0. Outside it is background, as beyond the array's edge, so that surfaces in the box are
+    those of the whole.
+    """
+    box: list[slice] = []
+    views = list(arrays)
+    for axis in range(arrays[0].ndim):
+        others = tuple(k for k in range(arrays[0].ndim) if k != axis)
+        filled = np.flatnonzero(np.logical_or.reduce([v.any(axis=others) for v in views]))
+        if filled.size == 0:
+            return None
+        part = slice(int(filled[0]), int(filled[-1]) + 1)
+        box.append(part)
+        cut = (slice(None),) * axis + (part,)
+        views = [v[cut] for v in views]
+    return tuple(box)
+
+
+def numbered(array: NDArray[Any], classes: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The label map with the id `classes[k]` as k + 1 and everything else as 0."""
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    if array.dtype == np.uint8:
+        in_order = classes == tuple(range(1, len(classes) + 1))
+        if in_order and int(array.max(initial=0)) <= len(classes):
+            return array
+        table = np.zeros(256, np.uint8)
+        for k, c in enumerate(classes):
+            if c < 256:
+                table[c] = k + 1
+        return table[array]
+    out = np.zeros(array.shape, np.uint8)
+    for k, c in enumerate(classes):
+        out[array == c] = k + 1
+    return out

@@ -1,0 +1,146 @@
+"""Overlap of two label maps: Dice, IoU, precision, sensitivity, specificity, accuracy, from one
+count of voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.metrics.labels import check_classes, check_pair, foreground_box, numbered
+from segweave.registry import MetricCard
+
+CARDS = (
+    MetricCard(name="dice", title="Dice coefficient", entry="dice"),
+    MetricCard(name="iou", title="Intersection over union (Jaccard index)", entry="iou"),
+    MetricCard(name="precision", title="Precision (positive predictive value)", entry="precision"),
+    MetricCard(name="sensitivity", title="Sensitivity (recall)", entry="sensitivity"),
+    MetricCard(name="specificity", title="Specificity", entry="specificity"),
+    MetricCard(name="accuracy", title="Accuracy", entry="accuracy"),
+)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Voxel counts of one class. Every ratio is in 0..1, or nan where it divides 0 by 0."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+    @property
+    def predicted(self) -> int:
+        """Voxels that the prediction gives to the class."""
+        return self.true_positives + self.false_positives
+
+    @property
+    def present(self) -> int:
+        """Voxels that the reference gives to the class."""
+        return self.true_positives + self.false_negatives
+
+    @property
+    def dice(self) -> float:
+        """2·TP / (2·TP + FP + FN): nan where the class is in neither, 0 where it is in one."""
+        return _ratio(2 * self.true_positives, self.predicted + self.present)
+
+    @property
+    def iou(self) -> float:
+        """TP / (TP + FP + FN)."""
+        return _ratio(self.true_positives, self.predicted + self.false_negatives)
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP): nan where nothing was predicted."""
+        return _ratio(self.true_positives, self.predicted)
+
+    @property
+    def sensitivity(self) -> float:
+        """TP / (TP + FN): nan where the class is not in the reference."""
+        return _ratio(self.true_positives, self.present)
+
+    @property
+    def specificity(self) -> float:
+        """TN / (TN + FP)."""
+        return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
+
+    @property
+    def accuracy(self) -> float:
+        """(TP + TN) / all voxels."""
+        right = self.true_positives + self.true_negatives
+        return _ratio(right, right + self.false_positives + self.false_negatives)
+
+
+def confusion(
+    prediction: NDArray[Any], reference: NDArray[Any], classes: Sequence[int]
+) -> dict[int, Confusion]:
+    """Voxel counts of all `classes` (ids ≥ 1) in one pass over two label maps of one shape, 2D or
+    3D. Raises InputError where shapes or types are wrong.
+    """
+    check_pair(prediction, reference)
+    ids = check_classes(classes)
+    total = prediction.size
+    size = len(ids) + 1
+    table = np.zeros((size, size), np.int64)
+    box = foreground_box(prediction, reference)
+    if box is not None:
+        p, r = numbered(prediction[box], ids).ravel(), numbered(reference[box], ids).ravel()
+        # Only voxels that belong to a class in either map are counted one by one.
+        either = np.flatnonzero(p | r)
+        codes = r[either].astype(np.intp) * size + p[either]
+        table = np.bincount(codes, minlength=size * size).reshape(size, size)
+    hits = np.diag(table)
+    predicted, present = table.sum(axis=0), table.sum(axis=1)
+    return {
+        c: Confusion(
+            true_positives=int(hits[k]),
+            false_positives=int(predicted[k] - hits[k]),
+            false_negatives=int(present[k] - hits[k]),
+            true_negatives=int(total - predicted[k] - present[k] + hits[k]),
+        )
+        for k, c in enumerate(ids, start=1)
+    }
+
+
+def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Dice coefficient of two masks (everything that is not 0 is foreground)."""
+    return _of_masks(prediction, reference).dice
+
+
+def iou(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Intersection over union of two masks."""
+    return _of_masks(prediction, reference).iou
+
+
+def precision(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Share of the predicted voxels that are right; nan where nothing was predicted."""
+    return _of_masks(prediction, reference).precision
+
+
+def sensitivity(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Share of the reference's voxels that were found; nan where it is empty."""
+    return _of_masks(prediction, reference).sensitivity
+
+
+def specificity(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Share of the reference's background that was left alone; nan where it has none."""
+    return _of_masks(prediction, reference).specificity
+
+
+def accuracy(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Share of all voxels that are right."""
+    return _of_masks(prediction, reference).accuracy
+
+
+def _of_masks(prediction: NDArray[Any], reference: NDArray[Any]) -> Confusion:
+    check_pair(prediction, reference)
+    return confusion(prediction != 0, reference != 0, (1,))[1]
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

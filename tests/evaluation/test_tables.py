@@ -1,0 +1,85 @@
+"""Tables say everything that a number needs, and never mix units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from segweave.evaluation import Evaluation, class_table, evaluate_cases, summary_table
+from tests.evaluation.test_folder import TARGET, cases, worse
+
+
+@pytest.fixture
+def arms(tmp_path: Path) -> list[Evaluation]:
+    blank = [(case, np.zeros_like(worse(case))) for case in cases()]
+    made = [(case, worse(case)) for case in cases()]
+    return [
+        evaluate_cases(pairs, tmp_path / arm, target=TARGET, arm=arm, seed=0, parameters=number)
+        for arm, pairs, number in (("unet", made, 12345), ("blank", blank, None))
+    ]
+
+
+def test_markdown(arms: list[Evaluation]) -> None:
+    text = summary_table(arms, heading="shows the machinery, is no evidence").markdown()
+    lines = text.splitlines()
+    assert lines[0] == "### shows the machinery, is no evidence"
+    header, first, second = lines[2], lines[4], lines[5]
+    assert "HD95 mm, median / mean (failed)" in header
+    assert "px" not in header
+    assert first.startswith("| unet | 0.7")
+    assert "±" in first
+    assert "[" in first
+    assert "12,345" in first
+    assert second.startswith("| blank | 0.0000")
+    assert "– (7 of 7)" in second
+    assert first.count("|") == second.count("|") == header.count("|")
+    for words in ("Protocol clean", "4 cases, 2 groups", "95th percentiles", "t over groups"):
+        assert words in text
+
+
+def test_units_have_columns_of_their_own(tmp_path: Path, arms: list[Evaluation]) -> None:
+    pixels = [(case, worse(case)) for case in cases(spacing=None)]
+    other = evaluate_cases(pixels, tmp_path / "px", target=TARGET, arm="px")
+    table = summary_table([arms[0], other])
+    mm, px = (table.header.index(f"HD95 {u}, median / mean (failed)") for u in ("mm", "px"))
+    assert table.rows[0][px] == "–"
+    assert table.rows[1][mm] == "–"
+    assert table.rows[0][mm].startswith("1.50")
+    assert table.rows[1][px].startswith("1.00")
+
+
+def test_class_table_counts_cases(arms: list[Evaluation]) -> None:
+    rows = {(row[0], row[1]): row for row in class_table(arms).rows}
+    assert rows["unet", "one"][3] == "4"
+    assert rows["unet", "two"][3] == "3"
+    assert rows["unet", "two"][-1] == "0 of 1"
+
+
+def test_other_cases_are_pointed_out(tmp_path: Path, arms: list[Evaluation]) -> None:
+    few = [(case, worse(case)) for case in cases()[:2]]
+    other = evaluate_cases(few, tmp_path / "few", target=TARGET, arm="few")
+    notes = " ".join(summary_table([arms[0], other]).notes)
+    assert "different cases" in notes
+    assert "few: 2 cases, 1 groups" in notes
+
+
+def test_rules_of_published_are_counted(tmp_path: Path) -> None:
+    pairs = [(case, worse(case)) for case in cases()]
+    evaluation = evaluate_cases(
+        pairs, tmp_path / "p", target=TARGET, arm="unet", protocol="published"
+    )
+    table = summary_table([evaluation])
+    assert any("by rule" in note and "unet 1" in note for note in table.notes)
+    assert "HD95 px, median / mean (failed)" in table.header
+
+
+def test_rich_shows_the_same_cells(arms: list[Evaluation]) -> None:
+    console = Console(width=250, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    table = summary_table(arms, heading="a [heading]")
+    console.print(table.rich())
+    text = console.export_text()
+    assert "a [heading]" in text
+    assert table.rows[0][1] in text
