@@ -1,0 +1,306 @@
+"""SA-embedded LSTM: self-attention inside every step of an LSTM; also its ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import Tensor, nn
+
+from segweave.context import _options as options
+from segweave.context._cells import Cell, Step
+from segweave.context._embedded_cell import EmbeddedCell, EmbeddedSettings, embedded_states
+from segweave.context._recurrent import RecurrentContext, part
+from segweave.context._state_space import RELEASED_NAMES, RELEASED_TABLES, StateSpaceCell
+from segweave.context.base import Prepared
+from segweave.errors import UsageError
+from segweave.registry import ContextCard
+from segweave.released import ReleasedNames
+
+CARDS = (
+    ContextCard(
+        name="sa-embedded-lstm",
+        title="SA-embedded LSTM: self-attention inside every LSTM step",
+        entry="SAEmbeddedLSTM",
+        paper="Enhancing Medical Image Segmentation with Self-Attention-Embedded LSTM Mechanism",
+        forms=("paper", "released"),
+        equations="Algorithm 1",
+    ),
+    ContextCard(
+        name="sa-embedded-lstm-no-position",
+        title="SA-embedded LSTM without position code",
+        entry="SAEmbeddedLSTM",
+        paper="Self-Attention-Embedded LSTM Mechanism, Table III",
+        forms=("paper", "released"),
+        kind="ablation",
+        options={"position_code": "none"},
+    ),
+    ContextCard(
+        name="sa-xxx",
+        title="SA-embedded LSTM with the input as query, key and value",
+        entry="SAEmbeddedLSTM",
+        paper="Self-Attention-Embedded LSTM Mechanism, Table III",
+        forms=("paper", "released"),
+        kind="ablation",
+        options={"query": ("x",), "key": ("x",), "value": ("x",)},
+    ),
+    ContextCard(
+        name="sa-hhh",
+        title="SA-embedded LSTM with the hidden state as query, key and value",
+        entry="SAEmbeddedLSTM",
+        paper="Self-Attention-Embedded LSTM Mechanism, Table III",
+        forms=("paper", "released"),
+        kind="ablation",
+        options={"query": ("h_lstm",), "key": ("h_lstm",), "value": ("h_lstm",)},
+    ),
+    ContextCard(
+        name="lstm-as-query",
+        title="SA-embedded LSTM: LSTM states as query, input as key and value",
+        entry="SAEmbeddedLSTM",
+        paper="Self-Attention-Embedded LSTM Mechanism, Fig. 8",
+        forms=("paper", "released"),
+        kind="ablation",
+        options={"query": ("D",), "key": ("x",), "value": ("x",)},
+    ),
+    ContextCard(
+        name="lstm-as-key",
+        title="SA-embedded LSTM: LSTM states as key, input as query and value",
+        entry="SAEmbeddedLSTM",
+        paper="Self-Attention-Embedded LSTM Mechanism, Fig. 8",
+        forms=("paper", "released"),
+        kind="ablation",
+        options={"query": ("x",), "key": ("D",), "value": ("x",)},
+    ),
+    ContextCard(
+        name="lstm-as-value",
+        title="SA-embedded LSTM: LSTM states as value, input as query and key",
+        entry="SAEmbeddedLSTM",
+        paper="Self-Attention-Embedded LSTM Mechanism, Fig. 8",
+        forms=("paper", "released"),
+        kind="ablation",
+        options={"query": ("x",), "key": ("x",), "value": ("D",)},
+    ),
+)
+
+
+class SAEmbeddedLSTM(RecurrentContext):
+    """The LSTM with self-attention in each step (LSTMSA paper, Algorithm 1; `EmbeddedCell` has the
+    arithmetic of both forms). Output: h of the last step and layer.
+
+    Form `paper`: Q = V = D, K = h, attention between positions scaled by the width, a trainable
+    position code that is interpolated to the map's size; layers run side by side, each with its
+    own states. Form `released`: Q = V = x, K = h, attention between channels, the sine table of
+    `attention_size` places, kernel 5; all widths equal `channels` (even, or 1); a layer runs over
+    the whole sequence before the next one, which starts from its last states. `query`, `key`,
+    `value` name what is combined: x, the states c and h before the step, i, f, o, g, D, h_lstm.
+    `use_state_space_sequencing` (form released): S4 models replace the cells and never read the
+    input. Sequence (B, T, C, H, W) → (B, C_out, H, W). Raises UsageError for options or sizes that
+    don't fit.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        out_channels: int | None = None,
+        form: options.Form = "paper",
+        hidden_channels: int | Sequence[int] | None = None,
+        kernel_size: int | None = None,
+        bias: bool = True,
+        cell: options.CellKind = "lstm",
+        combination: options.Combination = "linear",
+        query: options.StateNames | None = None,
+        key: options.StateNames = ("h",),
+        value: options.StateNames | None = None,
+        attention: options.Axis | None = None,
+        attention_size: float | None = None,
+        heads: int = 1,
+        position_code: options.PositionCode | None = None,
+        dropout: float | None = None,
+        use_lambda_skip_connections: bool = False,
+        use_state_space_sequencing: bool = False,
+    ) -> None:
+        super().__init__()
+        released = form == "released"
+        options.choice("form", form, ("paper", "released"))
+        options.choice("cell", cell, ("lstm", "gru"))
+        options.choice("combination", combination, ("linear", "relu"))
+        attention = attention or ("channels" if released else "positions")
+        options.choice("attention", attention, ("positions", "channels"))
+        codes = ("sine", "none") if released else ("trainable", "none")
+        chosen = options.choice("position_code", position_code or codes[0], codes)
+        if released and attention_size is None:
+            attention_size = 224 * 224
+        hidden = options.widths(hidden_channels, channels)
+        states = embedded_states(cell)
+        usual = "x" if released else "D"
+        settings = EmbeddedSettings(
+            form=form,
+            kernel_size=options.odd_kernel(kernel_size, form),
+            bias=bias,
+            cell=cell,
+            combination=combination,
+            query=options.state_names("query", usual if query is None else query, states),
+            key=options.state_names("key", key, states),
+            value=options.state_names("value", usual if value is None else value, states),
+            attention=attention,
+            attention_size=attention_size,
+            heads=heads,
+            position_code="none" if chosen == "none" else "sine" if released else "trainable",
+            places=_places(attention_size) if released else 0,
+            dropout=(0.1 if released else 0.0) if dropout is None else dropout,
+            lambda_skip=use_lambda_skip_connections,
+        )
+        _check_widths(settings, channels, hidden)
+        self.form = form
+        self.state_space = use_state_space_sequencing
+        self.inner_names: tuple[str, ...] = ()
+        pairs = list(zip((channels, *hidden), hidden, strict=False))
+        if use_state_space_sequencing:
+            if not released:
+                raise UsageError(
+                    "creating a context module: option use_state_space_sequencing",
+                    expected='form="released"',
+                    found=f'form="{form}": no paper describes it',
+                )
+            self.cells = nn.ModuleList(
+                StateSpaceCell(before, width, settings.places) for before, width in pairs
+            )
+        else:
+            self.cells = nn.ModuleList(
+                EmbeddedCell(before, width, settings) for before, width in pairs
+            )
+            self.inner_names = (
+                *(options.gate_names(cell) if settings.uses_gates else ()),
+                *("query", "key", "value", "attention", "cross_attention", "fused", "positioned"),
+                *(("lambda_gate",) if use_lambda_skip_connections else ()),
+            )
+        self.finish(channels, out_channels)
+
+    def read_out(self, step: Step) -> Tensor:
+        """The hidden state."""
+        return step.h
+
+    def read_inner(self, cell: Cell, step: Step, names: Collection[str]) -> dict[str, Tensor]:
+        """States of one step; the attention's weights are computed only where asked for."""
+        result = super().read_inner(cell, step, names)
+        if "attention" in names and isinstance(cell, EmbeddedCell):
+            result["attention"] = cell.attention.weights(step.inner["query"], step.inner["key"])
+        return result
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """(B, T, C, H, W) → (B, C_out, H, W)."""
+        if self.form == "paper" or len(self.cells) == 1:
+            return super().forward(sequence)
+        first, *later = sequence.unbind(1)
+        cell = self._cell(0)
+        steps = [cell.first(first)]
+        for x in later:
+            steps.append(cell(x, steps[-1].c, steps[-1].h))
+        return self._output(self._run_on(steps)[-1][-1])
+
+    def prepare(self, step: Tensor) -> Prepared:
+        """As in all recurrent modules; in form released only the first layer depends on one step
+        alone.
+        """
+        if self.form == "paper":
+            return super().prepare(step)
+        cell = self._cell(0)
+        inputs = cell.prepare_input(step)
+        begun = cell.prepare_state(cell.begin(inputs))
+        return {
+            **{f"0.input.{name}": value for name, value in inputs.items()},
+            **{f"0.state.{name}": value for name, value in begun.items()},
+        }
+
+    def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
+        """Prepared steps in reading order → (B, C_out, H, W)."""
+        if self.form == "paper":
+            return super().fuse(prepared)
+        cell = self._cell(0)
+        state = part(prepared[0], "0.state.")
+        steps = [Step(state.get("c", state["h"]), state["h"], {})]
+        for current in prepared[1:]:
+            steps.append(cell.combine(part(current, "0.input."), state))
+            if len(steps) < len(prepared):
+                state = cell.prepare_state(steps[-1])
+        return self._output(self._run_on(steps)[-1][-1])
+
+    def released_names(self) -> ReleasedNames:
+        """As in all recurrent modules, and the position tables; with state-space sequencing the
+        released convolution and fusion are dead.
+        """
+        names = super().released_names()
+        cells = [f"cell{layer}." for layer in range(len(self.cells))]
+        fixed = {f"{cell}position_encoding.pe" for cell in cells}
+        if not self.state_space:
+            return ReleasedNames(names.tensors, frozenset(fixed))
+        fixed.update(
+            f"{cell}state_space_sequencing.s4.{table}"
+            for cell in cells
+            for table in RELEASED_TABLES
+        )
+        unread = ("conv.weight", "conv.bias", "fusion.linear.weight", "fusion.linear.bias")
+        dead = {f"{cell}{name}" for cell in cells for name in (*unread, "lambda_scale")}
+        return ReleasedNames(names.tensors, frozenset(fixed), frozenset(dead))
+
+    def _released_name(self, name: str) -> str:
+        cell, found, leaf = name.partition(".s4.")
+        if found:
+            return (
+                f"{cell.replace('cells.', 'cell')}.state_space_sequencing.s4.{RELEASED_NAMES[leaf]}"
+            )
+        return super()._released_name(name)
+
+    def _trace(self, sequence: Tensor) -> list[list[Step]]:
+        if self.form == "paper":
+            return super()._trace(sequence)
+        steps: list[Step] = []
+        cell = self._cell(0)
+        for x in sequence.unbind(1):
+            zero = cell.zero_state(x)
+            steps.append(cell(x, *(steps[-1][:2] if steps else (zero, zero))))
+        return self._run_on(steps)
+
+    def _run_on(self, steps: list[Step]) -> list[list[Step]]:
+        """The layers above the first one, released order: each starts from the last states of the
+        one below.
+        """
+        layers = [steps]
+        for cell in self._cells()[1:]:
+            last = layers[-1][-1]
+            above: list[Step] = []
+            for step in layers[-1]:
+                last = cell(step.h, last.c, last.h)
+                above.append(last)
+            layers.append(above)
+        return layers
+
+
+def _places(attention_size: float | None) -> int:
+    if attention_size is None or attention_size != int(attention_size) or attention_size < 1:
+        raise UsageError(
+            "creating a context module: option attention_size",
+            expected="a whole number of positions: it is the length of the released position table",
+            found=str(attention_size),
+        )
+    return int(attention_size)
+
+
+def _check_widths(settings: EmbeddedSettings, channels: int, hidden: tuple[int, ...]) -> None:
+    if settings.form == "released":
+        if set(hidden) != {channels}:
+            raise UsageError(
+                "creating the context module 'sa-embedded-lstm' in form released",
+                expected=f"hidden_channels all equal to the {channels} input channels: the states "
+                "run on from layer to layer and meet the input in the attention",
+                found=str(hidden),
+                remedy='equal widths, or form="paper"',
+            )
+        return
+    reads_input = "x" in (*settings.query, *settings.key, *settings.value)
+    if reads_input and set(hidden) != {channels}:
+        raise UsageError(
+            "creating the context module 'sa-embedded-lstm' with the input x in its attention",
+            expected=f"hidden_channels all equal to the {channels} input channels",
+            found=str(hidden),
+        )
