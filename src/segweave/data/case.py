@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.errors import InputError
+from segweave.errors import InputError, UsageError, nearest
 
 Stack = Literal["space", "time", "single"]
+STACKS: tuple[Stack, ...] = ("space", "time", "single")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,15 @@ class Provenance:
 class Case:
     """One image, volume or video.
 
-    `image` (slices, channels, height, width) holds the source's own values and dtype. `label` is
+    `group` is what is never split: a patient, a video. `image` (slices, channels, height, width)
+    holds the source's own values and dtype. `stack` says what the slices are: `space` (of a
+    volume), `time` (frames of a video), `single` (one image). `label` is
     None or uint8 (slices, height, width), with a class axis after slices where classes overlap;
     `instances` is None or uint16 (slices, height, width). `affine` 4×4 maps (slice, row, column, 1)
-    to RAS+ millimetres; `spacing` is in mm (slice, row, column). `gaps` lists indices before which
-    the stack is interrupted: windows never cross them. Raises InputError where shapes, spacing and
-    affine do not agree.
+    to RAS+ millimetres; `spacing` is in mm (slice, row, column). `source_grid` gets the file's own
+    axes back. `gaps` lists indices before which the stack is interrupted: windows never cross them.
+    `attributes` holds what else the file says, as JSON can. Raises InputError where shapes,
+    spacing, affine, source grid and gaps do not agree.
     """
 
     id: str
@@ -81,6 +85,10 @@ class Case:
                 expected="an image of shape (slices, channels, height, width)",
                 found=str(self.image.shape),
             )
+        if self.stack not in STACKS:
+            raise UsageError(
+                what, found=f"stack={self.stack!r}", remedy=nearest(str(self.stack), STACKS)
+            )
         slices, _, height, width = self.image.shape
         grid = (slices, height, width)
         if self.label is not None:
@@ -99,9 +107,24 @@ class Case:
             )
         if self.spacing is not None and not all(np.isfinite(s) and s > 0 for s in self.spacing):
             raise InputError(what, expected="positive spacing in mm", found=str(self.spacing))
+        if any(not 0 < gap < slices for gap in self.gaps):
+            raise InputError(
+                what, expected=f"gaps before slices 1 to {slices - 1}", found=str(self.gaps)
+            )
+        turned = self.source_grid
+        if turned is not None and tuple(turned.shape[axis] for axis in turned.axes) != grid:
+            raise InputError(
+                what,
+                expected=f"a source grid that turns into {grid}",
+                found=f"{turned.shape} with axes {turned.axes}",
+            )
         if self.affine is not None:
             if self.spacing is None:
                 raise InputError(what, expected="a spacing beside the affine", found="none")
+            if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
+                raise InputError(
+                    what, expected="a finite 4×4 affine", found=str(self.affine.tolist())
+                )
             steps = np.linalg.norm(self.affine[:3, :3], axis=0)
             if not np.allclose(steps, self.spacing, rtol=1e-3, atol=1e-4):
                 raise InputError(

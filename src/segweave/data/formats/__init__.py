@@ -1,1 +1,28 @@
-"""File formats: images and volumes in, label maps out."""
+"""Images in and label maps out: NIfTI, HDF5, npz, npy, PNG, JPEG, TIFF and BMP."""
+
+from segweave.data.formats.files import (
+    SUFFIXES,
+    case_name,
+    find_images,
+    label_name,
+    suffix_of,
+)
+from segweave.data.formats.guard import as_label, check_finite, check_labels
+from segweave.data.formats.read import read_array, read_case, read_label, read_label_case
+from segweave.data.formats.write import write_label
+
+__all__ = [
+    "SUFFIXES",
+    "as_label",
+    "case_name",
+    "check_finite",
+    "check_labels",
+    "find_images",
+    "label_name",
+    "read_array",
+    "read_case",
+    "read_label",
+    "read_label_case",
+    "suffix_of",
+    "write_label",
+]

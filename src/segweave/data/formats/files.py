@@ -1,0 +1,94 @@
+"""Names of image files: which can be read, what a case is called, where its label map goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segweave.errors import InputError
+
+NIFTI = (".nii.gz", ".nii")
+ARRAYS = (".npy.h5", ".h5", ".hdf5", ".npz", ".npy")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (*NIFTI, *ARRAYS, *PICTURES)
+"""Endings of the files that can be read; case does not matter."""
+
+_LABEL_ENDINGS = ("_gt", "_label", "_mask", "_seg", "_segmentation")
+
+
+def suffix_of(path: str | Path) -> str:
+    """The ending of a file that can be read, in lower case, or "" for any other."""
+    name = Path(path).name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
+def case_name(path: str | Path) -> str:
+    """A file's name without its ending: the id of its case unless another is given."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(path))] or name
+
+
+def label_name(path: str | Path, *, overlapping: bool = False) -> str:
+    """The file name of the label map of an image: NIfTI keeps its name; other images get .png,
+    arrays (and overlapping classes of an image) .npz.
+    """
+    suffix = suffix_of(path)
+    if suffix in NIFTI:
+        return Path(path).name
+    return case_name(path) + (".png" if suffix in PICTURES and not overlapping else ".npz")
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The file itself, or every image file in a folder and the folders below, sorted.
+
+    Hidden files are passed over, and so are label files that lie beside their image
+    (`NAME_gt.nii.gz` beside `NAME.nii.gz`; also _label, _mask, _seg, _segmentation). Raises
+    InputError where nothing is there to read.
+    """
+    doing = "looking for images"
+    folder = Path(path)
+    if folder.is_file():
+        if not suffix_of(folder):
+            raise unknown_ending(folder, doing)
+        return [folder]
+    if not folder.is_dir():
+        raise InputError(doing, file=folder, expected="a file or a folder", found="nothing there")
+    try:
+        found = sorted(
+            file
+            for file in folder.rglob("*")
+            if suffix_of(file)
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        )
+    except OSError as error:
+        raise InputError(
+            doing, file=folder, expected="a folder that may be read", found=str(error.strerror)
+        ) from error
+    names = {(file.parent, case_name(file)) for file in found}
+    images = [file for file in found if not _is_label_of(file, names)]
+    if not images:
+        raise InputError(
+            doing,
+            file=folder,
+            expected="at least one image (" + " ".join(SUFFIXES) + ")",
+            found="none",
+        )
+    return images
+
+
+def _is_label_of(file: Path, names: set[tuple[Path, str]]) -> bool:
+    name = case_name(file)
+    return any(
+        name.endswith(ending) and (file.parent, name.removesuffix(ending)) in names
+        for ending in _LABEL_ENDINGS
+    )
+
+
+def unknown_ending(file: Path, doing: str) -> InputError:
+    """The error for a file whose kind isn't known."""
+    return InputError(
+        doing,
+        file=file,
+        expected="a file that ends in " + " ".join(SUFFIXES),
+        found=f"a file that ends in {file.suffix or 'nothing'}",
+    )

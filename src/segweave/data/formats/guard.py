@@ -1,0 +1,195 @@
+"""Checks that every reader makes before and after it touches a file's data."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.errors import InputError, SegweaveError
+
+DEFLATE_LIMIT = 1040
+"""Deflate (gzip, zip, PNG) cannot shrink data by more than about 1032 to 1."""
+
+
+def largest_bytes() -> int:
+    """How much decoded data one file may hold: 8 GiB, or SEGWEAVE_LARGEST_GIB."""
+    return int(float(os.environ.get("SEGWEAVE_LARGEST_GIB", "8")) * 2**30)
+
+
+def readable_size(count: float) -> str:
+    """A number of bytes as people write it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} TiB"
+
+
+def check_file(path: str | Path, doing: str) -> Path:
+    """The path of a file that can be opened; raises InputError where it can't be, or is empty."""
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(doing, file=file, expected="a file", found="a folder")
+    if not file.exists():
+        raise InputError(
+            doing, file=file, expected="a file", found="nothing there", remedy="check the path"
+        )
+    try:
+        with file.open("rb") as stream:
+            empty = not stream.read(1)
+    except OSError as error:
+        raise InputError(
+            doing,
+            file=file,
+            expected="a file that may be read",
+            found=error.strerror or type(error).__name__,
+            remedy="check its permissions",
+        ) from error
+    if empty:
+        raise InputError(doing, file=file, expected="a file with content", found="0 bytes")
+    return file
+
+
+@contextmanager
+def reading(doing: str, file: Path) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into one InputError."""
+    try:
+        yield
+    except SegweaveError:
+        raise
+    except MemoryError as error:
+        raise InputError(
+            doing, file=file, expected="data that fit into memory", found="not enough memory"
+        ) from error
+    except Exception as error:
+        first = (str(error).strip() or "no message").splitlines()[0][:200]
+        raise InputError(
+            doing,
+            file=file,
+            expected="a complete, undamaged file",
+            found=f"{type(error).__name__}: {first}",
+            remedy="copy or download it again",
+        ) from error
+
+
+def declared_bytes(shape: Iterable[int], itemsize: int) -> int:
+    """Bytes that an array of this shape takes, as an exact integer."""
+    return math.prod(int(n) for n in shape) * int(itemsize)
+
+
+def check_declared(declared: int, available: int, doing: str, file: Path) -> None:
+    """Raise InputError where a header claims more data than its file can hold or than is allowed.
+
+    `declared` and `available` (the most that the stored bytes can unfold to) are in bytes.
+    """
+    if declared > available:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"the {readable_size(declared)} of data that its header declares",
+            found=f"a file that can hold at most {readable_size(available)} of it",
+            remedy="the file is truncated or its header is wrong; copy or download it again",
+        )
+    if declared > largest_bytes():
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"at most {readable_size(largest_bytes())} of data in one file",
+            found=f"a header that declares {readable_size(declared)}",
+            remedy="crop or split it, or raise the limit with SEGWEAVE_LARGEST_GIB",
+        )
+
+
+def check_numeric(dtype: np.dtype[Any], doing: str, file: Path) -> None:
+    """Raise InputError for pixels that aren't plain integers, floats or booleans."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise InputError(
+            doing,
+            file=file,
+            expected="integer or floating-point pixels of at most 8 bytes",
+            found=f"pixels of type {dtype}",
+            remedy="convert it to one of uint8, int16, uint16, float32",
+        )
+
+
+def check_finite(image: NDArray[Any], doing: str, file: Path | None) -> None:
+    """Raise InputError that counts NaN and infinite pixels and names the first one's index."""
+    if image.dtype.kind != "f":
+        return
+    finite = np.isfinite(image)
+    if finite.all():
+        return
+    bad = int(image.size - np.count_nonzero(finite))
+    nans = int(np.count_nonzero(np.isnan(image)))
+    first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), image.shape))
+    raise InputError(
+        doing,
+        file=file,
+        expected="finite pixel values",
+        found=f"{nans} NaN and {bad - nans} infinite of {image.size} pixels, the first at index "
+        f"{first} of {image.shape} on the file's own axes",
+        remedy="replace them with a meaningful value, for instance the background's",
+    )
+
+
+def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.uint8]:
+    """Label values of any dtype → uint8. Raises InputError unless all are integers in 0..255."""
+    if values.dtype.kind == "f":
+        check_finite(values, doing, file)
+        broken = values != np.rint(values)
+        if broken.any():
+            raise InputError(
+                doing,
+                file=file,
+                expected="a label map of integers",
+                found=f"{int(broken.sum())} other values, the first {float(values[broken][0])!r}",
+                remedy="check that this is a label map, resampled with nearest neighbour",
+            )
+    if values.dtype.kind != "b" and values.size:
+        low, high = values.min(), values.max()
+        if low < 0 or high > 255:
+            raise InputError(
+                doing,
+                file=file,
+                expected="class ids from 0 to 255",
+                found=f"values from {low} to {high}",
+                remedy="check that this is a label map",
+            )
+    return values.astype(np.uint8)
+
+
+def check_labels(
+    label: NDArray[np.uint8],
+    allowed: Iterable[int],
+    *,
+    file: str | Path | None = None,
+    doing: str = "checking a label map",
+) -> None:
+    """Raise InputError that names the class ids in `label` that are not `allowed`, with counts."""
+    known = sorted(set(allowed))
+    counts = np.bincount(np.asarray(label, dtype=np.uint8).ravel(), minlength=256)
+    unknown = [int(i) for i in np.flatnonzero(counts) if int(i) not in known]
+    if unknown:
+        shown = ", ".join(f"{i} ({int(counts[i])} pixels)" for i in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"class ids {', '.join(map(str, known))}",
+            found=f"unknown class id {shown}{more}",
+            remedy="name all classes, or map these ids to known ones",
+        )
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

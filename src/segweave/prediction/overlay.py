@@ -1,0 +1,244 @@
+"""Draws label maps over their images: translucent colours, contours, and a legend."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
+from segweave.prediction.colours import class_colours
+
+MOST_TILES = 24
+"""A montage shows no more slices than this."""
+
+_BACKGROUND, _TEXT = (16, 18, 22), (236, 238, 240)
+_FILL = 0.28
+_GAP, _MARGIN = 6, 12
+
+
+def draw_overlay(
+    case: Case, labels: NDArray[np.uint8], target: TargetSpec, *, title: str | None = None
+) -> Image.Image:
+    """A picture of `labels`, (slices, height, width) or (slices, classes, height, width), over the
+    case's image.
+
+    One slice: the image, and beside it the image under its labels. Several: a montage of all
+    slices, or of `MOST_TILES` spread over those with labels. Pixels are drawn in their true
+    proportions where spacing is known. The legend gives each class's colour and amount (ml, or px
+    where spacing is unknown).
+    """
+    shown = _choose_slices(labels)
+    longest = 512 if len(shown) == 1 else 300 if len(shown) <= 6 else 220
+    size = _tile_size(case, longest)
+    lower, upper = _window(case)
+    tiles: list[tuple[str, Image.Image]] = []
+    for index in shown:
+        plain = _grey_or_colour(case.image[index], lower, upper)
+        picture = Image.fromarray(plain).resize(size, Image.Resampling.BICUBIC)
+        if len(shown) == 1:
+            tiles.append(("", picture))
+        name = "" if case.slices == 1 else f"{index + 1} / {case.slices}"
+        tiles.append((name, _painted(picture, labels[index], target)))
+    letters = _direction_letters(case)
+    words = case.id if title is None else title
+    if len(shown) < case.slices:
+        words += f" · {len(shown)} of {case.slices} slices"
+    return _sheet(tiles, words, _legend(case, labels, target), letters)
+
+
+def amounts(
+    case: Case, labels: NDArray[np.uint8], target: TargetSpec
+) -> dict[str, tuple[int, float | None]]:
+    """Class name → number of pixels (voxels), and ml where they are a volume of known spacing."""
+    overlapping = target.kind == "overlapping"
+    counts = None if overlapping else np.bincount(labels.ravel(), minlength=256)
+    voxel = None
+    if case.stack == "space" and case.spacing is not None:
+        voxel = math.prod(case.spacing) / 1000
+    found: dict[str, tuple[int, float | None]] = {}
+    for label, name in target.foreground.items():
+        count = int(labels[:, label].sum()) if counts is None else int(counts[label])
+        found[name] = (count, None if voxel is None else count * voxel)
+    return found
+
+
+def _choose_slices(labels: NDArray[np.uint8]) -> list[int]:
+    count = len(labels)
+    if count <= MOST_TILES:
+        return list(range(count))
+    labelled = np.flatnonzero(labels.reshape(count, -1).any(axis=1))
+    first, last = (int(labelled[0]), int(labelled[-1])) if len(labelled) else (0, count - 1)
+    # A slice more on either side shows where the structure ends.
+    first, last = max(first - 1, 0), min(last + 1, count - 1)
+    steps = np.linspace(first, last, min(MOST_TILES, last - first + 1))
+    return sorted({round(float(step)) for step in steps})
+
+
+def _tile_size(case: Case, longest: int) -> tuple[int, int]:
+    """Width and height in pixels of a tile, in the true proportions of the slice."""
+    rows, columns = case.spacing[1:] if case.spacing is not None else (1.0, 1.0)
+    height, width = case.size[0] * rows, case.size[1] * columns
+    factor = longest / max(height, width)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _window(case: Case) -> tuple[float, float]:
+    """Grey values that become black and white: the whole range of 8-bit colour, else the case's
+    0.5 and 99.5 percentiles.
+    """
+    if case.image.dtype == np.uint8 and case.image.shape[1] == 3:
+        return 0.0, 255.0
+    lower, upper = np.percentile(case.image[:, 0], (0.5, 99.5))
+    if upper <= lower:
+        lower, upper = float(case.image.min()), float(case.image.max())
+    return float(lower), float(upper) if upper > lower else float(lower) + 1.0
+
+
+def _grey_or_colour(slice_: NDArray[Any], lower: float, upper: float) -> NDArray[np.uint8]:
+    """(channels, height, width) → (height, width, 3), grey from the first channel unless there are
+    three.
+    """
+    planes = slice_ if len(slice_) == 3 else np.repeat(slice_[:1], 3, axis=0)
+    scaled = (planes.astype(np.float32) - lower) / (upper - lower)
+    pixels = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+
+def _painted(picture: Image.Image, label: NDArray[np.uint8], target: TargetSpec) -> Image.Image:
+    """The picture with each class as a translucent colour and a contour of two pixels."""
+    pixels = np.asarray(picture, dtype=np.float32).copy()
+    for value, colour in class_colours(target).items():
+        mask = label[value] > 0 if target.kind == "overlapping" else label == value
+        if not mask.any():
+            continue
+        large = Image.fromarray(mask.astype(np.uint8) * 255)
+        inside = np.asarray(large.resize(picture.size, Image.Resampling.BILINEAR)) >= 128
+        tone = np.asarray(ImageColor.getrgb(colour)[:3], dtype=np.float32)
+        pixels[inside] = pixels[inside] * (1 - _FILL) + tone * _FILL
+        pixels[inside & ~_eroded(_eroded(inside))] = tone
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask without pixels whose edge touches its outside; the border counts as inside."""
+    padded = np.pad(mask, 1, mode="edge")
+    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+
+
+def _direction_letters(case: Case) -> tuple[str, str, str, str] | None:
+    """Letters of the left, right, upper and lower edge (R, L, A, P, S, I), or None if unknown."""
+    if case.affine is None:
+        return None
+    ends = []
+    for axis in (2, 1):
+        step = case.affine[:3, axis]
+        way = int(np.argmax(np.abs(step)))
+        start, end = (("L", "R"), ("P", "A"), ("I", "S"))[way]
+        ends += [start, end] if step[way] > 0 else [end, start]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
+def _legend(case: Case, labels: NDArray[np.uint8], target: TargetSpec) -> list[tuple[str, str]]:
+    """Colour and words of each class."""
+    found = amounts(case, labels, target)
+    colours = class_colours(target)
+    entries = []
+    for label, name in target.foreground.items():
+        count, volume = found[name]
+        amount = f"{count:,} px" if volume is None else f"{volume:.1f} ml"
+        entries.append((colours[label], f"{name}  {amount}"))
+    return entries
+
+
+def _sheet(
+    tiles: list[tuple[str, Image.Image]],
+    title: str,
+    legend: list[tuple[str, str]],
+    letters: tuple[str, str, str, str] | None,
+) -> Image.Image:
+    """Tiles in rows under a title, over a legend."""
+    words, small = ImageFont.load_default(size=16), ImageFont.load_default(size=12)
+    width, height = tiles[0][1].size
+    columns = _columns(len(tiles), width, height)
+    rows = math.ceil(len(tiles) / columns)
+    across = columns * (width + _GAP) - _GAP
+    lines = _wrapped(legend, words, max(across, 320))
+    total = (
+        max(across, 320) + 2 * _MARGIN,
+        _MARGIN + 26 + rows * (height + _GAP) + 26 * len(lines) + _MARGIN,
+    )
+    sheet = Image.new("RGB", total, _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), _fitting(title, words, total[0] - 2 * _MARGIN), _TEXT, words)
+    for number, (name, tile) in enumerate(tiles):
+        left = _MARGIN + number % columns * (width + _GAP)
+        top = _MARGIN + 26 + number // columns * (height + _GAP)
+        sheet.paste(tile, (left, top))
+        if name:
+            draw.text((left + 4, top + 2), name, _TEXT, small, stroke_width=2, stroke_fill=0)
+        if number == 0 and letters is not None:
+            _write_letters(draw, letters, (left, top, width, height), small)
+    for number, line in enumerate(lines):
+        left, top = _MARGIN, _MARGIN + 26 + rows * (height + _GAP) + 26 * number
+        for colour, text in line:
+            draw.rectangle((left, top + 6, left + 13, top + 19), fill=colour)
+            draw.text((left + 20, top + 3), text, _TEXT, words)
+            left += 44 + round(words.getlength(text))
+    return sheet
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    """As many columns as make the sheet nearest to 4:3."""
+    if count <= 2:
+        return count
+
+    def distance(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        empty = columns * rows - count
+        return abs(math.log(columns * width / (rows * height) / (4 / 3))) + 0.15 * empty
+
+    return min(range(1, count + 1), key=distance)
+
+
+def _write_letters(
+    draw: ImageDraw.ImageDraw,
+    letters: tuple[str, str, str, str],
+    box: tuple[int, int, int, int],
+    font: Any,
+) -> None:
+    left, top, width, height = box
+    places = (
+        (left + 4, top + height / 2, "lm"),
+        (left + width - 4, top + height / 2, "rm"),
+        (left + width / 2, top + 3, "mt"),
+        (left + width / 2, top + height - 3, "mb"),
+    )
+    for letter, (x, y, anchor) in zip(letters, places, strict=True):
+        draw.text((x, y), letter, _TEXT, font, anchor=anchor, stroke_width=2, stroke_fill=0)
+
+
+def _wrapped(legend: list[tuple[str, str]], font: Any, across: int) -> list[list[tuple[str, str]]]:
+    """Legend entries in as many lines as the width asks for."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    used = 0.0
+    for entry in legend:
+        needed = 44 + font.getlength(entry[1])
+        if lines[-1] and used + needed > across:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(entry)
+        used += needed
+    return lines
+
+
+def _fitting(text: str, font: Any, across: float) -> str:
+    if font.getlength(text) <= across:
+        return text
+    while text and font.getlength(text + "…") > across:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,169 @@
+"""From a case to its label map: every slice encoded once, decided on the case's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segweave.data.case import Case
+from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.specs import TargetSpec, decide
+from segweave.data.windows import window_indices
+from segweave.errors import UsageError
+from segweave.networks.folding import fold_batch_norms
+from segweave.prediction.predictor import Predictor
+from segweave.training.denormals import flushed_denormals
+from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
+
+SliceDone = Callable[[int, int], None]
+"""Called after each slice with the number of slices done and of all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """`labels` uint8 (slices, height, width) on the case's grid, with a class axis after slices
+    where classes overlap; `probabilities` float32 (slices, classes, height, width), or None.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    case: Case
+
+
+def predict(predictor: Predictor, case: Case, *, probabilities: bool = False) -> Prediction:
+    """Segment a case slice by slice.
+
+    Probabilities of a slice go to the case's own grid, then `decide` makes its labels; those of the
+    whole case are held only if `probabilities` asks for them. The network is left in the mode it
+    was in. Raises InputError for a case that does not fit the InputSpec.
+    """
+    with ready(predictor) as network:
+        return predict_with(network, predictor, case, probabilities=probabilities)
+
+
+def predict_cases(
+    predictor: Predictor, cases: Iterable[Case], *, probabilities: bool = False
+) -> Iterator[Prediction]:
+    """`predict` of each case in turn, with the network made ready once."""
+    with ready(predictor) as network:
+        for case in cases:
+            yield predict_with(network, predictor, case, probabilities=probabilities)
+
+
+def network_probabilities(predictor: Predictor, case: Case) -> Iterator[NDArray[np.float32]]:
+    """Probabilities of each slice on the network's own grid, float32 (classes, height, width).
+
+    For protocols that decide there; everything else takes `predict`.
+    """
+    with ready(predictor) as network:
+        yield from _on_network_grid(network, predictor, case)
+
+
+@contextmanager
+def ready(predictor: Predictor) -> Iterator[WovenNetwork]:
+    """The predictor's network, ready to run: in eval mode and, on a CPU, a copy with batch norms
+    folded and channels last in memory. Afterwards every part is in the mode it was in.
+    """
+    network = _woven(predictor)
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        if _place(network)[0].type == "cpu":
+            # At a dotted name the weaving reads that submodule's own output.
+            keep = () if network.at in POSITIONS else (f"network.{network.at}",)
+            network = fold_batch_norms(network, keep=keep)
+            network = network.to(memory_format=torch.channels_last)
+        yield network
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict_with(
+    network: WovenNetwork,
+    predictor: Predictor,
+    case: Case,
+    *,
+    probabilities: bool = False,
+    slice_done: SliceDone | None = None,
+) -> Prediction:
+    """`predict` with a network from `ready(predictor)`."""
+    labels: NDArray[np.uint8] | None = None
+    kept: NDArray[np.float32] | None = None
+    for index, maps in enumerate(_on_network_grid(network, predictor, case)):
+        own = to_case_grid(maps, case.size, predictor.input)
+        decided = decide(own, predictor.target)
+        if labels is None:
+            labels = np.zeros((case.slices, *decided.shape), np.uint8)
+            if probabilities:
+                kept = np.zeros((case.slices, *own.shape), np.float32)
+        labels[index] = decided
+        if kept is not None:
+            kept[index] = own
+        if slice_done is not None:
+            slice_done(index + 1, case.slices)
+    assert labels is not None, "a case has at least one slice"
+    return Prediction(labels, kept, case)
+
+
+def _on_network_grid(
+    network: WovenNetwork, predictor: Predictor, case: Case
+) -> Iterator[NDArray[np.float32]]:
+    spec, target = predictor.input, predictor.target
+    numbers = normalise(case, spec)
+    device, dtype = _place(network)
+    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+    def get_slice(index: int) -> Tensor:
+        image = torch.from_numpy(network_slice(case, index, spec, numbers))[None]
+        return image.to(device=device, dtype=dtype, memory_format=layout)
+
+    def window(index: int) -> list[int]:
+        return window_indices(case.slices, index, spec.slices, spec.edge, case.gaps)
+
+    outputs = volume_outputs(network, case.slices, get_slice, window)
+    for _ in range(case.slices):
+        # Inside the loop, so that whoever takes the maps does not run in these modes too.
+        with torch.inference_mode(), flushed_denormals():
+            logits = next(outputs).logits[0].float()
+            _check_classes(logits, target)
+            maps = logits.softmax(0) if target.kind == "exclusive" else logits.sigmoid()
+            found: NDArray[np.float32] = maps.contiguous().cpu().numpy()
+        yield found
+
+
+def _check_classes(logits: Tensor, target: TargetSpec) -> None:
+    if logits.shape[0] != target.classes:
+        raise UsageError(
+            "predicting",
+            expected=f"logits of {target.classes} channels ({target.kind}: "
+            f"{', '.join(target.names)})",
+            found=f"{logits.shape[0]} channels",
+            remedy="create the network with these classes",
+        )
+
+
+def _woven(predictor: Predictor) -> WovenNetwork:
+    network = predictor.network
+    if isinstance(network, WovenNetwork):
+        return network
+    classes = predictor.target.classes
+    return weave(
+        network, "identity", at="output", slices=predictor.input.slices, classes=classes,
+        channels=classes,
+    )  # fmt: skip
+
+
+def _place(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where the network's parameters lie and of which type they are (a CPU's float32 if none)."""
+    parameter: Any = next(network.parameters(), None)
+    if parameter is None:
+        return torch.device("cpu"), torch.float32
+    return parameter.device, parameter.dtype

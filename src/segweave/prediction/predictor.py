@@ -1,0 +1,186 @@
+"""A trained network with what it is fed and what its outputs mean, read back from its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+from segweave.checkpoints import read_weights
+from segweave.data.specs import InputSpec, TargetSpec
+from segweave.errors import InputError
+from segweave.recipes import Recipe, load_recipe
+from segweave.recipes.build import build_network
+from segweave.recipes.loading import parse_recipe
+from segweave.training.devices import choose_device
+from segweave.training.run import CARD, MODEL, RECIPE, WEIGHTS, Run
+
+_FORMAT = 1
+_DOING = "loading a model"
+S = TypeVar("S", bound=BaseModel)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A network, its InputSpec and TargetSpec, and its model card (empty where it has none).
+
+    `network` is a woven network, or any module (B, channels, height, width) → logits
+    (B, classes, height, width). Predictions run where its parameters lie.
+    """
+
+    network: nn.Module
+    input: InputSpec
+    target: TargetSpec
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def load(path: str | Path, *, checkpoint: str | None = None, device: str = "auto") -> Predictor:
+    """The predictor of a run folder or of a model folder (weights.safetensors, card.json).
+
+    `checkpoint` takes the weights of that checkpoint of a run (last, best, best-on-test) in place
+    of the finished model's. Raises InputError for a missing or unfinished folder, a card of another
+    format, weights of another network (naming the first tensors that differ), weights that are not
+    those of the card or not finite, and a pickle in place of weights.
+    """
+    folder = _model_folder(Path(path))
+    card = _read_card(folder / CARD)
+    recipe = _recipe(card, folder)
+    input_spec = _spec(InputSpec, card, "input", folder)
+    target = _spec(TargetSpec, card, "target", folder)
+    network = build_network(recipe, len(input_spec.channels), target, pretrained=False)
+    if checkpoint is None:
+        weights_file = folder / WEIGHTS
+        weights = read_weights(weights_file)
+    else:
+        run = Run(folder.parent)
+        weights = run.weights(checkpoint)
+        weights_file = run.checkpoints[checkpoint]
+    _check_fit(network, weights, weights_file, str(card.get("title", recipe.network.name)))
+    if checkpoint is None:
+        _check_sum(card, weights_file)
+    network.load_state_dict(weights)
+    return Predictor(network.eval().to(choose_device(device)), input_spec, target, card)
+
+
+def _model_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise InputError(
+            _DOING,
+            file=path,
+            expected="a run folder or a model folder",
+            found="a file" if path.exists() else "nothing there",
+            remedy=f"give the folder that holds {MODEL}/{CARD}" if path.exists() else None,
+        )
+    for folder in (path / MODEL, path):
+        if (folder / CARD).is_file():
+            return folder
+    held = sorted(entry.name for entry in path.iterdir())[:6]
+    unfinished = (path / RECIPE).is_file()
+    raise InputError(
+        _DOING,
+        file=path,
+        expected=f"a folder with {MODEL}/{CARD} or {CARD}",
+        found="a run that has not ended" if unfinished else ", ".join(held) or "an empty folder",
+        remedy="train again with the same recipe and folder: it goes on where it stopped"
+        if unfinished
+        else None,
+    )
+
+
+def _read_card(file: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            _DOING, file=file, expected="a model card (JSON)", found=f"{error}"
+        ) from error
+    number = card.get("format") if isinstance(card, dict) else None
+    if number != _FORMAT:
+        raise InputError(
+            _DOING,
+            file=file,
+            expected=f"a model card of format {_FORMAT}",
+            found=f"format {number}" if number is not None else "no format number",
+            remedy="use the version of segweave that wrote it, or a newer one",
+        )
+    assert isinstance(card, dict)
+    return card
+
+
+def _recipe(card: dict[str, Any], folder: Path) -> Recipe:
+    if isinstance(card.get("recipe"), dict):
+        return parse_recipe(card["recipe"], file=folder / CARD)
+    for file in (folder / RECIPE, folder.parent / RECIPE):
+        if file.is_file():
+            return load_recipe(file)
+    raise InputError(
+        _DOING, file=folder / CARD, expected=f"a recipe in it or {RECIPE} beside it", found="none"
+    )
+
+
+def _spec(kind: type[S], card: dict[str, Any], key: str, folder: Path) -> S:
+    try:
+        return kind.model_validate(card[key])
+    except KeyError:
+        found = "it is missing"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        found = f"{'.'.join(str(part) for part in first['loc']) or key}: {first['msg']}"
+    raise InputError(_DOING, file=folder / CARD, expected=f"a valid {key!r}", found=found)
+
+
+def _check_fit(network: nn.Module, weights: dict[str, Tensor], file: Path, title: str) -> None:
+    """Raise InputError that names the first tensors in which weights and network differ."""
+    own = network.state_dict()
+    differing = [
+        f"{name} is missing"
+        if name not in weights
+        else f"{name} is {_shape(weights[name])}, not {_shape(tensor)}"
+        for name, tensor in own.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    ]
+    differing += [f"{name} is not part of it" for name in weights if name not in own]
+    if differing:
+        more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
+        raise InputError(
+            _DOING,
+            file=file,
+            expected=f"weights of the network {title}, {len(own)} tensors",
+            found="; ".join(differing[:3]) + more,
+            remedy="these weights belong to another network; take the folder as training wrote it",
+        )
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                _DOING,
+                file=file,
+                expected="finite weights",
+                found=f"NaN or infinite ones in {name}",
+                remedy="the training diverged; take another checkpoint or a smaller rate",
+            )
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a single number"
+
+
+def _check_sum(card: dict[str, Any], file: Path) -> None:
+    expected = card.get("weights_sha256")
+    if expected is None:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise InputError(
+            _DOING,
+            file=file,
+            expected=f"the weights that its card describes (sha256 {str(expected)[:12]}…)",
+            found=f"other ones (sha256 {found[:12]}…)",
+            remedy="weights and card must come from one training; copy both again",
+        )

@@ -1,0 +1,156 @@
+"""Predicting one case: equal to the plain computation, and leaving everything as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.specs import TargetSpec, decide
+from segweave.data.windows import window_indices
+from segweave.errors import InputError, UsageError
+from segweave.prediction import Predictor, network_probabilities, predict, predict_cases
+from segweave.training.denormals import denormals_are_flushed
+from segweave.weaving import weave
+from tests.prediction.tiny import (
+    BINARY,
+    OVERLAPPING,
+    SPEC,
+    TARGET,
+    by_brightness,
+    unet,
+    volume_case,
+)
+
+
+def plainly(predictor, case):
+    """Probabilities (slices, classes, height, width) window by window, nothing folded or shared."""
+    numbers = normalise(case, predictor.input)
+    slices = [network_slice(case, i, predictor.input, numbers) for i in range(case.slices)]
+    found = []
+    for index in range(case.slices):
+        window = window_indices(
+            case.slices, index, predictor.input.slices, predictor.input.edge, case.gaps
+        )
+        with torch.no_grad():
+            x = torch.from_numpy(np.stack([slices[i] for i in window]))[None]
+            logits = predictor.network(x).logits[0]
+        exclusive = predictor.target.kind == "exclusive"
+        maps = logits.softmax(0) if exclusive else logits.sigmoid()
+        found.append(to_case_grid(maps.numpy(), case.size, predictor.input))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("context", [None, "mean", "conv", "sa-lstm"])
+@pytest.mark.parametrize("target", [TARGET, BINARY, OVERLAPPING], ids=lambda t: t.kind)
+def test_equals_window_by_window(context, target):
+    predictor = unet(context, target=target)
+    case = volume_case(gaps=(3,))
+    found = predict(predictor, case, probabilities=True)
+    expected = plainly(predictor, case)
+    assert found.probabilities.shape == (5, target.classes, 18, 14)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    np.testing.assert_array_equal(found.labels, decide(found.probabilities, target))
+    assert expected.std(axis=(0, 2, 3)).max() > 1e-4, "the network says more than one thing"
+    without = predict(predictor, case)
+    assert without.probabilities is None
+    np.testing.assert_array_equal(without.labels, found.labels)
+
+
+@pytest.mark.parametrize("at", ["encoder", "skips", "decoder", "output", "network.bottom"])
+def test_every_position_is_folded_without_a_change(at):
+    if at == "network.bottom":
+        inner = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1))
+        woven = weave(inner, "mean", at="1", channels=4, classes=3)
+        inner[1].running_mean.uniform_(-1, 1)
+        predictor = Predictor(woven.eval(), SPEC, TARGET)
+    else:
+        predictor = unet("mean", at=at)
+    case = volume_case(slices=3)
+    np.testing.assert_allclose(
+        predict(predictor, case, probabilities=True).probabilities,
+        plainly(predictor, case),
+        atol=1e-5,
+    )
+
+
+def test_each_slice_runs_once_and_few_are_held():
+    predictor = unet("conv")
+    runs = []
+    first = next(m for m in predictor.network.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_hook(lambda *_: runs.append(1))
+    predict(predictor, volume_case(slices=6))
+    assert len(runs) == 6
+
+
+def test_a_plain_module_with_logits_is_enough():
+    case = volume_case(height=16, width=16)
+    found = predict(by_brightness((16, 16)), case)
+    values = (case.image[:, 0] - case.image.mean()) / case.image.std()
+    np.testing.assert_array_equal(found.labels, np.where(values > 0.5, 2, values > 0))
+
+
+def test_modes_and_denormals_are_put_back():
+    predictor = unet("conv")
+    predictor.network.train()
+    frozen = next(m for m in predictor.network.modules() if isinstance(m, nn.BatchNorm2d))
+    frozen.eval()
+    before = {k: v.clone() for k, v in predictor.network.state_dict().items()}
+    for _ in network_probabilities(predictor, volume_case()):
+        assert not torch.is_inference_mode_enabled()
+        assert not denormals_are_flushed()
+    predict(predictor, volume_case())
+    assert predictor.network.training
+    assert not frozen.training
+    assert sum(not m.training for m in predictor.network.modules()) == 1
+    after = predictor.network.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in after), "no statistics were moved"
+    assert not denormals_are_flushed()
+
+
+def test_a_failure_puts_modes_back():
+    predictor = unet("conv")
+    predictor.network.train()
+    with pytest.raises(InputError, match="expected: 1"):
+        predict(predictor, volume_case(channels=2))
+    assert predictor.network.training
+
+
+def test_several_cases_in_turn():
+    predictor = unet("mean")
+    cases = [volume_case(slices=2), volume_case(slices=1)]
+    found = [p.labels for p in predict_cases(predictor, cases)]
+    for labels, case in zip(found, cases, strict=True):
+        np.testing.assert_array_equal(labels, predict(predictor, case).labels)
+
+
+def test_one_slice_repeats_itself():
+    predictor = unet("conv")
+    assert predict(predictor, volume_case(slices=1)).labels.shape == (1, 18, 14)
+
+
+def test_maps_of_the_network_grid():
+    maps = list(network_probabilities(unet("mean"), volume_case(slices=2)))
+    assert [m.shape for m in maps] == [(3, 16, 16)] * 2
+    np.testing.assert_allclose(maps[0].sum(0), 1, atol=1e-5)
+
+
+def test_a_wrong_number_of_classes_is_named():
+    predictor = replace(unet("mean"), target=TargetSpec(names=("a", "b")))
+    with pytest.raises(UsageError, match=r"2 channels.*\n.*3 channels"):
+        predict(predictor, volume_case())
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use")
+    predictor, case = unet("sa-lstm"), volume_case()
+    expected = predict(predictor, case, probabilities=True).probabilities
+    predictor.network.cuda()
+    found = predict(predictor, case, probabilities=True).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-3)
