@@ -1,0 +1,9 @@
+"""Weaving: the one place where networks and context modules meet."""
+
+from __future__ import annotations
+
+from segweave.weaving.factory import POSITIONS, weave
+from segweave.weaving.volume import volume_outputs
+from segweave.weaving.woven import SlicePrepared, WovenNetwork
+
+__all__ = ["POSITIONS", "SlicePrepared", "WovenNetwork", "volume_outputs", "weave"]

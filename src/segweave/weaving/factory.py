@@ -1,0 +1,272 @@
+"""`weave`: puts a context module into a network at a position."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from segweave import registry
+from segweave.context import create_context
+from segweave.context.base import ContextModule
+from segweave.context.identity import Identity
+from segweave.errors import UsageError, nearest
+from segweave.weaving.adapters import adapted
+from segweave.weaving.positions import (
+    WovenBottleneck,
+    WovenDecoder,
+    WovenEncoder,
+    WovenOutput,
+    WovenSkips,
+    WovenSubmodule,
+)
+from segweave.weaving.woven import WovenNetwork
+from segweave.weaving.wrappers import Narrowed, Plain, Tiled
+
+POSITIONS: Mapping[str, type[WovenNetwork]] = {
+    "encoder": WovenEncoder,
+    "bottleneck": WovenBottleneck,
+    "skips": WovenSkips,
+    "decoder": WovenDecoder,
+    "output": WovenOutput,
+}
+"""The positions that have a name; any other position is the dotted name of a submodule."""
+
+WIDEST = 64
+"""With more channels than this, a module in form `paper` works on this many."""
+
+_WITHOUT_PARAMETERS = ("identity", "mean")
+
+Context = str | Callable[[int], nn.Module]
+
+
+def weave(
+    network: nn.Module,
+    context: Context,
+    at: str = "bottleneck",
+    slices: int = 3,
+    tiles: int = 1,
+    join: str = "replace",
+    *,
+    form: str = "paper",
+    context_options: Mapping[str, Any] | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+) -> WovenNetwork:
+    """Put a context module into `network` (TIP paper, Section III-B and Fig. 4).
+
+    Args:
+        network: a SegmentationNetwork, any module with its `encode`, `decode`, `head`, `channels`
+            (and `stride`, `in_channels` for position `encoder`), a `segmentation_models_pytorch`
+            model; at `output` or a dotted name any module that returns logits. It is used as it
+            is, not copied.
+        context: a name, which means `create_context(name, C, form=form, both_sides=slices > 1,
+            **context_options)`, or a function channels → module, called once a place. With more
+            than 64 channels a name in form `paper` is made with 64 channels and kernel 3 behind
+            one 1×1 convolution; its own last 1×1 convolution leads back. A function's module is
+            taken as it is.
+        at: `bottleneck`, `skips` (one module a place), `encoder`, `decoder`, `output`, or the
+            dotted name of a submodule.
+        slices: length of the window, odd. `tiles` needs 1.
+        tiles: cut the map of the one image into tiles × tiles; the sequence of a tile is those
+            before it in reading order and itself.
+        join: "replace" the current map by the module's output, or "add" the output to it. Does not
+            apply at `encoder`.
+        form: "paper" or "released".
+        context_options: further options of the context module.
+        channels: channels of the map at a dotted name or at `output`, where the network doesn't
+            say.
+        classes: channels of the logits, where the network doesn't say; at `output` the module may
+            give another number than the network (the released models: 64 maps in, 4 classes out).
+
+    Raises UsageError for a wrong position, a network that lacks what the position needs, options
+    that exclude each other, and modules with wrong channel numbers.
+    """
+    _check_settings(slices, tiles, join)
+    told = adapted(network)
+    if at in POSITIONS:
+        network = told
+        kind = POSITIONS[at]
+        _check_network(network, at)
+    else:
+        kind = WovenSubmodule
+        _check_submodule(network, at)
+    places = _places(told, network, at, channels)
+    known_classes = getattr(told, "classes", None)
+    if at == "output":
+        known_classes = classes or known_classes or places[0]
+        if join == "add" and known_classes != places[0]:
+            raise UsageError(
+                "weaving at 'output'",
+                expected="as many classes as the network gives, since join='add' adds the two",
+                found=f"{places[0]} channels of the network, {known_classes} classes",
+                remedy="use join='replace'",
+            )
+    elif classes is not None and known_classes not in (None, classes):
+        raise UsageError(
+            f"weaving at {at!r}",
+            expected=f"the network's own number of classes, {known_classes}",
+            found=f"classes={classes}",
+            remedy="create the network with these classes, or weave at 'output'",
+        )
+    modules: list[ContextModule] = []
+    for place in places:
+        target = int(known_classes) if at == "output" and known_classes else place
+        module = _module(
+            context, place, target, slices, tiles, form, dict(context_options or {}), at
+        )
+        if any(module is other for other in modules):
+            raise UsageError(
+                f"weaving at {at!r}",
+                expected="a new module for each place",
+                found="the same module twice",
+                remedy="let the function create a module at each call",
+            )
+        modules.append(module)
+    return kind(
+        network,
+        modules,
+        at=at,
+        slices=slices,
+        join=join,
+        in_channels=getattr(told, "in_channels", None),
+        classes=modules[0].out_channels if at == "output" else (known_classes or classes),
+    )
+
+
+def _check_settings(slices: int, tiles: int, join: str) -> None:
+    if join not in ("replace", "add"):
+        raise UsageError("weaving", expected="join='replace' or join='add'", found=f"join={join!r}")
+    if slices < 1 or slices % 2 == 0:
+        raise UsageError(
+            "weaving",
+            expected="an odd number of slices: the one to segment and as many on each side",
+            found=f"slices={slices}",
+        )
+    if tiles < 1 or (tiles > 1 and slices > 1):
+        raise UsageError(
+            "weaving",
+            expected="tiles of at least 1, and slices=1 where tiles is more",
+            found=f"tiles={tiles}, slices={slices}",
+            remedy="tiles are the sequence of a single image: add slices=1",
+        )
+
+
+def _check_network(network: nn.Module, at: str) -> None:
+    needed = {"encoder": ("stride", "in_channels"), "output": ()}.get(at, ())
+    if at != "output":
+        needed = ("encode", "decode", "head", "channels", *needed)
+    missing = [name for name in needed if not hasattr(network, name)]
+    if missing:
+        raise UsageError(
+            f"weaving into {type(network).__name__} at {at!r}",
+            expected="a network with " + ", ".join(needed),
+            found="no " + ", no ".join(missing),
+            remedy="add them (see segweave.networks.SegmentationNetwork), or weave at 'output' or "
+            "at the dotted name of a submodule",
+        )
+
+
+def _check_submodule(network: nn.Module, at: str) -> None:
+    names = [name for name, _ in network.named_modules() if name]
+    if at not in names:
+        raise UsageError(
+            f"weaving into {type(network).__name__}",
+            expected="a position (" + ", ".join(POSITIONS) + ") or the name of a submodule",
+            found=repr(at),
+            remedy=nearest(at, [*POSITIONS, *names[:500]]),
+        )
+
+
+def _places(told: nn.Module, network: nn.Module, at: str, channels: int | None) -> tuple[int, ...]:
+    """Channels of the map at each place of a position."""
+    if at in POSITIONS:
+        said = getattr(told, "channels", None)
+        if isinstance(said, Mapping) and at != "output":
+            key = "bottleneck" if at == "encoder" else at
+            if key not in said or not said[key]:
+                raise UsageError(
+                    f"weaving into {type(told).__name__} at {at!r}",
+                    expected=f"network.channels[{key!r}] with one number a place",
+                    found=", ".join(sorted(said)) or "nothing",
+                )
+            if channels is not None and (channels,) != tuple(said[key]):
+                raise UsageError(
+                    f"weaving into {type(told).__name__} at {at!r}",
+                    expected=f"no channels=, as the network says {tuple(said[key])}",
+                    found=f"channels={channels}",
+                )
+            return tuple(said[key])
+        known = channels or (said["output"][0] if isinstance(said, Mapping) else None)
+        known = known or getattr(told, "classes", None)
+    else:
+        submodule = network.get_submodule(at)
+        known = channels or _own_channels(submodule)
+    if known is None:
+        raise UsageError(
+            f"weaving into {type(network).__name__} at {at!r}",
+            expected="a place whose number of channels is known",
+            remedy="say it with channels=",
+        )
+    return (int(known),)
+
+
+def _own_channels(submodule: nn.Module) -> int | None:
+    """The channels that a single layer says it gives (convolution, batch norm)."""
+    for name in ("out_channels", "num_features"):
+        value = getattr(submodule, name, None)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _module(
+    context: Context,
+    channels: int,
+    target: int,
+    slices: int,
+    tiles: int,
+    form: str,
+    options: dict[str, Any],
+    at: str,
+) -> ContextModule:
+    """The context module of one place, tiles and narrowing included."""
+    if isinstance(context, str):
+        if context == "conv":
+            options.setdefault("steps", slices if tiles == 1 else tiles**2)
+        made = _named(context, channels, target, slices > 1, form, options)
+    else:
+        if options:
+            raise UsageError(
+                "weaving",
+                expected="context_options with the name of a context module",
+                found="a function, which chooses its options itself",
+            )
+        given = context(channels)
+        made = (
+            given
+            if isinstance(given, ContextModule)
+            else Plain(given, channels, target, both_sides=slices > 1)
+        )
+    free = at in ("encoder", "output")
+    if made.channels != channels or (made.out_channels != target and not free):
+        raise UsageError(
+            f"weaving at {at!r}",
+            expected=f"a context module from {channels} to {target} channels",
+            found=f"{type(made).__name__} from {made.channels} to {made.out_channels}",
+        )
+    return made if tiles == 1 or isinstance(made, Identity) else Tiled(made, tiles)
+
+
+def _named(
+    name: str, channels: int, target: int, both_sides: bool, form: str, options: dict[str, Any]
+) -> ContextModule:
+    settings: dict[str, Any] = {"out_channels": target, "form": form, "both_sides": both_sides}
+    if form != "paper" or channels <= WIDEST or name in _WITHOUT_PARAMETERS:
+        return create_context(name, channels, **settings, **options)
+    takes = inspect.signature(registry.contexts.entry(name)).parameters
+    if "kernel_size" in takes:
+        options = {"kernel_size": 3, **options}
+    return Narrowed(channels, create_context(name, WIDEST, **settings, **options))
