@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"reading weights: {error}", file=file) from error
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A pickle of another protocol warns before it is refused; the error below says it all.
+            warnings.simplefilter("ignore")
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             "reading weights",

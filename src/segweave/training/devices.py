@@ -1,0 +1,31 @@
+"""Reads `--device auto | cpu | cuda[:i]`."""
+
+from __future__ import annotations
+
+import torch
+
+from segweave.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the first GPU where there is one, else the CPU. Raises
+    UsageError for a name that is none and for a GPU that is not there.
+    """
+    doing = "choosing a device"
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdigit()) or (kind == "cpu" and colon):
+        raise UsageError(doing, expected="auto, cpu, cuda or cuda:NUMBER", found=repr(name))
+    if kind == "cpu":
+        return torch.device("cpu")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(number) if number else 0
+    if index >= available:
+        raise UsageError(
+            doing,
+            expected=f"one of {available} GPUs" if available else "a GPU that torch can use",
+            found=repr(name),
+            remedy="use --device cpu, or install a torch build for this machine's GPU",
+        )
+    return torch.device("cuda", index)

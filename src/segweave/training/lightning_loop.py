@@ -1,0 +1,135 @@
+"""Runs a training session in Lightning: device, precision, gradient clipping and the loop itself.
+
+Lightning is imported inside the functions that train, because that takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segweave.errors import MissingExtraError
+from segweave.training.session import TrainingSession, stopped
+
+
+def check_lightning() -> None:
+    """Raise MissingExtraError where the libraries of the extra `train` are not installed."""
+    from importlib.util import find_spec
+
+    for library in ("lightning", "tensorboard"):
+        if find_spec(library) is None:
+            raise MissingExtraError("training", library=library, extra="train")
+
+
+def run_session(session: TrainingSession, device: torch.device) -> None:
+    """Train until all steps are done. Raises what the session raises, TrainingStoppedError on
+    Ctrl-C.
+    """
+    if session.step >= session.steps:
+        return
+    import lightning
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    class Module(lightning.LightningModule):
+        """Hands Lightning's hooks to the session."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = session.network
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return session.make_optimiser()
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            session.before_step(self.optimizers(use_pl_optimizer=False))
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            return session.compute(*batch)
+
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            session.after_step()
+
+    class Remaining:
+        """All batches that are left, as one long pass: Lightning's own epochs are not used, so that
+        a training goes on in the middle of an epoch without help from its counters.
+        """
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            return session.batches_left()
+
+        def __len__(self) -> int:
+            return session.steps - session.step
+
+    training = session.recipe.training
+    with _quiet(), _interrupts(session):
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index] if device.type == "cuda" else 1,
+            precision="32-true" if training.precision == "32" else "bf16-mixed",
+            max_epochs=1,
+            gradient_clip_val=training.gradient_clip,
+            deterministic="warn" if training.deterministic else False,
+            benchmark=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=str(session.folder),
+            plugins=[LightningEnvironment()],
+        )
+        session.open()
+        try:
+            trainer.fit(Module(), train_dataloaders=Remaining())
+        finally:
+            session.close()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's messages about the machine; the bar and the run folder say enough."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def _interrupts(session: TrainingSession) -> Iterator[None]:
+    """The first Ctrl-C ends the step, saves and stops; the second stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if session.stop_asked:
+            raise stopped(session.folder, session.saved_step)
+        session.stop_asked = True
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

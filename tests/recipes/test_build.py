@@ -1,0 +1,131 @@
+"""Building what a recipe describes: every shipped one, and start values that arms share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError, UsageError
+from segweave.recipes import list_recipes, load_recipe
+from segweave.recipes.build import build_network
+from segweave.training.loss import WeightedLoss
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
+HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))
+
+
+def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def]
+    sets = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]
+    recipe = load_recipe(name, ["network.options.width=2", "network.options.levels=2", *sets])
+    return build_network(recipe, 1, HEART)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_shipped_recipe_builds(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.format == 1
+    WeightedLoss(recipe.training.loss, HEART)
+    network = build_network(recipe, len(recipe.input.channels), HEART)
+    assert network.classes == 4
+    assert network.slices == recipe.slices
+    assert (recipe.context is None) == network.is_bare
+    if not name.startswith("acdc-mt"):
+        size = recipe.input.size
+        assert size is not None
+        window = torch.zeros(1, recipe.slices, 1, *size)
+        assert network(window).logits.shape == (1, 4, *size)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("acdc-mt-unet-sa-lstm-published", "released-salstm-whole"),
+        ("acdc-mt-unet-lstm-sa-published", "released-lstm-sa-whole"),
+        ("acdc-mt-unet-sa-embedded-lstm-published", "released-sa-embedded-lstm-whole"),
+    ],
+)
+def test_the_whole_models_have_the_tensors_of_the_released_files(name: str, file: str) -> None:
+    spec = json.loads((REFERENCE / f"{file}.json").read_text())
+    network = build_network(load_recipe(name), 1, HEART)
+    released = network.released_names()
+    shapes = {n: tuple(shape) for n, shape in spec["state_dict"]}
+    assert set(released.tensors.values()) | set(released.dead) >= set(shapes)
+    own = network.state_dict()
+    for ours, theirs in released.tensors.items():
+        assert tuple(own[ours].shape) == shapes[theirs]
+
+
+def test_arms_with_one_seed_share_the_networks_start_values() -> None:
+    plain = small().state_dict()
+    arms = [
+        small(context="{name: conv}", input__slices=3),
+        small(context="{name: sa-lstm}", input__slices=3),
+        small(context="{name: sa-lstm}", input__slices=3, weaving__at="skips"),
+    ]
+    for arm in arms:
+        own = arm.state_dict()
+        assert set(plain) < set(own)
+        assert all(torch.equal(plain[name], own[name]) for name in plain)
+    again = small(context="{name: sa-lstm}", input__slices=3).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in arms[1].state_dict().items())
+
+
+def test_seeds_differ_and_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = small(seed=0, context="{name: sa-lstm}").state_dict()
+    torch.manual_seed(5)
+    assert torch.equal(before, torch.get_rng_state())
+    other = small(seed=1, context="{name: sa-lstm}").state_dict()
+    for part in ("network.", "context."):
+        names = [n for n in one if n.startswith(part) and n.endswith("weight") and one[n].ndim > 1]
+        assert names
+        assert all(not torch.equal(one[name], other[name]) for name in names)
+
+
+def test_the_global_seed_does_not_matter() -> None:
+    torch.manual_seed(1)
+    one = small().state_dict()
+    torch.manual_seed(2)
+    two = small().state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_pretrained_weights_are_read_only_where_asked(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = {name: value + 1 for name, value in small().network.state_dict().items()}
+    save_file(weights, tmp_path / "start.safetensors")
+    path = str(tmp_path / "start.safetensors")
+    loaded = small(network__pretrained=path).network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    recipe = load_recipe("demo", ["network.pretrained=gone.safetensors"])
+    build_network(recipe, 1, HEART, pretrained=False)
+    with pytest.raises(InputError, match=r"gone\.safetensors"):
+        build_network(recipe, 1, HEART)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"network__name": "unnet"}, "did you mean unet"),
+        ({"network__options": "{widht: 3}"}, "did you mean width"),
+        ({"context": "{name: sa-lsmt}"}, "did you mean sa-lstm"),
+        ({"context": "{name: sa-lstm, options: {kernal_size: 3}}"}, "did you mean kernel_size"),
+        ({"context": "{name: sa-lstm}", "weaving__at": "botleneck"}, "did you mean bottleneck"),
+    ],
+)
+def test_wrong_names_and_options_name_the_nearest(changes: dict[str, str], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        small(**changes)
+
+
+def test_a_network_with_other_classes_needs_the_position_output() -> None:
+    with pytest.raises(UsageError, match="output"):
+        small(network__options__classes=8, context="{name: sa-lstm}")
+    network = small(network__options__classes=8, context="{name: sa-lstm}", weaving__at="output")
+    assert network(torch.zeros(1, 1, 1, 16, 16)).logits.shape == (1, 4, 16, 16)

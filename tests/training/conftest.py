@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segweave.data.store import Store
+from tests.training import toy
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return toy.write_store(tmp_path_factory.mktemp("store") / "toy")
+
+
+@pytest.fixture(scope="session")
+def binary_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return toy.write_store(tmp_path_factory.mktemp("binary") / "toy", kind="binary")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
