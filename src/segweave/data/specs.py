@@ -15,8 +15,11 @@ class InputSpec(BaseModel):
     """How a case's slices become a network's input.
 
     `grid` is the network's image size (height, width), or `spacing` the pixel size in mm (row,
-    column) to resample to. `fixed` normalisation uses `mean` and `sd`, which come from training
-    cases only.
+    column) to resample to. `clip` is in source values, `clip_percentiles` in percentiles of the
+    whole case (both together: the narrower limits hold). `fixed` normalisation uses `mean` and `sd`
+    (one number a channel), which come from training cases only. `colour_order` "rgb" has three
+    channels, filled from grey images as `grey_to_rgb` says. `slices` and `edge` say how windows are
+    read (`segweave.data.windows`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,10 +43,28 @@ class InputSpec(BaseModel):
     def _check(self) -> InputSpec:
         if self.slices % 2 == 0:
             raise ValueError(f"slices must be odd (1, 3, 5, ...), not {self.slices}")
+        if self.edge == "released" and self.slices > 3:
+            raise ValueError("edge 'released' is known for windows of three slices alone")
         if (self.size is None) == (self.spacing is None):
             raise ValueError("give either size or spacing, not both and not neither")
         if self.normalisation == "fixed" and (self.mean is None or self.sd is None):
             raise ValueError("normalisation 'fixed' needs mean and sd (from training cases only)")
+        for name, values in (("mean", self.mean), ("sd", self.sd)):
+            if values is not None and len(values) != len(self.channels):
+                raise ValueError(
+                    f"{name} needs one number for each of {len(self.channels)} channels"
+                )
+        if self.sd is not None and min(self.sd) <= 0:
+            raise ValueError("sd must be positive")
+        if self.colour_order == "rgb" and len(self.channels) != 3:
+            raise ValueError("colour_order 'rgb' needs three channels (red, green, blue)")
+        if self.normalisation == "imagenet" and self.colour_order != "rgb":
+            raise ValueError("normalisation 'imagenet' needs colour_order 'rgb'")
+        for limits in (self.clip, self.clip_percentiles):
+            if limits is not None and not limits[0] < limits[1]:
+                raise ValueError(f"a clip runs from the lower to the higher value, not {limits}")
+        if min(self.size or self.spacing or (1,)) <= 0:
+            raise ValueError("size and spacing must be positive")
         return self
 
 
@@ -55,10 +76,18 @@ class TargetSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["exclusive", "binary", "overlapping"] = "exclusive"
-    names: tuple[str, ...]
+    names: tuple[str, ...] = Field(min_length=1)
     colours: tuple[str, ...] | None = None
     ignored: int | None = None
     threshold: float = 0.5
+
+    @model_validator(mode="after")
+    def _check(self) -> TargetSpec:
+        if self.colours is not None and len(self.colours) != len(self.names):
+            raise ValueError(f"give one colour for each of the {len(self.names)} names")
+        if self.kind == "binary" and len(self.names) > 2:
+            raise ValueError("a binary target has one name, or those of background and foreground")
+        return self
 
     @property
     def classes(self) -> int:

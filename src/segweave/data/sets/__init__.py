@@ -1,1 +1,141 @@
-"""Public data sets: one file a data set, found by its card."""
+"""Public data sets and folders of one's own, converted into a store."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segweave import __version__
+from segweave.data.sets.base import Item, Plan
+from segweave.data.store import Store, StoreWriter
+from segweave.errors import InputError
+from segweave.factories import build
+from segweave.registry import datasets
+
+__all__ = ["PrepareReport", "prepare"]
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class PrepareReport:
+    """What a conversion did: counts, what was `expected` by the data set's card, what is `missing`,
+    other `warnings`, how many cases an earlier, interrupted attempt had left (`resumed`).
+    """
+
+    name: str
+    layout: str
+    path: Path
+    groups: int
+    cases: int
+    slices: int
+    expected: dict[str, int]
+    missing: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    resumed: int = 0
+    seconds: float = 0.0
+    checksum: str = ""
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+def prepare(
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    strict: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> PrepareReport:
+    """Convert the data set `name` at `source` into the store `out`; returns what was found.
+
+    `options` are those of the data set's own function (a wrong one raises UsageError with the
+    nearest). What is missing of the expected counts is reported, or raises InputError if `strict`.
+    Damaged files always raise InputError. An interrupted conversion continues when it is called
+    again; an existing store is left alone unless `overwrite`. `progress(done, total, case)` is
+    called before each case and once at the end.
+    """
+    started = time.perf_counter()
+    card = datasets.card(name)
+    folder = Path(source)
+    doing = f"preparing {card.title}"
+    if not folder.is_dir():
+        raise InputError(
+            doing,
+            file=folder,
+            expected="a folder",
+            found="a file" if folder.exists() else "nothing there",
+            remedy="give the folder that holds the data set",
+        )
+    plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
+    if not plan.items:
+        raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
+    missing = list(plan.missing)
+    if strict and missing:
+        raise _incomplete(doing, folder, missing)
+    converter = f"segweave {__version__}, {name}, {plan.layout}"
+    with StoreWriter(out, name, plan.target, converter=converter, overwrite=overwrite) as writer:
+        for done, item in enumerate(plan.items):
+            if progress is not None:
+                progress(done, len(plan.items), item.id)
+            fingerprint = _fingerprint(item, plan.options)
+            if not writer.has(item.id, fingerprint):
+                writer.add(item.read(), fingerprint)
+        if progress is not None:
+            progress(len(plan.items), len(plan.items), "")
+        counts = writer.counts
+        missing += [
+            f"{expected} {what} are expected, {counts[what]} are there"
+            for what, expected in card.expected.items()
+            if counts[what] != expected
+        ]
+        if strict and missing:
+            raise _incomplete(doing, folder, missing)
+        store: Store = writer.finish(plan.splits(writer.groups), plan.provenance)
+        resumed = len(writer.resumed)
+    return PrepareReport(
+        name=name,
+        layout=plan.layout,
+        path=Path(out),
+        **counts,
+        expected=dict(card.expected),
+        missing=missing,
+        warnings=list(plan.warnings),
+        resumed=resumed,
+        seconds=time.perf_counter() - started,
+        checksum=store.checksum,
+        splits=store.describe()["splits"],
+    )
+
+
+def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:
+    return InputError(
+        doing,
+        file=folder,
+        expected="the whole data set (strict)",
+        found="; ".join(missing),
+        remedy="complete it, or convert what is there by leaving strict out",
+    )
+
+
+def _fingerprint(item: Item, options: str) -> str:
+    digest = hashlib.sha256(f"{item.id}|{options}".encode())
+    for path in item.files:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(
+                f"reading the case {item.id!r}", file=path, found=error.strerror or str(error)
+            ) from error
+    return digest.hexdigest()

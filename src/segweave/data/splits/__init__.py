@@ -1,1 +1,98 @@
-"""Published splits as lists of ids, each with its source."""
+"""Published splits as data, and seeded ones by group; a group is never in two parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segweave.errors import InputError, UsageError, nearest
+from segweave.randomness import numpy_stream
+
+PARTS = ("train", "valid", "test")
+Splits = Mapping[str, Mapping[str, Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A published split: part → groups, with where it comes from."""
+
+    name: str
+    source: str
+    parts: dict[str, list[str]]
+
+    def cases(self, groups: Mapping[str, str]) -> dict[str, list[str]]:
+        """Part → ids of the cases (id → group) that are there, in their own order."""
+        return cases_of(self.parts, groups)
+
+
+def load_split(dataset: str) -> Split:
+    """The split that ships for a data set; raises UsageError for a name without one."""
+    folder = Path(__file__).parent
+    known = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    if dataset not in known:
+        raise UsageError("choosing a split", found=repr(dataset), remedy=nearest(dataset, known))
+    raw = json.loads(known[dataset].read_text(encoding="utf-8"))
+    if raw.get("format") != 1:
+        raise InputError("reading a split", file=known[dataset], expected="format 1")
+    return Split(raw["name"], raw["source"], raw["parts"])
+
+
+def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Parts of groups → parts of the cases (id → group) that belong to them."""
+    home = {group: part for part, names in parts.items() for group in names}
+    return {part: [id for id, group in groups.items() if home.get(group) == part] for part in parts}
+
+
+def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
+    """Raise UsageError where a split names an unknown case or has a group in two of its parts."""
+    for name, parts in splits.items():
+        home: dict[str, str] = {}
+        for part, ids in parts.items():
+            for id in ids:
+                if id not in groups:
+                    raise UsageError(
+                        f"reading the split {name!r}",
+                        found=f"{part} names {id!r}, which is not in the store",
+                        remedy=nearest(id, groups),
+                    )
+                if home.setdefault(groups[id], part) != part:
+                    raise UsageError(
+                        f"reading the split {name!r}",
+                        expected="every group in one part",
+                        found=f"{groups[id]!r} in {home[groups[id]]} and in {part}",
+                    )
+
+
+def seeded_split(
+    groups: Sequence[str], fractions: Sequence[float], seed: int
+) -> dict[str, list[str]]:
+    """Deal `groups` to train, valid and test by `fractions` (of the number of groups, rounded).
+
+    The same set of groups and the same seed give the same split in any order. A part with a
+    positive fraction gets at least one group where there are enough. Raises UsageError for
+    fractions that are not three numbers from 0 that add up to 1.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(
+            "splitting cases",
+            expected="three fractions (train, valid, test) that add up to 1",
+            found=", ".join(f"{fraction:g}" for fraction in fractions),
+        )
+    names = sorted(set(groups))
+    order = [names[int(i)] for i in numpy_stream(seed, "order").permutation(len(names))]
+    counts = [int(np.floor(fraction * len(names) + 0.5)) for fraction in fractions]
+    for part in (1, 2):
+        if fractions[part] > 0 and counts[part] == 0 and len(names) >= 3:
+            counts[part] = 1
+    held_out = min(len(names), counts[1] + counts[2])
+    first = len(names) - held_out
+    second = first + min(counts[1], held_out)
+    return {
+        "train": sorted(order[:first]),
+        "valid": sorted(order[first:second]),
+        "test": sorted(order[second:]),
+    }

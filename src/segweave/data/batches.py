@@ -1,0 +1,137 @@
+"""Batches of windows for training: the same for a seed whatever the workers, the batch layout or
+where a run is resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segweave.data.augmentation import Augmentation, augment, draw_batch
+from segweave.data.cache import Resized
+from segweave.data.windows import window_indices
+from segweave.errors import InputError, UsageError
+from segweave.randomness import numpy_stream
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`image` float32 (batch, slices, channels, height, width), `label` int64 (batch, height,
+    width) of the middle slice, or (batch, classes, height, width) where classes overlap; `keys` are
+    the samples' (case, slice).
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    keys: list[tuple[str, int]]
+
+
+class Batches:
+    """Windows of `resized` cases in a random order, augmented a whole batch at a time.
+
+    Samples are all slices of all cases. The order is drawn from (seed, "order", epoch), each
+    sample's augmentation from (seed, "augmentation", epoch, case, slice), so that `epoch(e, k)`
+    gives bit for bit what `epoch(e)` gives from its step `k` on. Slices and edge rule are the
+    InputSpec's. The last batch is short (`keep_last`) or left out. Batches are put together on the
+    CPU, moved to `device` and augmented there. Raises InputError where the cases' sizes on the
+    network's grid differ.
+    """
+
+    def __init__(
+        self,
+        resized: Resized,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        shuffle: bool = True,
+        keep_last: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(
+                "making batches", expected="a batch size from 1", found=f"{batch_size}"
+            )
+        self.resized = resized
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augmentation = augmentation if augmentation and augmentation.active else None
+        self.shuffle = shuffle
+        self.keep_last = keep_last
+        self.device = device
+        sizes = {resized[id].image.shape[-2:] for id in resized.ids}
+        if len(sizes) > 1:
+            raise InputError(
+                "making batches",
+                expected="cases of one size on the network's grid",
+                found=", ".join(sorted(f"{h} × {w}" for h, w in sizes)),
+                remedy="give the InputSpec a size (fit: pad keeps the shape)",
+            )
+        # Sorted, so that the order in which cases were named does not matter.
+        self.samples = [
+            (id, index) for id in sorted(resized.ids) for index in range(resized[id].image.shape[0])
+        ]
+        if len(self) == 0:
+            raise UsageError(
+                "making batches",
+                expected=f"at least {batch_size} slices where the last short batch is left out",
+                found=f"{len(self.samples)}",
+            )
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+        full, rest = divmod(len(self.samples), self.batch_size)
+        return full + (1 if rest and self.keep_last else 0)
+
+    def order(self, epoch: int) -> list[tuple[str, int]]:
+        """The samples (case, slice) of an epoch in the order in which they are read."""
+        if not self.shuffle:
+            return list(self.samples)
+        numbers = numpy_stream(self.seed, "order", epoch=epoch).permutation(len(self.samples))
+        return [self.samples[int(number)] for number in numbers]
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `start_step` on (0: all of them)."""
+        if not 0 <= start_step <= len(self):
+            raise UsageError(
+                "entering an epoch", expected=f"a step in 0..{len(self)}", found=f"{start_step}"
+            )
+        order = self.order(epoch)
+        for step in range(start_step, len(self)):
+            yield self.batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch)
+
+    def batch(self, keys: list[tuple[str, int]], epoch: int) -> Batch:
+        """The batch of these samples as they come in an epoch."""
+        import torch
+
+        spec = self.resized.spec
+        first = self.resized[keys[0][0]]
+        images = np.empty((len(keys), spec.slices, *first.image.shape[1:]), np.float32)
+        labels = np.empty((len(keys), *first.label.shape[1:]), np.uint8)
+        outside = np.empty((len(keys), first.image.shape[1]), np.float32)
+        for number, (id, index) in enumerate(keys):
+            case = self.resized[id]
+            window = window_indices(case.image.shape[0], index, spec.slices, spec.edge, case.gaps)
+            for place, neighbour in enumerate(window):
+                images[number, place] = case.image[neighbour]
+            labels[number] = case.label[index]
+            outside[number] = case.outside
+        image = torch.from_numpy(images).to(self.device)
+        label = torch.from_numpy(labels).to(self.device)
+        if self.augmentation is not None:
+            size = (int(images.shape[-2]), int(images.shape[-1]))
+            matrices = draw_batch(self.augmentation, self.seed, epoch, keys, size)
+            image, label = augment(
+                image,
+                label,
+                matrices,
+                torch.from_numpy(outside),
+                nearest=self.augmentation.nearest,
+            )
+        return Batch(image, label.long(), keys)

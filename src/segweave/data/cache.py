@@ -1,0 +1,181 @@
+"""Disposable copies of a store's cases on a network's grid, memory-mapped, so that training reads
+without resizing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.inputs import network_label, network_slice, normalise, placement
+from segweave.data.specs import InputSpec
+from segweave.data.store import CaseStore
+from segweave.errors import InputError, SegweaveError, UsageError
+
+# Part of every key: raise it when `segweave.data.inputs` computes something else.
+VERSION = 1
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ResizedCase:
+    """One case on the network's grid: `image` (slices, channels, height, width), `label` uint8
+    (slices, height, width) or (slices, classes, height, width), and what `outside` holds a channel.
+    """
+
+    id: str
+    image: NDArray[Any]
+    label: NDArray[np.uint8]
+    outside: NDArray[np.float32]
+    gaps: tuple[int, ...]
+
+
+class Resized:
+    """The cases `ids` of a store (all, if None) as an InputSpec feeds them, one folder a case.
+
+    Each folder's name is the hash of the spec (without `slices` and `edge`, which change no slice),
+    the case's content and `dtype`, so that a stale copy is never read and a damaged one is made
+    again. They lie in `folder` (default: `NAME.cache` beside the store) and may be deleted at any
+    time. Building is safe in two processes at once: the second to finish takes the first's copy.
+    `dtype` "float32" holds exactly what prediction computes; "float16" needs half the space.
+    `progress(done, total)` is called after each case. Raises InputError for a case without a label
+    or with bad pixels, SegweaveError where the cache can't be written.
+    """
+
+    def __init__(
+        self,
+        store: CaseStore,
+        spec: InputSpec,
+        ids: Sequence[str] | None = None,
+        *,
+        folder: str | Path | None = None,
+        dtype: Literal["float32", "float16"] = "float32",
+        progress: Progress | None = None,
+    ) -> None:
+        self.store = store
+        self.spec = spec
+        self.target = store.target
+        self.ids = list(store.ids if ids is None else ids)
+        if not self.ids:
+            raise UsageError("reading training cases", expected="at least one case", found="none")
+        if folder is None:
+            path = getattr(store, "path", None)
+            if path is None:
+                raise UsageError("making resized copies", expected="a folder for them")
+            folder = Path(path).parent / f"{Path(path).name}.cache"
+        self.folder = Path(folder)
+        self.dtype = dtype
+        self._cases: dict[str, ResizedCase] = {}
+        for done, id in enumerate(self.ids, start=1):
+            self._cases[id] = self._open_or_build(id)
+            if progress is not None:
+                progress(done, len(self.ids))
+
+    def __getitem__(self, id: str) -> ResizedCase:
+        return self._cases[id]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the largest case on the network's grid (all are equal where the spec
+        gives a size).
+        """
+        shapes = [case.image.shape[-2:] for case in self._cases.values()]
+        return max(s[0] for s in shapes), max(s[1] for s in shapes)
+
+    def key(self, id: str) -> str:
+        """The name of the folder that holds the copy of a case."""
+        spec = self.spec.model_dump(mode="json", exclude={"slices", "edge"})
+        content = self.store.entry(id).content
+        text = json.dumps([VERSION, spec, content, self.dtype], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def _open_or_build(self, id: str) -> ResizedCase:
+        path = self.folder / self.key(id)
+        found = self._open(path, id)
+        if found is not None:
+            return found
+        temporary: Path | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
+            self._build(id, temporary)
+            temporary.chmod(0o755)
+            if path.exists() and self._open(path, id) is None:
+                shutil.rmtree(path, ignore_errors=True)
+            # A rename onto a full folder fails: then another process was first with the same copy.
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
+                try:
+                    os.rename(temporary, path)
+                except OSError:
+                    if not path.is_dir():
+                        raise
+        except OSError as error:
+            raise SegweaveError(
+                f"writing resized copies: {error.strerror or error}",
+                file=self.folder,
+                remedy="free some space, or choose another folder for the cache",
+            ) from error
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+        built = self._open(path, id)
+        if built is None:
+            raise SegweaveError("reading resized copies", file=path, found="a damaged copy")
+        return built
+
+    def _build(self, id: str, folder: Path) -> None:
+        case = self.store.case(id)
+        if case.label is None:
+            raise InputError(
+                f"reading the case {id!r} for training", expected="a label", found="none"
+            )
+        numbers = normalise(case, self.spec)
+        canvas = placement(case.size, case.spacing, self.spec).canvas
+        shape = (case.slices, len(self.spec.channels), *canvas)
+        image = np.empty(shape, self.dtype)
+        label = np.empty((case.slices, *case.label.shape[1:-2], *canvas), np.uint8)
+        for index in range(case.slices):
+            with np.errstate(over="ignore"):  # told below
+                image[index] = network_slice(case, index, self.spec, numbers)
+            label[index] = network_label(case, index, self.spec)
+        if not np.isfinite(image).all():
+            raise SegweaveError(
+                f"making a float16 copy of the case {id!r}",
+                found="values beyond its range",
+                remedy='use dtype "float32"',
+            )
+        np.save(folder / "label.npy", label, allow_pickle=False)
+        np.save(folder / "outside.npy", np.asarray(numbers.outside, np.float32), allow_pickle=False)
+        np.save(folder / "image.npy", image, allow_pickle=False)
+
+    def _open(self, path: Path, id: str) -> ResizedCase | None:
+        """The copy in `path`, or None where there is none or it is not whole."""
+        entry = self.store.entry(id)
+        try:
+            image = np.load(path / "image.npy", mmap_mode="r", allow_pickle=False)
+            label = np.load(path / "label.npy", mmap_mode="r", allow_pickle=False)
+            outside = np.load(path / "outside.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = (
+            image.dtype == self.dtype
+            and image.shape[:2] == (entry.slices, len(self.spec.channels))
+            and label.shape[0] == entry.slices
+            and label.shape[-2:] == image.shape[-2:]
+            and outside.shape == (len(self.spec.channels),)
+        )
+        return ResizedCase(id, image, label, outside, entry.gaps) if whole else None

@@ -1,0 +1,60 @@
+"""Checks of a case before it enters a store: finite pixels, labels that belong to the target."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError
+
+
+def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None:
+    """Raise InputError where `case` can't be trained on as `target` says.
+
+    Pixels must be finite, a label must be there (unless `labelled` is False) and hold known class
+    ids, or the target's ignored one, alone.
+    """
+    doing = f"checking the case {case.id!r}"
+    file = case.provenance.file if case.provenance else None
+    if case.image.dtype.kind == "f" and not np.isfinite(case.image).all():
+        bad = np.flatnonzero(~np.isfinite(case.image).all(axis=(1, 2, 3)))
+        raise InputError(
+            doing,
+            file=file,
+            expected="finite pixel values",
+            found=f"NaN or infinite ones in slice {int(bad[0])} ({bad.size} slices in all)",
+            remedy="repair the file or leave it out",
+        )
+    if case.image.dtype.kind not in "fiub":
+        raise InputError(
+            doing, file=file, expected="numbers as pixels", found=str(case.image.dtype)
+        )
+    if case.label is None:
+        if labelled:
+            raise InputError(doing, file=file, expected="a label", found="none")
+        return
+    overlapping = target.kind == "overlapping"
+    if (case.label.ndim == 4) != overlapping or (
+        overlapping and case.label.shape[1] != len(target.names)
+    ):
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"a label map of {len(target.names)} overlapping classes"
+            if overlapping
+            else "one label map a slice",
+            found=str(case.label.shape),
+        )
+    known = {0, 1} if target.kind != "exclusive" else set(range(len(target.names)))
+    if target.ignored is not None:
+        known.add(target.ignored)
+    unknown = sorted(set(np.flatnonzero(np.bincount(case.label.ravel())).tolist()) - known)
+    if unknown:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"class ids {sorted(known)} ({', '.join(target.names)})",
+            found=f"{unknown}",
+            remedy="check that the file is a label map of this data set",
+        )

@@ -1,0 +1,235 @@
+"""A record: how one case lies on disk in a store, written once, mapped when read, checked by
+checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.case import Case, Provenance, SourceGrid
+from segweave.errors import InputError
+from segweave.files import atomic_write
+
+FORMAT = 1
+_ARRAYS = ("image", "label", "instances")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the manifest says of one case without its record being opened; `content` is the sha256
+    of the record's arrays and geometry (where it came from does not enter it).
+    """
+
+    id: str
+    group: str
+    slices: int
+    channels: int
+    size: tuple[int, int]
+    labelled: bool
+    gaps: tuple[int, ...]
+    record: str
+    content: str
+
+
+def entry_from_json(case: Mapping[str, Any]) -> Entry:
+    """The Entry of one case in a manifest; raises ValueError, KeyError or TypeError if damaged."""
+    return Entry(
+        id=str(case["id"]),
+        group=str(case["group"]),
+        slices=int(case["slices"]),
+        channels=int(case["channels"]),
+        size=(int(case["size"][0]), int(case["size"][1])),
+        labelled=bool(case["labelled"]),
+        gaps=tuple(int(gap) for gap in case["gaps"]),
+        record=_plain_name(str(case["record"])),
+        content=str(case["content"]),
+    )
+
+
+def _plain_name(name: str) -> str:
+    # A manifest from elsewhere must not lead out of its own folder.
+    if Path(name).name != name or name in (".", ".."):
+        raise ValueError(f"{name!r} is not the name of a record")
+    return name
+
+
+def _record_json(
+    case: Case, arrays: dict[str, Any], fingerprint: str, converter: str
+) -> dict[str, Any]:
+    geometry = {
+        "id": case.id,
+        "group": case.group,
+        "stack": case.stack,
+        "spacing": None if case.spacing is None else [float(s) for s in case.spacing],
+        "affine": None if case.affine is None else np.asarray(case.affine).tolist(),
+        "source_grid": None if case.source_grid is None else asdict(case.source_grid),
+        "gaps": list(case.gaps),
+        "arrays": arrays,
+    }
+    return {
+        "format": FORMAT,
+        "converter": converter,
+        **geometry,
+        "content": hashlib.sha256(to_json(geometry).encode()).hexdigest(),
+        "orientation": _orientation(case.affine),
+        "attributes": case.attributes,
+        "provenance": None if case.provenance is None else asdict(case.provenance),
+        "fingerprint": fingerprint,
+    }
+
+
+def _orientation(affine: NDArray[np.float64] | None) -> str | None:
+    """The direction in which (slice, row, column) grow, as three letters of R L A P S I."""
+    if affine is None:
+        return None
+    import nibabel
+
+    return "".join(str(code) for code in nibabel.aff2axcodes(np.asarray(affine)))
+
+
+def read_record(record: dict[str, Any], folder: Path) -> Case:
+    """The case of a record whose arrays are mapped, read only; raises InputError if damaged."""
+    check_format(record, folder / "record.json")
+    try:
+        arrays = {name: _mapped(folder, name, about) for name, about in record["arrays"].items()}
+        grid, source = record["source_grid"], record["provenance"]
+        return Case(
+            id=record["id"],
+            group=record["group"],
+            image=arrays["image"],
+            label=arrays.get("label"),
+            instances=arrays.get("instances"),
+            stack=record["stack"],
+            affine=None if record["affine"] is None else np.asarray(record["affine"], np.float64),
+            spacing=None if record["spacing"] is None else tuple(record["spacing"]),
+            source_grid=None
+            if grid is None
+            else SourceGrid(*(tuple(grid[key]) for key in ("axes", "flips", "shape"))),
+            gaps=tuple(record["gaps"]),
+            provenance=None if source is None else Provenance(**source),
+            attributes=record["attributes"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder / "record.json", f"{error}") from error
+
+
+def _mapped(folder: Path, name: str, about: Mapping[str, Any]) -> NDArray[Any]:
+    if name not in _ARRAYS:
+        raise damaged(folder / "record.json", f"unknown array {name!r}")
+    path = folder / f"{name}.npy"
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(path, f"{error}") from error
+    if list(array.shape) != list(about["shape"]) or array.dtype.str != about["dtype"]:
+        raise damaged(path, f"{array.dtype.str} {array.shape}, not what its record says")
+    return array
+
+
+def verify_arrays(record: Mapping[str, Any], folder: Path) -> None:
+    """Read every byte of a record against its checksums; raises InputError where one differs."""
+    for name, about in record["arrays"].items():
+        _mapped(folder, name, about)
+        if file_sha256(folder / f"{name}.npy") != about["sha256"]:
+            raise damaged(folder / f"{name}.npy", "its checksum has changed")
+
+
+def write_record(case: Case, folder: Path, fingerprint: str, converter: str) -> dict[str, Any]:
+    """Write the arrays and record.json of `case` into `folder`; returns what record.json says."""
+    arrays = {
+        name: _write_array(folder / f"{name}.npy", getattr(case, name))
+        for name in _ARRAYS
+        if getattr(case, name) is not None
+    }
+    record = _record_json(case, arrays, fingerprint, converter)
+    with atomic_write(folder / "record.json") as file:
+        file.write_text(to_json(record), encoding="utf-8")
+    return record
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": file_sha256(path)}
+
+
+def to_json(value: Any) -> str:
+    """JSON that equal values always give the same text of."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, doing: str, sha256: str | None = None) -> dict[str, Any]:
+    """A JSON object from a file (of that checksum); raises InputError if missing or damaged."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            doing,
+            file=path,
+            expected="a store made by `segweave prepare`",
+            found=error.strerror or str(error),
+        ) from error
+    if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
+        raise damaged(path, "its checksum has changed")
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise damaged(path, f"{error}") from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it is not a JSON object")
+    return value
+
+
+def check_format(value: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError where a file bears a format number that this version does not know."""
+    number = value.get("format")
+    if isinstance(number, int) and 1 <= number <= FORMAT:
+        return
+    newer = isinstance(number, int) and number > FORMAT
+    raise InputError(
+        "opening a store",
+        file=path,
+        expected=f"format {FORMAT} or older",
+        found=f"format {number!r}",
+        remedy="update segweave" if newer else "prepare the data set again",
+    )
+
+
+def damaged(path: Path, why: str) -> InputError:
+    """The error to raise for a damaged file of a store."""
+    return InputError(
+        "reading a store",
+        file=path,
+        expected="the file as it was written",
+        found=why,
+        remedy="prepare the data set again",
+    )
+
+
+def folder_name(id: str) -> str:
+    """A folder name for any id: odd characters quoted, long ones cut and told apart by a hash."""
+    quoted = urllib.parse.quote(id, safe=" ()+,=@").replace("~", "%7E")
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(quoted) > 120 or quoted.lower() != quoted:
+        # Some file systems take two names that differ in case for one.
+        quoted = f"{quoted[:100]}-{hashlib.sha256(id.encode()).hexdigest()[:12]}"
+    return quoted

@@ -1,0 +1,381 @@
+"""The store: what `prepare` writes and everything else reads, one lossless, memory-mapped record a
+case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from segweave.data.case import Case
+from segweave.data.checks import check_case
+from segweave.data.records import (
+    FORMAT,
+    Entry,
+    check_format,
+    damaged,
+    entry_from_json,
+    file_sha256,
+    folder_name,
+    read_json,
+    read_record,
+    to_json,
+    verify_arrays,
+    write_record,
+)
+from segweave.data.specs import TargetSpec
+from segweave.data.splits import Splits, check_splits
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.files import atomic_write
+
+CONVERTER = "segweave-store 1"
+
+
+class CaseStore(Protocol):
+    """The interface that the rest of the project reads cases through, whatever holds them."""
+
+    name: str
+    target: TargetSpec
+    splits: dict[str, dict[str, list[str]]]
+    checksum: str
+
+    @property
+    def ids(self) -> list[str]:
+        """The cases, in the order in which they were written."""
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Case id → group."""
+
+    def entry(self, id: str) -> Entry:
+        """Size, slices and checksum of a case."""
+
+    def case(self, id: str) -> Case:
+        """One case; its slices are read when they are touched."""
+
+
+class Store:
+    """A finished store, read only: any number of processes may read one at the same time.
+
+    Raises InputError where there is no store, where its manifest or the record asked for is
+    damaged, or where a newer segweave wrote it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        manifest = read_json(self.path / "manifest.json", f"opening the store {self.path}")
+        check_format(manifest, self.path / "manifest.json")
+        try:
+            self.name: str = manifest["name"]
+            self.target = TargetSpec.model_validate(manifest["target"])
+            self.checksum: str = manifest["checksum"]
+            self.splits: dict[str, dict[str, list[str]]] = manifest["splits"]
+            self.converter: str = manifest["converter"]
+            self.provenance: dict[str, Any] = manifest["provenance"]
+            self._records: dict[str, str] = {c["id"]: c["sha256"] for c in manifest["cases"]}
+            self._entries = {c["id"]: entry_from_json(c) for c in manifest["cases"]}
+            expected = _checksum(self.name, self.target, self._entries, self.splits)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(self.path / "manifest.json", f"{error}") from error
+        if expected != self.checksum:
+            raise damaged(self.path / "manifest.json", "its checksum does not fit what it lists")
+
+    @property
+    def ids(self) -> list[str]:
+        """The cases, in the order in which they were written."""
+        return list(self._entries)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Case id → group (patient, video)."""
+        return {entry.id: entry.group for entry in self._entries.values()}
+
+    def entry(self, id: str) -> Entry:
+        """Size, slices and checksum of a case (manifest); an unknown id raises UsageError."""
+        if id not in self._entries:
+            raise UsageError(
+                f"reading from the store {self.path}",
+                found=f"no case {id!r}",
+                remedy=nearest(id, self._entries),
+            )
+        return self._entries[id]
+
+    def split(self, name: str, part: str) -> list[str]:
+        """The cases of one part of a split; a wrong name raises UsageError with the nearest."""
+        doing = f"choosing cases of the store {self.path}"
+        if name not in self.splits:
+            raise UsageError(doing, found=f"split {name!r}", remedy=nearest(name, self.splits))
+        if part not in self.splits[name]:
+            raise UsageError(doing, found=f"part {part!r}", remedy=nearest(part, self.splits[name]))
+        return list(self.splits[name][part])
+
+    def case(self, id: str) -> Case:
+        """One case whose arrays are mapped from disk, read only: touching a slice reads no other.
+
+        Raises UsageError for an unknown id, InputError where the record is damaged.
+        """
+        entry = self.entry(id)
+        folder = self.path / "records" / entry.record
+        record = read_json(folder / "record.json", f"reading the case {id!r}", self._records[id])
+        return read_record(record, folder)
+
+    def verify(self) -> Iterator[str]:
+        """Read every byte against its checksum; yields each id that is whole, raises InputError at
+        the first that is not.
+        """
+        for entry in self._entries.values():
+            folder = self.path / "records" / entry.record
+            doing = f"verifying the case {entry.id!r}"
+            record = read_json(folder / "record.json", doing, self._records[entry.id])
+            verify_arrays(record, folder)
+            yield entry.id
+
+    def describe(self) -> dict[str, Any]:
+        """Name, counts, sizes, classes, splits and checksum, for people to read."""
+        entries = list(self._entries.values())
+        sizes = [entry.size for entry in entries]
+        return {
+            "name": self.name,
+            "cases": len(entries),
+            "groups": len({entry.group for entry in entries}),
+            "slices": sum(entry.slices for entry in entries),
+            "channels": sorted({entry.channels for entry in entries}),
+            "smallest size": (min(s[0] for s in sizes), min(s[1] for s in sizes)),
+            "largest size": (max(s[0] for s in sizes), max(s[1] for s in sizes)),
+            "kind": self.target.kind,
+            "classes": list(self.target.names),
+            "splits": {
+                name: {part: len(ids) for part, ids in parts.items()}
+                for name, parts in self.splits.items()
+            },
+            "checksum": self.checksum,
+        }
+
+
+class StoreWriter:
+    """Writes a store; used as a context manager: `add` every case, then `finish`.
+
+    Records are written beside `path`, under a hidden name, and the whole is renamed when it is
+    finished, so that `path` never holds half a store. After an interruption a new writer finds the
+    finished records: `has` tells which (their bytes are verified), `add` is not needed for those.
+    Raises UsageError where `path` exists (unless `overwrite`) and SegweaveError where another
+    process is writing the same store or the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        name: str,
+        target: TargetSpec,
+        *,
+        converter: str = "",
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.name = name
+        self.target = target
+        self.converter = "; ".join(part for part in (converter, CONVERTER) if part)
+        self.overwrite = overwrite
+        self.resumed: list[str] = []
+        self._cases: dict[str, dict[str, Any]] = {}
+        self._work = self.path.parent / f".{self.path.name}.writing"
+        self._lock: int | None = None
+
+    def __enter__(self) -> StoreWriter:
+        if os.path.lexists(self.path) and not self.overwrite:
+            raise UsageError(
+                f"writing the store {self.path}",
+                expected="a folder that does not exist yet",
+                found="it exists",
+                remedy="choose another folder, or overwrite it on purpose",
+            )
+        if os.path.lexists(self.path) and not (self.path / "manifest.json").is_file():
+            raise UsageError(
+                f"overwriting the store {self.path}",
+                expected="a store",
+                found="something else, which is left alone",
+                remedy="choose another folder",
+            )
+        with _disk_errors(self.path):
+            (self._work / "records").mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self._work / "lock", self.path)
+            for leftover in (self._work / "records").glob(".writing-*"):
+                shutil.rmtree(leftover)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            # Finished records are kept for the next attempt; an empty folder is no use to it.
+            records = self._work / "records"
+            if records.is_dir() and not any(records.iterdir()):
+                shutil.rmtree(self._work, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Groups, cases and slices so far."""
+        return {
+            "groups": len({case["group"] for case in self._cases.values()}),
+            "cases": len(self._cases),
+            "slices": sum(case["slices"] for case in self._cases.values()),
+        }
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Case id → group, of the cases so far."""
+        return {id: case["group"] for id, case in self._cases.items()}
+
+    def has(self, id: str, fingerprint: str) -> bool:
+        """Whether an interrupted conversion left the finished record of `id`, made from the same
+        source (`fingerprint`); its arrays are read against their checksums first.
+        """
+        folder = self._work / "records" / folder_name(id)
+        if not folder.is_dir():
+            return False
+        try:
+            record = read_json(folder / "record.json", f"continuing with the case {id!r}")
+            check_format(record, folder / "record.json")
+            if record["fingerprint"] != fingerprint or record["converter"] != self.converter:
+                return False
+            verify_arrays(record, folder)
+            check_case(read_record(record, folder), self.target, labelled=False)
+        except (InputError, KeyError, TypeError):
+            return False
+        self._list(record, folder)
+        self.resumed.append(id)
+        return True
+
+    def add(self, case: Case, fingerprint: str = "", *, labelled: bool = True) -> None:
+        """Write one case. Raises InputError where it does not fit the target or its id is taken."""
+        check_case(case, self.target, labelled=labelled)
+        if case.id in self._cases:
+            raise InputError(
+                f"writing the store {self.path}",
+                file=case.provenance.file if case.provenance else None,
+                expected="an id for each case",
+                found=f"two cases {case.id!r}",
+            )
+        records = self._work / "records"
+        with _disk_errors(self.path):
+            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=records))
+            try:
+                record = write_record(case, temporary, fingerprint, self.converter)
+                temporary.chmod(0o755)
+                folder = records / folder_name(case.id)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                os.replace(temporary, folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        self._list(record, folder)
+
+    def finish(
+        self, splits: Splits | None = None, provenance: Mapping[str, Any] | None = None
+    ) -> Store:
+        """Write the manifest, rename the store to its place and open it.
+
+        `splits` maps a split's name to its parts and their case ids. Raises UsageError where there
+        is no case, a split names an unknown case, or a group is in two parts of a split.
+        """
+        if not self._cases:
+            raise InputError(
+                f"writing the store {self.path}", expected="at least one case", found="none"
+            )
+        chosen = {
+            name: {part: list(ids) for part, ids in parts.items()}
+            for name, parts in (splits or {}).items()
+        }
+        check_splits(chosen, self.groups)
+        cases = list(self._cases.values())
+        entries = {case["id"]: entry_from_json(case) for case in cases}
+        manifest = {
+            "format": FORMAT,
+            "name": self.name,
+            "converter": self.converter,
+            "target": self.target.model_dump(mode="json"),
+            "checksum": _checksum(self.name, self.target, entries, chosen),
+            "provenance": dict(provenance or {}),
+            "splits": chosen,
+            "cases": cases,
+        }
+        with _disk_errors(self.path):
+            # Records of an earlier attempt that this one did not ask for do not belong to it.
+            wanted = {case["record"] for case in cases}
+            for folder in (self._work / "records").iterdir():
+                if folder.name not in wanted:
+                    shutil.rmtree(folder)
+            with atomic_write(self._work / "manifest.json") as file:
+                file.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            (self._work / "lock").unlink(missing_ok=True)
+            old = self.path.parent / f".{self.path.name}.old"
+            if os.path.lexists(self.path):
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(self.path, old)
+            os.replace(self._work, self.path)
+            shutil.rmtree(old, ignore_errors=True)
+        return Store(self.path)
+
+    def _list(self, record: dict[str, Any], folder: Path) -> None:
+        shape = record["arrays"]["image"]["shape"]
+        self._cases[record["id"]] = {
+            "id": record["id"],
+            "group": record["group"],
+            "slices": shape[0],
+            "channels": shape[1],
+            "size": shape[2:],
+            "labelled": "label" in record["arrays"],
+            "gaps": record["gaps"],
+            "record": folder.name,
+            "content": record["content"],
+            "sha256": file_sha256(folder / "record.json"),
+        }
+
+
+def _checksum(name: str, target: TargetSpec, entries: Mapping[str, Entry], splits: Splits) -> str:
+    content = {
+        "name": name,
+        "target": target.model_dump(mode="json"),
+        "cases": [asdict(entries[id]) for id in sorted(entries)],
+        "splits": splits,
+    }
+    return hashlib.sha256(to_json(content).encode()).hexdigest()
+
+
+def _locked(path: Path, store: Path) -> int:
+    """Hold a lock on `path` until the returned descriptor is closed (by the system, if killed)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        import fcntl
+    except ImportError:  # not on this system: two writers at once are the user's own risk
+        return descriptor
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise SegweaveError(
+            f"writing the store {store}",
+            expected="no other process writing it",
+            found="one that is",
+            remedy="wait for it to end",
+        ) from error
+    return descriptor
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SegweaveError(
+            f"writing the store {path}: {error.strerror or error}",
+            remedy="free some space or choose another folder; run the same command to continue",
+        ) from error

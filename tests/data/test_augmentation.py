@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import ndimage
+
+from segweave.data.augmentation import Augmentation, augment, draw_batch
+from segweave.data.augmentation import _quarter_turns as quarter_turns
+from segweave.data.augmentation import _turn as turn
+
+IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
+
+
+def _apply(
+    image: np.ndarray[Any, Any], matrix: np.ndarray[Any, Any], *, nearest: bool = True
+) -> np.ndarray[Any, Any]:
+    """One picture (h, w) sampled at a 2×2 or 2×3 matrix."""
+    full = np.zeros((1, 2, 3))
+    full[0, :, : matrix.shape[1]] = matrix
+    planes = torch.from_numpy(image.astype(np.float32))[None, None, None]
+    label = torch.zeros(1, *image.shape, dtype=torch.uint8)
+    return augment(planes, label, full, torch.zeros(1, 1), nearest=nearest)[0][0, 0, 0].numpy()
+
+
+def _picture(size: tuple[int, int] = (9, 9)) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).random(size).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("size", [(8, 8), (9, 9)])
+def test_quarter_turns_are_those_of_numpy(count: int, size: tuple[int, int]) -> None:
+    picture = _picture(size)
+    np.testing.assert_array_equal(_apply(picture, quarter_turns(count)), np.rot90(picture, count))
+
+
+@pytest.mark.parametrize("degrees", [-20, -7, 5, 19])
+@pytest.mark.parametrize("size", [(40, 40), (36, 52)])
+def test_turns_are_those_of_scipy(degrees: int, size: tuple[int, int]) -> None:
+    picture = ndimage.gaussian_filter(_picture(size), 2)
+    ours = _apply(picture, turn(np.radians(degrees), size))
+    theirs = ndimage.rotate(picture, degrees, reshape=False, order=0)
+    # SciPy calls the outer half of a border pixel outside already.
+    inside = theirs != 0
+    assert (ours == theirs)[inside].mean() > 0.995
+    assert inside.mean() > (ours != 0).mean() - 0.05
+
+
+def test_identity_is_exact_for_labels_and_nearly_for_images() -> None:
+    picture = _picture((16, 12))
+    np.testing.assert_array_equal(_apply(picture, IDENTITY), picture)
+    np.testing.assert_allclose(_apply(picture, IDENTITY, nearest=False), picture, atol=1e-5)
+
+
+def test_released_odds() -> None:
+    plan = Augmentation(odds="released")
+    picture = _picture((12, 12))
+    reflections = {
+        np.flip(np.rot90(picture, k), axis).tobytes(): (k, axis)
+        for k in range(4)
+        for axis in (0, 1)
+    }
+    assert len(reflections) == 4
+    found: Counter[str] = Counter()
+    angles = []
+    for number in range(2000):
+        matrix = plan.draw(0, 0, "a", number, (12, 12))
+        moved = _apply(picture, matrix)
+        if moved.tobytes() in reflections:
+            found[str(reflections[moved.tobytes()])] += 1
+        elif (matrix == IDENTITY).all():
+            found["none"] += 1
+        else:
+            found["turned"] += 1
+            angles.append(round(np.degrees(np.arctan2(-matrix[0, 1], matrix[0, 0])), 6))
+    # Each of the four reflections 1/8; a turn 1/4 (of which 1 in 40 is by 0 degrees); nothing 1/4.
+    assert sum(found.values()) == 2000
+    assert len(found) == 6
+    for name, count in found.items():
+        share = count / 2000
+        expected = {"none": 0.25 + 0.25 / 40, "turned": 0.25 * 39 / 40}.get(name, 0.125)
+        assert share == pytest.approx(expected, abs=0.03), name
+    assert all(angle == int(angle) for angle in angles)
+    assert (min(angles), max(angles)) == (-20, 19)
+
+
+def test_released_is_nearest_for_the_image_too() -> None:
+    assert Augmentation(odds="released").nearest
+    assert not Augmentation(rotation=20).nearest
+    with pytest.raises(ValidationError, match="fixes everything"):
+        Augmentation(odds="released", rotation=5)
+
+
+@given(seed=st.integers(0, 1000), index=st.integers(0, 50))
+@settings(max_examples=25)
+def test_draws_depend_on_their_key_alone(seed: int, index: int) -> None:
+    plan = Augmentation(rotation=30, scale=0.2, mirror="both", rot90=True, shift=0.1)
+    draw = plan.draw(seed, 3, "case", index, (20, 30))
+    np.testing.assert_array_equal(draw, plan.draw(seed, 3, "case", index, (20, 30)))
+    for other in (
+        plan.draw(seed + 1, 3, "case", index, (20, 30)),
+        plan.draw(seed, 4, "case", index, (20, 30)),
+        plan.draw(seed, 3, "case2", index, (20, 30)),
+        plan.draw(seed, 3, "case", index + 1, (20, 30)),
+    ):
+        assert (draw != other).any()
+
+
+def test_draws_stay_in_their_ranges() -> None:
+    plan = Augmentation(rotation=30, scale=0.2)
+    matrices = draw_batch(plan, 0, 0, [("a", k) for k in range(400)], (16, 16))
+    angles = np.degrees(np.arctan2(-matrices[:, 0, 1], matrices[:, 0, 0]))
+    factors = 1 / np.sqrt(np.linalg.det(matrices[:, :, :2]))
+    assert -30 <= angles.min() < -25
+    assert 25 < angles.max() <= 30
+    assert 0.8 - 1e-9 <= factors.min() < 0.83
+    assert 1.17 < factors.max() <= 1.2 + 1e-9
+    assert (matrices[:, :, 2] == 0).all()
+
+
+def test_a_kind_switched_on_leaves_the_others_as_they_were() -> None:
+    alone = Augmentation(rotation=30).draw(0, 0, "a", 0, (16, 16))
+    mirrored = Augmentation(rotation=30, mirror="rows").draw(0, 0, "a", 0, (16, 16))
+    np.testing.assert_allclose(np.abs(alone), np.abs(mirrored))
+
+
+@pytest.mark.parametrize(
+    ("mirror", "flips"), [("rows", {(1, 1), (-1, 1)}), ("columns", {(1, 1), (1, -1)})]
+)
+def test_mirrors(mirror: Any, flips: set[tuple[int, int]]) -> None:
+    plan = Augmentation(mirror=mirror)
+    drawn = {
+        (int(m[0, 0]), int(m[1, 1])) for m in (plan.draw(0, 0, "a", k, (8, 8)) for k in range(40))
+    }
+    assert drawn == flips
+    picture = _picture()
+    np.testing.assert_array_equal(_apply(picture, np.diag([-1.0, 1.0])), picture[:, ::-1])
+
+
+def test_probability_leaves_samples_alone() -> None:
+    plan = Augmentation(rotation=30, probability=0.25)
+    alone = [bool((plan.draw(0, 0, "a", k, (8, 8)) == IDENTITY).all()) for k in range(400)]
+    assert np.mean(alone) == pytest.approx(0.75, abs=0.07)
+
+
+def test_window_and_label_move_together_and_labels_stay_labels() -> None:
+    rng = np.random.default_rng(0)
+    label = torch.from_numpy(rng.integers(0, 4, (3, 20, 16)).astype(np.uint8))
+    image = label[:, None, None].float().expand(3, 3, 2, 20, 16).contiguous()
+    plan = Augmentation(rotation=40, scale=0.3, mirror="both", shift=0.1)
+    matrices = draw_batch(plan, 1, 2, [("a", k) for k in range(3)], (20, 16))
+    moved, moved_label = augment(image, label, matrices, torch.zeros(3, 2), nearest=True)
+    assert moved_label.dtype == torch.uint8
+    assert moved.shape == image.shape
+    for step in range(3):
+        for channel in range(2):
+            torch.testing.assert_close(moved[:, step, channel], moved_label.float())
+    smooth, again = augment(image, label, matrices, torch.zeros(3, 2))
+    torch.testing.assert_close(again, moved_label)
+    assert smooth.min() >= 0
+    assert smooth.max() <= 3 + 1e-5
+
+
+def test_what_comes_from_beyond_the_edge() -> None:
+    image = torch.full((1, 1, 2, 8, 8), 5.0)
+    label = torch.ones(1, 8, 8, dtype=torch.uint8)
+    far = np.array([[[1.0, 0, 5], [0, 1, 0]]])
+    moved, moved_label = augment(image, label, far, torch.tensor([[-1.5, 2.0]]))
+    assert (moved[0, 0, 0] == -1.5).all()
+    assert (moved[0, 0, 1] == 2.0).all()
+    assert (moved_label == 0).all()
+
+
+def test_overlapping_labels() -> None:
+    label = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (2, 3, 8, 8))).byte()
+    turned = np.stack([quarter_turns(1)] * 2)
+    matrices = np.concatenate([turned, np.zeros((2, 2, 1))], axis=2)
+    moved = augment(torch.zeros(2, 1, 1, 8, 8), label, matrices, torch.zeros(2, 1))[1]
+    torch.testing.assert_close(moved, torch.rot90(label, 1, (2, 3)))
+
+
+def test_options() -> None:
+    assert Augmentation(mirror=True).mirror == "both"
+    assert Augmentation(mirror=False) == Augmentation()
+    assert not Augmentation().active
+    assert Augmentation(rot90=True).active
+    assert Augmentation(odds="released").active
+    for wrong in ({"rotation": -1}, {"scale": 1.0}, {"mirror": "up"}, {"rotate": 3}):
+        with pytest.raises(ValidationError):
+            Augmentation(**wrong)
+    written = Augmentation(rotation=30, scale=0.2, mirror="both")
+    assert Augmentation.model_validate(written.model_dump()) == written
+    released = Augmentation(odds="released")
+    assert Augmentation.model_validate(released.model_dump()) == released
