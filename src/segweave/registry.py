@@ -40,7 +40,7 @@ class Card:
 @dataclass(frozen=True)
 class NetworkCard(Card):
     """A network: `forms` it has, the size rule (`divisor`, `smallest`, or `fixed`), its default
-    size and licence of the original.
+    size, licence of the original, and `tiny_options` that make it small enough for quick tests.
     """
 
     forms: tuple[str, ...] = ("released",)
@@ -49,6 +49,7 @@ class NetworkCard(Card):
     fixed: int | None = None
     default_size: int = 224
     original_licence: str = ""
+    tiny_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,10 @@ class SinePositionCode(nn.Module):
         self.places = places
         place = torch.arange(places, dtype=torch.float32)
         pair = torch.arange(0, channels, 2, dtype=torch.float32)
-        angle = torch.exp(pair * (-math.log(10000.0) / channels))[:, None] * place
+        # The last bit of a float32 exponential differs between machines, and moves far places by
+        # 3e-3: computed in float64, and rounded as on the machine that made the reference numbers.
+        frequency = (pair * (-math.log(10000.0) / channels)).double().exp() * (1 + 2.0**-31)
+        angle = frequency.float()[:, None] * place
         table = torch.stack([angle.sin(), angle.cos()], 1).flatten(0, 1)[:channels]
         self.register_buffer("table", table, persistent=False)
 

@@ -45,13 +45,34 @@ class SegmentationNetwork(nn.Module, ABC):
 
     `channels` maps each position to a tuple with one channel number a place: `skips` from shallow
     to deep, `bottleneck`, `decoder` (the map before the head), `output` (the classes). `stride`
-    leads from image to bottleneck.
+    leads from image to bottleneck. Height and width of an image must be divisible by `divisor` and
+    at least `smallest` (of this instance; its card has them for the default options).
     """
 
     channels: dict[str, tuple[int, ...]]
     stride: int
     in_channels: int
     classes: int
+    divisor: int = 1
+    smallest: int = 1
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise UsageError where `x` is not (B, in_channels, H, W) of a size that works."""
+        name = type(self).__name__
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise UsageError(
+                f"running {name} on an image",
+                expected=f"shape (batch, {self.in_channels}, height, width)",
+                found=f"shape {tuple(x.shape)}",
+                remedy="create the network with as many in_channels as the image has",
+            )
+        check_size(
+            name,
+            int(x.shape[-2]),
+            int(x.shape[-1]),
+            divisor=self.divisor,
+            smallest=self.smallest,
+        )
 
     @abstractmethod
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:

@@ -1,0 +1,109 @@
+"""UNet as the source papers' baseline computes it: five levels of double convolutions, transposed
+convolutions, logits out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from segweave.errors import UsageError
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
+from segweave.networks.blocks.double_convolution import DoubleConvolution
+from segweave.registry import NetworkCard
+from segweave.released import ReleasedNames
+
+CARD = NetworkCard(
+    name="unet",
+    title="UNet (widths 32 to 512)",
+    entry="UNet",
+    paper="Ronneberger et al., U-Net, MICCAI 2015; as in github.com/TomAndHelen/UNet_Family",
+    divisor=16,
+    smallest=16,
+    default_size=256,
+    original_licence="none",
+    tiny_options={"width": 4},
+)
+
+
+class UNet(SegmentationNetwork):
+    """Ronneberger's UNet with batch norm and padded convolutions.
+
+    `width` is the number of channels of the first level; each further level has twice as many
+    (released: 32 to 512). `levels` counts the double convolutions of the encoder; height and width
+    of an image must be divisible by 2^(levels - 1). The released code ends in a sigmoid; this one
+    gives logits. Raises UsageError for a width below 1 or fewer than two levels.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, classes: int = 1, *, width: int = 32, levels: int = 5
+    ) -> None:
+        super().__init__()
+        if width < 1 or levels < 2:
+            raise UsageError(
+                "creating a UNet",
+                expected="width at least 1 and levels at least 2",
+                found=f"width={width}, levels={levels}",
+            )
+        widths = [width * 2**level for level in range(levels)]
+        self.in_channels, self.classes = in_channels, classes
+        self.stride = self.divisor = self.smallest = 2 ** (levels - 1)
+        self.channels = {
+            "skips": tuple(widths[:-1]),
+            "bottleneck": (widths[-1],),
+            "decoder": (width,),
+            "output": (classes,),
+        }
+        self.encoder = nn.ModuleList(
+            DoubleConvolution(before, after)
+            for before, after in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.upsampling = nn.ModuleList(
+            nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in reversed(widths[:-1])
+        )
+        self.decoder = nn.ModuleList(
+            DoubleConvolution(2 * after, after) for after in reversed(widths[:-1])
+        )
+        self.classifier = nn.Conv2d(width, classes, 1)
+
+    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
+        """(B, C, H, W) → skips at strides 1, 2, 4, ... and the bottleneck at `stride`. Raises
+        UsageError for a wrong number of channels or a size that is not divisible by `divisor`.
+        """
+        self.check_image(x)
+        maps = []
+        for level, block in enumerate(self.encoder):
+            x = block(self.pool(x) if level else x)
+            maps.append(x)
+        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
+
+    def decode(self, features: Features) -> Decoded:
+        """Features → the map (B, width, H, W) before the head."""
+        x = features.bottleneck
+        for up, block, skip in zip(
+            self.upsampling, self.decoder, reversed(features.skips), strict=True
+        ):
+            x = block(torch.cat([up(x), skip], dim=1))
+        return Decoded(map=x, extra={})
+
+    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+        """The last map, which has the image's size already → logits (B, classes, H, W)."""
+        return Output(logits=self.classifier(decoded.map), auxiliary={})
+
+    def released_names(self) -> ReleasedNames:
+        """Names of UNet_Family: conv1 … conv5 down, up6 and conv6 … up9 and conv9 up, conv10."""
+        levels = len(self.encoder)
+        prefixes = {f"encoder.{i}.": f"conv{i + 1}.conv." for i in range(levels)}
+        for i in range(levels - 1):
+            prefixes[f"upsampling.{i}."] = f"up{levels + 1 + i}."
+            prefixes[f"decoder.{i}."] = f"conv{levels + 1 + i}.conv."
+        prefixes["classifier."] = f"conv{2 * levels}."
+        return ReleasedNames(
+            {
+                name: theirs + name.removeprefix(ours)
+                for name in self.state_dict()
+                for ours, theirs in prefixes.items()
+                if name.startswith(ours)
+            }
+        )

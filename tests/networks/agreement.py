@@ -1,0 +1,176 @@
+"""Compares our networks with the reference files: one way for every file, its settings read from
+the JSON beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from segweave.networks import create_network
+from segweave.networks.base import Output
+from segweave.released import LoadReport, load_released
+from segweave.weaving.released import released_model
+from tests.reference.fill import calibrate, fill, filled_state_dict, image, sample, uniform
+
+FOLDER = Path(__file__).resolve().parent.parent / "reference" / "networks"
+
+
+def _unet(spec: dict[str, Any]) -> nn.Module:
+    return create_network("unet", in_channels=3, classes=spec["num_classes"])
+
+
+def _mt_unet(spec: dict[str, Any]) -> nn.Module:
+    settings = spec["settings"]
+    return create_network(
+        "mt-unet",
+        in_channels=spec["input_shape"][1],
+        classes=settings["out_ch"],
+        skip_mlp=settings.get("use_skip_connections_and_MLP", False),
+        residual_scaling=settings.get("use_depth_dependent_residual_scaling", False),
+    )
+
+
+def _whole(name: str) -> Callable[[dict[str, Any]], nn.Module]:
+    def build(spec: dict[str, Any]) -> nn.Module:
+        settings = spec["settings"]
+        return released_model(
+            name,
+            classes=settings["num_classes"],
+            in_channels=spec["input_shape"][1],
+            attention_size=settings["attention_size"],
+            width=settings["input_channels"],
+            kernel_size=settings["kernel_size"],
+            hidden_channels=settings["hidden_channels"],
+        )
+
+    return build
+
+
+# The released class, with the repository where two have the same name.
+_BUILDERS: dict[tuple[str, str], Callable[[dict[str, Any]], nn.Module]] = {
+    ("UNet_Family", "Unet"): _unet,
+    ("MT-UNet", "MTUNet"): _mt_unet,
+    ("SALSTM", "MTUNet"): _mt_unet,
+    ("LSTMSA", "MTUNet"): _mt_unet,
+    ("SALSTM", "SALSTM"): _whole("salstm"),
+    ("SALSTM", "LSTMSA"): _whole("lstm-sa"),
+    ("LSTMSA", "LSTMSA"): _whole("sa-embedded-lstm"),
+}
+
+
+def read_spec(name: str) -> dict[str, Any]:
+    """The JSON of a reference file."""
+    spec: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return spec
+
+
+def _key(spec: dict[str, Any]) -> tuple[str, str]:
+    return spec["source"].rsplit("/", 1)[-1], spec["module"]
+
+
+def names_of(*modules: str) -> list[str]:
+    """Reference files here whose released class we have and is one of `modules`."""
+    found = []
+    for file in sorted(FOLDER.glob("*.json")):
+        spec = read_spec(file.stem)
+        if _key(spec) in _BUILDERS and spec["module"] in modules:
+            found.append(file.stem)
+    return found
+
+
+def built(name: str) -> tuple[nn.Module, LoadReport]:
+    """Our network for a reference file, filled by released names."""
+    spec = read_spec(name)
+    network = _BUILDERS[_key(spec)](spec)
+    weights = {k: torch.as_tensor(v) for k, v in filled_state_dict(FOLDER / f"{name}.json").items()}
+    # Tables that the released code computes are in its files too; what they hold must not matter.
+    for table, shape in spec.get("fixed_buffers", ()):
+        weights[table] = torch.as_tensor(fill(table, tuple(shape)))
+    return network, load_released(network, weights)
+
+
+def inputs_of(name: str, dtype: torch.dtype) -> list[Tensor]:
+    """The inputs that the JSON describes."""
+    spec = read_spec(name)
+    tensors = []
+    for entry in spec["inputs"]:
+        text, shape = (
+            (entry["fill"], entry["shape"])
+            if isinstance(entry, dict)
+            else (entry, spec["input_shape"])
+        )
+        called = re.search(r"""["'](.+?)["']""", text)
+        values = image(tuple(shape), called[1] if called else "input")
+        tensors.append(torch.as_tensor(values).to(dtype))
+    return tensors
+
+
+class Agreement:
+    """One reference file run in one precision; `error(key)` is the largest difference, relative to
+    the largest value of the reference.
+    """
+
+    def __init__(self, name: str, dtype: torch.dtype, *, gradients: bool) -> None:
+        self.spec = read_spec(name)
+        self.reference = dict(np.load(FOLDER / f"{name}.npz"))
+        self.suffix = "64" if dtype is torch.float64 else ""
+        network, _ = built(name)
+        network = network.to(dtype)
+        inputs = inputs_of(name, dtype)
+        # Of a whole model the shared network sees three slices; with momentum 1 the statistics of
+        # the last one remain.
+        calibrate(network.network if len(inputs) > 1 else network, inputs[-1])
+        network.eval()
+        if gradients and len(inputs) > 1:
+            # Run again in the backward pass: three slices' maps at 224×224 would fill 8 GB.
+            network.network.forward = partial(
+                checkpoint, network.network.forward, use_reentrant=False
+            )
+        for tensor in inputs:
+            tensor.requires_grad_(gradients)
+        with torch.set_grad_enabled(gradients):
+            output: Output = network(torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0])
+            result = output.logits
+            if "probabilities" in json.dumps(self.spec["outputs"]):
+                result = result.sigmoid()
+        self.values = {"out.0": result.detach()}
+        if gradients:
+            cotangent = 2 * uniform("cotangent.0", tuple(result.shape)) - 1
+            (result * torch.as_tensor(cotangent).to(dtype)).sum().backward()
+            for i, tensor in enumerate(inputs):
+                assert tensor.grad is not None
+                self.values[f"grad.{i}"] = tensor.grad
+
+    def error(self, key: str) -> float:
+        """Of "out.0", "grad.0", ...: max |ours - reference| / max |reference|."""
+        kind, _, number = key.partition(".")
+        value = self.values[key]
+        assert tuple(value.shape) == tuple(self.reference[f"{key}.shape"])
+        reference = self.reference[f"{kind}{self.suffix}.{number}"].astype(np.float64)
+        ours = sample(value.numpy()).astype(np.float64)
+        return float(np.abs(ours - reference).max() / np.abs(reference).max())
+
+    def allowed(self, key: str) -> float:
+        """What the reference files allow: 1e-5 in float64; in float32 ten times the error of the
+        released code's own float32 result.
+        """
+        if self.suffix:
+            return 1e-5
+        kind = key.partition(".")[0]
+        stated = self.spec.get("float32_error", {})
+        return 10 * float(stated.get(f"{kind}_max", stated.get(kind, 2e-5)))
+
+    def assert_agrees(self) -> None:
+        """All outputs and gradients that were computed agree with the reference."""
+        errors = {key: (self.error(key), self.allowed(key)) for key in self.values}
+        assert all(error <= allowed for error, allowed in errors.values()), errors
