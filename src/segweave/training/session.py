@@ -37,6 +37,8 @@ Validation = Callable[[nn.Module], Mapping[str, float]]
 class TrainingStoppedError(SegweaveError):
     """The user stopped the training (Ctrl-C); it can be resumed."""
 
+    exit_code = 130
+
 
 class TrainingSession:
     """The state of a training and its files.

@@ -1,0 +1,102 @@
+"""Puts the commands together; importing it imports no torch, so that help and lists answer at
+once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from segweave.cli import contexts, demo, evaluate, info, networks, predict, prepare, train
+from segweave.cli.guard import Settings, guarded
+from segweave.cli.helps import Examples, examples, paragraphs
+
+ORDER = ("demo", "prepare", "train", "predict", "evaluate", "networks", "contexts", "info")
+
+_BEGIN = (
+    ("segweave demo", "all of it on made images, in minutes"),
+    ("segweave prepare acdc RELEASE stores/acdc", "a public data set"),
+    ("segweave prepare folder IMAGES MASKS stores/mine", "images of your own"),
+    ("segweave train RECIPE --store stores/acdc --out runs/a", "a network, by a recipe"),
+    ("segweave predict runs/a scan.nii.gz --out labels", "label maps for new images"),
+)
+
+
+class _Commands(TyperGroup):
+    """The commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(ORDER)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from segweave import __version__
+
+        typer.echo(f"segweave {__version__}")
+        raise typer.Exit
+
+
+@guarded
+def common(
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="Register the networks, context modules, data sets, metrics and losses of a "
+            "file of yours (it is run). May be given several times.",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Segment medical images with context modules woven into any network.
+
+    A context module reads the feature maps of neighbouring slices and returns one. Prepare a data
+    set once, train by a recipe, predict files in their own geometry, and score under a protocol
+    that says what it counts. Research software, not a medical device.
+    """
+    Settings.debug = debug
+    if not debug and not sys.warnoptions:
+        # Warnings of libraries are for developers; what a user has to know is an error or a note.
+        warnings.simplefilter("ignore")
+    if plugin:
+        from segweave.registry import register_plugin
+
+        for file in plugin:
+            register_plugin(file)
+
+
+app = typer.Typer(
+    name="segweave",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback(help=paragraphs(common), epilog=examples(_BEGIN, "Where to begin"))(common)
+
+
+def _add(name: str, function: Callable[..., None], shown: Examples) -> None:
+    app.command(name, help=paragraphs(function), epilog=examples(shown))(guarded(function))
+
+
+_add("demo", demo.demo, demo.EXAMPLES)
+_add("train", train.train, train.EXAMPLES)
+_add("predict", predict.predict, predict.EXAMPLES)
+_add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
+_add("networks", networks.networks, networks.EXAMPLES)
+_add("contexts", contexts.contexts, contexts.EXAMPLES)
+_add("info", info.info, info.EXAMPLES)
+app.add_typer(prepare.app, name="prepare")

@@ -1,0 +1,128 @@
+"""What `segweave info PATH` says of a store, run, model, evaluation, recipe or image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segweave.errors import InputError
+
+
+def describe(path: Path, geometry: str = "check") -> tuple[str, dict[str, Any]]:
+    """A title and facts. Raises InputError for a path that is none of what segweave knows."""
+    if not path.exists():
+        raise InputError(
+            "describing", file=path, expected="a file or folder", found="nothing there"
+        )
+    if path.is_dir():
+        held = {entry.name for entry in path.iterdir()}
+        if {"manifest.json", "cases.csv"} <= held:
+            return f"Evaluation {path}", _evaluation(path)
+        if {"manifest.json", "records"} <= held:
+            return f"Store {path}", _store(path)
+        if "recipe.yaml" in held:
+            return f"Run {path}", _run(path)
+        if "card.json" in held:
+            return f"Model {path}", _card(path)
+        raise InputError(
+            "describing",
+            file=path,
+            expected="a store, run, model or evaluation",
+            found=", ".join(sorted(held)[:5]) or "an empty folder",
+        )
+    if path.suffix in (".yaml", ".yml"):
+        return f"Recipe {path}", _recipe(path)
+    return f"Image {path}", _image(path, geometry)
+
+
+def _store(path: Path) -> dict[str, Any]:
+    from segweave.data.store import Store
+
+    return Store(path).describe()
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    from segweave.evaluation import read_evaluation, summarise
+
+    evaluation = read_evaluation(path)
+    manifest = evaluation.manifest
+    found: dict[str, Any] = {
+        "protocol": f"{manifest.protocol}: {manifest.title}",
+        "cases": f"{manifest.cases} in {manifest.groups} groups",
+        "classes": manifest.classes,
+        "sources": manifest.sources,
+    }
+    for arm in summarise([evaluation]):
+        dice = arm.macro.overlaps.get("dice")
+        if dice is not None:
+            found[f"Dice {arm.arm}".strip()] = f"{dice.mean:.4f}"
+    return found
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from segweave.report.runs import evaluations_of
+    from segweave.training import Run
+
+    run = Run(path)
+    recipe, rows = run.recipe, run.metrics
+    environment = run.environment
+    context = recipe.context
+    found: dict[str, Any] = {
+        "arm": recipe.arm,
+        "seed": recipe.seed,
+        "network": f"{recipe.network.name} {recipe.network.options or ''}".strip(),
+        "context": "none" if context is None else f"{context.name} at {recipe.weaving.at}",
+        "slices": recipe.slices,
+        "data": environment["data"]["name"],
+        "cases": environment["data"]["cases"],
+        "state": "finished" if run.finished else "not finished: the same command continues it",
+    }
+    if rows:
+        found["steps"] = int(rows[-1]["step"])
+        validated = [row["validation_dice"] for row in rows if "validation_dice" in row]
+        if validated:
+            found["validation Dice"] = f"last {validated[-1]:.4f}, best {max(validated):.4f}"
+    if run.finished:
+        found["parameters"] = f"{run.card['parameters']:,}"
+    for evaluation in evaluations_of(run):
+        shown = _evaluation(evaluation.folder)
+        scores = ", ".join(f"{k} {v}" for k, v in shown.items() if k.startswith("Dice"))
+        found[evaluation.folder.name] = f"{scores} ({shown['cases']})"
+    return found
+
+
+def _card(path: Path) -> dict[str, Any]:
+    file = path / "card.json"
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("reading a model card", file=file, found=str(error)) from error
+    if not isinstance(card, dict):
+        raise InputError("reading a model card", file=file, expected="names and values")
+    return {key: value for key, value in card.items() if key != "recipe"}
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    from segweave.recipes import load_recipe
+
+    return load_recipe(path).to_dict()
+
+
+def _image(path: Path, geometry: str) -> dict[str, Any]:
+    from segweave.data.formats import read_case
+
+    case = read_case(path, geometry=geometry)  # type: ignore[arg-type]
+    found: dict[str, Any] = {
+        "slices": case.slices,
+        "channels": case.image.shape[1],
+        "size": f"{case.size[0]} × {case.size[1]}",
+        "values": f"{case.image.dtype}, {case.image.min()} to {case.image.max()}",
+        "stack": case.stack,
+        "spacing": "unknown" if case.spacing is None else [f"{s:.4g} mm" for s in case.spacing],
+    }
+    if case.label is not None:
+        import numpy as np
+
+        found["label ids"] = [int(value) for value in np.unique(case.label)]
+    return found

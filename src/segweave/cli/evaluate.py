@@ -1,0 +1,129 @@
+"""`segweave evaluate`: scores of a run or of any folder of predictions, under a protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    ("segweave evaluate runs/a", "the test cases, protocol clean"),
+    (
+        "segweave evaluate runs/a --part validation --protocol published",
+        "as the released evaluation counts, on the validation cases",
+    ),
+    (
+        "segweave evaluate labels/ truth/ --out scores --cases patients.csv",
+        "any files, whatever made them",
+    ),
+)
+
+
+def evaluate(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|PREDICTIONS",
+            help="A run folder, or a folder of label maps.",
+            show_default=False,
+        ),
+    ],
+    references: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[REFERENCES]",
+            help="The folder of true label maps, where the first is not a run.",
+            show_default=False,
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME", help="What is counted, and how: clean or published.")
+    ] = "clean",
+    part: Annotated[
+        str,
+        typer.Option(metavar="PART", help="Of a run: test, validation or training cases."),
+    ] = "test",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a run: last, best or best-on-test."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STORE",
+            help="Of a run: the store, where it is no longer where the run found it.",
+            show_default=False,
+        ),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Of files: a table with case, group, stack, arm, seed, fold. Without it each "
+            "file is its own group.",
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of files: names of the classes from id 1 on, joined with commas.",
+            show_default=False,
+        ),
+    ] = None,
+    geometry: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Of files: where a NIfTI header contradicts itself, check (refuse), pixdim or "
+            "affine.",
+        ),
+    ] = "check",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The evaluation folder; of a run: RUN/evaluation/PROTOCOL.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Score again what was scored already.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")
+    ] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Score a run's model on its store's cases, or any label maps against true ones.
+
+    Under "clean" every slice counts at the case's own size, distances are in millimetres and
+    a class counts where the reference has it; "published" repeats the released evaluation,
+    quirks included. Test cases are scored once: a second time needs --force, because choosing
+    between models by their test scores makes the scores worthless.
+    """
+    from segweave import api
+    from segweave.cli.show import counter, one_of, results, score_tables
+    from segweave.evaluation import summary_table
+
+    one_of("--geometry", geometry, ("check", "pixdim", "affine"))
+    with counter("scoring", show=not quiet) as progress:
+        done = api.evaluate(
+            source,
+            references,
+            part=part,
+            protocol=protocol,
+            checkpoint=checkpoint,
+            store=store,
+            cases=cases,
+            classes=[name.strip() for name in classes.split(",")] if classes else None,
+            geometry=geometry,  # type: ignore[arg-type]  # one_of has checked it
+            out=out,
+            force=force,
+            device=device,
+            progress=progress,
+        )
+    score_tables(summary_table([done]))
+    results(scores=done.folder / "cases.csv", summary=done.folder / "summary.json")

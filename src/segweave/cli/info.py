@@ -1,0 +1,103 @@
+"""`segweave info`: what is installed, and what a store, run, evaluation, recipe or image holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLES = (
+    ("segweave info", "versions, devices, extras"),
+    ("segweave info stores/acdc", "cases, sizes, classes, splits"),
+    ("segweave info runs/a", "how it was trained, how far it is, its scores"),
+)
+
+
+def info(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="A store, run, model, evaluation, recipe or image.",
+            show_default=False,
+        ),
+    ] = None,
+    geometry: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Where a NIfTI header contradicts itself: check (refuse), pixdim or affine.",
+        ),
+    ] = "check",
+    json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """Describe this installation, or what lies at PATH.
+
+    Without PATH: versions, devices and threads, and for each optional extra whether it is
+    there or which command installs it. With PATH: what a store, run, model, evaluation,
+    recipe or image file holds.
+    """
+    from segweave.cli.show import as_json, facts, one_of
+
+    if path is None:
+        title, found = "This installation", installation()
+    else:
+        from segweave.cli.describe import describe
+
+        one_of("--geometry", geometry, ("check", "pixdim", "affine"))
+        title, found = describe(path, geometry)
+    if json:
+        as_json({"what": title, **found})
+    else:
+        facts(title, found)
+
+
+EXTRAS = {
+    "train": ("lightning", "tensorboard"),
+    "zoo": ("timm", "torchvision"),
+    "report": ("matplotlib", "jinja2"),
+    "fast": ("numba",),
+}
+
+
+def installation() -> dict[str, Any]:
+    """Versions, devices, threads and extras of this Python."""
+    import os
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from segweave import __version__
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    devices = [f"cpu ({platform.machine()})"]
+    devices += [
+        f"cuda:{index} ({torch.cuda.get_device_name(index)})"
+        for index in range(torch.cuda.device_count())
+    ]
+    found: dict[str, Any] = {
+        "segweave": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "torch": torch.__version__,
+        "numpy": installed("numpy"),
+        "devices": ", ".join(devices),
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+    }
+    for extra, libraries in EXTRAS.items():
+        versions = {name: installed(name) for name in libraries}
+        missing = [name for name, value in versions.items() if value is None]
+        if missing:
+            found[f"extra {extra}"] = (
+                f'missing {", ".join(missing)}: pip install "segweave[{extra}]"'
+            )
+        else:
+            found[f"extra {extra}"] = ", ".join(f"{n} {v}" for n, v in versions.items())
+    return found

@@ -1,0 +1,246 @@
+"""`segweave prepare`: one sub-command a data set, made from its card and the options of its
+function.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+from segweave.cli.guard import guarded
+from segweave.cli.helps import examples, paragraphs
+
+if TYPE_CHECKING:
+    from segweave.data.sets import PrepareReport
+    from segweave.registry import DatasetCard
+
+EXAMPLES = (
+    ("segweave prepare acdc ACDC/database stores/acdc", "a public data set, as it is released"),
+    (
+        "segweave prepare folder photos/images photos/masks stores/photos",
+        "images of your own with a mask of the same name each",
+    ),
+    ("segweave prepare folder --help", "what else can be said about one's own images"),
+)
+
+_MORE = {
+    "acdc": (
+        ("segweave prepare acdc ACDC/database stores/acdc", "the release, as it was downloaded"),
+        ("segweave prepare acdc ACDC stores/acdc --strict", "refuse where anything is missing"),
+    ),
+    "folder": (
+        (
+            "segweave prepare folder images masks stores/mine",
+            "a.jpg and a.png, or a.jpg and a_mask.png",
+        ),
+        (
+            "segweave prepare folder images masks stores/mine --group '^(p[0-9]+)_'",
+            "p12_left.png and p12_right.png are of one patient, p12",
+        ),
+        (
+            "segweave prepare folder images masks stores/mine --mask-threshold 127",
+            "grey masks: whatever is brighter is foreground",
+        ),
+    ),
+}
+
+# What an option means, for those that data sets share; others are shown with their type alone.
+_HELP = {
+    "masks": "The folder of masks, each with the name of its image.",
+    "layout": "Which layout SOURCE has, where it is not recognised.",
+    "kind": "Foreground and background, or several classes.",
+    "classes": "Names of the classes, joined with commas: the foreground's, or all from id 0 on.",
+    "mask_threshold": "In grey masks, what is above this is foreground.",
+    "group": "A regular expression that finds the patient in an image's name.",
+    "cases": "A CSV table with case, group and, if wanted, part (train, valid, test).",
+    "fractions": "Shares of groups for train, valid and test, joined with commas.",
+    "seed": "Which groups go where, when they are dealt out by fractions.",
+}
+
+
+class _Datasets(TyperGroup):
+    """One sub-command a card, those of plug-ins included."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from segweave.registry import datasets
+
+        return list(datasets.cards())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        from segweave.registry import datasets
+
+        cards = datasets.cards()
+        return _command(cards[cmd_name]) if cmd_name in cards else None
+
+
+def prepare() -> None:
+    """Convert a data set into a store, from which everything else reads.
+
+    Every image is read and checked once and kept at its own size, without loss, together with
+    its geometry, its patient and the split. What is missing of a public data set is named. An
+    interrupted conversion continues when the command is given again.
+    """
+
+
+app = typer.Typer(cls=_Datasets, no_args_is_help=True)
+app.callback(help=paragraphs(prepare), epilog=examples(EXAMPLES))(prepare)
+
+
+def _command(card: DatasetCard) -> Any:
+    """The sub-command of one data set."""
+    from segweave.registry import datasets
+
+    options = inspect.signature(datasets.entry(card.name), eval_str=True).parameters
+    own = {n: p for n, p in options.items() if n != "source" and n not in card.options}
+    required = [n for n, p in own.items() if p.default is inspect.Parameter.empty or n == "masks"]
+
+    def run(**given: Any) -> None:
+        _convert(card, own, given)
+
+    source = ("IMAGES", "The folder of images.")
+    if "masks" not in own:
+        source = ("SOURCE", "The folder that holds the data set.")
+    parameters = [_argument("source", *source)]
+    parameters += [_argument(name, name.upper(), _HELP.get(name, "")) for name in required]
+    parameters += [_argument("out", "STORE", "The store to write.")]
+    for name, parameter in own.items():
+        if name not in required:
+            parameters.append(_option(name, parameter))
+    parameters += [
+        _flag("strict", "Refuse where anything of the data set is missing."),
+        _flag("overwrite", "Replace a store that is already there."),
+        _flag("quiet", "No progress bar.", "-q"),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    single = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
+    shown = examples(_MORE[card.name]) if card.name in _MORE else None
+    single.command(card.name, help=_about(card), epilog=shown)(guarded(run))
+    return typer.main.get_command(single)
+
+
+def _convert(card: DatasetCard, own: dict[str, inspect.Parameter], given: dict[str, Any]) -> None:
+    from segweave.cli.show import counter
+    from segweave.data.sets import prepare as convert
+
+    options = {
+        name: _value(given[name], parameter.annotation)
+        for name, parameter in own.items()
+        if given[name] is not None
+    }
+    with counter(f"preparing {card.name}", show=not given["quiet"]) as progress:
+        report = convert(
+            card.name,
+            given["source"],
+            given["out"],
+            strict=given["strict"],
+            overwrite=given["overwrite"],
+            progress=progress,
+            **options,
+        )
+    _print(report)
+
+
+def _print(report: PrepareReport) -> None:
+    from segweave.cli.show import remark, results
+
+    for line in report.missing:
+        remark(f"missing: {line}")
+    for line in report.warnings:
+        remark(f"note: {line}")
+    if report.resumed:
+        remark(f"note: {report.resumed} cases were there from an earlier attempt")
+    splits = [
+        f"{name}: " + ", ".join(f"{count} {part}" for part, count in parts.items())
+        for name, parts in report.splits.items()
+    ]
+    results(
+        store=report.path,
+        layout=report.layout,
+        holds=f"{report.groups} groups, {report.cases} cases, {report.slices} slices",
+        cases_by_split="; ".join(splits) or "none",
+    )
+
+
+def _about(card: DatasetCard) -> str:
+    title = card.title[0].upper() + card.title[1:]
+    parts = [f"{title}."]
+    if card.classes:
+        parts.append("Classes: " + ", ".join(card.classes) + ".")
+    if card.expected:
+        counts = ", ".join(f"{count:,} {what}" for what, count in card.expected.items())
+        parts.append(f"Complete with {counts}; what is missing is named, the rest is converted.")
+    if card.terms:
+        parts.append(f"Terms ({card.licence}): {card.terms}")
+    return "\n\n".join(part.replace("[", "\\[") for part in parts)
+
+
+def _argument(name: str, metavar: str, text: str) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[Path, typer.Argument(metavar=metavar, help=text)],
+    )
+
+
+def _option(name: str, parameter: inspect.Parameter) -> inspect.Parameter:
+    kind, metavar = _simple(parameter.annotation)
+    flags = "--" + name.replace("_", "-")
+    default = parameter.default
+    if isinstance(default, tuple | list):
+        default = ",".join(str(value) for value in default)
+    about = typer.Option(flags, metavar=metavar, help=_HELP.get(name, ""))
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind if default is not None else kind | None, about],
+    )
+
+
+def _flag(name: str, text: str, *short: str) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option(f"--{name}", *short, help=text)],
+    )
+
+
+def _simple(annotation: Any) -> tuple[Any, str | None]:
+    """What the command line takes for a type, and how it is shown."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return str, "|".join(str(value) for value in inner)
+    if origin is collections.abc.Sequence:
+        return str, "A,B,..."
+    if inner:
+        chosen = next((a for a in inner if a is not type(None)), str)
+        return _simple(Path if Path in inner else chosen)
+    names: dict[Any, str | None] = {int: "N", float: "X", Path: "FILE", str: "TEXT", bool: None}
+    return (annotation, names[annotation]) if annotation in names else (str, "TEXT")
+
+
+def _value(value: Any, annotation: Any) -> Any:
+    """What was typed → what the data set's function takes."""
+    from segweave.errors import UsageError
+
+    options = [annotation, *get_args(annotation)]
+    sequence = next((a for a in options if get_origin(a) is collections.abc.Sequence), None)
+    if sequence is None or not isinstance(value, str):
+        return value
+    kind: Callable[[str], Any] = get_args(sequence)[0]
+    try:
+        return [kind(part.strip()) for part in value.split(",")]
+    except ValueError:
+        raise UsageError(
+            "reading an option", expected="numbers joined with commas", found=repr(value)
+        ) from None

@@ -1,0 +1,139 @@
+"""Prints: tables and results to stdout, progress and remarks to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from segweave.evaluation import Table as ScoreTable
+    from segweave.registry import Card
+
+
+def stdout() -> Console:
+    """A console for results; where stdout is no terminal it never cuts a line."""
+    return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = ""
+) -> None:
+    """A table with `columns` to stdout; the first column is never wrapped."""
+    shown = Table(title=title, title_justify="left", caption=note, caption_justify="left")
+    for index, column in enumerate(columns):
+        shown.add_column(column, no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        shown.add_row(*(_escaped(cell) for cell in row))
+    stdout().print(shown)
+
+
+def cards_as_json(cards: Mapping[str, Card]) -> None:
+    """The cards as a JSON list, for scripts."""
+    as_json([asdict(card) for card in cards.values()])
+
+
+def as_json(content: Any) -> None:
+    """Anything that JSON takes, indented, to stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def results(**paths: Any) -> None:
+    """The last words of a command: what lies where, one line each."""
+    width = max(len(name) for name in paths)
+    for name, path in paths.items():
+        sys.stdout.write(f"{name.replace('_', ' ') + ':':<{width + 1}} {path}\n")
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def facts(title: str, found: Mapping[str, Any]) -> None:
+    """Names and values, one line each; nested mappings are indented."""
+    console = stdout()
+    console.print(title, style="bold", markup=False)
+    width = max((len(str(name)) for name in found), default=0)
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            console.print(f"  {name}", markup=False)
+            inner = max((len(str(key)) for key in value), default=0)
+            for key, item in value.items():
+                console.print(f"    {key!s:<{inner}}  {_plain(item)}", markup=False, soft_wrap=True)
+        else:
+            console.print(f"  {name!s:<{width}}  {_plain(value)}", markup=False, soft_wrap=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
+
+
+def remark(text: str) -> None:
+    """A line for the person at the terminal, to stderr."""
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True, style="yellow")
+
+
+@contextmanager
+def counter(title: str, *, show: bool) -> Iterator[Callable[[float, int, str], None] | None]:
+    """A progress bar on stderr as a function (done, total, name of what comes next), or None."""
+    if not show:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[name]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, name="")
+
+        def update(done: float, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, name=_escaped(name))
+
+        yield update
+
+
+def one_of(option: str, value: str, known: Sequence[str]) -> None:
+    """Raise UsageError, naming the nearest, where an option has a value that it does not know."""
+    if value not in known:
+        from segweave.errors import UsageError, nearest
+
+        raise UsageError(
+            "reading the command line", found=f"{option} {value}", remedy=nearest(value, known)
+        )
+
+
+def score_tables(*tables: ScoreTable, heading: str = "") -> None:
+    """Tables of scores to stdout: drawn in a terminal, as Markdown in a file."""
+    if sys.stdout.isatty():
+        console = Console()
+        if heading:
+            console.print(heading, style="bold", markup=False)
+        for shown in tables:
+            console.print(shown.rich())
+    else:
+        parts = [f"## {heading}\n"] if heading else []
+        sys.stdout.write("\n".join([*parts, *(shown.markdown() for shown in tables)]) + "\n")

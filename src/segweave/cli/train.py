@@ -1,0 +1,81 @@
+"""`segweave train`: a recipe and a store in, a run folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    (
+        "segweave train acdc-unet-128-sa-lstm --store stores/acdc --out runs/a",
+        "a published recipe by name",
+    ),
+    (
+        "segweave train mine.yaml --store stores/mine --out runs/b --set training.epochs=10",
+        "a file of yours, one field overridden",
+    ),
+    (
+        "segweave train acdc-unet-128 --store stores/acdc --out runs/c --seed 1",
+        "the same command again continues an interrupted run, bit for bit",
+    ),
+)
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="The name of a published recipe or a YAML file.")
+    ],
+    store: Annotated[
+        Path,
+        typer.Option(metavar="STORE", help="What `segweave prepare` wrote.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", help="The run folder to write.", show_default=False)
+    ],
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override one field of the recipe, such as network.options.width=8. "
+            "May be given several times.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Override the recipe's seed.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")
+    ] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Override the recipe's precision.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Continue what the run folder holds, or refuse."),
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+) -> None:
+    """Train a network as a recipe says, on a store that `segweave prepare` wrote.
+
+    The run folder holds all that is needed to repeat, continue and use the training: the
+    recipe with every default written out, the environment, the curves, the checkpoints and
+    the model. Every choice is made on the validation cases; test cases are not touched.
+    """
+    from segweave import api
+    from segweave.cli.show import results
+
+    run = api.train(
+        recipe,
+        store,
+        out,
+        sets=sets or (),
+        seed=seed,
+        device=device,
+        precision=precision,
+        resume=resume,
+        progress=not quiet,
+    )
+    results(run=run.folder, model=run.folder / "model", curves=run.folder / "metrics.csv")

@@ -1,0 +1,28 @@
+"""Reports: figures and one self-contained HTML page from runs and evaluations."""
+
+from __future__ import annotations
+
+from segweave.report.figures import (
+    Panel,
+    prediction_panel,
+    save_figure,
+    score_dots,
+    training_curves,
+)
+from segweave.report.page import Image, Page, Section, Table, write_page
+from segweave.report.runs import panels, write_report
+
+__all__ = [
+    "Image",
+    "Page",
+    "Panel",
+    "Section",
+    "Table",
+    "panels",
+    "prediction_panel",
+    "save_figure",
+    "score_dots",
+    "training_curves",
+    "write_page",
+    "write_report",
+]

@@ -1,0 +1,208 @@
+"""Figures of predictions, training curves and scores, drawn without global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.specs import TargetSpec
+from segweave.errors import MissingExtraError, UsageError
+from segweave.files import atomic_write
+from segweave.prediction.colours import class_colours
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One row of a panel: an image (height, width) or (height, width, 3), its true label map and
+    one predicted label map an arm. `notes` are small texts under a map, keyed like `predictions`.
+    `pixel` is the height of a pixel over its width.
+    """
+
+    title: str
+    image: NDArray[Any]
+    truth: NDArray[np.uint8] | None
+    predictions: Mapping[str, NDArray[np.uint8]]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    pixel: float = 1.0
+
+
+def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "") -> Figure:
+    """Image, truth and each prediction side by side, one row a slice, with a legend of classes.
+
+    Label maps are drawn over the image, filled and outlined. Raises UsageError without rows and
+    MissingExtraError without matplotlib.
+    """
+    figure_type = _matplotlib()
+    if not rows:
+        raise UsageError("drawing predictions", expected="at least one slice", found="none")
+    arms = list(dict.fromkeys(arm for row in rows for arm in row.predictions))
+    with_truth = any(row.truth is not None for row in rows)
+    columns = ["image", *(["truth"] if with_truth else []), *arms]
+    tallest = max(_aspect(row) for row in rows)
+    figure = figure_type(
+        figsize=(1.9 * len(columns), (1.8 * tallest + 0.15) * len(rows) + 0.55),
+        layout="constrained",
+    )
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    colours = class_colours(target)
+    for place, (row, line) in enumerate(zip(rows, axes, strict=True)):
+        for name, axis in zip(columns, line, strict=True):
+            labels = row.truth if name == "truth" else row.predictions.get(name)
+            _draw(axis, row, labels, colours)
+            if place == 0:
+                axis.set_title(name, fontsize=9, fontweight="bold" if name == "truth" else None)
+            if name in row.notes:
+                axis.set_xlabel(row.notes[name], fontsize=7.5, labelpad=2)
+        line[0].set_ylabel(row.title, fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    _legend(figure, target, colours)
+    return figure
+
+
+def training_curves(
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+) -> Figure:
+    """One small plot a quantity, one line an arm; `curves` maps quantity → arm → (epoch, value).
+
+    Raises UsageError where there is nothing to draw.
+    """
+    figure_type = _matplotlib()
+    shown = {name: arms for name, arms in curves.items() if any(arms.values())}
+    if not shown:
+        raise UsageError("drawing training curves", expected="at least one value", found="none")
+    figure = figure_type(figsize=(4.6 * len(shown), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    everyone = list(dict.fromkeys(arm for arms in shown.values() for arm in arms))
+    styles = {arm: _LINES[i % len(_LINES)] for i, arm in enumerate(everyone)}
+    for axis, (name, arms) in zip(axes, shown.items(), strict=True):
+        for arm, points in arms.items():
+            if points:
+                x, y = zip(*points, strict=True)
+                axis.plot(
+                    x,
+                    y,
+                    color=styles[arm],
+                    linewidth=1.5,
+                    marker="o" if len(x) < 12 else None,
+                    markersize=3,
+                    label=arm,
+                )
+        axis.set_xlabel("epoch", fontsize=9)
+        axis.set_title(name, fontsize=10)
+        _plain_axis(axis)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    return figure
+
+
+def score_dots(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "Dice"
+) -> Figure:
+    """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values."""
+    figure_type = _matplotlib()
+    arms = list(dict.fromkeys(arm for values in scores.values() for arm in values))
+    if not arms:
+        raise UsageError("drawing scores", expected="at least one score", found="none")
+    figure = figure_type(
+        figsize=(2.6 * len(scores) + 1.6, 0.34 * len(arms) + 1.3), layout="constrained"
+    )
+    axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
+    for axis, (name, values) in zip(axes, scores.items(), strict=True):
+        for place, arm in enumerate(arms):
+            points = np.asarray(values.get(arm, ()), dtype=float)
+            points = points[np.isfinite(points)]
+            if len(points):
+                spread = (np.arange(len(points)) % 5 - 2) * 0.06
+                axis.plot(points, place + spread, "o", color=_LINES[0], alpha=0.45, markersize=3.5)
+                axis.plot([points.mean()] * 2, [place - 0.3, place + 0.3], color="#000", lw=1.6)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel(quantity, fontsize=8)
+        _plain_axis(axis)
+    axes[0].set_yticks(range(len(arms)), arms, fontsize=8)
+    axes[0].set_ylim(len(arms) - 0.5, -0.5)
+    return figure
+
+
+def as_png(figure: Figure, dpi: int = 130) -> bytes:
+    """The figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
+    """Write the figure as a PNG, whole or not at all; returns the path."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(as_png(figure, dpi))
+    return Path(path)
+
+
+def _draw(
+    axis: Any, row: Panel, labels: NDArray[np.uint8] | None, colours: Mapping[int, str]
+) -> None:
+    from matplotlib.colors import to_rgb
+
+    image = np.asarray(row.image)
+    if image.ndim == 2:
+        low, high = np.percentile(image, (0.5, 99.5))
+        axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=row.pixel)
+    else:
+        axis.imshow(image, aspect=row.pixel)
+    if labels is not None:
+        overlay = np.zeros((*labels.shape, 4))
+        for label, colour in colours.items():
+            overlay[labels == label] = (*to_rgb(colour), 0.45)
+        axis.imshow(overlay, aspect=row.pixel, interpolation="nearest")
+        for label, colour in colours.items():
+            inside = labels == label
+            if inside.any() and not inside.all():
+                axis.contour(inside, levels=[0.5], colors=[colour], linewidths=0.9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def _legend(figure: Figure, target: TargetSpec, colours: Mapping[int, str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=colours[label], label=name) for label, name in target.foreground.items()]
+    figure.legend(
+        handles=patches,
+        loc="outside lower center",
+        ncols=min(len(patches), 6),
+        fontsize=8,
+        frameon=False,
+    )
+
+
+def _aspect(row: Panel) -> float:
+    height, width = row.image.shape[:2]
+    return float(height * row.pixel / width)
+
+
+def _plain_axis(axis: Any) -> None:
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25, linewidth=0.6)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def _matplotlib() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure as FigureType
+    except ImportError as error:
+        raise MissingExtraError("drawing a figure", library="matplotlib", extra="report") from error
+    return FigureType

@@ -1,0 +1,95 @@
+"""Writes one self-contained HTML page: text, tables and pictures, no script, no outside address."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from segweave.errors import MissingExtraError
+from segweave.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Image:
+    """A PNG and what it shows, in words (also for those who can't see it)."""
+
+    png: bytes
+    caption: str
+
+    @property
+    def address(self) -> str:
+        """The picture itself as a data address."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; a column whose cells all begin with a digit or a sign is set flush right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column whether it holds numbers."""
+        return [
+            bool(self.rows) and all(_is_number(row[i]) for row in self.rows if row[i])
+            for i in range(len(self.columns))
+        ]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with paragraphs, tables, pictures and pre-formatted text under it."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    images: Sequence[Image] = ()
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page: a title, a warning that stands above everything, and sections."""
+
+    title: str
+    sections: Sequence[Section]
+    warning: str = ""
+    facts: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+
+def write_page(page: Page, path: str | Path) -> Path:
+    """Write `page` as one HTML file, whole or not at all; returns the path.
+
+    Everything that comes from names and files is escaped. Raises MissingExtraError without jinja2.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("writing a report", library="jinja2", extra="report") from error
+    from segweave import __version__
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("page.html").render(
+        page=page,
+        version=__version__,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _is_number(text: str) -> bool:
+    return text.strip()[:1].isdigit() or text.strip()[:1] in "+-−–" or text.strip() == "n/a"

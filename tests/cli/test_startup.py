@@ -1,0 +1,53 @@
+"""Help and lists answer at once: they import neither torch nor anything else that is slow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# The command line library itself brings pydantic, so that is not among them.
+SLOW = {"torch", "numpy", "scipy", "nibabel", "h5py", "lightning", "matplotlib", "PIL"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["networks"], ["contexts"], ["--version"], ["train", "--help"], []],
+    ids=lambda a: " ".join(a) or "nothing",
+)
+def test_no_slow_import(arguments: list[str]) -> None:
+    code = (
+        "import sys, json\n"
+        "from segweave.cli import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit as end:\n"
+        "    code = end.code\n"
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    ending, modules = json.loads(done.stdout.splitlines()[-1])
+    assert ending in (0, None, 2 if not arguments else 0)
+    assert SLOW & set(modules) == set()
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import segweave, sys; print(dir(segweave), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("False")
+
+
+def test_the_installed_command_runs_and_has_a_version() -> None:
+    from segweave import __version__
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from segweave.cli import main; main(['--version'])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"segweave {__version__}"

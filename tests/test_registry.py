@@ -1,0 +1,217 @@
+"""Cards are read without running a file; plug-in files and entry points add to them."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import fields
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from segweave import registry
+from segweave.errors import InputError, UsageError
+from segweave.registry import (
+    Card,
+    ContextCard,
+    DatasetCard,
+    LossCard,
+    MetricCard,
+    NetworkCard,
+    Registry,
+    read_cards,
+    register_plugin,
+)
+
+REGISTRIES: list[Registry[Card]] = [
+    registry.networks,
+    registry.contexts,
+    registry.datasets,
+    registry.metrics,
+    registry.losses,
+]  # type: ignore[list-item]
+ENTRIES = [(r, name) for r in REGISTRIES for name in r.cards()]
+
+
+@pytest.fixture
+def fresh() -> Registry[NetworkCard]:
+    """A registry of its own, so that a test leaves nothing behind."""
+    return Registry("network", "segweave.networks", NetworkCard, "segweave.networks")
+
+
+def plugin(folder: Path, text: str, name: str = "mine.py") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+PLUGIN = """
+from segweave.registry import NetworkCard
+
+CARD = NetworkCard(name="{name}", title="a plug-in", entry="Mine", options={{"width": 4}})
+
+
+class Mine:
+    def __init__(self, in_channels, classes, width):
+        self.settings = (in_channels, classes, width)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        (registry.networks, {"unet", "mt-unet"}),
+        (
+            registry.contexts,
+            {"sa-lstm", "lstm-sa", "sa-embedded-lstm", "identity", "mean", "conv"},
+        ),
+        (registry.datasets, {"acdc", "folder"}),
+        (registry.metrics, {"dice", "hd95"}),
+    ],
+)
+def test_the_names_that_the_project_promises(what: Registry[Card], names: set[str]) -> None:
+    assert names <= set(what.cards())
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), ENTRIES, ids=[f"{r.what} {n}".replace(" ", "-") for r, n in ENTRIES]
+)
+def test_every_card_is_complete_and_points_to_something(what: Registry[Card], name: str) -> None:
+    card = what.card(name)
+    assert card.name == name == name.lower()
+    assert len(card.title) > 5
+    assert card.licence
+    assert callable(what.entry(name))
+
+
+def test_listing_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys\n"
+        "from segweave import registry as r\n"
+        "[x.cards() for x in (r.networks, r.contexts, r.datasets, r.metrics, r.losses)]\n"
+        "print(sorted({'torch', 'numpy', 'pydantic', 'nibabel'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_name_names_the_nearest(fresh: Registry[NetworkCard]) -> None:
+    with pytest.raises(UsageError, match=r"choosing a network[\s\S]*mt-unet"):
+        fresh.card("mt-unt")
+
+
+def test_reading_a_card_does_not_run_its_file(tmp_path: Path) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="quiet") + "\nraise RuntimeError('it ran')\n")
+    (card,) = read_cards(path, NetworkCard)
+    assert (card.name, card.options) == ("quiet", {"width": 4})
+
+
+def test_several_cards_in_one_file(tmp_path: Path) -> None:
+    path = plugin(
+        tmp_path,
+        "CARDS = (ContextCard(name='a', title='first', entry='A'),\n"
+        "         ContextCard(name='b', title='second', entry='A'),\n"
+        "         NetworkCard(name='c', title='other', entry='A'))\n",
+    )
+    assert [card.name for card in read_cards(path, ContextCard)] == ["a", "b"]
+    assert [card.name for card in read_cards(path, NetworkCard)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("CARD = NetworkCard(nam='x', title='t', entry='e')", "name"),
+        ("CARD = NetworkCard(name=1 + x, title='t', entry='e')", "a literal for name"),
+        ("CARD = NetworkCard(name='x')", "title"),
+        ("CARD = NetworkCard(**{'name': 'x'})", "None"),
+        ("def broken(:", "invalid syntax"),
+    ],
+    ids=["wrong-field", "not-a-literal", "field-missing", "star", "syntax"],
+)
+def test_a_bad_card_is_an_input_error_that_names_the_file(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = plugin(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        list(read_cards(path, NetworkCard))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_text_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "picture.py"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"picture\.py"):
+        list(read_cards(path, NetworkCard))
+
+
+def test_add_file_registers_runs_and_hashes(tmp_path: Path, fresh: Registry[NetworkCard]) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="mine-added"), "plugin_added.py")
+    assert fresh.add_file(path) == ["mine-added"]
+    assert fresh.entry("mine-added")(1, 2, 3).settings == (1, 2, 3)
+    assert fresh.plugin_hashes == {str(path): hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert fresh.add_file(path) == ["mine-added"], "a second time changes nothing"
+
+
+def test_a_plugin_cannot_take_a_name_that_exists(
+    tmp_path: Path, fresh: Registry[NetworkCard]
+) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="unet"), "plugin_taken.py")
+    with pytest.raises(UsageError, match="a name that is not taken"):
+        fresh.add_file(path)
+    assert fresh.card("unet").title != "a plug-in"
+
+
+def test_a_plugin_that_fails_leaves_no_half_loaded_module(
+    tmp_path: Path, fresh: Registry[NetworkCard]
+) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="fails") + "\n1 / 0\n", "plugin_fails.py")
+    with pytest.raises(ZeroDivisionError):
+        fresh.add_file(path)
+    assert "segweave_plugin_plugin_fails" not in sys.modules
+    assert "fails" not in fresh.cards()
+
+
+def test_entry_points_of_an_installed_package_are_found(
+    tmp_path: Path, fresh: Registry[NetworkCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin(tmp_path, PLUGIN.format(name="from-package"), "their_package_networks.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("from-package", "their_package_networks", "segweave.networks")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    assert "from-package" in fresh.cards()
+    assert "their_package_networks" not in sys.modules, "listing must not import the package"
+    assert fresh.entry("from-package")(1, 2, 3).settings == (1, 2, 3)
+
+
+def test_an_entry_point_with_an_attribute_takes_the_card_of_its_own_name(
+    tmp_path: Path, fresh: Registry[NetworkCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin(
+        tmp_path,
+        "CARDS = (NetworkCard(name='wanted', title='this one', entry='A'),\n"
+        "         NetworkCard(name='unwanted', title='not this', entry='A'))\n",
+        "their_two_networks.py",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("wanted", "their_two_networks:A", "segweave.networks")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    assert "wanted" in fresh.cards()
+    assert "unwanted" not in fresh.cards()
+
+
+def test_register_plugin_refuses_a_missing_file_and_a_file_without_cards(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        register_plugin(tmp_path / "absent.py")
+    with pytest.raises(InputError, match="at least one CARD"):
+        register_plugin(plugin(tmp_path, "x = 1\n"))
+
+
+@pytest.mark.parametrize("kind", [NetworkCard, ContextCard, DatasetCard, MetricCard, LossCard])
+def test_cards_are_frozen_and_share_their_first_fields(kind: type[Card]) -> None:
+    assert [f.name for f in fields(kind)][:6] == [f.name for f in fields(Card)]
+    card = kind(name="x", title="t", entry="e")
+    with pytest.raises(AttributeError):
+        card.name = "y"  # type: ignore[misc]
