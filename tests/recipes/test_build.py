@@ -36,7 +36,7 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     if not name.startswith("acdc-mt"):
         size = recipe.input.size
         assert size is not None
-        window = torch.zeros(1, recipe.slices, 1, *size)
+        window = torch.zeros(1, recipe.slices, len(recipe.input.channels), *size)
         assert network(window).logits.shape == (1, 4, *size)
 
 
@@ -127,5 +127,10 @@ def test_wrong_names_and_options_name_the_nearest(changes: dict[str, str], expec
 def test_a_network_with_other_classes_needs_the_position_output() -> None:
     with pytest.raises(UsageError, match="output"):
         small(network__options__classes=8, context="{name: sa-lstm}")
-    network = small(network__options__classes=8, context="{name: sa-lstm}", weaving__at="output")
+    network = small(
+        network__options__classes=8,
+        context="{name: sa-lstm}",
+        weaving__at="output",
+        weaving__join="replace",
+    )
     assert network(torch.zeros(1, 1, 1, 16, 16)).logits.shape == (1, 4, 16, 16)

@@ -1,8 +1,9 @@
 """Deterministic weights and inputs for the reference tensors, and the way they are sampled.
 
-A reference file stores no weights: every tensor of a network's state dict is a function of its released name and shape alone,
-so that any implementation whose tensors can be mapped to the released names can be filled with the same numbers.
-NumPy's legacy RandomState is used because its stream is frozen for ever.
+A reference file stores no weights: every tensor of a network's state dict is a function of its
+released name and shape alone, so that any implementation whose tensors can be mapped to the
+released names can be filled with the same numbers. NumPy's legacy RandomState is used because its
+stream is frozen for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value of the state-dict tensor `name`: float32, scaled so that signals keep their size through the layers."""
+    """The value of the state-dict tensor `name`: float32, scaled so that signals keep their size
+    through the layers.
+    """
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
         return np.zeros(shape, np.int64)
@@ -47,7 +50,9 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def image(shape: tuple[int, ...], name: str = "input") -> np.ndarray:
-    """A test input with low and high frequencies, float32, about zero mean and unit spread; shape (batch, channel, height, width)."""
+    """A test input with low and high frequencies, float32, about zero mean and unit spread; shape
+    (batch, channel, height, width).
+    """
     b, c, h, w = shape
     y, x = np.mgrid[0:h, 0:w]
     phase = 2 * np.pi * uniform(name + ".phase", (b, c, 3, 3))
@@ -98,6 +103,6 @@ def calibrate(model, *inputs) -> None:
         m.momentum = 1.0
     with torch.no_grad():
         model(*inputs)
-    for m, momentum in zip(norms, kept):
+    for m, momentum in zip(norms, kept, strict=True):
         m.eval()
         m.momentum = momentum

@@ -86,12 +86,12 @@ def create_two_equal_skips() -> nn.Module:
 
 def test_output_may_change_the_classes() -> None:
     network = ToyNetwork(classes=6)
-    made = weave(network, "sa-lstm", at="output", classes=4)
+    made = weave(network, "sa-lstm", at="output", classes=4, join="replace")
     assert (made.classes, made.network.classes) == (4, 6)
     assert made(torch.rand(1, 3, 1, 8, 8)).logits.shape == (1, 4, 8, 8)
-    assert weave(network, lambda c: Weighted(c, 3), at="output").classes == 3
+    assert weave(network, lambda c: Weighted(c, 3), at="output", join="replace").classes == 3
     with pytest.raises(UsageError, match="join='add'"):
-        weave(network, "sa-lstm", at="output", classes=4, join="add")
+        weave(network, "sa-lstm", at="output", classes=4)
     with pytest.raises(UsageError, match="number of classes, 6"):
         weave(network, "sa-lstm", classes=4)
 

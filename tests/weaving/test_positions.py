@@ -20,7 +20,8 @@ def woven(at: str, context=Weighted, **settings) -> WovenNetwork:
     torch.manual_seed(0)
     if at == "deep":
         settings["channels"] = 8
-    made = weave(ToyNetwork(), context, at=at, **settings)
+    # "replace" shows what the module gives, with nothing added.
+    made = weave(ToyNetwork(), context, at=at, **{"join": "replace", **settings})
     settle(made)
     return made
 
@@ -282,7 +283,7 @@ def test_any_module_that_returns_logits() -> None:
         with pytest.raises(UsageError, match="in_channels"):
             _ = made.in_channels
     expected = network[1](made_maps := made_mean(network, window))
-    found = weave(network, Mean, at="0")(window).logits
+    found = weave(network, Mean, at="0", join="replace")(window).logits
     torch.testing.assert_close(found, expected)
     assert made_maps.shape[1] == 3
 

@@ -59,7 +59,7 @@ class WeavingChoice(Section):
 
     at: str = "bottleneck"
     tiles: int = Field(default=1, ge=1)
-    join: Literal["replace", "add"] = "replace"
+    join: Literal["replace", "add"] = "add"
     channels: int | None = Field(default=None, ge=1)
 
 

@@ -48,7 +48,7 @@ def weave(
     at: str = "bottleneck",
     slices: int = 3,
     tiles: int = 1,
-    join: str = "replace",
+    join: str = "add",
     *,
     form: str = "paper",
     context_options: Mapping[str, Any] | None = None,
@@ -72,8 +72,8 @@ def weave(
         slices: length of the window, odd. `tiles` needs 1.
         tiles: cut the map of the one image into tiles × tiles; the sequence of a tile is those
             before it in reading order and itself.
-        join: "replace" the current map by the module's output, or "add" the output to it. Does not
-            apply at `encoder`.
+        join: "add" the module's output to the current map, or "replace" the map by it (what the
+            released models do). Does not apply at `encoder`.
         form: "paper" or "released".
         context_options: further options of the context module.
         channels: channels of the map at a dotted name or at `output`, where the network doesn't

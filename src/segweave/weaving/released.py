@@ -65,6 +65,7 @@ def released_model(
         network,
         model.context,
         at="output",
+        join="replace",
         slices=3,
         form="released",
         classes=classes,

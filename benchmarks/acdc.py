@@ -1,0 +1,103 @@
+"""The ACDC table, from what finished runs left: `python benchmarks/acdc.py`.
+
+`--keep RUN ...` copies what the table needs of scored runs (their evaluation folders and a few
+numbers, no weights) to benchmarks/acdc/ARM-seedN; without it, the Markdown tables of
+benchmarks/acdc.md are printed from everything that was kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+from pathlib import Path
+
+from segweave.errors import InputError
+from segweave.evaluation import read_evaluation, summarise, summary_table
+
+KEPT = Path(__file__).with_suffix("")
+PROTOCOLS = ("clean", "published")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", nargs="+", type=Path, default=[], metavar="RUN")
+    options = parser.parse_args()
+    for run in options.keep:
+        keep(run)
+    if not options.keep:
+        tables()
+
+
+def keep(folder: Path) -> None:
+    """Copy the evaluation folders of a finished run, and note what else its rows say."""
+    from segweave.training import Run
+
+    run = Run(folder)
+    rows, card, recipe = run.metrics, run.card, run.recipe
+    target = KEPT / f"{recipe.arm}-seed{recipe.seed}"
+    for protocol in PROTOCOLS:
+        source = folder / "evaluation" / protocol
+        if not source.is_dir():
+            raise InputError(
+                "keeping a run",
+                file=source,
+                expected="an evaluation",
+                found="none",
+                remedy=f"segweave evaluate {folder} --protocol {protocol}",
+            )
+        shutil.copytree(source, target / protocol, dirs_exist_ok=True)
+    scores = {name: value for name, value in rows[-1].items() if name.startswith("validation_")}
+    environment = run.environment
+    note = {
+        "arm": recipe.arm,
+        "seed": recipe.seed,
+        "parameters": card["parameters"],
+        "steps": int(rows[-1]["step"]),
+        "epochs": recipe.training.epochs,
+        "seconds": round(rows[-1]["seconds"]),
+        "validation": scores,
+        "processor": processor(),
+        "libraries": environment["libraries"],
+        "threads": environment["sessions"][0]["threads"],
+    }
+    (target / "run.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    """The processor's own name."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def tables() -> None:
+    """Print one line a run, then the arms under each protocol."""
+    notes = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*/run.json"))]
+    print(
+        "| arm | seed | parameters | steps | seconds | validation: mean Dice | test, clean: mean "
+        "Dice | test, published: mean Dice |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for note in notes:
+        folder = KEPT / f"{note['arm']}-seed{note['seed']}"
+        found = [summarise([read_evaluation(folder / protocol)])[0] for protocol in PROTOCOLS]
+        dice = [f"{part.macro.overlaps['dice'].mean:.4f}" for part in found]
+        print(
+            f"| {note['arm']} | {note['seed']} | {note['parameters']:,} | {note['steps']:,} "
+            f"| {note['seconds']:,} | {note['validation']['validation_dice']:.4f} "
+            f"| {dice[0]} | {dice[1]} |"
+        )
+    for protocol in PROTOCOLS:
+        folders = [KEPT / f"{note['arm']}-seed{note['seed']}" / protocol for note in notes]
+        evaluations = [read_evaluation(folder) for folder in folders]
+        print()
+        print(summary_table(evaluations, heading=f"Test patients, protocol {protocol}").markdown())
+
+
+if __name__ == "__main__":
+    main()
