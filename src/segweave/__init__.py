@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Case": "segweave.data.case",
+    "compare": "segweave.evaluation.comparison",
     "create_context": "segweave.context",
     "create_network": "segweave.networks",
     "evaluate": "segweave.api",

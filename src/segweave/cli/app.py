@@ -13,11 +13,35 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segweave.cli import contexts, demo, evaluate, info, networks, predict, prepare, train
+from segweave.cli import (
+    check,
+    compare,
+    contexts,
+    demo,
+    evaluate,
+    export_nnunet,
+    info,
+    networks,
+    predict,
+    prepare,
+    train,
+)
 from segweave.cli.guard import Settings, guarded
 from segweave.cli.helps import Examples, examples, paragraphs
 
-ORDER = ("demo", "prepare", "train", "predict", "evaluate", "networks", "contexts", "info")
+ORDER = (
+    "demo",
+    "check",
+    "prepare",
+    "train",
+    "predict",
+    "evaluate",
+    "compare",
+    "networks",
+    "contexts",
+    "export-nnunet",
+    "info",
+)
 
 _BEGIN = (
     ("segweave demo", "all of it on made images, in minutes"),
@@ -93,9 +117,12 @@ def _add(name: str, function: Callable[..., None], shown: Examples) -> None:
 
 
 _add("demo", demo.demo, demo.EXAMPLES)
+_add("check", check.check, check.EXAMPLES)
+_add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
+_add("compare", compare.compare, compare.EXAMPLES)
 _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from segweave.report.comparisons import write_comparison
 from segweave.report.figures import (
     Panel,
+    difference_dots,
     prediction_panel,
     save_figure,
     score_dots,
@@ -18,11 +20,13 @@ __all__ = [
     "Panel",
     "Section",
     "Table",
+    "difference_dots",
     "panels",
     "prediction_panel",
     "save_figure",
     "score_dots",
     "training_curves",
+    "write_comparison",
     "write_page",
     "write_report",
 ]

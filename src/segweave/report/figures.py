@@ -135,6 +135,33 @@ def score_dots(
     return figure
 
 
+def difference_dots(
+    arms: Mapping[str, tuple[Sequence[float], tuple[float, float | None, float | None]]],
+    quantity: str = "difference in Dice",
+) -> Figure:
+    """Every group's difference as a dot, mean and interval as a bar; `arms` maps arm → (values,
+    (mean, low, high)), low and high None where there is no interval.
+    """
+    figure_type = _matplotlib()
+    if not arms:
+        raise UsageError("drawing differences", expected="at least one arm", found="none")
+    figure = figure_type(figsize=(6.4, 0.55 * len(arms) + 1.0), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0.0, color="#888888", linewidth=1)
+    for place, (values, (mean, low, high)) in enumerate(arms.values()):
+        points = np.asarray(values, dtype=float)
+        spread = (np.arange(len(points)) % 5 - 2) * 0.05
+        axis.plot(points, place + spread, "o", color=_LINES[0], alpha=0.45, markersize=4)
+        if low is not None and high is not None:
+            axis.plot([low, high], [place + 0.3] * 2, color="#000000", linewidth=1.6)
+        axis.plot([mean], [place + 0.3], "D", color="#000000", markersize=4.5)
+    axis.set_yticks(range(len(arms)), list(arms), fontsize=9)
+    axis.set_ylim(len(arms) - 0.4, -0.5)
+    axis.set_xlabel(quantity, fontsize=9)
+    _plain_axis(axis)
+    return figure
+
+
 def as_png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as the bytes of a PNG."""
     buffer = io.BytesIO()

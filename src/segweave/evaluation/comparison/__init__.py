@@ -1,0 +1,186 @@
+"""Comparison of arms from their evaluation folders alone: does one beat another, and by how much,
+for new groups and new trainings?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segweave.errors import UsageError
+from segweave.evaluation.comparison.arms import (
+    DOING,
+    Arm,
+    arm_name,
+    choice,
+    find_reference,
+    group_values,
+    read_arms,
+)
+from segweave.evaluation.comparison.decisions import holm, verdict
+from segweave.evaluation.comparison.designs import Design, design_of
+from segweave.evaluation.comparison.pairs import PRIMARY, compare_pair
+from segweave.evaluation.comparison.rendering import (
+    as_csv,
+    as_latex,
+    as_markdown,
+    comparison_tables,
+    write_text,
+)
+from segweave.evaluation.comparison.results import (
+    ArmComparison,
+    ArmFacts,
+    Comparison,
+    Exploratory,
+    Place,
+)
+from segweave.evaluation.folder import Evaluation
+
+__all__ = [
+    "ArmComparison",
+    "Comparison",
+    "Exploratory",
+    "as_csv",
+    "as_latex",
+    "as_markdown",
+    "compare",
+    "comparison_tables",
+    "holm",
+    "write_text",
+]
+
+
+def compare(
+    folders: Sequence[str | Path | Evaluation],
+    reference: str,
+    *,
+    margin: float | None = None,
+    training_groups: int | None = None,
+) -> Comparison:
+    """Compare every arm that evaluation folders hold with the arm `reference`, on macro Dice.
+
+    Args:
+        folders: evaluation folders (or what `evaluate` returned) of all arms, seeds and folds; they
+            are joined by arm, and predictions without an arm take their folder's name.
+        reference: the arm that the others are compared with.
+        margin: a difference in Dice (0 to 1) too small to matter; with it, equivalence is tested.
+        training_groups: of folds, how many groups each was trained on; without it, all that it was
+            not tested on.
+
+    The unit is the group; groups and seeds are both samples. Everything but the macro Dice is
+    exploratory. Raises UsageError for arms under different protocols, on different cases or known
+    to be chosen by different rules, naming what differs; InputError for folders that can't be read.
+    """
+    if margin is not None and not 0 < margin < 1:
+        raise UsageError(DOING, expected="a margin in Dice between 0 and 1", found=f"{margin:g}")
+    if training_groups is not None and training_groups < 1:
+        raise UsageError(DOING, expected="a number of groups from 1 on", found=f"{training_groups}")
+    if isinstance(folders, str | Path | Evaluation):
+        folders = [folders]
+    arms = read_arms(folders)
+    other = find_reference(arms, reference)
+    manifest = other.evaluations[0].manifest
+    published = manifest.protocol.startswith("published")
+    designs: list[Design] = []
+    results: list[ArmComparison] = []
+    for arm in arms.values():
+        if arm is not other:
+            designs.append(design_of(arm, other, training_groups))
+            results.append(
+                compare_pair(arm, other, designs[-1], margin=margin, case_tests=published)
+            )
+    adjusted = holm({result.arm: result.p for result in results if result.p is not None})
+    for result in results:
+        result.p_holm = adjusted.get(result.arm)
+        result.verdict = verdict(result, reference, len(adjusted), margin)
+    return Comparison(
+        protocol=manifest.protocol,
+        title=manifest.title,
+        definition=manifest.definitions.get(PRIMARY, ""),
+        kind=manifest.kind,
+        classes=manifest.classes,
+        reference=reference,
+        cases=len(other.groups),
+        groups=len(set(other.groups.values())),
+        grouped=all(e.manifest.grouped for arm in arms.values() for e in arm.evaluations),
+        margin=margin,
+        facts=[_facts(arm) for arm in [other, *(a for a in arms.values() if a is not other)]],
+        arms=results,
+        notes=_notes(arms, other, designs, results),
+        places=[place for arm in arms.values() for place in _places(arm)],
+    )
+
+
+def _facts(arm: Arm) -> ArmFacts:
+    parameters = {e.manifest.parameters for e in arm.evaluations}
+    means = [
+        float(np.mean(list(group_values(arm, run, PRIMARY, leave=None).values())))
+        for run in arm.runs
+        if arm.scores[run].get(PRIMARY)
+    ]
+    return ArmFacts(
+        arm=arm.name,
+        mean=float(np.mean(means)),
+        seeds=arm.seeds,
+        folds=arm.folds,
+        runs=len(arm.runs),
+        parameters=parameters.pop() if len(parameters) == 1 else None,
+        checkpoint=next(iter(arm.known("checkpoint")), None),
+        part=next(iter(arm.known("part")), None),
+        false_alarms=arm.alarms,
+    )
+
+
+def _places(arm: Arm) -> list[Place]:
+    return [
+        Place(
+            arm=arm.name,
+            seed=seed,
+            fold=fold,
+            folder=str(evaluation.folder),
+            sources=evaluation.manifest.sources,
+        )
+        for evaluation in arm.evaluations
+        for seed, fold in dict.fromkeys(
+            (row.seed, row.fold) for row in evaluation.rows if arm_name(row, evaluation) == arm.name
+        )
+    ]
+
+
+def _notes(
+    arms: dict[str, Arm], reference: Arm, designs: list[Design], results: list[ArmComparison]
+) -> list[str]:
+    notes = list(dict.fromkeys(design.note for design in designs if design.note))
+    if any(design.kind == "unpaired" for design in designs):
+        notes.append(
+            "Seeds of some arms differ from the reference's: their variances are added, nothing is "
+            "gained from pairing."
+        )
+    manifests = [e.manifest for arm in arms.values() for e in arm.evaluations]
+    if not all(manifest.grouped for manifest in manifests):
+        notes.append(
+            "No groups were given for some arms: each file counts as its own group, so that p and "
+            "intervals are too optimistic where a patient or video has several files."
+        )
+    unknown = [
+        arm.name
+        for arm in arms.values()
+        if any(not choice(e.manifest, "checkpoint") for e in arm.evaluations)
+    ]
+    if unknown:
+        notes.append(f"How the weights were chosen is unknown for: {', '.join(unknown)}.")
+    if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
+        notes.append("The weights were chosen on the test set: all scores here are too good.")
+    if any(arm.known("part") - {"test"} for arm in arms.values()):
+        notes.append("These are not test cases: choices were made on them.")
+    lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
+    if lost:
+        notes.append(f"{lost} groups hold none of the classes and have no Dice.")
+    if "conv" in arms and reference.name != "conv" and len(arms) > 2:
+        notes.append(
+            "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "
+            "what a module adds to that."
+        )
+    return notes

@@ -1,0 +1,154 @@
+"""What a comparison found, as data: everything that its tables, pages and verdicts are made of."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Result(BaseModel):
+    """Base: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class MainTest(Result):
+    """The test that speaks of new groups and new trainings: t with `dof` degrees of freedom over
+    `design` (`p` None below six groups), both ends of the 95 % interval.
+    """
+
+    design: str
+    error: float
+    dof: float
+    t: float
+    p: float | None
+    low: float
+    high: float
+
+
+class WeightsTest(Result):
+    """The test that speaks of new groups for the weights at hand: sign-flip permutation on group
+    means (`p` None below six groups), 95 % interval by `method`.
+    """
+
+    p: float | None
+    low: float | None
+    high: float | None
+    method: str
+
+
+class CaseTests(Result):
+    """The tests that papers run over cases, as if those were independent (protocol published)."""
+
+    cases: int
+    t: float
+    t_p: float
+    wilcoxon_p: float
+
+
+class Shares(Result):
+    """Of the variance of one difference (one group, one seed): between groups, between seeds and in
+    the rest, as parts of 1.
+    """
+
+    groups: float
+    seeds: float
+    rest: float
+
+
+class Exploratory(Result):
+    """Another metric, or one class: a mean difference over the `groups` where it is defined. No
+    p-value on purpose. In distances, `better` and `worse` take a failed one as the worst.
+    """
+
+    metric: str
+    class_name: str
+    unit: str
+    groups: int
+    difference: float | None
+    low: float | None = None
+    high: float | None = None
+    better: int = 0
+    worse: int = 0
+    failed: int = 0
+    reference_failed: int = 0
+
+
+class ArmComparison(Result):
+    """One arm against the reference. `p` is that of the main test or, where there is none, of the
+    permutation; `low` and `high` (95 %), `low90` and `high90` likewise. `reasons` say what is
+    missing for a p-value, or for saying anything of new trainings.
+    """
+
+    arm: str
+    mean: float
+    reference_mean: float
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    low90: float | None = None
+    high90: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    main: MainTest | None = None
+    weights: WeightsTest
+    shares: Shares | None = None
+    effect_size: float | None = None
+    better: int
+    worse: int
+    equal: int
+    detectable: float | None = None
+    equivalent: bool | None = None
+    verdict: str = ""
+    reasons: list[str] = Field(default_factory=list)
+    exploratory: list[Exploratory] = Field(default_factory=list)
+    case_tests: CaseTests | None = None
+    by_group: dict[str, float] = Field(default_factory=dict)
+    by_case: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class ArmFacts(Result):
+    """What is known of an arm: `checkpoint` and `part` None where nobody said."""
+
+    arm: str
+    mean: float
+    seeds: list[int | None]
+    folds: list[int]
+    runs: int
+    parameters: int | None = None
+    checkpoint: str | None = None
+    part: str | None = None
+    false_alarms: tuple[int, int] = (0, 0)
+
+
+class Place(Result):
+    """Where a run's evaluation lies and where its predictions came from."""
+
+    arm: str
+    seed: int | None
+    fold: int | None
+    folder: str
+    sources: dict[str, str]
+
+
+class Comparison(Result):
+    """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs."""
+
+    protocol: str
+    title: str
+    definition: str
+    kind: str
+    classes: list[str]
+    reference: str
+    cases: int
+    groups: int
+    grouped: bool
+    margin: float | None
+    facts: list[ArmFacts]
+    arms: list[ArmComparison]
+    notes: list[str] = Field(default_factory=list)
+    places: list[Place] = Field(default_factory=list)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """One verdict an arm."""
+        return [arm.verdict for arm in self.arms]
