@@ -69,7 +69,7 @@ def prepare(
     card = datasets.card(name)
     folder = Path(source)
     doing = f"preparing {card.title}"
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.is_file() and card.source == "table"):
         raise InputError(
             doing,
             file=folder,
@@ -78,6 +78,8 @@ def prepare(
             remedy="give the folder that holds the data set",
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
+    if plan.errors:
+        raise plan.errors[0]
     if not plan.items:
         raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
     missing = list(plan.missing)

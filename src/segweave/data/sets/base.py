@@ -9,6 +9,7 @@ from typing import Any
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
+from segweave.errors import SegweaveError
 
 Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 
@@ -16,7 +17,8 @@ Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 @dataclass(frozen=True)
 class Item:
     """One case to convert: the source `files` that `read` takes it from (their content tells an
-    interrupted conversion whether it is the same case).
+    interrupted conversion whether it is the same case). The label's own file, where there is one,
+    comes last.
     """
 
     id: str
@@ -27,7 +29,8 @@ class Item:
 @dataclass(frozen=True)
 class Plan:
     """Everything about a source: its `layout`, the cases, what is `missing` or odd (`warnings`),
-    and how groups (case id → group) are split. `options` that change what is read go into the
+    and how groups (case id → group) are split. `errors` are faults that make a conversion wrong:
+    `prepare` raises the first, `check` lists all. `options` that change what is read go into the
     record's fingerprint; `provenance` into the manifest.
     """
 
@@ -39,6 +42,7 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     options: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    errors: list[SegweaveError] = field(default_factory=list)
 
 
 def few(names: list[str], limit: int = 6) -> str:
