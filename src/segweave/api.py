@@ -4,6 +4,7 @@ nothing of each other.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil

@@ -63,19 +63,22 @@ class ContextCard(Card):
 
 @dataclass(frozen=True)
 class DatasetCard(Card):
-    """A data set: what its raw release holds (`expected` counts) and how its stacks are to be read."""
+    """A data set: what its raw release holds (`expected` counts) and how its stacks are to be read.
+    `source` says what is converted: a "folder", or a "table" (a CSV file, or the folder of one).
+    """
 
     stack: str = "space"
     kind: str = "exclusive"
     classes: tuple[str, ...] = ()
     expected: dict[str, int] = field(default_factory=dict)
     terms: str = ""
+    source: str = "folder"
 
 
 @dataclass(frozen=True)
 class MetricCard(Card):
-    """A metric: `unit` is "" (none), "mm" (px where spacing is unknown); `better` is "higher" or
-    "lower".
+    """A metric: `unit` is "" (none), "mm" (px where spacing is unknown) or "dB"; `better` is
+    "higher" or "lower".
     """
 
     unit: str = ""

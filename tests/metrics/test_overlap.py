@@ -32,7 +32,12 @@ def test_counts_by_hand() -> None:
 @given(maps, maps)
 @settings(max_examples=60, deadline=None)
 def test_one_pass_equals_plain_counts(prediction: np.ndarray, reference: np.ndarray) -> None:
-    found = confusion(prediction, reference, (3, 1))
+    few, many = (
+        confusion(prediction, reference, (3, 1)),
+        confusion(prediction, reference, (3, 1, 2, 9)),
+    )
+    assert few == {c: many[c] for c in (3, 1)}
+    found = few
     for c in (1, 3):
         p, r = prediction == c, reference == c
         assert found[c].true_positives == np.sum(p & r)

@@ -14,9 +14,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from segweave.errors import InputError, UsageError
-from segweave.metrics import SurfaceDistances, surface_distances
+from segweave.metrics import SurfaceDistances, search, surface_distances
 from segweave.metrics.surface import hausdorff, normalised_surface_distance
-from segweave.registry import metrics
 
 ENGINES = ["numpy"] + (["compiled"] if importlib.util.find_spec("numba") else [])
 
@@ -52,6 +51,35 @@ def test_all_distances_equal_brute_force(
         wanted = brute(prediction == c, reference == c, spacing)
         np.testing.assert_allclose(found[c].to_reference, wanted.to_reference, atol=1e-9)
         np.testing.assert_allclose(found[c].to_prediction, wanted.to_prediction, atol=1e-9)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@given(data=st.data(), spacing=st.tuples(*[st.floats(0.2, 12)] * 2))
+@settings(max_examples=80, deadline=None)
+def test_all_distances_of_images_equal_brute_force(
+    engine: str, data: st.DataObject, spacing: tuple[float, float]
+) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    labels = arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 2]))
+    prediction, reference = data.draw(labels), data.draw(labels)
+    found = surface_distances(prediction, reference, spacing, (1, 2), engine=engine)  # type: ignore[arg-type]
+    for c in (1, 2):
+        wanted = brute(prediction == c, reference == c, spacing)
+        np.testing.assert_allclose(found[c].to_reference, wanted.to_reference, atol=1e-9)
+        np.testing.assert_allclose(found[c].to_prediction, wanted.to_prediction, atol=1e-9)
+
+
+@given(prediction=volumes, reference=volumes, spacing=spacings)
+@settings(max_examples=40, deadline=None)
+def test_steps_find_what_the_tree_finds(
+    prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...]
+) -> None:
+    by_tree = surface_distances(prediction, reference, spacing, (1, 2), engine="numpy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_FEW_POINTS", 0)
+        by_steps = surface_distances(prediction, reference, spacing, (1, 2), engine="numpy")
+    for c in (1, 2):
+        np.testing.assert_allclose(by_steps[c].to_reference, by_tree[c].to_reference, atol=1e-9)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -229,24 +257,6 @@ def test_wrong_input() -> None:
         surface_distances(zero, np.zeros((1, 4, 4), np.uint8), None, (1,))
     with pytest.raises(UsageError, match="compiled"):
         surface_distances(zero + 1, zero + 1, None, (1,), engine="compile")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", sorted(metrics.cards()))
-def test_every_metric_has_a_card_that_says_what_it_does(name: str) -> None:
-    card, entry = metrics.card(name), metrics.entry(name)
-    generator = np.random.default_rng(1)
-    good = box((9, 9), (2, 2), (7, 7))
-    bad = good ^ (generator.random((9, 9)) < 0.3)
-    arguments = ((1.0, 1.0),) if needs_spacing(name) else ()
-    perfect = entry(good, good, *arguments, **card.options)
-    worse = entry(bad, good, *arguments, **card.options)
-    assert isinstance(perfect, float)
-    assert perfect == (1 if card.better == "higher" else 0)
-    assert (worse < perfect) == (card.better == "higher")
-
-
-def needs_spacing(name: str) -> bool:
-    return metrics.entry(name).__module__.endswith("surface")
 
 
 def test_engines_agree_on_labels_of_many_classes() -> None:

@@ -1,6 +1,7 @@
 """Protocols, per-case scores, their folders and tables."""
 
 from segweave.evaluation.cases import evaluate_cases, new_manifest, score_rows, validation_scores
+from segweave.evaluation.families.volumes import acdc as published
 from segweave.evaluation.files import evaluate_folders
 from segweave.evaluation.folder import (
     Evaluation,
@@ -10,14 +11,13 @@ from segweave.evaluation.folder import (
     write_evaluation,
 )
 from segweave.evaluation.protocols import (
-    PROTOCOLS,
     Needs,
     Protocol,
     Score,
     clean,
     get_protocol,
+    list_protocols,
     nearest_zoom,
-    published,
     score_case,
 )
 from segweave.evaluation.statistics import Estimate, estimate
@@ -25,7 +25,6 @@ from segweave.evaluation.summary import Summary, summarise
 from segweave.evaluation.tables import Table, class_table, summary_table
 
 __all__ = [
-    "PROTOCOLS",
     "Estimate",
     "Evaluation",
     "Manifest",
@@ -41,6 +40,7 @@ __all__ = [
     "evaluate_cases",
     "evaluate_folders",
     "get_protocol",
+    "list_protocols",
     "nearest_zoom",
     "new_manifest",
     "published",

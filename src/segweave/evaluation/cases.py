@@ -46,6 +46,7 @@ def score_rows(
         stack=case.stack,
         protocol=protocol,
         metrics=metrics,
+        instances=case.instances,
     )
     return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]
 
@@ -60,6 +61,8 @@ def new_manifest(protocol: str | Protocol, target: TargetSpec, **fields: Any) ->
         definitions=dict(rules.definitions),
         classes=list(target.foreground.values()),
         kind=target.kind,
+        per=rules.per,
+        columns=list(rules.columns),
         **fields,
     )
 

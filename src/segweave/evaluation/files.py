@@ -28,6 +28,7 @@ LABEL_ENDINGS = (
     "_pred",
     "_prediction",
     "_groundtruth",
+    "_anno",
 )
 _COLUMNS = ("case", "group", "stack", "arm", "seed", "fold")
 
@@ -64,11 +65,11 @@ def evaluate_folders(
     Names are compared without their ending and without `_gt`, `_mask`, `_segmentation` and the
     like. `cases_csv` has the column `case` and any of group, stack, arm, seed, fold, and says which
     cases are scored; without it each file is its own group. `target` names the classes; without it
-    they are the ids that the references hold. `progress` is called with (done, all, case). Raises
-    InputError that lists all that is missing, doubled, left over or does not fit; nothing is
-    written then.
+    they are those of the protocol, else the ids that the references hold. `progress` is called with
+    (done, all, case). Raises InputError that lists all that is missing, doubled, left over or does
+    not fit; nothing is written then.
     """
-    get_protocol(protocol)
+    rules = get_protocol(protocol)
     check_free(out, force=force)
     ours, theirs = _label_files(predictions), _label_files(references)
     entries = _read_entries(cases_csv) if cases_csv is not None else None
@@ -86,7 +87,7 @@ def evaluate_folders(
             remedy="names must agree but for the ending and " + ", ".join(LABEL_ENDINGS),
         )
     if target is None:
-        target = _target_of(theirs, names, geometry)
+        target = rules.target or _target_of(theirs, names, geometry)
     rows: list[Row] = []
     for count, name in enumerate(names, start=1):
         entry = entries[name] if entries is not None else _Entry(group=name)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -52,7 +52,9 @@ class Row:
 
 class Manifest(BaseModel):
     """What an evaluation says of itself. `sources` names where predictions and references came
-    from; `grouped` is False where no groups were known, so that each file is its own.
+    from; `grouped` is False where no groups were known, so that each file is its own. `per` says
+    whether cases or images weigh alike in means; `columns` are metrics that tables print beside
+    Dice and distances.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -68,6 +70,8 @@ class Manifest(BaseModel):
     arms: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=list)
     folds: list[int] = Field(default_factory=list)
+    per: Literal["case", "image"] = "case"
+    columns: list[str] = Field(default_factory=list)
     cases: int = 0
     groups: int = 0
     grouped: bool = True
@@ -115,10 +119,12 @@ def write_evaluation(
     """Write the three files into a folder beside `folder`, then rename it, so that a crash leaves
     the old evaluation or the new one. Fills in what the manifest counts of the rows.
     """
+    from segweave.evaluation.curves import at_best_threshold
     from segweave.evaluation.summary import summarise
 
     path = Path(folder)
     check_free(path, force=force)
+    rows = at_best_threshold(rows)
     full = _counted(manifest, rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

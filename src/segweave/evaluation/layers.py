@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError
+from segweave.errors import InputError, UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,21 @@ def layers_of(prediction: NDArray[Any], reference: NDArray[Any], target: TargetS
     return [
         Layer(prediction[:, k], reference[:, k], {1: name}) for k, name in target.foreground.items()
     ]
+
+
+def foreground_name(protocol: str, target: TargetSpec) -> str:
+    """The name of the one class of a protocol that knows foreground and background alone; raises
+    UsageError for targets with more classes.
+    """
+    names = list(target.foreground.values())
+    if target.kind == "overlapping" or len(names) != 1:
+        raise UsageError(
+            f"scoring under the protocol {protocol}",
+            expected="one class and the background",
+            found=", ".join(names),
+            remedy="use the protocol clean",
+        )
+    return names[0]
 
 
 def _check_ids(what: str, labels: NDArray[Any], allowed: set[int]) -> None:

@@ -1,7 +1,10 @@
-"""How predictions become scores: the protocols `clean` and `published`, one case at a time."""
+"""How predictions become scores, one case at a time: what every protocol is, and the protocol
+`clean`. The others are files of `families`.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from segweave.data.case import Stack
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, decide
 from segweave.errors import UsageError, nearest
 from segweave.evaluation.layers import Layer, layers_of
 from segweave.metrics import SurfaceDistances, confusion, surface_distances
@@ -22,7 +25,7 @@ Status = Literal["scored", "failed", "rule"]
 Spacing = Sequence[float] | None
 
 OVERLAPS = ("dice", "iou", "precision", "sensitivity")
-DISTANCES = ("hd", "hd95", "asd", "asd-reverse", "assd")
+DISTANCES = ("hd", "hd95", "asd", "asd-reverse", "assd", "object-hd")
 FALSE_ALARM = "false-alarm"
 
 
@@ -30,7 +33,8 @@ FALSE_ALARM = "false-alarm"
 class Score:
     """One number. `slice` is None for a volume; `value` is None where `status` is "failed" (a
     distance to a class that was not predicted); "rule" marks a value that a protocol sets by rule
-    because the class is missing on a side. `unit` is "", "mm", "px" or "ml".
+    because the class is missing on a side. `unit` is "", "mm", "px" or "ml". A `curve` holds an
+    image's values at all thresholds, where the threshold is chosen over all images (`curves`).
     """
 
     slice: int | None
@@ -39,6 +43,7 @@ class Score:
     value: float | None
     unit: str = ""
     status: Status = "scored"
+    curve: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Needs:
     """What a protocol asks of whoever predicts.
 
     `decide_on` "case": probabilities are brought to the case's own size, then labels are made;
-    "network": labels are made on the network's grid and brought back by `nearest_zoom`. The first
-    and last `ends_left_out` slices need no prediction.
+    "network": the protocol makes of the probabilities on the network's grid what it scores
+    (`Protocol.from_network`). The first and last `ends_left_out` slices need no prediction.
     """
 
     decide_on: Literal["case", "network"] = "case"
@@ -60,13 +65,25 @@ class Needs:
 
 @dataclass(frozen=True)
 class Protocol(ABC):
-    """The rules that a table names: what each number is (`definitions`), and the order of means."""
+    """The rules that a table names: what each number is (`definitions`), and the order of means.
+
+    `datasets` are those whose `published` scores it computes, `sources` say where each choice comes
+    from. `stacks` are the kinds of case that it covers. `target` is what it scores where nobody
+    names classes. `per` "image" weighs every image alike, whatever case it belongs to. `columns`
+    are the metrics that tables print beside Dice and distances.
+    """
 
     name: str
     title: str
     definitions: Mapping[str, str]
     means: str
     needs: Needs = field(default_factory=Needs)
+    datasets: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    stacks: tuple[Stack, ...] = ("space", "time", "single")
+    target: TargetSpec | None = None
+    per: Literal["case", "image"] = "case"
+    columns: tuple[str, ...] = ()
 
     def score(
         self,
@@ -77,8 +94,16 @@ class Protocol(ABC):
         spacing: Spacing,
         stack: Stack,
         metrics: Sequence[str] | None = None,
+        instances: NDArray[Any] | None = None,
     ) -> list[Score]:
         """All scores of one case, or those of `metrics`; see `score_case`."""
+        if stack not in self.stacks:
+            raise UsageError(
+                f"scoring under the protocol {self.name}",
+                expected=" or ".join(_STACKS[kind] for kind in self.stacks),
+                found=_STACKS[stack],
+                remedy="use the protocol clean",
+            )
         for name in metrics or ():
             if name not in self.definitions:
                 raise UsageError(
@@ -92,9 +117,27 @@ class Protocol(ABC):
                 expected="a spacing of (slice, row, column) in mm, or None",
                 found=str(tuple(spacing)),
             )
-        layers = layers_of(prediction, reference, target)
+        layers = self.layers(prediction, reference, target, instances)
         asked = tuple(metrics or self.definitions)
         return [s for layer in layers for s in self._score(layer, spacing, stack, asked)]
+
+    def layers(
+        self,
+        prediction: NDArray[Any],
+        reference: NDArray[Any],
+        target: TargetSpec,
+        instances: NDArray[Any] | None,
+    ) -> list[Layer]:
+        """Prediction and reference, checked, as label maps in which no classes overlap."""
+        return layers_of(prediction, reference, target)
+
+    def from_network(
+        self, probabilities: NDArray[Any], size: tuple[int, int], target: TargetSpec
+    ) -> NDArray[np.uint8]:
+        """One slice's probabilities (classes, h, w) on the network's grid → what is scored: labels,
+        brought to the case's `size` by `nearest_zoom`, unless the protocol does otherwise.
+        """
+        return nearest_zoom(decide(probabilities, target), size)
 
     @abstractmethod
     def _score(
@@ -113,34 +156,6 @@ class _Clean(Protocol):
         in_plane = None if spacing is None else tuple(spacing)[1:]
         for index in range(len(layer.reference)):
             yield from _scores(layer[index], in_plane, index, asked)
-
-
-class _PublishedACDC(Protocol):
-    def _score(
-        self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
-    ) -> Iterator[Score]:
-        if stack != "space":
-            raise UsageError(
-                "scoring under the protocol published",
-                expected="volumes (ACDC and what is laid out like it)",
-                found=f"a stack of kind {stack!r}",
-                remedy="use the protocol clean",
-            )
-        ends = self.needs.ends_left_out
-        layer = layer[ends : max(ends, len(layer.reference) - ends)]
-        counts = confusion(layer.prediction, layer.reference, tuple(layer.names))
-        both = tuple(c for c in counts if counts[c].predicted and counts[c].present)
-        distances: dict[int, SurfaceDistances] = {}
-        if both and "hd95" in asked:
-            distances = surface_distances(layer.prediction, layer.reference, None, both)
-        for c, name in layer.names.items():
-            # Predicted but absent counts as perfect, every other gap as 0 and 0.
-            overlap = counts[c].dice if c in both else float(counts[c].predicted > 0)
-            distance = distances[c].hausdorff95("pooled") if c in distances else 0.0
-            status: Status = "scored" if c in both else "rule"
-            for metric, value, unit in (("dice", overlap, ""), ("hd95", distance, "px")):
-                if metric in asked:
-                    yield Score(None, name, metric, value, unit, status)
 
 
 _SURFACE = (
@@ -172,32 +187,37 @@ clean: Protocol = _Clean(
     means="over a case's images (time), over cases for each class, over classes",
 )
 
-published: Protocol = _PublishedACDC(
-    name="published",
-    title=(
-        "as the released ACDC evaluation: first and last slice left out; a false alarm on an "
-        "absent class scores 1, a class missed or in neither scores 0, both with distance 0"
-    ),
-    definitions={
-        "dice": "2·TP / (2·TP + FP + FN) of the volume without its end slices",
-        "hd95": "95th percentile of both directions pooled, in voxels (a slice step is 1)",
-    },
-    means="over volumes for each class, over classes",
-    needs=Needs(decide_on="network", ends_left_out=1),
-)
-
-PROTOCOLS: dict[str, Protocol] = {"clean": clean, "published": published}
+_STACKS: Mapping[Stack, str] = {
+    "space": "volumes",
+    "time": "frames of videos",
+    "single": "single images",
+}
 
 
-def get_protocol(protocol: str | Protocol) -> Protocol:
-    """A protocol by name; an unknown one raises UsageError with the nearest."""
+@functools.cache
+def list_protocols() -> Mapping[str, Protocol]:
+    """Every protocol by name: `clean`, then those that the files of `families` hold."""
+    from segweave.evaluation.families import protocols_of_families  # it imports this file
+
+    return {clean.name: clean, **protocols_of_families()}
+
+
+def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:
+    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is that of
+    the family to which `dataset` belongs, and without one the released ACDC evaluation.
+    """
     if isinstance(protocol, Protocol):
         return protocol
-    if protocol not in PROTOCOLS:
+    known = list_protocols()
+    if protocol not in known:
         raise UsageError(
-            "choosing a protocol", found=repr(protocol), remedy=nearest(protocol, PROTOCOLS)
+            "choosing a protocol", found=repr(protocol), remedy=nearest(protocol, known)
         )
-    return PROTOCOLS[protocol]
+    if protocol == "published" and dataset is not None:
+        for family in known.values():
+            if dataset in family.datasets:
+                return family
+    return known[protocol]
 
 
 def score_case(
@@ -209,15 +229,23 @@ def score_case(
     stack: Stack,
     protocol: str | Protocol = "clean",
     metrics: Sequence[str] | None = None,
+    instances: NDArray[Any] | None = None,
 ) -> list[Score]:
     """Scores of one case: label maps (slices, height, width), or (slices, classes, height, width)
     of 0 and 1 where classes overlap; `spacing` (slice, row, column) in mm or None.
 
-    `metrics` keeps those named. Raises InputError where shapes differ or an id is unknown,
-    UsageError where the protocol does not cover this kind of case.
+    `metrics` keeps those named; `instances` are the reference's single objects, where they are
+    known. Raises InputError where shapes differ or an id is unknown, UsageError where the protocol
+    does not cover this kind of case.
     """
     return get_protocol(protocol).score(
-        prediction, reference, target=target, spacing=spacing, stack=stack, metrics=metrics
+        prediction,
+        reference,
+        target=target,
+        spacing=spacing,
+        stack=stack,
+        metrics=metrics,
+        instances=instances,
     )
 
 
@@ -259,7 +287,7 @@ def _scores(
                 value = float(getattr(counts[c], metric))
                 yield Score(index, name, metric, 0.0 if math.isnan(value) else value)
             elif metric in DISTANCES and c in distances:
-                yield Score(index, name, metric, _distance(distances[c], metric), unit)
+                yield Score(index, name, metric, distance_of(distances[c], metric), unit)
             elif metric in DISTANCES:
                 yield Score(index, name, metric, None, unit, "failed")
 
@@ -270,7 +298,8 @@ def _false_alarm(voxels: int, name: str, spacing: Spacing, index: int | None) ->
     return Score(None, name, FALSE_ALARM, voxels * math.prod(spacing) / 1000, "ml")
 
 
-def _distance(distances: SurfaceDistances, metric: str) -> float:
+def distance_of(distances: SurfaceDistances, metric: str) -> float:
+    """One of DISTANCES as `clean` defines it."""
     if metric == "hd":
         return distances.hausdorff()
     if metric == "hd95":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,8 @@ from segweave.evaluation.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
     from segweave.evaluation.folder import Evaluation, Row
+
+Per = Literal["case", "image"]
 
 
 class Distance(BaseModel):
@@ -78,6 +80,7 @@ class Summary(BaseModel):
     runs: int
     parameters: int | None = None
     seed_sd: float | None = None
+    columns: list[str] = Field(default_factory=list)
     macro: Part
     classes: dict[str, Part]
     case_names: list[str] = Field(default_factory=list)
@@ -123,13 +126,15 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
     _check_once(arm, rows)
     manifest = evaluations[0].manifest
     groups = {row.case: row.group for row in rows}
+    per = manifest.per
+    units = {unit_of(row, per): row.group for row in rows}
     classes = [c for c in manifest.classes if any(row.score.class_name == c for row in rows)]
     parameters = {e.manifest.parameters for e in evaluations}
     by_class = {
-        name: _part([row for row in rows if row.score.class_name == name], groups)
+        name: _part([row for row in rows if row.score.class_name == name], units, per)
         for name in classes
     }
-    macro = _part(rows, groups)
+    macro = _part(rows, units, per)
     macro.distances = _macro_distances(list(by_class.values()))
     cases = sorted(groups)
     return Summary(
@@ -146,7 +151,8 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         folds=sorted({row.fold for row in rows if row.fold is not None}),
         runs=len({(row.seed, row.fold) for row in rows}),
         parameters=parameters.pop() if len(parameters) == 1 else None,
-        seed_sd=_seed_sd(rows, groups),
+        seed_sd=_seed_sd(rows, units, per),
+        columns=manifest.columns,
         macro=macro,
         classes=by_class,
         case_names=cases,
@@ -168,12 +174,23 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
         seen.add(key)
 
 
-def case_values(rows: Iterable[Row], metric: str) -> dict[tuple[str, str], float]:
-    """(case, class) → the mean of a metric over its slices, then over seeds, where defined."""
+def unit_of(row: Row, per: Per) -> str:
+    """What weighs alike in a mean: the case of a row, or its image."""
+    if per == "case" or row.score.slice is None:
+        return row.case
+    return f"{row.case}#{row.score.slice}"
+
+
+def case_values(
+    rows: Iterable[Row], metric: str, per: Per = "case"
+) -> dict[tuple[str, str], float]:
+    """(case, class) → the mean of a metric over its slices, then over seeds, where defined; with
+    `per` "image" one value an image (`unit_of`).
+    """
     slices: dict[tuple[str, str, int | None, int | None], list[float]] = defaultdict(list)
     for row in rows:
         if row.score.metric == metric and row.score.value is not None:
-            key = (row.case, row.score.class_name, row.seed, row.fold)
+            key = (unit_of(row, per), row.score.class_name, row.seed, row.fold)
             slices[key].append(row.score.value)
     seeds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for (case, name, _, _), values in slices.items():
@@ -181,9 +198,9 @@ def case_values(rows: Iterable[Row], metric: str) -> dict[tuple[str, str], float
     return {key: float(np.mean(values)) for key, values in seeds.items()}
 
 
-def _part(rows: Sequence[Row], groups: dict[str, str]) -> Part:
-    by_rule = {(row.case, row.score.class_name) for row in rows if row.score.status == "rule"}
-    part = Part(by_rule=len(by_rule))
+def _part(rows: Sequence[Row], groups: dict[str, str], per: Per) -> Part:
+    ruled = [row for row in rows if row.score.status == "rule"]
+    part = Part(by_rule=len({(unit_of(row, per), row.score.class_name) for row in ruled}))
     metrics = list(dict.fromkeys(row.score.metric for row in rows))
     for metric in metrics:
         own = [row for row in rows if row.score.metric == metric]
@@ -199,15 +216,15 @@ def _part(rows: Sequence[Row], groups: dict[str, str]) -> Part:
         elif metric in DISTANCES:
             for unit in sorted({row.score.unit for row in own}):
                 part.distances.setdefault(metric, {})[unit] = _distance(
-                    [row for row in own if row.score.unit == unit], metric
+                    [row for row in own if row.score.unit == unit], metric, per
                 )
-        elif values := case_values(own, metric):
+        elif values := case_values(own, metric, per):
             part.overlaps[metric] = estimate(values, groups)
     return part
 
 
-def _distance(rows: Sequence[Row], metric: str) -> Distance:
-    values = list(case_values(rows, metric).values())
+def _distance(rows: Sequence[Row], metric: str, per: Per) -> Distance:
+    values = list(case_values(rows, metric, per).values())
     return Distance(
         median=float(np.median(values)) if values else None,
         mean=float(np.mean(values)) if values else None,
@@ -242,7 +259,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _seed_sd(rows: Sequence[Row], groups: dict[str, str]) -> float | None:
+def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | None:
     by_seed: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         if row.seed is not None and row.score.metric == "dice":
@@ -250,6 +267,7 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str]) -> float | None:
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(own, "dice"), groups, interval=False).mean for own in by_seed.values()
+        estimate(case_values(own, "dice", per), groups, interval=False).mean
+        for own in by_seed.values()
     ]
     return float(np.std(means, ddof=1))

@@ -12,7 +12,7 @@ from segweave.evaluation.summary import Part, Summary, summarise
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_NAMES = {"hd95": "HD95", "asd": "ASD"}
+_NAMES = {"hd95": "HD95", "asd": "ASD", "object-hd": "object HD"}
 _NOTHING = "–"
 
 
@@ -63,6 +63,7 @@ def summary_table(
     header = ["arm", "Dice, mean ± sd [95 % interval]"]
     shown = names if classes and len(names) > 1 else []
     header += [f"Dice {name}" for name in shown]
+    header += arms[0].columns
     header += [_distance_title(metric, unit) for metric, unit in columns]
     alarms = any(arm.macro.false_alarms for arm in arms)
     header += ["false alarms"] * alarms + ["seeds"] + ["parameters"] * known
@@ -70,6 +71,7 @@ def summary_table(
     for arm in arms:
         row = [arm.arm or "prediction", _dice(arm.macro)]
         row += [_mean(arm.classes.get(name)) for name in shown]
+        row += [_mean(arm.macro, metric) for metric in arms[0].columns]
         row += [_distance(arm.macro, metric, unit) for metric, unit in columns]
         row += [_alarms(arm.macro)] * alarms
         row += [", ".join(map(str, arm.seeds)) or _NOTHING]
@@ -83,7 +85,7 @@ def class_table(evaluations: Sequence[Evaluation], *, heading: str = "") -> Tabl
     arms = summarise(evaluations)
     columns = _columns(arms)
     alarms = any(arm.macro.false_alarms for arm in arms)
-    header = ["arm", "class", "Dice, mean ± sd [95 % interval]", "cases"]
+    header = ["arm", "class", "Dice, mean ± sd [95 % interval]", "cases", *arms[0].columns]
     header += [_distance_title(metric, unit) for metric, unit in columns]
     header += ["false alarms"] * alarms
     rows = []
@@ -91,6 +93,7 @@ def class_table(evaluations: Sequence[Evaluation], *, heading: str = "") -> Tabl
         for name, part in arm.classes.items():
             counted = part.overlaps["dice"].cases if "dice" in part.overlaps else 0
             row = [arm.arm or "prediction", name, _dice(part), str(counted)]
+            row += [_mean(part, metric) for metric in arms[0].columns]
             row += [_distance(part, metric, unit) for metric, unit in columns]
             row += [_alarms(part)] * alarms
             rows.append(tuple(row))
@@ -122,8 +125,8 @@ def _dice(part: Part) -> str:
     return text
 
 
-def _mean(part: Part | None) -> str:
-    value = part.overlaps.get("dice") if part is not None else None
+def _mean(part: Part | None, metric: str = "dice") -> str:
+    value = part.overlaps.get(metric) if part is not None else None
     return _NOTHING if value is None else f"{value.mean:.4f}"
 
 
@@ -154,9 +157,10 @@ def _amount(value: float) -> str:
 def _notes(arms: Sequence[Summary]) -> list[str]:
     first = arms[0]
     notes = [f"Protocol {first.protocol}: {first.title}. Means {first.means}."]
-    for metric in ("dice", *_NAMES):
+    names = {"dice": "Dice", **{metric: metric for metric in first.columns}, **_NAMES}
+    for metric, name in names.items():
         if metric in first.definitions:
-            notes.append(f"{_NAMES.get(metric, 'Dice')}: {first.definitions[metric]}.")
+            notes.append(f"{name}: {first.definitions[metric]}.")
     counts = {(arm.cases, arm.images, arm.groups) for arm in arms}
     for arm in arms if len(counts) > 1 else [first]:
         who = f"{arm.arm}: " if len(counts) > 1 else ""

@@ -29,16 +29,59 @@ def search(
     distances: NDArray[np.float64],
 ) -> None:
     """Write the length of the first step that meets the point's class in `target` into
-    `distances`; points that no step brings there stay as they are.
+    `distances`; points that no step brings there stay as they are. Three axes only.
     """
-    if target.ndim == 2:
-        target = target[None]
-        steps = np.concatenate([np.zeros((len(steps), 1), np.int64), steps], axis=1)
     margin = np.abs(steps).max(axis=0)
     _search(points, classes, target, steps, lengths, margin, distances)
 
 
 _compile: Any = numba.njit(nogil=True, cache=True)
+
+
+@_compile
+def search_rows(
+    points: Any,
+    start: Any,
+    targets: Any,
+    target_start: Any,
+    width: int,
+    row_step: float,
+    column_step: float,
+    distances: Any,
+) -> None:
+    """Write the distance of each point of an image to the nearest target of its class; points and
+    targets are flat indices, ascending within a class, whose ends `start` and `target_start` hold.
+
+    Targets lie in the order of their rows: from a point's own place on, both ways, only those in
+    rows nearer than the best so far are looked at.
+    """
+    for c in range(1, start.size - 1):
+        low, high = target_start[c], target_start[c + 1]
+        if low == high:
+            continue
+        place = low
+        for i in range(start[c], start[c + 1]):
+            p = points[i]
+            y, x = divmod(p, width)
+            while place < high and targets[place] < p:
+                place += 1
+            best = np.inf
+            # The neighbours in reading order first, so that a whole side is rarely walked through.
+            for j in (place, place - 1):
+                if low <= j < high:
+                    down, across = divmod(targets[j], width)
+                    dy, dx = (down - y) * row_step, (across - x) * column_step
+                    best = min(best, dy * dy + dx * dx)
+            for way in (-1, 1):
+                j = place - 2 if way < 0 else place + 1
+                while low <= j < high:
+                    down, across = divmod(targets[j], width)
+                    dy, dx = (down - y) * row_step, (across - x) * column_step
+                    if dy * dy >= best:
+                        break
+                    best = min(best, dy * dy + dx * dx)
+                    j += way
+            distances[i] = np.sqrt(best)
 
 
 @_compile

@@ -4,6 +4,7 @@ classes numbered 1, 2, ...
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,16 +50,20 @@ def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...] | None:
     those of the whole.
     """
     box: list[slice] = []
-    views = list(arrays)
-    for axis in range(arrays[0].ndim):
-        others = tuple(k for k in range(arrays[0].ndim) if k != axis)
-        filled = np.flatnonzero(np.logical_or.reduce([v.any(axis=others) for v in views]))
+    alike = len({array.dtype for array in arrays}) == 1
+    # Bits joined over whole axes tell as much as `any`, several times as fast.
+    joined = functools.reduce(np.bitwise_or, arrays if alike else [array != 0 for array in arrays])
+    for axis in range(joined.ndim):
+        line = joined
+        for other in reversed(range(joined.ndim)):
+            if other != axis:
+                line = np.bitwise_or.reduce(line, axis=other)
+        filled = np.flatnonzero(line)
         if filled.size == 0:
             return None
         part = slice(int(filled[0]), int(filled[-1]) + 1)
         box.append(part)
-        cut = (slice(None),) * axis + (part,)
-        views = [v[cut] for v in views]
+        joined = joined[(slice(None),) * axis + (part,)]
     return tuple(box)
 
 

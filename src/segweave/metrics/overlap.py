@@ -25,6 +25,10 @@ CARDS = (
 )
 
 
+# Up to here, comparing whole maps with each class is faster than coding every voxel.
+_FEW_CLASSES = 3
+
+
 @dataclass(frozen=True)
 class Confusion:
     """Voxel counts of one class. Every ratio is in 0..1, or nan where it divides 0 by 0."""
@@ -85,17 +89,13 @@ def confusion(
     check_pair(prediction, reference)
     ids = check_classes(classes)
     total = prediction.size
-    size = len(ids) + 1
-    table = np.zeros((size, size), np.int64)
     box = foreground_box(prediction, reference)
-    if box is not None:
-        p, r = numbered(prediction[box], ids).ravel(), numbered(reference[box], ids).ravel()
-        # Only voxels that belong to a class in either map are counted one by one.
-        either = np.flatnonzero(p | r)
-        codes = r[either].astype(np.intp) * size + p[either]
-        table = np.bincount(codes, minlength=size * size).reshape(size, size)
-    hits = np.diag(table)
-    predicted, present = table.sum(axis=0), table.sum(axis=1)
+    if box is None:
+        hits = predicted = present = np.zeros(len(ids) + 1, np.int64)
+    elif len(ids) <= _FEW_CLASSES:
+        hits, predicted, present = _count_masks(prediction[box], reference[box], ids)
+    else:
+        hits, predicted, present = _count_codes(prediction[box], reference[box], ids)
     return {
         c: Confusion(
             true_positives=int(hits[k]),
@@ -105,6 +105,31 @@ def confusion(
         )
         for k, c in enumerate(ids, start=1)
     }
+
+
+def _count_masks(
+    prediction: NDArray[Any], reference: NDArray[Any], ids: tuple[int, ...]
+) -> tuple[NDArray[np.int64], ...]:
+    """(shared, predicted, present) voxels by the class's place in `ids` from 1 on, mask by mask."""
+    counts = np.zeros((3, len(ids) + 1), np.int64)
+    for k, c in enumerate(ids, start=1):
+        ours, theirs = prediction == c, reference == c
+        for row, mask in enumerate((ours & theirs, ours, theirs)):
+            counts[row, k] = np.count_nonzero(mask)
+    return counts[0], counts[1], counts[2]
+
+
+def _count_codes(
+    prediction: NDArray[Any], reference: NDArray[Any], ids: tuple[int, ...]
+) -> tuple[NDArray[np.int64], ...]:
+    """The same for any number of classes at once."""
+    size = len(ids) + 1
+    p, r = numbered(prediction, ids).ravel(), numbered(reference, ids).ravel()
+    # Only voxels that belong to a class in either map are counted one by one.
+    either = np.flatnonzero(p | r)
+    codes = r[either].astype(np.intp) * size + p[either]
+    table = np.bincount(codes, minlength=size * size).reshape(size, size)
+    return np.diag(table), table.sum(axis=0), table.sum(axis=1)
 
 
 def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> float:

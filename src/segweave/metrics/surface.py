@@ -161,7 +161,7 @@ def surface_distances(
     """
     check_pair(prediction, reference)
     ids = check_classes(classes)
-    steps = _checked_spacing(spacing, prediction.ndim)
+    steps = checked_spacing(spacing, prediction.ndim)
     box = foreground_box(prediction, reference)
     empty = np.empty(0)
     if box is None:
@@ -180,7 +180,10 @@ def _part(distances: NDArray[np.float64], surface: Surface, number: int) -> NDAr
     return distances[surface.start[number] : surface.start[number + 1]]
 
 
-def _checked_spacing(spacing: Spacing, axes: int) -> tuple[float, ...]:
+def checked_spacing(spacing: Spacing, axes: int) -> tuple[float, ...]:
+    """`spacing` as a tuple, ones where it is None; UsageError unless it has `axes` positive
+    numbers.
+    """
     if spacing is None:
         return (1.0,) * axes
     steps = tuple(float(s) for s in spacing)
