@@ -5,14 +5,8 @@ nothing of each other.
 from __future__ import annotations
 
 import functools
-import json
-import os
-import shutil
-import tempfile
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,14 +16,14 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, UsageError, nearest
-from segweave.files import atomic_write
+from segweave.scored import check_scored_once, keep, note_scored, predictions_folder, store_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from segweave.data.store import CaseStore
     from segweave.evaluation import Evaluation, Protocol
-    from segweave.prediction import Predictor
+    from segweave.prediction import Ensemble, Flips, Predictor, Tiles
     from segweave.recipes import Recipe
     from segweave.training import Run
 
@@ -112,6 +106,9 @@ def evaluate(
     part: str = "test",
     protocol: str = "clean",
     checkpoint: str | None = None,
+    members: Sequence[str | Path | Run] = (),
+    flips: Flips = "none",
+    tiles: Tiles | None = None,
     store: CaseStore | str | Path | None = None,
     cases: str | Path | None = None,
     classes: Sequence[str] | None = None,
@@ -129,11 +126,16 @@ def evaluate(
         part: of a run: "test", "validation" or "training" cases.
         protocol: "clean" or "published".
         checkpoint: of a run: "last", "best" or "best-on-test" in place of the finished model.
+        members: of a run: more runs, on the same data, whose probabilities are averaged with its
+            own (seeds, folds). None may have been trained on the cases to score.
+        flips: of a run: mirror images predicted too ("rows", "columns", "both"), averaged.
+        tiles: of a run: read images in tiles at their own resolution.
         store: of a run: the store, where the run no longer finds it.
         cases: of files: a CSV with case, group, stack, arm, seed, fold.
         classes: of files: names of the classes from id 1 on.
         geometry: of files: what holds where a NIfTI header contradicts itself.
-        out: the evaluation folder; of a run: `RUN/evaluation/PROTOCOL`.
+        out: the evaluation folder; of a run: `RUN/evaluation/PROTOCOL` (averaging, flips and
+            tiles are part of that name, and of the arm's).
         force: write over an evaluation, and score test cases a second time.
         device: where a run's model predicts.
         progress: called with (done, all, case).
@@ -173,7 +175,52 @@ def evaluate(
         source = Run(source)
     if part not in PARTS:
         raise UsageError("choosing cases to score", found=repr(part), remedy=nearest(part, PARTS))
-    return _evaluate_run(source, part, protocol, checkpoint, store, out, force, device, progress)
+    how = _How(checkpoint, _runs(members), flips, tiles)
+    return _evaluate_run(source, part, protocol, how, store, out, force, device, progress)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a run predicts, where it is not its finished model alone."""
+
+    checkpoint: str | None
+    members: tuple[Run, ...]
+    flips: Flips
+    tiles: Tiles | None
+
+    @property
+    def names(self) -> list[str]:
+        """What is added to the names of evaluation and arm."""
+        return [
+            *([self.checkpoint] if self.checkpoint is not None else []),
+            *([f"mean-of-{1 + len(self.members)}"] if self.members else []),
+            *([f"flips-{self.flips}"] if self.flips != "none" else []),
+            *(["tiles"] if self.tiles is not None else []),
+        ]
+
+    def check_cases(self, ids: Sequence[str], part: str, store: CaseStore) -> None:
+        """Raise UsageError where a member is of other data or learned from the cases to score."""
+        from segweave.training.running import choose_parts
+
+        learned = ("training",) if part == "validation" else ("training", "validation")
+        groups = {store.groups[id] for id in ids}
+        for member in self.members:
+            parts = choose_parts(member.recipe, store_of(member, store))
+            seen = {store.groups[id] for name in learned for id in parts.get(name, ())}
+            if part != "training" and groups & seen:
+                raise UsageError(
+                    "averaging runs",
+                    file=member.folder,
+                    expected=f"runs that did not learn from the {part} cases of the first",
+                    found=f"{len(groups & seen)} of their {len(groups)} groups among its own",
+                    remedy="average runs of one fold; for new images all folds may be averaged",
+                )
+
+
+def _runs(members: Sequence[str | Path | Run]) -> tuple[Run, ...]:
+    from segweave.training import Run
+
+    return tuple(member if isinstance(member, Run) else Run(member) for member in members)
 
 
 def _target(classes: Sequence[str] | None) -> TargetSpec | None:
@@ -188,7 +235,7 @@ def _evaluate_run(
     run: Run,
     part: str,
     protocol: str,
-    checkpoint: str | None,
+    how: _How,
     store: CaseStore | str | Path | None,
     out: str | Path | None,
     force: bool,
@@ -196,34 +243,43 @@ def _evaluate_run(
     progress: Progress | None,
 ) -> Evaluation:
     from segweave.evaluation import evaluate_cases, get_protocol
-    from segweave.prediction import load
+    from segweave.prediction import Ensemble, load_ensemble
     from segweave.training.running import choose_parts
 
     recipe = run.recipe
-    name = "-".join([protocol, *([part] if part != "test" else []), *_named(checkpoint)])
+    name = "-".join([protocol, *([part] if part != "test" else []), *how.names])
     folder = Path(out) if out is not None else run.folder / "evaluation" / name
     if part == "test":
-        _check_scored_once(run, name, force)
-    cases = _store_of(run, store)
+        check_scored_once(run, name, force)
+    cases = store_of(run, store)
     rules = get_protocol(protocol, dataset=cases.name)
     ids = choose_parts(recipe, cases).get(part)
     if not ids:
         raise UsageError(
             f"choosing the {part} cases of the store {cases.name}", expected="some", found="none"
         )
-    predictor = load(run.folder, checkpoint=checkpoint, device=device)
+    how.check_cases(ids, part, cases)
+    runs = [run, *how.members]
+    predictor = load_ensemble(
+        [one.folder for one in runs],
+        flips=how.flips,
+        tiles=how.tiles,
+        checkpoint=how.checkpoint,
+        device=device,
+    )
+    models = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
 
     def report(done: int, case: str) -> None:
         if progress is not None:
             progress(done, len(ids), case)
 
-    with _predictions_folder(run.folder / "predictions" / name) as kept:
+    with predictions_folder(run.folder / "predictions" / name) as kept:
 
         def pairs() -> Iterator[tuple[Case, NDArray[Any]]]:
             for id in ids:
                 case = cases.case(id)
                 labels = _labels(predictor, case, rules)
-                _keep(labels, case, kept)
+                keep(labels, case, kept)
                 yield case, labels
 
         found = evaluate_cases(
@@ -231,52 +287,37 @@ def _evaluate_run(
             folder,
             target=predictor.target,
             protocol=rules,
-            arm="-".join([recipe.arm, *_named(checkpoint)]),
+            arm="-".join([recipe.arm, *how.names]),
             seed=recipe.seed,
             fold=recipe.fold,
-            sources={"run": str(run.folder), "part": part, "store": cases.checksum},
-            parameters=sum(p.numel() for p in predictor.network.parameters()),
-            checkpoint=checkpoint or recipe.training.checkpoint,
+            sources={
+                "run": ", ".join(str(one.folder) for one in runs),
+                "part": part,
+                "store": cases.checksum,
+            },
+            parameters=sum(p.numel() for model in models for p in model.network.parameters()),
+            checkpoint=how.checkpoint or recipe.training.checkpoint,
             force=force,
             progress=report,
         )
     if part == "test":
-        _note_scored(run, name, folder)
+        note_scored(run, name, folder)
     return found
 
 
-def _named(checkpoint: str | None) -> list[str]:
-    return [] if checkpoint is None else [checkpoint]
-
-
-def _store_of(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
-    """The store that a run was trained on, known by its checksum."""
-    from segweave.data.store import Store
-
-    place = store if store is not None else run.recipe.data.store
-    if place is None:
-        raise UsageError(
-            "evaluating a run", file=run.folder, expected="its store", found="none named in it"
-        )
-    opened = Store(place) if isinstance(place, str | Path) else place
-    checksum = run.environment["data"]["checksum"]
-    if opened.checksum != checksum:
-        raise InputError(
-            "evaluating a run",
-            file=run.folder,
-            expected=f"the store that it was trained on (checksum {checksum[:12]})",
-            found=f"the store {opened.name} with checksum {opened.checksum[:12]}",
-            remedy="give the store as it was; for other data, predict files and score those",
-        )
-    return opened
-
-
-def _labels(predictor: Predictor, case: Case, rules: Protocol) -> NDArray[np.uint8]:
+def _labels(predictor: Predictor | Ensemble, case: Case, rules: Protocol) -> NDArray[np.uint8]:
     """What the protocol scores of a case: its label map, decided where the protocol decides."""
-    from segweave.prediction import predict
+    from segweave.prediction import Ensemble, predict
 
     if rules.needs.decide_on == "case":
         return predict(predictor, case).labels
+    if isinstance(predictor, Ensemble):
+        raise UsageError(
+            f"scoring under the protocol {rules.name}",
+            expected="one model, without flips and tiles, as the evaluation that it repeats",
+            found="averaged predictions",
+            remedy="score them under the protocol clean",
+        )
     return _labels_by_network_grid(predictor, case, rules)
 
 
@@ -340,75 +381,3 @@ def _published_score(
         for metric, found in values.items()
         if found
     }
-
-
-# What was scored on test cases, and the label maps behind it
-
-_LEDGER = "tested.json"
-
-
-def _check_scored_once(run: Run, name: str, force: bool) -> None:
-    done = _ledger(run).get(name)
-    if done is not None and not force:
-        raise UsageError(
-            "scoring test cases a second time",
-            file=run.folder,
-            expected="test cases that this run was not scored on yet",
-            found=f"scores of {done['when']} in {done['folder']}",
-            remedy="read those; a choice made after looking at test scores makes them worthless, "
-            "so choose on part validation; after a repaired fault, force it",
-        )
-
-
-def _note_scored(run: Run, name: str, folder: Path) -> None:
-    ledger = _ledger(run)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    times = ledger.get(name, {}).get("times", 0) + 1
-    ledger[name] = {"when": when, "folder": str(folder), "times": times}
-    with atomic_write(run.folder / "evaluation" / _LEDGER) as temporary:
-        temporary.write_text(json.dumps(ledger, indent=2) + "\n", encoding="utf-8")
-
-
-def _ledger(run: Run) -> dict[str, Any]:
-    path = run.folder / "evaluation" / _LEDGER
-    if not path.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError("reading what was scored already", file=path, found=str(error)) from error
-    return content
-
-
-@contextmanager
-def _predictions_folder(final: Path) -> Iterator[Path]:
-    """A new folder beside `final` that takes its place when all went well."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        old = final.with_name(f".old-{final.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            os.replace(final, old)
-        os.replace(temporary, final)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
-    from segweave.data.formats import write_label
-    from segweave.data.formats.nifti import HEADER_ATTRIBUTE
-    from segweave.evaluation import nearest_zoom
-
-    if labels.shape[-2:] != case.size:
-        # Scored at the network's size; kept at the case's, to be looked at.
-        labels = nearest_zoom(labels, case.size)
-    name = urllib.parse.quote(case.id, safe=" ")
-    if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
-        ending = ".nii.gz"
-    else:
-        ending = ".png" if case.stack == "single" and labels.ndim == 3 else ".npz"
-    write_label(labels, case, folder / f"{name}{ending}")

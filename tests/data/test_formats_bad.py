@@ -166,12 +166,12 @@ def test_missing_folder_empty_and_unknown(tmp_path):
     refused(tmp_path / "folder.png", "a folder")
     (tmp_path / "a.png").write_bytes(b"")
     refused(tmp_path / "a.png", "0 bytes")
-    (tmp_path / "a.dcm").write_bytes(b"x")
-    refused(tmp_path / "a.dcm", ".nii.gz")
+    (tmp_path / "a.xyz").write_bytes(b"x")
+    refused(tmp_path / "a.xyz", ".nii.gz")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "at least one image", read=find_images)
     refused(tmp_path / "nowhere", "nothing there", read=find_images)
-    refused(tmp_path / "a.dcm", ".dcm", read=find_images)
+    refused(tmp_path / "a.xyz", ".xyz", read=find_images)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

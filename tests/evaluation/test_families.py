@@ -264,7 +264,7 @@ def test_a_run_is_scored_at_the_networks_size_and_kept_at_the_cases(
         found = api._labels(predictor, case, get_protocol(name))  # type: ignore[arg-type]
         assert found.shape == shape
         (tmp_path / name).mkdir()
-        api._keep(found, case, tmp_path / name)
+        keep(found, case, tmp_path / name)
         (kept,) = (tmp_path / name).iterdir()
         assert np.asarray(Image.open(kept)).shape == (9, 8)
 

@@ -20,6 +20,7 @@ from segweave.cli import (
     demo,
     evaluate,
     export_nnunet,
+    grid,
     info,
     networks,
     predict,
@@ -34,6 +35,7 @@ ORDER = (
     "check",
     "prepare",
     "train",
+    "grid",
     "predict",
     "evaluate",
     "compare",
@@ -120,6 +122,7 @@ _add("demo", demo.demo, demo.EXAMPLES)
 _add("check", check.check, check.EXAMPLES)
 _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
+_add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("compare", compare.compare, compare.EXAMPLES)

@@ -17,6 +17,10 @@ EXAMPLES = (
         "segweave evaluate labels/ truth/ --out scores --cases patients.csv",
         "any files, whatever made them",
     ),
+    (
+        "segweave evaluate runs/0 --with runs/1 --with runs/2 --part validation",
+        "the mean of three seeds, as an arm of its own",
+    ),
 )
 
 
@@ -48,6 +52,29 @@ def evaluate(
         str | None,
         typer.Option(metavar="NAME", help="Of a run: last, best or best-on-test."),
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="RUN",
+            help="Of a run: average the probabilities with those of this run too (another seed). May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    flips: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Of a run: average over mirror images too: none, rows (left-right), columns (up-down) or both.",
+        ),
+    ] = "none",
+    tiles: Annotated[
+        bool,
+        typer.Option(
+            "--tiles",
+            help="Of a run: read images in tiles of the network's size, at their own resolution.",
+        ),
+    ] = False,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -107,8 +134,10 @@ def evaluate(
     from segweave import api
     from segweave.cli.show import counter, one_of, results, score_tables
     from segweave.evaluation import summary_table
+    from segweave.prediction import Tiles
 
     one_of("--geometry", geometry, ("check", "pixdim", "affine"))
+    one_of("--flips", flips, ("none", "rows", "columns", "both"))
     with counter("scoring", show=not quiet) as progress:
         done = api.evaluate(
             source,
@@ -116,6 +145,9 @@ def evaluate(
             part=part,
             protocol=protocol,
             checkpoint=checkpoint,
+            members=also or (),
+            flips=flips,  # type: ignore[arg-type]  # one_of has checked it
+            tiles=Tiles() if tiles else None,
             store=store,
             cases=cases,
             classes=[name.strip() for name in classes.split(",")] if classes else None,

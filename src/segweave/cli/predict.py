@@ -14,6 +14,10 @@ EXAMPLES = (
         "segweave predict models/heart scans/ --out labels --probabilities --device cuda",
         "a model folder, with probabilities",
     ),
+    (
+        "segweave predict runs/0 scans/ --out labels --with runs/1 --with runs/2 --flips rows",
+        "three runs averaged, mirror images too",
+    ),
 )
 
 
@@ -44,6 +48,29 @@ def predict(
         str | None,
         typer.Option(metavar="NAME", help="Of a run: last, best or best-on-test."),
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="MODEL",
+            help="Average the probabilities with those of this model too. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    flips: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help="Average over mirror images too: none, rows (left-right), columns (up-down) or both. Sensible where the training mirrored images so.",
+        ),
+    ] = "none",
+    tiles: Annotated[
+        bool,
+        typer.Option(
+            "--tiles",
+            help="Read images in overlapping tiles of the network's size, at their own resolution. Sensible where the training saw that resolution.",
+        ),
+    ] = False,
     geometry: Annotated[
         str,
         typer.Option(
@@ -65,10 +92,17 @@ def predict(
     """
     from segweave.cli.show import counter, one_of, results
     from segweave.errors import InputError
-    from segweave.prediction import load, predict_files
+    from segweave.prediction import Tiles, load_ensemble, predict_files
 
     one_of("--geometry", geometry, ("check", "pixdim", "affine"))
-    predictor = load(model, checkpoint=checkpoint, device=device)
+    one_of("--flips", flips, ("none", "rows", "columns", "both"))
+    predictor = load_ensemble(
+        [model, *(also or ())],
+        flips=flips,  # type: ignore[arg-type]  # one_of has checked it
+        tiles=Tiles() if tiles else None,
+        checkpoint=checkpoint,
+        device=device,
+    )
     with counter("predicting", show=not quiet) as count:
         report = predict_files(
             predictor,

@@ -60,6 +60,8 @@ _HELP = {
     "group": "A regular expression that finds the patient in an image's name.",
     "cases": "A CSV table with case, group and, if wanted, part (train, valid, test).",
     "fractions": "Shares of groups for train, valid and test, joined with commas.",
+    "organs": "The 8 organs that papers score, or all 13 that the release labels.",
+    "geometry": "Where a NIfTI header contradicts itself: check (refuse), pixdim or affine.",
     "seed": "Which groups go where, when they are dealt out by fractions.",
 }
 
@@ -106,6 +108,8 @@ def _command(card: DatasetCard) -> Any:
     source = ("IMAGES", "The folder of images.")
     if "masks" not in own:
         source = ("SOURCE", "The folder that holds the data set.")
+    if card.source == "table":
+        source = ("TABLE", "The CSV file, or the folder that holds it.")
     parameters = [_argument("source", *source)]
     parameters += [_argument(name, name.upper(), _HELP.get(name, "")) for name in required]
     parameters += [_argument("out", "STORE", "The store to write.")]

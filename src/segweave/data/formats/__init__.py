@@ -1,4 +1,6 @@
-"""Images in and label maps out: NIfTI, HDF5, npz, npy, PNG, JPEG, TIFF and BMP."""
+"""Images in and label maps out: NIfTI, MHA, NRRD, DICOM (in), HDF5, npz, npy, PNG, JPEG, TIFF and
+BMP.
+"""
 
 from segweave.data.formats.files import (
     SUFFIXES,

@@ -9,7 +9,9 @@ from segweave.errors import InputError
 NIFTI = (".nii.gz", ".nii")
 ARRAYS = (".npy.h5", ".h5", ".hdf5", ".npz", ".npy")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-SUFFIXES = (*NIFTI, *ARRAYS, *PICTURES)
+META = (".mha", ".nrrd")
+DICOM = (".dcm",)
+SUFFIXES = (*NIFTI, *ARRAYS, *PICTURES, *META, *DICOM)
 """Endings of the files that can be read; case does not matter."""
 
 _LABEL_ENDINGS = ("_gt", "_label", "_mask", "_seg", "_segmentation")
@@ -28,17 +30,22 @@ def case_name(path: str | Path) -> str:
 
 
 def label_name(path: str | Path, *, overlapping: bool = False) -> str:
-    """The file name of the label map of an image: NIfTI keeps its name; other images get .png,
-    arrays (and overlapping classes of an image) .npz.
+    """The file name of the label map of an image: NIfTI, MHA and NRRD keep their name, DICOM gets
+    .nii.gz; other images get .png, arrays (and overlapping classes of an image) .npz.
     """
     suffix = suffix_of(path)
     if suffix in NIFTI:
         return Path(path).name
+    if suffix in META and not overlapping:
+        return Path(path).name
+    if suffix in (*META, *DICOM) or Path(path).is_dir():
+        return case_name(path) + ".nii.gz"
     return case_name(path) + (".png" if suffix in PICTURES and not overlapping else ".npz")
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The file itself, or every image file in a folder and the folders below, sorted.
+    """The file itself, or every image file in a folder and the folders below, sorted. A folder that
+    holds several DICOM files is one image, the series.
 
     Hidden files are passed over, and so are label files that lie beside their image
     (`NAME_gt.nii.gz` beside `NAME.nii.gz`; also _label, _mask, _seg, _segmentation). Raises
@@ -64,6 +71,7 @@ def find_images(path: str | Path) -> list[Path]:
         raise InputError(
             doing, file=folder, expected="a folder that may be read", found=str(error.strerror)
         ) from error
+    found = _with_series(folder, found)
     names = {(file.parent, case_name(file)) for file in found}
     images = [file for file in found if not _is_label_of(file, names)]
     if not images:
@@ -74,6 +82,23 @@ def find_images(path: str | Path) -> list[Path]:
             found="none",
         )
     return images
+
+
+def _with_series(folder: Path, found: list[Path]) -> list[Path]:
+    """DICOM files of one folder → the folder, where there are several; files without an ending
+    count too.
+    """
+    from segweave.data.formats.dicom import series_files
+
+    places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in places]
+    series = {
+        place: files
+        for place, skip in zip(places, hidden, strict=True)
+        if not skip and (files := series_files(place))
+    }
+    whole = [place if len(files) > 1 else files[0] for place, files in series.items()]
+    return sorted([*(file for file in found if suffix_of(file) not in DICOM), *whole])
 
 
 def _is_label_of(file: Path, names: set[tuple[Path, str]]) -> bool:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,26 @@ DEFLATE_LIMIT = 1040
 """Deflate (gzip, zip, PNG) cannot shrink data by more than about 1032 to 1."""
 
 
+_limit: ContextVar[int | None] = ContextVar("largest bytes", default=None)
+
+
 def largest_bytes() -> int:
-    """How much decoded data one file may hold: 8 GiB, or SEGWEAVE_LARGEST_GIB."""
-    return int(float(os.environ.get("SEGWEAVE_LARGEST_GIB", "8")) * 2**30)
+    """How much decoded data one file may hold: 8 GiB, or SEGWEAVE_LARGEST_GIB, or less inside
+    `at_most`.
+    """
+    usual = int(float(os.environ.get("SEGWEAVE_LARGEST_GIB", "8")) * 2**30)
+    limit = _limit.get()
+    return usual if limit is None else min(usual, limit)
+
+
+@contextmanager
+def at_most(limit: int) -> Iterator[None]:
+    """Refuse files that hold more than `limit` bytes of decoded data while this lasts."""
+    before = _limit.set(limit)
+    try:
+        yield
+    finally:
+        _limit.reset(before)
 
 
 def readable_size(count: float) -> str:
@@ -190,6 +208,9 @@ def check_labels(
 
 
 def sha256_of(file: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
+    """Hexadecimal sha256 of a file's bytes; of a folder (a DICOM series), of its files' sums."""
+    if file.is_dir():
+        parts = sorted(path for path in file.iterdir() if path.is_file())
+        return hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

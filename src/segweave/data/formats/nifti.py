@@ -107,6 +107,40 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
     return affine
 
 
+def check_header(file: Path) -> None:
+    """Raise InputError where a file's header can't be read, or its sform and pixdim disagree."""
+    doing = "reading a header"
+    with reading(doing, file):
+        with _open(file, _is_gzip(file)) as stream:
+            header = _parse(stream.read(540), doing, file)
+        _steps(header, doing, file, "check")
+
+
+def read_geometry(file: Path, geometry: Geometry) -> Content:
+    """What a file's header says of its voxels, without reading one: a content whose image is an
+    array of zeros that takes no memory.
+    """
+    doing = "reading a header"
+    with reading(doing, file):
+        with _open(file, _is_gzip(file)) as stream:
+            header = _parse(stream.read(540), doing, file)
+        declared = tuple(int(n) for n in header.get_data_shape())[:3]
+        shape = (*declared, *(1,) * (3 - len(declared)))
+        affine = _steps(header, doing, file, geometry)
+        grid = source_grid(affine, shape)
+        own = case_affine(affine, grid)
+    sides = tuple(grid.shape[axis] for axis in grid.axes)
+    return Content(
+        image=np.broadcast_to(np.uint8(0), (sides[0], 1, *sides[1:])),
+        label=None,
+        stack="space" if len(declared) > 2 else "single",
+        affine=own,
+        spacing=spacing_of(own),
+        source_grid=grid,
+        oriented=bool(header["sform_code"] > 0 or header["qform_code"] > 0),
+    )
+
+
 def _read_values(
     file: Path, packed: bool, header: Any, shape: tuple[int, ...], doing: str
 ) -> NDArray[Any]:
@@ -146,14 +180,19 @@ def _read_values(
 
 
 def read_nifti(
-    file: Path, *, doing: str, geometry: Geometry = "check", as_label: bool = False
+    file: Path,
+    *,
+    doing: str,
+    geometry: Geometry = "check",
+    as_label: bool = False,
+    channels: bool = False,
 ) -> Content:
     """Read a .nii or .nii.gz file of one 2D or 3D image.
 
     With `as_label` the values are handed over as a label and a fourth axis holds overlapping
-    classes. Raises InputError for a truncated or damaged file, a size that the file cannot hold,
-    pixels that aren't finite, a time series, and a header whose sform and pixdim disagree (unless
-    `geometry` decides).
+    classes; with `channels` it holds the channels of an image. Raises InputError for a truncated or
+    damaged file, a size that the file cannot hold, pixels that aren't finite, a time series, and a
+    header whose sform and pixdim disagree (unless `geometry` decides).
     """
     with reading(doing, file):
         packed = _is_gzip(file)
@@ -166,7 +205,7 @@ def read_nifti(
             )
         shape = (*declared[:3], *(1,) * (3 - len(declared)))
         further = tuple(n for n in declared[3:] if n != 1)
-        if further and not (as_label and len(further) == 1):
+        if further and not ((as_label or channels) and len(further) == 1):
             raise InputError(
                 doing,
                 file=file,
@@ -181,7 +220,7 @@ def read_nifti(
     turned = np.ascontiguousarray(_to_case(values, grid))
     own = case_affine(affine, grid)
     return Content(
-        image=None if as_label else turned[:, None],
+        image=None if as_label else turned[:, None] if turned.ndim == 3 else turned,
         label=turned if as_label else None,
         stack="space" if len(declared) > 2 else "single",
         affine=own,

@@ -12,9 +12,19 @@ from segweave import __version__
 from segweave.data.case import Case, Provenance, Stack
 from segweave.data.formats.arrays import read_h5, read_npy, read_npz
 from segweave.data.formats.content import Content
-from segweave.data.formats.files import NIFTI, PICTURES, case_name, suffix_of, unknown_ending
+from segweave.data.formats.dicom import read_dicom
+from segweave.data.formats.files import (
+    DICOM,
+    META,
+    NIFTI,
+    PICTURES,
+    case_name,
+    suffix_of,
+    unknown_ending,
+)
 from segweave.data.formats.guard import as_label as to_label
 from segweave.data.formats.guard import check_file, sha256_of
+from segweave.data.formats.meta import read_meta
 from segweave.data.formats.nifti import Geometry, read_nifti
 from segweave.data.formats.pictures import read_picture
 from segweave.data.geometry import farthest_apart
@@ -24,19 +34,28 @@ _READING_IMAGE = "reading an image"
 _READING_LABEL = "reading a label map"
 
 
-def _read(
+def read_content(
     path: str | Path,
     *,
     doing: str,
     geometry: Geometry = "check",
     as_label: bool = False,
     with_label: bool = False,
+    channels: bool = False,
 ) -> Content:
-    """The content of any file that can be read, by its ending."""
+    """The content of any file that can be read, by its ending; a folder is a DICOM series."""
+    if Path(path).is_dir():
+        return read_dicom(Path(path), doing=doing, as_label=as_label)
     file = check_file(path, doing)
     suffix = suffix_of(file)
     if suffix in NIFTI:
-        return read_nifti(file, doing=doing, geometry=geometry, as_label=as_label)
+        return read_nifti(
+            file, doing=doing, geometry=geometry, as_label=as_label, channels=channels
+        )
+    if suffix in META:
+        return read_meta(file, doing=doing, as_label=as_label)
+    if suffix in DICOM:
+        return read_dicom(file, doing=doing, as_label=as_label)
     if suffix in PICTURES:
         return read_picture(file, doing=doing, as_label=as_label)
     if suffix == ".npy":
@@ -56,9 +75,11 @@ def read_array(path: str | Path) -> NDArray[Any]:
 
 
 def _read_image(
-    path: str | Path, geometry: Geometry, with_label: bool
+    path: str | Path, geometry: Geometry, with_label: bool, channels: bool = False
 ) -> tuple[Content, NDArray[Any]]:
-    content = _read(path, doing=_READING_IMAGE, geometry=geometry, with_label=with_label)
+    content = read_content(
+        path, doing=_READING_IMAGE, geometry=geometry, with_label=with_label, channels=channels
+    )
     if content.image is None or 0 in content.image.shape:
         raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none")
     return content, content.image
@@ -73,6 +94,7 @@ def read_case(
     geometry: Geometry = "check",
     stack: Stack | None = None,
     with_label: bool = True,
+    channels: bool = False,
 ) -> Case:
     """Read one image or volume, with its label from `label` or from the same file (h5, npz).
 
@@ -80,10 +102,11 @@ def read_case(
     `geometry` decides where a NIfTI header's affine and pixdim disagree: "check" raises, "pixdim"
     takes pixdim's steps along the affine's directions, "affine" takes the affine. `stack` is
     `space` for NIfTI volumes and arrays of several slices, else `single`. `with_label=False` leaves
-    a label in the same file unread. Raises InputError for every file that is missing, damaged, too
+    a label in the same file unread. `channels` lets a NIfTI file have a fourth axis of channels; a
+    folder is a DICOM series. Raises InputError for every file that is missing, damaged, too
     large or inconsistent.
     """
-    content, image = _read_image(path, geometry, with_label and label is None)
+    content, image = _read_image(path, geometry, with_label and label is None, channels)
     file = Path(path)
     name = case_name(file) if id is None else id
     if stack == "single" and image.shape[0] != 1:
@@ -136,7 +159,7 @@ def read_label(path: str | Path, case: Case, *, geometry: Geometry = "check") ->
     InputError for another size or place, and for values that are not integers from 0 to 255.
     """
     file = Path(path)
-    content = _read(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
     assert content.label is not None
     raw = content.label
     if content.source_grid is not None and case.affine is not None and not content.oriented:
@@ -185,7 +208,7 @@ def read_label_case(
     and the prediction with `read_label(path, reference)`.
     """
     file = Path(path)
-    content = _read(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
     assert content.label is not None
     label = np.ascontiguousarray(to_label(content.label, _READING_LABEL, file))
     if label.ndim not in (3, 4) or 0 in label.shape:

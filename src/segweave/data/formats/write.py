@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.formats.arrays import write_npz
-from segweave.data.formats.files import NIFTI, suffix_of
+from segweave.data.formats.files import META, NIFTI, suffix_of
+from segweave.data.formats.meta import write_meta
 from segweave.data.formats.nifti import write_nifti
 from segweave.data.formats.pictures import write_picture
 from segweave.errors import InputError, UsageError
@@ -21,7 +22,8 @@ def write_label(
 ) -> None:
     """Write `labels`, (slices, height, width) or (slices, classes, height, width) on the case's
     axes, to `path`: .nii and .nii.gz bear the header of the case's own file, .png is a grey image
-    of class ids (0 and 255 if `binary`), .npz holds the array `label` and its spacing.
+    of class ids (0 and 255 if `binary`), .mha and .nrrd bear its
+    geometry, .npz holds the array `label` and its spacing.
 
     The file appears whole or not at all. Raises InputError for labels of another size than the
     case, UsageError for an ending that can't hold them.
@@ -40,6 +42,8 @@ def write_label(
     suffix = suffix_of(file)
     if suffix in NIFTI:
         write_nifti(labels, case, file)
+    elif suffix in META and labels.ndim == 3:
+        write_meta(labels, case, file)
     elif suffix == ".npz":
         write_npz(labels, case.spacing, file)
     elif suffix == ".png" and labels.ndim == 3 and len(labels) == 1:

@@ -1,0 +1,152 @@
+"""`segweave check`: what a data set holds and what is wrong with it, before it is converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from segweave.data.check import CheckReport
+
+EXAMPLES = (
+    ("segweave check downloads/ACDC", "recognised by its layout"),
+    ("segweave check scans --as nnunet --strict", "leave with an error where anything is wrong"),
+    ("segweave check photos/images --as folder --option masks=photos/masks", "one's own images"),
+    ("segweave check scans --json > report.json", "for programs"),
+    ("segweave check scans --fix resample", "put labels onto their images, by their headers"),
+)
+
+_EXAMPLES_SHOWN = 3
+
+
+def check(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="The folder that holds the data set (or a CSV table).",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="NAME", help="Which data set it is, where it is not recognised."
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="An option of that data set, as `segweave prepare NAME --help` lists them. May be "
+            "given several times.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Leave with an error where anything is wrong.")
+    ] = False,
+    mend: Annotated[
+        str | None,
+        typer.Option(
+            "--fix",
+            metavar="HOW",
+            help="Mend labels that lie elsewhere than their images: copy-header (their voxels are "
+            "right) or resample (their headers are). The originals are kept, a log is written.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Look at everything in a data set and convert nothing.
+
+    What was found is shown beside what was expected: cases, slices, sizes, spacing, labels, and
+    whether each label lies on its image in millimetres. Every problem is listed with three
+    examples and what to do. Damaged files do not end the check.
+    """
+    from segweave.cli.show import as_json as print_json
+    from segweave.cli.show import counter, one_of
+    from segweave.data.check import check as look
+    from segweave.data.check import fix
+
+    if mend is not None:
+        one_of("--fix", mend, ("copy-header", "resample"))
+    options = _options(option or [])
+    with counter("checking", show=not (quiet or as_json)) as progress:
+        report = look(source, name, progress=progress, **options)
+    lines: list[dict[str, Any]] = []
+    if mend is not None:
+        lines = fix(source, report.problems, mend)  # type: ignore[arg-type]  # one_of has checked it
+        with counter("checking again", show=not (quiet or as_json)) as progress:
+            report = look(source, name, progress=progress, **options)
+    if as_json:
+        print_json({**report.to_json(), "fixes": lines})
+    else:
+        _print(report, lines, source)
+    if strict and not report.ok:
+        raise typer.Exit(2)
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs; values are read as YAML."""
+    import yaml
+
+    from segweave.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        try:
+            read = yaml.safe_load(value)
+        except yaml.YAMLError:
+            read = value
+        if not sign or not key.strip():
+            raise UsageError("reading an option", expected="KEY=VALUE", found=repr(pair))
+        found[key.strip().replace("-", "_")] = value if isinstance(read, dict) else read
+    return found
+
+
+def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> None:
+    from segweave.cli.show import remark, results, table
+
+    table(
+        f"{report.source}, read as {report.name} ({report.layout})",
+        ("", "found", "expected"),
+        [(fact.what, fact.found, fact.expected) for fact in report.facts],
+    )
+    rows = []
+    for kind, severity, problems in report.kinds():
+        shown = [_example(problem, report.source) for problem in problems[:_EXAMPLES_SHOWN]]
+        remedies = list(dict.fromkeys(problem.what_to_do for problem in problems))
+        rows.append(
+            (
+                f"{kind} ({severity})",
+                str(len(problems)),
+                "\n".join(shown),
+                "\n".join(remedies[:_EXAMPLES_SHOWN]),
+            )
+        )
+    if rows:
+        table("Problems", ("problem", "number", "examples", "what to do"), rows)
+    mended = sum(bool(line.get("done")) for line in lines)
+    for line in lines:
+        if not line.get("done"):
+            remark(f"not mended: {line['file']}: {line['why']}")
+    count = len(report.errors)
+    said = "nothing is wrong" if report.ok else f"{count} thing{'s' if count > 1 else ''} to mend"
+    told: dict[str, Any] = {"verdict": said}
+    if lines:
+        told |= {"mended": f"{mended} labels", "log": source / "check-fixes.jsonl"}
+    results(**told)
+
+
+def _example(problem: Any, source: Path) -> str:
+    where = problem.case
+    if problem.file is not None:
+        try:
+            where = str(problem.file.relative_to(source))
+        except ValueError:
+            where = str(problem.file)
+    expected = f" (expected {problem.expected})" if problem.expected else ""
+    return f"{where}: {problem.found}{expected}" if where else f"{problem.found}{expected}"

@@ -1,0 +1,68 @@
+"""`segweave export-nnunet`: a store as an nnU-Net data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    (
+        "segweave export-nnunet stores/synapse nnUNet_raw --split 18-12 --channels CT",
+        "the same cases and the same test part for nnU-Net",
+    ),
+    (
+        "segweave export-nnunet stores/photos nnUNet_raw --number 12",
+        "single images, as PNG",
+    ),
+)
+
+
+def export_nnunet(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="What prepare wrote.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Where DatasetNNN_NAME is made: nnU-Net's nnUNet_raw.",
+            show_default=False,
+        ),
+    ],
+    number: Annotated[int, typer.Option(metavar="N", help="The number in its name.")] = 1,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name; else the store's.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which split, where the store has several."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Names of the channels, joined with commas; nnU-Net normalises by them (CT).",
+        ),
+    ] = None,
+) -> None:
+    """Write a store as nnU-Net's raw data, so that both train on the same cases.
+
+    The test part of the split goes to imagesTs and labelsTs; train and valid are one fold in
+    splits_final.json, for nnU-Net's folder of preprocessed data. Its predictions are scored with
+    `segweave evaluate PREDICTIONS labelsTs --cases cases.csv`.
+    """
+    from segweave.cli.show import results
+    from segweave.data.export_nnunet import write_nnunet
+    from segweave.data.store import Store
+
+    folder = write_nnunet(
+        Store(store),
+        out,
+        number=number,
+        name=name,
+        split=split,
+        channels=[part.strip() for part in channels.split(",")] if channels else None,
+    )
+    results(dataset=folder, description=folder / "dataset.json")

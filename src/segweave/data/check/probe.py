@@ -1,0 +1,298 @@
+"""Looks at one case: reads it as the data set does and, where that fails, each of its files alone,
+so that one fault does not hide another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segweave.data.case import Case
+from segweave.data.check.report import Problem
+from segweave.data.check.survey import Survey
+from segweave.data.checks import check_case
+from segweave.data.formats.content import Content
+from segweave.data.formats.files import ARRAYS, NIFTI, suffix_of
+from segweave.data.formats.guard import as_label
+from segweave.data.formats.nifti import check_header, read_geometry
+from segweave.data.formats.read import read_content, read_label_case
+from segweave.data.geometry import farthest_apart
+from segweave.data.sets.base import Item
+from segweave.errors import MissingExtraError, SegweaveError
+
+NEAR = 0.1
+"""Share of the smallest voxel side by which label and image may lie apart."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one readable case is like. `content` is a hash of its pixels, `apart` how far its label
+    lies from its image at the corners in mm (None where that is not known).
+    """
+
+    id: str
+    group: str
+    slices: int
+    channels: int
+    size: tuple[int, int]
+    spacing: tuple[float, float, float] | None
+    stack: str
+    dtype: str
+    orientation: str
+    low: float
+    high: float
+    ids: dict[int, int]
+    content: str
+    files: tuple[Path, ...]
+
+
+@dataclass
+class Probe:
+    """What one case came to: its look, where it could be read, its problems, and those of headers
+    that contradict themselves (which a reader may know how to take). `ids` are those in the label's
+    own file, where the case could not be read.
+    """
+
+    look: Look | None = None
+    problems: list[Problem] = field(default_factory=list)
+    ids: frozenset[int] = frozenset()
+    headers: list[Problem] = field(default_factory=list)
+
+
+def probe(item: Item, found_in: Survey) -> Probe:
+    """Read one case and check it. Raises nothing but what an interrupt raises."""
+    done = Probe(headers=_headers(item, found_in))
+    try:
+        case = item.read()
+    except MissingExtraError:
+        raise
+    except SegweaveError as error:
+        done.problems = _apart(item, found_in, error, contradicted=bool(done.headers))
+        done.ids = ids_in(label_file(item))
+        return done
+    except (OSError, ValueError, MemoryError) as error:
+        done.problems = [
+            Problem(
+                kind="damaged",
+                severity="error",
+                found=f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:200],
+                case=item.id,
+                file=found_in.roots.real(item.files[0]) if item.files else None,
+            )
+        ]
+        return done
+    try:
+        check_case(case, found_in.plan.target, labelled=found_in.labelled)
+    except SegweaveError as error:
+        done.problems.append(_of(error, item, found_in))
+    if case.label is not None and not case.label.any():
+        done.problems.append(
+            Problem("empty-label", "note", found="no pixel is labelled", case=case.id)
+        )
+    done.look = _look(case, item, found_in)
+    return done
+
+
+def _look(case: Case, item: Item, found_in: Survey) -> Look:
+    ids: dict[int, int] = {}
+    if case.label is not None:
+        counts = np.bincount(case.label.ravel())
+        ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+        if case.label.ndim == 4:
+            ids = {k: int(case.label[:, k].sum()) for k in range(case.label.shape[1])}
+    digest = hashlib.sha256(f"{case.image.shape} {case.image.dtype}".encode())
+    for plane in case.image:
+        digest.update(np.ascontiguousarray(plane).tobytes())
+    return Look(
+        id=case.id,
+        group=case.group,
+        slices=case.slices,
+        channels=case.image.shape[1],
+        size=case.size,
+        spacing=case.spacing,
+        stack=case.stack,
+        dtype=str(case.image.dtype),
+        orientation=_orientation(case),
+        low=float(case.image.min()),
+        high=float(case.image.max()),
+        ids=ids,
+        content=digest.hexdigest(),
+        files=tuple(found_in.roots.real(path) for path in item.files),
+    )
+
+
+def _orientation(case: Case) -> str:
+    """Along what the slices of a volume are stacked."""
+    if case.affine is None:
+        return ""
+    direction = np.abs(case.affine[:3, 0])
+    return ("sagittal", "coronal", "axial")[int(direction.argmax())]
+
+
+def _headers(item: Item, found_in: Survey) -> list[Problem]:
+    problems = []
+    for path in item.files:
+        if suffix_of(path) not in NIFTI or not path.is_file():
+            continue
+        try:
+            check_header(path)
+        except SegweaveError as error:
+            if (error.expected or "").startswith("one voxel size"):
+                problems.append(_of(error, item, found_in, path))
+    return problems
+
+
+def _of(error: SegweaveError, item: Item, found_in: Survey, file: Path | None = None) -> Problem:
+    """An error of ours as a problem, of the kind that its expectation tells."""
+    expected = error.expected or ""
+    kinds = (
+        ("finite pixel", "values"),
+        ("class ids", "labels"),
+        ("a label map of integers", "labels"),
+        ("a label image with class ids", "labels"),
+        ("ids [", "labels"),
+        ("one voxel size", "header"),
+        ("a label on the same voxels", "geometry"),
+        ("a channel on the same voxels", "geometry"),
+        ("a label of the image's size", "size"),
+        ("the image's size", "size"),
+        ("the size of", "size"),
+        ("an image of", "size"),
+        ("a complete, undamaged", "damaged"),
+        ("a file with content", "damaged"),
+    )
+    named = file or error.file
+    damaged = any(word in (error.remedy or "") for word in ("truncated", "download"))
+    kind = next((k for start, k in kinds if expected.startswith(start)), "")
+    if kind == "labels" and file is None:
+        # The case is checked under its image's name; the label may have a file of its own.
+        named = label_file(item) or named
+    return Problem(
+        kind=kind or ("damaged" if damaged else "case"),
+        severity="error",
+        found=found_in.roots.text(error.found or error.doing),
+        expected=found_in.roots.text(expected),
+        case=item.id,
+        file=None if named is None else found_in.roots.real(named),
+        remedy="" if kind else found_in.roots.text(error.remedy or ""),
+    )
+
+
+def _apart(
+    item: Item, found_in: Survey, error: SegweaveError, *, contradicted: bool
+) -> list[Problem]:
+    """Every fault of a case that could not be read, file by file."""
+    problems: list[Problem] = []
+    # Where headers contradict themselves, the steps of pixdim are the ones that are looked at.
+    geometry = "pixdim" if contradicted else "affine"
+    contents: list[tuple[Path, bool, Content]] = []
+    for path in item.files:
+        label = path == label_file(item)
+        try:
+            content = read_content(
+                path,
+                doing="checking a file",
+                geometry=geometry,  # type: ignore[arg-type]
+                as_label=label,
+                with_label=not label,
+                channels=True,
+            )
+            contents.append((path, label, content))
+            if content.label is not None:
+                as_label(content.label, "checking a label map", path)
+        except MissingExtraError:
+            raise
+        except SegweaveError as fault:
+            problems.append(_of(fault, item, found_in, path))
+            if problems[-1].kind == "values" and suffix_of(path) in NIFTI:
+                # Bad pixels say nothing against the header.
+                contents.append((path, label, read_geometry(path, geometry)))  # type: ignore[arg-type]
+    problems += _against_first(contents, item, found_in)
+    first = _of(error, item, found_in)
+    header = first.kind == "header"
+    if not header and not any(_same(first, problem) for problem in problems):
+        problems.append(first)
+    return problems
+
+
+def label_file(item: Item) -> Path | None:
+    """The file that holds the label alone, if there is one."""
+    last = item.files[-1] if len(item.files) > 1 else None
+    return None if last is None or suffix_of(last) in ARRAYS else last
+
+
+def ids_in(path: Path | None) -> frozenset[int]:
+    """The ids in a label's own file; none where it can't be read."""
+    if path is None:
+        return frozenset()
+    try:
+        label = read_label_case(path, geometry="affine").label
+    except SegweaveError:
+        return frozenset()
+    return frozenset() if label is None else frozenset(np.unique(label).tolist())
+
+
+def _same(first: Problem, other: Problem) -> bool:
+    """Whether both tell of one fault: of one kind, or of one file that one can't explain."""
+    return first.kind == other.kind or (first.file == other.file and first.kind == "case")
+
+
+def _against_first(
+    contents: list[tuple[Path, bool, Content]], item: Item, found_in: Survey
+) -> list[Problem]:
+    """Sizes and places of labels and further channels beside those of the first image."""
+    problems = []
+    image = next((c for _, label, c in contents if not label and c.image is not None), None)
+    source = next((p for p, label, c in contents if not label and c.image is not None), None)
+    if image is None or image.image is None or source is None:
+        return []
+    grid = _grid(image.image.shape)
+    for path, label, content in contents:
+        values = content.label if content.label is not None else content.image
+        if values is None or (path == source and content.label is None):
+            continue
+        own = _grid(values.shape)
+        severed: dict[str, Any] = {
+            "severity": "error",
+            "case": item.id,
+            "file": found_in.roots.real(path),
+            "image": found_in.roots.real(source) if label else None,
+        }
+        if own != grid:
+            problems.append(
+                Problem(
+                    "size", found=_shape(own), expected=f"the image's {_shape(grid)}", **severed
+                )
+            )
+            continue
+        if image.affine is None or content.affine is None or not content.oriented:
+            continue
+        apart = farthest_apart(content.affine, image.affine, grid)
+        if apart > NEAR * min(image.spacing or (1.0,)):
+            problems.append(
+                Problem(
+                    "geometry",
+                    found=f"corners that lie up to {apart:.3g} mm away from the image's",
+                    expected="the image's voxels",
+                    **severed,
+                )
+            )
+    return problems
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return shape[0], shape[-2], shape[-1]
+
+
+def _shape(grid: tuple[int, int, int]) -> str:
+    return " × ".join(map(str, grid))
+
+
+def majority(values: list[Any]) -> Any:
+    """The most frequent value."""
+    return Counter(values).most_common(1)[0][0]

@@ -1,0 +1,159 @@
+"""A task of the Medical Segmentation Decathlon (dataset.json, imagesTr, labelsTr)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segweave.data.case import Case
+from segweave.data.formats import case_name
+from segweave.data.formats.nifti import Geometry
+from segweave.data.sets._volumes import (
+    exclusive_target,
+    groups_by,
+    own_group_warning,
+    read_json,
+    read_volume,
+    splits_by,
+)
+from segweave.data.sets.base import Item, Plan, few
+from segweave.errors import InputError, SegweaveError
+from segweave.registry import DatasetCard
+
+CARD = DatasetCard(
+    name="decathlon",
+    title="a task of the Medical Segmentation Decathlon (TaskXX_NAME)",
+    entry="plan",
+    paper="Antonelli, Reinke, Bakas et al., The Medical Segmentation Decathlon, Nature "
+    "Communications 13, 4128, 2022, doi 10.1038/s41467-022-30695-9",
+    licence="CC BY-SA 4.0",
+    stack="space",
+    kind="exclusive",
+)
+
+_DOING = "preparing a task of the Decathlon"
+
+
+def plan(
+    source: Path,
+    *,
+    group: str | None = None,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    geometry: Geometry = "check",
+) -> Plan:
+    """Read the cases that dataset.json lists as training; its test cases have no labels.
+
+    A fourth axis of an image holds its channels. No split is published: groups are dealt out by
+    `fractions` and `seed`. `group` is a regular expression that finds the patient in an id.
+    `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises
+    InputError where it is no task of the Decathlon.
+    """
+    file = source / "dataset.json"
+    if not file.is_file():
+        raise InputError(
+            _DOING, file=source, expected="a folder with dataset.json", found="none in it"
+        )
+    about = read_json(file, _DOING)
+    listed, raw = about.get("training"), about.get("labels")
+    if not isinstance(listed, list) or not isinstance(raw, dict) or not listed:
+        raise InputError(
+            _DOING,
+            file=file,
+            expected="labels and a list named training, each with image and label",
+            found=", ".join(sorted(map(str, about))[:8]),
+            remedy="if it is an nnU-Net data set, prepare it as nnunet",
+        )
+    try:
+        target = exclusive_target({int(key): str(name) for key, name in raw.items()}, _DOING, file)
+    except ValueError as error:
+        raise InputError(
+            _DOING, file=file, expected="labels by id", found=str(raw)[:100]
+        ) from error
+    modality = about.get("modality")
+    channels = len(modality) if isinstance(modality, dict) and modality else 1
+    pairs, missing, errors = _pairs(source, file, listed)
+    groups = groups_by(list(pairs), group, _DOING)
+    items = [
+        Item(id, (image, label), partial(_read, image, label, id, groups[id], channels, geometry))
+        for id, (image, label) in pairs.items()
+    ]
+    wanted = about.get("numTraining")
+    if isinstance(wanted, int) and wanted != len(listed):
+        missing.append(f"dataset.json says {wanted} training cases and lists {len(listed)}")
+    test = about.get("test")
+    warnings = own_group_warning(groups)
+    if isinstance(test, list) and test:
+        warnings.append(f"{len(test)} test images have no labels and are left out")
+    return Plan(
+        layout="decathlon",
+        target=target,
+        items=items,
+        splits=splits_by(fractions, seed),
+        missing=missing,
+        warnings=warnings,
+        options=f"groups {group}, geometry {geometry}",
+        provenance={
+            "name": str(about.get("name", source.name)),
+            "paper": CARD.paper,
+            "licence": str(about.get("licence", CARD.licence)),
+            "split": f"seed {seed}, by group",
+        },
+        errors=errors,
+    )
+
+
+def _pairs(
+    source: Path, file: Path, listed: list[Any]
+) -> tuple[dict[str, tuple[Path, Path]], list[str], list[SegweaveError]]:
+    pairs: dict[str, tuple[Path, Path]] = {}
+    absent: list[str] = []
+    errors: list[SegweaveError] = []
+    for row in listed:
+        if not isinstance(row, dict) or not {"image", "label"} <= set(row):
+            errors.append(
+                InputError(_DOING, file=file, expected="image and label", found=str(row)[:80])
+            )
+            continue
+        image, label = (source / str(row[key]) for key in ("image", "label"))
+        id = case_name(image)
+        if id in pairs:
+            errors.append(
+                InputError(
+                    _DOING,
+                    file=file,
+                    expected="an id for each case",
+                    found=f"{id!r} twice",
+                    remedy="remove one of them from the list named training",
+                )
+            )
+            continue
+        lost = [path for path in (image, label) if not path.is_file()]
+        absent += [str(path.relative_to(source)) for path in lost]
+        if not lost:
+            pairs[id] = (image, label)
+    if not pairs:
+        raise InputError(
+            _DOING,
+            file=file,
+            expected="the files that it lists",
+            found=f"none of them: {few(absent, 3)}",
+            remedy="if images are named ID_0000.nii.gz, prepare it as nnunet",
+        )
+    return pairs, [f"{path} is not there, the case is left out" for path in absent], errors
+
+
+def _read(image: Path, label: Path, id: str, group: str, channels: int, geometry: Geometry) -> Case:
+    case = read_volume(
+        [image], label, id=id, group=group, geometry=geometry, channels=True, stack="space"
+    )
+    if case.image.shape[1] != channels:
+        raise InputError(
+            "reading the channels of an image",
+            file=image,
+            expected=f"{channels} channels, as dataset.json says",
+            found=str(case.image.shape[1]),
+        )
+    return case

@@ -1,0 +1,283 @@
+"""An nnU-Net data set (imagesTr, labelsTr, dataset.json; versions 1 and 2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.case import Case
+from segweave.data.formats.files import SUFFIXES
+from segweave.data.formats.nifti import Geometry
+from segweave.data.sets._volumes import (
+    colours,
+    exclusive_target,
+    groups_by,
+    labelled,
+    own_group_warning,
+    read_json,
+    read_volume,
+    splits_by,
+)
+from segweave.data.sets.base import Item, Plan, few
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError, UsageError
+from segweave.registry import DatasetCard
+
+CARD = DatasetCard(
+    name="nnunet",
+    title="an nnU-Net data set (DatasetXXX_NAME)",
+    entry="plan",
+    stack="space",
+    kind="exclusive",
+)
+
+_DOING = "preparing an nnU-Net data set"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What dataset.json says of the classes: the target and, where they overlap, the ids of each
+    region.
+    """
+
+    target: TargetSpec
+    regions: tuple[tuple[int, ...], ...] = ()
+
+
+def plan(
+    source: Path,
+    *,
+    group: str | None = None,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    geometry: Geometry = "check",
+) -> Plan:
+    """Read what nnU-Net trains on: `imagesTr/ID_0000.nii.gz` (one file a channel) with
+    `labelsTr/ID.nii.gz`, and where both are there `imagesTs` with `labelsTs` as test cases.
+
+    Classes come from dataset.json; regions (lists of ids) become overlapping classes, `ignore` the
+    ignored value. The splits of a splits_final.json in the same folder are kept as fold-0, ...;
+    else groups are dealt out by `fractions` and `seed`. `group` is a regular expression that finds
+    the patient in an id. `geometry` decides where a NIfTI header contradicts itself (check, pixdim,
+    affine). Raises InputError where it is no nnU-Net data set.
+    """
+    folder = _folder(source)
+    about = read_json(folder / "dataset.json", _DOING)
+    labels = _labels(about, folder / "dataset.json")
+    channels = about.get("channel_names") or about.get("modality") or {}
+    if not isinstance(channels, dict) or not channels:
+        raise InputError(
+            _DOING, file=folder / "dataset.json", expected="channel_names", found=str(channels)[:80]
+        )
+    ending = str(about.get("file_ending", ".nii.gz"))
+    if ending not in SUFFIXES:
+        raise InputError(
+            _DOING,
+            file=folder / "dataset.json",
+            expected="a file_ending among " + " ".join(SUFFIXES),
+            found=ending,
+        )
+    missing: list[str] = []
+    items: dict[str, Item] = {}
+    read = partial(_read, labels=labels, channels=len(channels), geometry=geometry)
+    found: dict[str, dict[str, tuple[tuple[Path, ...], Path]]] = {}
+    for part in ("Tr", "Ts"):
+        if part == "Tr" or (folder / "labelsTs").is_dir():
+            found[part] = _pairs(folder, part, ending, missing)
+    groups = groups_by([id for pairs in found.values() for id in pairs], group, _DOING)
+    errors = []
+    for pairs in found.values():
+        for id, (images, label) in pairs.items():
+            if id in items:
+                errors.append(
+                    InputError(
+                        _DOING,
+                        file=label,
+                        expected="an id for each case",
+                        found=f"{id!r} in imagesTr and in imagesTs",
+                    )
+                )
+                continue
+            one = partial(read, images, label, id, groups[id])
+            items[id] = Item(id, (*images, label), one)
+    wanted = about.get("numTraining")
+    if isinstance(wanted, int) and wanted != len(found["Tr"]):
+        missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
+    return Plan(
+        layout="nnunet",
+        target=labels.target,
+        items=list(items.values()),
+        splits=splits_by(fractions, seed, list(found.get("Ts", {})), _given(folder, found)),
+        missing=missing,
+        warnings=own_group_warning(groups),
+        options=f"groups {group}, geometry {geometry}",
+        provenance={
+            "name": str(about.get("name", folder.name)),
+            "channels": [str(channels[key]) for key in sorted(channels, key=_number)],
+            "split": "splits_final.json" if _given(folder, found) else f"seed {seed}, by group",
+        },
+        errors=list(errors),
+    )
+
+
+def _folder(source: Path) -> Path:
+    def fits(folder: Path) -> bool:
+        return (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir()
+
+    if fits(source):
+        chosen = [source]
+    else:
+        below = sorted(source.iterdir()) if source.is_dir() else []
+        chosen = [folder for folder in below if folder.is_dir() and fits(folder)]
+    if len(chosen) != 1:
+        raise InputError(
+            _DOING,
+            file=source,
+            expected="a folder with dataset.json, imagesTr and labelsTr",
+            found=", ".join(folder.name for folder in chosen) or "none",
+            remedy="give the folder of one data set",
+        )
+    ids = re.compile(r".+_\d{4}\.[a-z.]+")
+    if not any(ids.fullmatch(path.name) for path in (chosen[0] / "imagesTr").iterdir()):
+        raise InputError(
+            _DOING,
+            file=chosen[0] / "imagesTr",
+            expected="images ID_0000.nii.gz, one file a channel",
+            found="none",
+            remedy="if it comes from the Medical Segmentation Decathlon, prepare it as decathlon",
+        )
+    return chosen[0]
+
+
+def _number(text: Any) -> int:
+    return int(text) if str(text).isdigit() else 0
+
+
+def _labels(about: dict[str, Any], file: Path) -> Labels:
+    raw = about.get("labels")
+    if not isinstance(raw, dict) or not raw:
+        raise InputError(_DOING, file=file, expected="labels", found=str(raw)[:80])
+    if all(str(key).isdigit() for key in raw):
+        raw = {str(name): int(key) for key, name in raw.items()}
+    try:
+        sets = {
+            str(name): tuple(int(i) for i in (ids if isinstance(ids, list) else [ids]))
+            for name, ids in raw.items()
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            _DOING, file=file, expected="labels of ids or lists of ids", found=str(raw)[:120]
+        ) from error
+    ignored = sets.pop("ignore", (None,))[0]
+    if all(len(ids) == 1 for ids in sets.values()):
+        target = exclusive_target({ids[0]: name for name, ids in sets.items()}, _DOING, file)
+        return Labels(target.model_copy(update={"ignored": ignored}))
+    if ignored is not None:
+        raise UsageError(
+            _DOING, file=file, expected="regions without an ignored value", found="ignore"
+        )
+    regions = {name: ids for name, ids in sets.items() if ids != (0,)}
+    names = tuple(regions)
+    target = TargetSpec(kind="overlapping", names=names, colours=colours(len(names) + 1)[1:])
+    return Labels(target, tuple(regions.values()))
+
+
+def _pairs(
+    folder: Path, part: str, ending: str, missing: list[str]
+) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    """Case id → files of its channels and its label, of the training (Tr) or test (Ts) part."""
+    pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
+    numbered: dict[str, dict[int, Path]] = {}
+    for path in sorted((folder / f"images{part}").glob(f"*{ending}")):
+        if (match := pattern.fullmatch(path.name)) and not path.name.startswith("."):
+            numbered.setdefault(match[1], {})[int(match[2])] = path
+    labels = {
+        path.name.removesuffix(ending): path
+        for path in sorted((folder / f"labels{part}").glob(f"*{ending}"))
+        if not path.name.startswith(".")
+    }
+    most = max((len(files) for files in numbered.values()), default=0)
+    pairs = {}
+    for id, files in numbered.items():
+        if id not in labels:
+            missing.append(f"labels{part}/{id}{ending} is not there, the case is left out")
+        elif sorted(files) != list(range(most)):
+            absent = [f"{id}_{k:04d}{ending}" for k in range(most) if k not in files]
+            missing.append(f"images{part}: no {few(absent)}, the case is left out")
+        else:
+            pairs[id] = (tuple(files[k] for k in range(most)), labels[id])
+    missing += [
+        f"images{part}/{id}_0000{ending} is not there, its label is left out"
+        for id in labels
+        if id not in numbered
+    ]
+    return pairs
+
+
+def _given(folder: Path, found: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """The folds of splits_final.json."""
+    import json
+
+    path = folder / "splits_final.json"
+    if not path.is_file():
+        return {}
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+        test = list(found.get("Ts", {}))
+        return {
+            f"fold-{k}": {"train": list(fold["train"]), "valid": list(fold["val"]), "test": test}
+            for k, fold in enumerate(folds)
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            _DOING,
+            file=path,
+            expected="a list of folds, each with train and val",
+            found=f"{type(error).__name__}: {error}"[:150],
+        ) from error
+
+
+def _read(
+    images: tuple[Path, ...],
+    label: Path,
+    id: str,
+    group: str,
+    *,
+    labels: Labels,
+    channels: int,
+    geometry: Geometry,
+) -> Case:
+    case = read_volume(images, label, id=id, group=group, geometry=geometry)
+    if case.image.shape[1] != channels:
+        raise InputError(
+            "reading the channels of an image",
+            file=images[0],
+            expected=f"{channels} channels, as dataset.json says",
+            found=f"{case.image.shape[1]} in {len(images)} files",
+        )
+    if not labels.regions:
+        return case
+    return replace(case, label=_split(labelled(case, label), labels.regions, label))
+
+
+def _split(
+    label: NDArray[np.uint8], regions: tuple[tuple[int, ...], ...], file: Path
+) -> NDArray[np.uint8]:
+    """Class ids → one 0/1 map a region (slices, regions, height, width)."""
+    known = {0, *(i for ids in regions for i in ids)}
+    unknown = sorted(set(np.flatnonzero(np.bincount(label.ravel())).tolist()) - known)
+    if unknown:
+        raise InputError(
+            "reading a label map",
+            file=file,
+            expected=f"ids {sorted(known)} of dataset.json",
+            found=f"{unknown}",
+        )
+    return np.stack([np.isin(label, ids).astype(np.uint8) for ids in regions], axis=1)

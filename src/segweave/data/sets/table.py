@@ -1,0 +1,236 @@
+"""Anyone's cases listed in a CSV table: image, mask, case, group and part."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from segweave.data.case import Case
+from segweave.data.formats import case_name, read_case, read_label_case
+from segweave.data.formats.nifti import Geometry
+from segweave.data.sets._volumes import colours, labelled, own_group_warning, read_volume, splits_by
+from segweave.data.sets.base import Item, Plan, few
+from segweave.data.specs import TargetSpec
+from segweave.data.splits import PARTS, cases_of
+from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.registry import DatasetCard
+
+CARD = DatasetCard(
+    name="table",
+    title="cases listed in a CSV table",
+    entry="plan",
+    stack="space",
+    kind="exclusive",
+    source="table",
+)
+
+_DOING = "preparing the cases of a table"
+_COLUMNS = ("image", "mask", "case", "group", "part")
+_MOST = 31
+
+
+def plan(
+    source: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    kind: Literal["auto", "binary", "exclusive"] = "auto",
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    geometry: Geometry = "check",
+) -> Plan:
+    """Read a CSV file (or the only one in a folder) with the columns `image` and `mask` (paths,
+    from the table's own folder; a DICOM series is its folder) and, if wanted, `case` (its id, else
+    the image's name), `group` (the patient, else the case) and `part` (train, valid, test).
+
+    Without a mask the image's own file holds the label (h5, npz). `classes` names the foreground of
+    a binary target or all classes from id 0 on; without it all masks are read for their ids.
+    Without parts groups are dealt out by `fractions` and `seed`. `geometry` decides where a NIfTI
+    header contradicts itself (check, pixdim, affine). Raises InputError for a table without these
+    columns and for classes that can't be told.
+    """
+    file = _file(source)
+    rows = _rows(file)
+    errors: list[SegweaveError] = []
+    missing: list[str] = []
+    files: dict[str, tuple[Path, Path | None]] = {}
+    groups: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for number, row in enumerate(rows, 2):
+        problem = _take(row, file.parent, files, groups, parts, missing)
+        if problem:
+            errors.append(
+                InputError(
+                    _DOING, file=file, expected=problem[0], found=f"line {number}: {problem[1]}"
+                )
+            )
+    if not files and not errors:
+        raise InputError(_DOING, file=file, expected="at least one case", found="none")
+    home: dict[str, str] = {}
+    for id, part in parts.items():
+        if home.setdefault(groups[id], part) != part:
+            errors.append(
+                InputError(
+                    _DOING,
+                    file=file,
+                    expected="every group in one part",
+                    found=f"{groups[id]!r} in {home[groups[id]]} and in {part}",
+                    remedy="give all cases of a patient the same part",
+                )
+            )
+    if parts and len(parts) < len(files):
+        lost = [id for id in files if id not in parts]
+        errors.append(
+            InputError(_DOING, file=file, expected="a part in every row", found=few(lost))
+        )
+    target = _target(kind, classes, files, geometry, file, errors)
+    items = [
+        Item(
+            id,
+            tuple(_listed(image) + ([mask] if mask else [])),
+            partial(_read, image, mask, id, groups[id], geometry),
+        )
+        for id, (image, mask) in files.items()
+    ]
+    given = {part: sorted({groups[id] for id in parts if parts[id] == part}) for part in PARTS}
+    return Plan(
+        layout="table",
+        target=target,
+        items=items,
+        splits=(lambda here: {"given": cases_of(given, here)})
+        if parts
+        else splits_by(fractions, seed),
+        missing=missing,
+        warnings=[] if parts else own_group_warning(groups),
+        options=f"groups {sorted(groups.items())}, geometry {geometry}",
+        provenance={"split": "given" if parts else f"seed {seed}, by group"},
+        errors=errors,
+    )
+
+
+def _file(source: Path) -> Path:
+    if source.is_file():
+        return source
+    tables = sorted(source.glob("*.csv"))
+    if len(tables) != 1:
+        raise InputError(
+            _DOING,
+            file=source,
+            expected="a CSV file, or a folder with one",
+            found=", ".join(path.name for path in tables[:4]) or "none",
+            remedy="give the file itself",
+        )
+    return tables[0]
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            start = stream.read(4096)
+            stream.seek(0)
+            semicolons = start.count(";") > start.count(",")
+            raw = list(csv.DictReader(stream, delimiter=";" if semicolons else ","))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError("reading a table of cases", file=file, found=str(error)[:150]) from error
+    held = {(name or "").strip().lower(): name for name in (raw[0] if raw else {})}
+    if "image" not in held:
+        raise InputError(
+            "reading a table of cases",
+            file=file,
+            expected="the columns image and mask and, if wanted, case, group and part",
+            found=", ".join(map(str, held.values())) or "no rows",
+        )
+    own = [name for name in _COLUMNS if name in held]
+    return [{name: (row.get(held[name]) or "").strip() for name in own} for row in raw]
+
+
+def _take(
+    row: dict[str, str],
+    folder: Path,
+    files: dict[str, tuple[Path, Path | None]],
+    groups: dict[str, str],
+    parts: dict[str, str],
+    missing: list[str],
+) -> tuple[str, str] | None:
+    """Enter one row; returns what is expected and found where it is wrong."""
+    if not row["image"]:
+        return "a path as image", "none"
+    image = folder / row["image"]
+    mask = folder / row["mask"] if row.get("mask") else None
+    id = row.get("case") or case_name(image)
+    if id in files:
+        return "an id for each case", f"a second {id!r}"
+    part = row.get("part", "").lower()
+    if part and part not in PARTS:
+        return "train, valid or test as part", repr(part)
+    lost = [path for path in (image, mask) if path is not None and not path.exists()]
+    if lost:
+        missing.append(f"{id}: {lost[0]} is not there, the case is left out")
+        return None
+    files[id] = (image, mask)
+    groups[id] = row.get("group") or id
+    if part:
+        parts[id] = part
+    return None
+
+
+def _listed(image: Path) -> list[Path]:
+    from segweave.data.formats.dicom import series_files
+
+    return series_files(image) if image.is_dir() else [image]
+
+
+def _target(
+    kind: str,
+    classes: Sequence[str] | None,
+    files: dict[str, tuple[Path, Path | None]],
+    geometry: Geometry,
+    table: Path,
+    errors: list[SegweaveError],
+) -> TargetSpec:
+    if kind not in ("auto", "binary", "exclusive"):
+        raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
+    if classes and (kind == "binary" or (kind == "auto" and len(classes) <= 2)):
+        names = tuple(classes) if len(classes) > 1 else ("background", *classes)
+        return TargetSpec(kind="binary", names=names, colours=colours(len(names)))
+    if classes:
+        return TargetSpec(kind="exclusive", names=tuple(classes), colours=colours(len(classes)))
+    ids = {id for pair in files.values() for id in _ids(*pair, geometry)}
+    odd = sorted(id for id in ids if id > _MOST)
+    highest = max(ids - set(odd), default=0)
+    if odd:
+        errors.append(
+            InputError(
+                _DOING,
+                file=table,
+                expected=f"class ids up to {_MOST}",
+                found=f"ids up to {odd[-1]}",
+                remedy="name the classes (classes), from id 0 on",
+            )
+        )
+    if kind == "binary" or (kind == "auto" and highest <= 1):
+        return TargetSpec(kind="binary", names=("background", "foreground"), colours=colours(2))
+    names = ("background", *(f"class {i}" for i in range(1, highest + 1)))
+    return TargetSpec(kind="exclusive", names=names, colours=colours(len(names)))
+
+
+def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:
+    """The ids in one mask; damaged files are for the reader to report."""
+    try:
+        if mask is not None:
+            label = read_label_case(mask, geometry=geometry).label
+        else:
+            label = read_case(image, geometry=geometry).label
+    except SegweaveError:
+        return []
+    return [] if label is None else [int(i) for i in np.flatnonzero(np.bincount(label.ravel()))]
+
+
+def _read(image: Path, mask: Path | None, id: str, group: str, geometry: Geometry) -> Case:
+    case = read_volume([image], mask, id=id, group=group, geometry=geometry)
+    labelled(case, image)
+    return case
