@@ -173,7 +173,7 @@ def test_a_failure_while_scoring_leaves_nothing(run: Run, monkeypatch: pytest.Mo
     def fails(*_: object) -> None:
         raise SegweaveError("scoring")
 
-    monkeypatch.setattr(api, "_keep", fails)
+    monkeypatch.setattr(api, "keep", fails)
     with pytest.raises(SegweaveError):
         api.evaluate(run, device="cpu")
     assert files_of(run.folder) == before

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import InputError, UsageError, nearest
+from segweave.errors import UsageError, nearest
 from segweave.scored import check_scored_once, keep, note_scored, predictions_folder, store_of
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ def evaluate(
     from segweave.training import Run
 
     if references is not None:
+        if members or tiles is not None or flips != "none":
+            raise UsageError("evaluating label maps", found="options that belong to a run's model")
         if out is None:
             raise UsageError(
                 "evaluating label maps", expected="a folder to write to (out)", found="none"

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.errors import InputError, UsageError
 from segweave.files import atomic_write
+from segweave.jobs import Job, bars, failure, finished, run_jobs
 
 if TYPE_CHECKING:
     from segweave.data.store import Store
@@ -164,75 +161,30 @@ def _train(
     from segweave.recipes import load_recipe
     from segweave.training import Run
 
-    waiting = [arm for arm in arms if not _finished(folder / "runs" / arm)]
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    at_once = min(2, os.cpu_count() or 1)
-    (folder / "logs").mkdir(exist_ok=True)
-    epochs = load_recipe("demo", settings.sets).training.epochs or 1
-    with _bars(arms, folder, epochs, progress) as draw:
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    arm = waiting.pop(0)
-                    with (folder / "logs" / f"{arm}.txt").open("wb") as log:
-                        running[arm] = _start(folder, store, arm, settings, log)
-                for arm, process in list(running.items()):
-                    if process.poll() is not None:
-                        del running[arm]
-                        _check(arm, process.returncode, folder)
-                draw()
-                time.sleep(0.2)
-        finally:
-            _stop(running)
-        draw()
-    return {arm: Run(folder / "runs" / arm) for arm in arms}
+    runs = {arm: folder / "runs" / arm for arm in arms}
+    recipe = load_recipe("demo", settings.sets)
+    jobs = [_job(folder, store, arm, settings) for arm in arms if not finished(runs[arm])]
+    with bars(dict.fromkeys(arms, recipe), runs, show=progress) as shown:
+        for arm in arms:
+            shown.add(arm)
+        run_jobs(
+            jobs, at_once=min(2, os.cpu_count() or 1), threads=1, ended=_check, tick=shown.draw
+        )
+        shown.draw(now=True)
+    return {arm: Run(run) for arm, run in runs.items()}
 
 
-def _start(
-    folder: Path, store: Store, arm: str, settings: Settings, log: IO[bytes]
-) -> subprocess.Popen[bytes]:
+def _job(folder: Path, store: Store, arm: str, settings: Settings) -> Job:
+    call = ["train", "demo", "--quiet", "--device", "cpu"]
+    call += ["--store", str(store.path), "--out", str(folder / "runs" / arm)]
     sets = [f"arm={arm}", *ARMS[arm], *settings.sets]
-    command = [sys.executable, "-m", "segweave", "train", "demo", "--quiet", "--device", "cpu"]
-    command += ["--store", str(store.path), "--out", str(folder / "runs" / arm)]
-    command += [part for text in sets for part in ("--set", text)]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **threads},
-    )
+    call += [part for text in sets for part in ("--set", text)]
+    return Job(arm, (tuple(call),), folder / "logs" / f"{arm}.txt")
 
 
-def _check(arm: str, code: int, folder: Path) -> None:
-    if code == 0:
-        return
-    log = folder / "logs" / f"{arm}.txt"
-    words = log.read_text(encoding="utf-8", errors="replace").strip() or f"exit code {code}"
-    raise SegweaveError(
-        f"training the arm {arm}",
-        file=log,
-        found=words[-1500:],
-        remedy="the same command again continues",
-    )
-
-
-def _stop(running: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Ask trainings to stop as Ctrl-C would, so that they leave a whole checkpoint."""
-    for process in running.values():
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-    for process in running.values():
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _finished(run: Path) -> bool:
-    return (run / "model" / "card.json").is_file()
+def _check(job: Job, code: int) -> None:
+    if code != 0:
+        raise failure(f"training the arm {job.name}", job, code)
 
 
 # Scores, figure, report
@@ -322,41 +274,3 @@ def _steps(show: bool) -> Iterator[Any]:
         console.print(f"[bold]·[/bold] {text}")
 
     yield say
-
-
-@contextmanager
-def _bars(arms: Sequence[str], folder: Path, epochs: int, show: bool) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    from segweave.training.metrics_file import read_rows
-
-    columns = (
-        TextColumn("  {task.description:<17}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        tasks = {arm: bar.add_task(arm, total=1.0, loss="", start=False) for arm in arms}
-        last = 0.0
-
-        def draw() -> None:
-            nonlocal last
-            if not show or time.monotonic() - last < 1.0:
-                return
-            last = time.monotonic()
-            for arm, task in tasks.items():
-                run = folder / "runs" / arm
-                rows = read_rows(run / "metrics.csv")
-                if rows and not bar.tasks[task].started:
-                    bar.start_task(task)
-                if rows:
-                    # Steps of an epoch are known once the second has begun.
-                    first = sum(row["epoch"] == rows[0]["epoch"] for row in rows)
-                    share = 1.0 if _finished(run) else rows[-1]["step"] / (first * epochs + 1)
-                    loss = f"loss {rows[-1]['loss']:.3f}"
-                    bar.update(task, completed=min(share, 1.0), loss=loss)
-
-        yield draw

@@ -43,7 +43,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             raise SegweaveError(
                 f"writing a file: {error.strerror}",
                 file=target,
-                remedy="free space or choose another folder; what was there before is untouched",
+                remedy="free some space or choose another folder; what was there before is "
+                "untouched",
             ) from error
         raise
     finally:

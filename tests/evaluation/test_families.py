@@ -31,6 +31,7 @@ from segweave.evaluation import (
 )
 from segweave.evaluation.families.lesions import resized_mask
 from segweave.evaluation.families.polyps import saved_map
+from segweave.scored import keep
 
 ORGANS = TargetSpec(names=("background", "spleen", "liver", "aorta", "stomach"))
 POLYP = TargetSpec(kind="binary", names=("background", "polyp"))

@@ -151,7 +151,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
             raise error
 
         monkeypatch.setattr(torch, "save", failing)
-        with pytest.raises(SegweaveError, match="free space"):
+        with pytest.raises(SegweaveError, match="free some space"):
             write_checkpoint(checkpoint(4), path)
         assert read_checkpoint(path).step == 3
         assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

@@ -57,7 +57,8 @@ def evaluate(
         typer.Option(
             "--with",
             metavar="RUN",
-            help="Of a run: average the probabilities with those of this run too (another seed). May be given several times.",
+            help="Of a run: average the probabilities with those of this run too (another seed). "
+            "May be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -65,7 +66,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="WHICH",
-            help="Of a run: average over mirror images too: none, rows (left-right), columns (up-down) or both.",
+            help="Of a run: average over mirror images too: none, rows (left-right), columns "
+            "(up-down) or both.",
         ),
     ] = "none",
     tiles: Annotated[

@@ -53,7 +53,8 @@ def predict(
         typer.Option(
             "--with",
             metavar="MODEL",
-            help="Average the probabilities with those of this model too. May be given several times.",
+            help="Average the probabilities with those of this model too. May be given several "
+            "times.",
             show_default=False,
         ),
     ] = None,
@@ -61,14 +62,16 @@ def predict(
         str,
         typer.Option(
             metavar="WHICH",
-            help="Average over mirror images too: none, rows (left-right), columns (up-down) or both. Sensible where the training mirrored images so.",
+            help="Average over mirror images too: none, rows (left-right), columns (up-down) or "
+            "both. Sensible where the training mirrored images so.",
         ),
     ] = "none",
     tiles: Annotated[
         bool,
         typer.Option(
             "--tiles",
-            help="Read images in overlapping tiles of the network's size, at their own resolution. Sensible where the training saw that resolution.",
+            help="Read images in overlapping tiles of the network's size, at their own "
+            "resolution. Sensible where the training saw that resolution.",
         ),
     ] = False,
     geometry: Annotated[

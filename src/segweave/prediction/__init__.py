@@ -7,6 +7,8 @@ from segweave.prediction.batch import (
     predict_files,
 )
 from segweave.prediction.colours import PALETTE, class_colours
+from segweave.prediction.ensemble import Ensemble, load_ensemble
+from segweave.prediction.flips import Flips
 from segweave.prediction.overlay import draw_overlay
 from segweave.prediction.predict import (
     Prediction,
@@ -15,17 +17,22 @@ from segweave.prediction.predict import (
     predict_cases,
 )
 from segweave.prediction.predictor import Predictor, load
+from segweave.prediction.tiles import Tiles
 
 __all__ = [
     "PALETTE",
+    "Ensemble",
+    "Flips",
     "PredictedFile",
     "Prediction",
     "PredictionFailure",
     "PredictionReport",
     "Predictor",
+    "Tiles",
     "class_colours",
     "draw_overlay",
     "load",
+    "load_ensemble",
     "network_probabilities",
     "predict",
     "predict_cases",

@@ -21,10 +21,10 @@ from segweave.data.formats import (
 )
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.files import atomic_write
+from segweave.prediction.ensemble import Ensemble
 from segweave.prediction.overlay import amounts, draw_overlay
-from segweave.prediction.predict import predict_with, ready
+from segweave.prediction.predict import CaseMaps, predict_with, ready
 from segweave.prediction.predictor import Predictor
-from segweave.weaving import WovenNetwork
 
 SUMMARY = "predictions.json"
 OVERLAYS = "overlays"
@@ -83,7 +83,7 @@ class _Job:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: Predictor | Ensemble,
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
@@ -112,13 +112,13 @@ def predict_files(
     earlier = _read_summary(folder / SUMMARY, force)
     files: list[PredictedFile] = []
     failures: list[PredictionFailure] = []
-    with ready(predictor) as network:
+    with ready(predictor) as maps:
         try:
             for number, job in enumerate(jobs):
                 _tell(progress, number, len(jobs), job.file)
                 try:
                     files.append(
-                        _predict_one(network, predictor, job, geometry, number, len(jobs), progress)
+                        _predict_one(maps, predictor, job, geometry, number, len(jobs), progress)
                     )
                 except SegweaveError as error:
                     failures.append(PredictionFailure(job.file, error))
@@ -193,8 +193,8 @@ def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
 
 
 def _predict_one(
-    network: WovenNetwork,
-    predictor: Predictor,
+    maps: CaseMaps,
+    predictor: Predictor | Ensemble,
     job: _Job,
     geometry: Literal["check", "pixdim", "affine"],
     number: int,
@@ -204,8 +204,8 @@ def _predict_one(
     start = time.perf_counter()
     case = read_case(job.file, geometry=geometry, with_label=False)
     prediction = predict_with(
-        network,
-        predictor,
+        maps,
+        predictor.target,
         case,
         probabilities=job.probabilities is not None,
         slice_done=lambda done, all_: _tell(progress, number + done / (all_ + 1), count, job.file),
@@ -261,7 +261,7 @@ def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
 
 def _write_summary(
     folder: Path,
-    predictor: Predictor,
+    predictor: Predictor | Ensemble,
     files: Sequence[PredictedFile],
     failures: Sequence[PredictionFailure],
     earlier: Sequence[dict[str, Any]],
@@ -273,7 +273,7 @@ def _write_summary(
         "segweave": __version__,
         "model": {
             key: predictor.card[key]
-            for key in ("title", "arm", "weights_sha256")
+            for key in ("title", "arm", "weights_sha256", "members", "flips", "tiles")
             if key in predictor.card
         },
         "target": predictor.target.model_dump(mode="json"),

@@ -32,7 +32,7 @@ def _library(doing: str) -> Any:
         import SimpleITK
     except ImportError as error:
         raise MissingExtraError(doing, library="SimpleITK", extra="formats") from error
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # type: ignore[no-untyped-call]
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     return SimpleITK
 
 

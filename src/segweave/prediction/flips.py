@@ -1,0 +1,47 @@
+"""Flips at test time: an image and its mirror images through the network, turned back, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from segweave.errors import UsageError, nearest
+
+Flips = Literal["none", "rows", "columns", "both"]
+"""Which mirror images are predicted too, in the words of the augmentation's `mirror`: along `rows`
+(left-right), along `columns` (up-down), or `both` (four images in all)."""
+
+_AXES: dict[Flips, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "rows": ((), (-1,)),
+    "columns": ((), (-2,)),
+    "both": ((), (-1,), (-2,), (-2, -1)),
+}
+
+
+def check_flips(flips: str) -> None:
+    """Raise UsageError for a name that is none of `Flips`."""
+    if flips not in _AXES:
+        raise UsageError(
+            "flipping images at test time",
+            found=repr(flips),
+            remedy=nearest(flips, get_args(Flips)),
+        )
+
+
+def with_flips(image: Tensor, flips: Flips) -> Tensor:
+    """(1, channels, height, width) → (views, channels, height, width), the image itself first."""
+    if flips == "none":
+        return image
+    return torch.cat([image.flip(axes) if axes else image for axes in _AXES[flips]])
+
+
+def mean_of_flips(maps: Sequence[Tensor], flips: Flips) -> Tensor:
+    """Maps (..., height, width) of the views, in their order → the mean, each turned back first."""
+    if flips == "none":
+        return maps[0]
+    views = zip(maps, _AXES[flips], strict=True)
+    return torch.stack([view.flip(axes) if axes else view for view, axes in views]).mean(0)

@@ -1,0 +1,91 @@
+"""`--with`, `--flips` and `--tiles` of predict and evaluate; the lines of `grid --dry-run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import segweave
+from segweave.data.formats import read_case
+from segweave.evaluation import read_evaluation
+from segweave.prediction import Ensemble
+from tests.small import make_run, make_store, write_volume
+
+from .conftest import Command
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ensemble")
+    make_store(folder)
+    make_run(folder, name="a")
+    make_run(folder, "seed=1", name="b")
+    # Learned from the test cases of the others.
+    make_run(folder, "data.training=test", "data.test=train", name="turned")
+    return folder
+
+
+def test_runs_are_scored_together_as_an_arm_of_their_own(command: Command, made: Path) -> None:
+    words = ["evaluate", made / "a", "--with", made / "b", "--flips", "rows", "--quiet"]
+    seen = command(*words, "--device", "cpu")
+    assert seen.code == 0, seen.err
+    folder = made / "a" / "evaluation" / "clean-mean-of-2-flips-rows"
+    found = read_evaluation(folder)
+    assert found.manifest.arms == ["unet-mean-of-2-flips-rows"]
+    one = segweave.load(made / "a", device="cpu")
+    parameters = sum(p.numel() for p in one.network.parameters())
+    assert found.manifest.parameters == 2 * parameters
+    assert str(made / "b") in found.manifest.sources["run"]
+    command(*words).refused("a second time")
+
+
+def test_a_run_that_learned_from_the_cases_is_not_averaged(command: Command, made: Path) -> None:
+    words = ["evaluate", made / "a", "--with", made / "turned", "--quiet"]
+    command(*words).refused("did not learn from the test cases", "turned")
+    assert not (made / "a" / "evaluation" / "clean-mean-of-2").exists()
+
+
+def test_what_repeats_the_released_evaluation_takes_one_model(command: Command, made: Path) -> None:
+    words = ["evaluate", made / "a", "--protocol", "published", "--flips", "both", "--quiet"]
+    command(*words).refused("one model")
+    assert not (made / "a" / "evaluation" / "published-flips-both").exists()
+
+
+def test_options_of_models_with_label_maps_are_refused(command: Command, tmp_path: Path) -> None:
+    words = ["evaluate", tmp_path, tmp_path, "--out", tmp_path / "out", "--tiles"]
+    command(*words).refused("belong to a run")
+
+
+def test_files_are_predicted_by_all_of_them(command: Command, made: Path, tmp_path: Path) -> None:
+    file = write_volume(tmp_path / "scan.nii.gz", shape=(40, 50, 2))
+    words = ["predict", made / "a", file, "--out", tmp_path / "out", "--with", made / "b"]
+    seen = command(*words, "--tiles", "--probabilities", "-q", "--device", "cpu")
+    assert seen.code == 0, seen.err
+    from segweave.prediction import Tiles
+
+    members = tuple(segweave.load(made / name, device="cpu") for name in "ab")
+    expected = segweave.predict(
+        Ensemble(members, tiles=Tiles()), read_case(file, geometry="check"), probabilities=True
+    )
+    kept = np.load(tmp_path / "out" / "probabilities" / "scan.npz")["probabilities"]
+    np.testing.assert_array_equal(kept, expected.probabilities)
+    summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert summary["model"]["title"] == "the mean of 2 models"
+    command(*words, "--flips", "row").refused("did you mean rows")
+
+
+def test_a_dry_run_lists_and_starts_nothing(command: Command, made: Path, tmp_path: Path) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text(f"store: {made / 'store'}\nout: runs\nrecipes: [demo]\nseeds: [0, 1]\n")
+    seen = command("grid", file, "--dry-run")
+    assert seen.code == 0, seen.err
+    assert "unet/seed-1" in seen.out
+    assert seen.out.count("to do") == 2
+    assert "2 of 2 left" in seen.out
+    assert not (tmp_path / "runs").exists()
+    file.write_text("store: nowhere\nout: runs\nrecipes: [demo]\nseed: [0]\n")
+    command("grid", file).refused("unknown key 'seed'", "did you mean seeds")
+    command("grid", tmp_path / "absent.yaml").refused("absent.yaml")

@@ -1,0 +1,185 @@
+"""A grid is checked before it starts, skips what is done, goes on after a stop and a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segweave.errors import InputError, UsageError
+from segweave.evaluation import read_evaluation
+from segweave.grid import in_words, load_grid, plan_grid, run_grid
+from segweave.training import Run
+from tests.small import SETS, files_of, make_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("grid"))
+
+
+def write(folder: Path, store: Path, **changes: Any) -> Path:
+    narrow = {"recipe": "demo", "arm": "narrow", "set": {"network": {"options": {"width": 1}}}}
+    values = {
+        "format": 1,
+        "store": str(store),
+        "out": "runs",
+        "recipes": ["demo", narrow],
+        "set": list(SETS),
+        "seeds": [0, 1],
+        "device": "cpu",
+    }
+    file = folder / "grid.yaml"
+    file.write_text(yaml.safe_dump(values | changes))
+    return file
+
+
+def test_the_plan_has_every_run_with_its_own_recipe(tmp_path: Path, store: Path) -> None:
+    plan = plan_grid(load_grid(write(tmp_path, store)))
+    assert [run.name for run in plan.runs] == [
+        "unet/seed-0", "unet/seed-1", "narrow/seed-0", "narrow/seed-1"
+    ]  # fmt: skip
+    assert [run.recipe.seed for run in plan.runs] == [0, 1, 0, 1]
+    assert [run.recipe.network.options["width"] for run in plan.runs] == [2, 2, 1, 1]
+    assert plan.runs[0].folder == tmp_path / "runs" / "unet" / "seed-0"
+    assert len(plan.left) == 4
+    assert plan.seconds_left() is None
+    assert not (tmp_path / "runs").exists()
+
+
+def test_time_left_comes_from_finished_runs_of_the_arm_shared_by_processes(
+    tmp_path: Path, store: Path
+) -> None:
+    seconds = {"unet/seed-0": 60.0, "narrow/seed-0": 20.0, "narrow/seed-1": 7.0}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "grid.json").write_text(json.dumps({"format": 1, "seconds": seconds}))
+    file = write(tmp_path, store, jobs=2, seeds=[0, 1, 2])
+    for name in ("unet/seed-0", "narrow/seed-0"):
+        folder = tmp_path / "runs" / name
+        for part in ("model/card.json", "evaluation/clean/manifest.json"):
+            (folder / part).parent.mkdir(parents=True)
+            (folder / part).write_text("{}")
+    plan = plan_grid(load_grid(file))
+    assert [run.name for run in plan.left] == [
+        "unet/seed-1", "unet/seed-2", "narrow/seed-1", "narrow/seed-2"
+    ]  # fmt: skip
+    assert plan.seconds_left() == (60 + 60 + 20 + 20) / 2
+    assert plan.seconds_left(plan.left[:1]) == 60
+    # Half of a training done counts as half.
+    begun = plan.left[0].folder
+    begun.mkdir(parents=True)
+    (begun / "metrics.csv").write_text("step,epoch,loss\n1,1,0.5\n")
+    assert plan.left[0].state == "begun, 50%"
+    assert plan.seconds_left(plan.left[:1]) == 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seedz": [1]}, "did you mean seeds"),
+        ({"recipes": [{"recipe": "demo", "sets": []}]}, "did you mean set"),
+        ({"seeds": [1, 1]}, "each of seeds once"),
+        ({"jobs": 0}, "jobs"),
+        ({"format": 2}, "format: 2"),
+        ({"recipes": []}, "recipes"),
+    ],
+)
+def test_a_wrong_file_is_told_by_its_key(
+    tmp_path: Path, store: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        load_grid(write(tmp_path, store, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipes": ["demo", "demo"]}, "arm unet twice"),
+        ({"folds": [0, 1]}, "fold-{fold}"),
+        ({"protocols": ["cleen"]}, "did you mean clean"),
+        ({"set": ["training.epochz=1"]}, "did you mean"),
+        ({"set": ["data.split=other"]}, "data.split: other"),
+        ({"recipes": ["dmo"]}, "did you mean demo"),
+    ],
+)
+def test_a_grid_that_cannot_run_is_refused_before_it_starts(
+    tmp_path: Path, store: Path, changes: dict[str, Any], words: str
+) -> None:
+    grid = load_grid(write(tmp_path, store, **changes))
+    with pytest.raises((UsageError, InputError), match=words):
+        plan_grid(grid)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
+    tmp_path: Path, store: Path
+) -> None:
+    file = write(tmp_path, store, seeds=[3], protocols=["published"], jobs=2)
+    in_the_way = tmp_path / "runs" / "unet" / "seed-3" / "mine.txt"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("x")
+    done = run_grid(plan_grid(load_grid(file)), progress=False)
+    assert list(done.failures) == ["unet/seed-3"]
+    assert "mine.txt" in str(done.failures["unet/seed-3"])
+    narrow = tmp_path / "runs" / "narrow" / "seed-3"
+    assert done.evaluations["published"] == [narrow / "evaluation" / "published"]
+    found = read_evaluation(done.evaluations["published"][0])
+    assert (found.manifest.arms, found.manifest.seeds) == (["narrow"], [3])
+    before = files_of(narrow)
+    in_the_way.unlink()
+    plan = plan_grid(load_grid(file))
+    assert [run.state for run in plan.runs] == ["to do", "done"]
+    assert plan.seconds_left() == plan.seconds["narrow/seed-3"] > 0
+    done = run_grid(plan, progress=False)
+    assert done.failures == {}
+    assert len(done.evaluations["published"]) == 2
+    assert files_of(narrow) == before
+    # The same folder with another recipe is another grid.
+    other = load_grid(write(tmp_path, store, seeds=[3], set=[*SETS, "training.batch_size=2"]))
+    with pytest.raises(UsageError, match="batch_size: 4 there, 2 now"):
+        plan_grid(other)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
+    tmp_path: Path, store: Path
+) -> None:
+    sets = [*SETS[1:], "training.epochs=20", "training.validate_every=20"]
+    file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
+    call = [sys.executable, "-m", "segweave", "grid", str(file)]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+    run = tmp_path / "runs" / "unet" / "seed-0"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (run / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in words
+    assert "0 of 1 runs are done" in words
+    rows = Run(run).metrics
+    assert not Run(run).finished
+    assert "begun" in plan_grid(load_grid(file)).runs[0].state
+    seen = subprocess.run(call, capture_output=True, text=True, check=True)
+    assert "unet/seed-0: done in" in seen.stderr
+    assert str(run / "evaluation" / "clean") in seen.stdout
+    assert Run(run).metrics[: len(rows)] == rows
+    assert len(Run(run).environment["sessions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (40, "40 s"), (700, "12 min"), (12_000, "3 h 20 min"), (187_300, "2 d 4 h")],
+)
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
