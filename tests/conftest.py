@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from segweave import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,6 +20,22 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images are not at {folder} (set SEGWEAVE_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_plugins() -> Iterator[None]:
+    """What a test registers with --plugin is gone after it."""
+    every = (
+        registry.networks,
+        registry.contexts,
+        registry.datasets,
+        registry.metrics,
+        registry.losses,
+    )
+    before = [(dict(one._found()), dict(one._plugin_hashes)) for one in every]
+    yield
+    for one, (cards, hashes) in zip(every, before, strict=True):
+        one._cards, one._plugin_hashes = cards, hashes
 
 
 @pytest.fixture(autouse=True)

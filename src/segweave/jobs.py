@@ -127,7 +127,7 @@ def _plugins() -> list[str]:
         registry.losses,
     )
     files = dict.fromkeys(file for kind in every for file in kind.plugin_hashes)
-    return [word for file in files for word in ("--plugin", str(Path(file).absolute()))]
+    return [word for file in files for word in ("--plugin", file)]
 
 
 @contextmanager

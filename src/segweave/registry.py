@@ -131,7 +131,7 @@ class Registry(Generic[C]):
         """Register the cards of a user's file (`--plugin`), run it, and return the names. Its
         sha256 is kept in `plugin_hashes`.
         """
-        path = Path(path)
+        path = Path(path).resolve()  # processes that are started elsewhere are handed this name
         cards = list(read_cards(path, self.card_type))
         if not cards:
             return []
