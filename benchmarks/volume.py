@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds that are timed")
     parser.add_argument("--slices", type=int, default=10, help="slices of the volume")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", default="", help="models whose title begins with this")
     options = parser.parse_args()
     rounds, count = (2, 3) if options.quick else (options.rounds, options.slices)
     device = torch.device(options.device)
@@ -137,6 +138,8 @@ def main() -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for title, theirs, ours in models(options.quick):
+        if not title.startswith(options.only):
+            continue
         volume = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
         for network in (theirs, ours):
             if network is not None:
