@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import ndimage
+from torch.nn.functional import affine_grid, grid_sample
 
 from segweave.data.augmentation import Augmentation, augment, draw_batch
 from segweave.data.augmentation import _quarter_turns as quarter_turns
@@ -52,10 +53,49 @@ def test_turns_are_those_of_scipy(degrees: int, size: tuple[int, int]) -> None:
     assert inside.mean() > (ours != 0).mean() - 0.05
 
 
-def test_identity_is_exact_for_labels_and_nearly_for_images() -> None:
+def test_identity_is_exact() -> None:
     picture = _picture((16, 12))
     np.testing.assert_array_equal(_apply(picture, IDENTITY), picture)
-    np.testing.assert_allclose(_apply(picture, IDENTITY, nearest=False), picture, atol=1e-5)
+    np.testing.assert_array_equal(_apply(picture, IDENTITY, nearest=False), picture)
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("size", [(12, 12), (10, 14)])
+def test_as_torch_samples_it(nearest: bool, size: tuple[int, int]) -> None:
+    plan = Augmentation(rotation=30, scale=0.2, shift=0.1, mirror="both", rot90=True)
+    matrices = np.stack([plan.draw(0, 0, "a", k, size) for k in range(6)])
+    # Pixels that only change places go another way than the rest of the batch.
+    matrices[1, :, :2], matrices[3, :, :2], matrices[4] = -np.eye(2), [[0, 1], [-1, 0]], IDENTITY
+    matrices[[1, 3], :, 2] = 0
+    chance = torch.Generator().manual_seed(0)
+    image = torch.randn(6, 3, 2, *size, generator=chance)
+    label = torch.randint(0, 4, (6, *size), generator=chance, dtype=torch.uint8)
+    outside = torch.randn(6, 2, generator=chance)
+    moved, moved_label = augment(image, label, matrices, outside, nearest=nearest)
+    fill = outside[:, None, :, None, None]
+    grid = affine_grid(torch.from_numpy(matrices), [6, 1, *size], align_corners=False)
+    for slice_ in range(3):
+        expected = grid_sample(
+            (image - fill)[:, slice_].double(),
+            grid,
+            mode="nearest" if nearest else "bilinear",
+            align_corners=False,
+        )
+        found = moved[:, slice_] - fill[:, 0]
+        torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=0)
+    expected = grid_sample(label[:, None].double(), grid, mode="nearest", align_corners=False)
+    assert torch.equal(moved_label, expected[:, 0].to(torch.uint8))
+
+
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+@pytest.mark.parametrize("mirror", [(1, 1), (-1, 1), (1, -1), (-1, -1)])
+def test_pixels_that_change_places_alone_keep_their_values(
+    quarter: int, mirror: tuple[int, int]
+) -> None:
+    picture = _picture((11, 11))
+    moved = _apply(picture, quarter_turns(quarter) @ np.diag(mirror).astype(float), nearest=False)
+    axes = [axis for axis, sign in ((1, mirror[0]), (0, mirror[1])) if sign < 0]
+    np.testing.assert_array_equal(moved, np.flip(np.rot90(picture, quarter), axes))
 
 
 def test_released_odds() -> None:

@@ -123,18 +123,69 @@ def augment(
     edges; labels are 0 there. The label keeps its dtype; the result is on the image's device.
     """
     import torch
-    from torch.nn.functional import affine_grid, grid_sample
+    from torch.nn.functional import grid_sample
 
     batch, slices, channels, height, width = image.shape
-    theta = torch.from_numpy(np.ascontiguousarray(matrices, np.float32)).to(image.device)
-    grid = affine_grid(theta, [batch, 1, height, width], align_corners=False)
-    fill = outside.to(image)[:, None, :, None, None]
-    planes = (image - fill).reshape(batch, slices * channels, height, width)
-    mode = "nearest" if nearest else "bilinear"
-    moved = grid_sample(planes, grid, mode=mode, padding_mode="zeros", align_corners=False)
-    maps = label.reshape(batch, -1, height, width).to(image.dtype)
-    moved_label = grid_sample(maps, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved.reshape(image.shape) + fill, moved_label.to(label.dtype).reshape(label.shape)
+    planes = image.reshape(batch, slices * channels, height, width)
+    maps = label.reshape(batch, -1, height, width)
+    moved, moved_label = torch.empty_like(planes), torch.empty_like(maps)
+    rest = []
+    for number, matrix in enumerate(matrices):
+        reflection = _reflection(matrix, square=height == width)
+        if reflection is None:
+            rest.append(number)
+            continue
+        # Nothing is computed where the pixels only change places.
+        swapped, flips = reflection
+        for source, target in ((planes, moved), (maps, moved_label)):
+            picture = source[number].mT if swapped else source[number]
+            target[number] = picture.flip(flips) if flips else picture
+    if rest:
+        rows = slice(None) if len(rest) == batch else rest
+        theta = torch.from_numpy(np.ascontiguousarray(matrices[rows], np.float32)).to(image.device)
+        grid = _positions(theta, (height, width))
+        fill = outside.to(image)[rows].repeat(1, slices)[:, :, None, None]
+        mode = "nearest" if nearest else "bilinear"
+        moved[rows] = grid_sample(
+            planes[rows] - fill, grid, mode=mode, padding_mode="zeros", align_corners=False
+        ).add_(fill)
+        moved_label[rows] = grid_sample(
+            maps[rows].to(image.dtype),
+            grid,
+            mode="nearest",
+            padding_mode="zeros",
+            align_corners=False,
+        ).to(label.dtype)
+    return moved.reshape(image.shape), moved_label.reshape(label.shape)
+
+
+def _positions(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Where each output pixel is read, (B, h, w, 2): torch's `affine_grid` for matrices of two
+    dimensions, as sums along rows and columns, which take a tenth of its time.
+    """
+    import torch
+
+    x, y = ((2 * torch.arange(n, device=theta.device) + 1) / n - 1 for n in reversed(size))
+    grid = theta.new_empty(len(theta), *size, 2)
+    for axis in (0, 1):
+        across = theta[:, axis, 0, None, None] * x
+        down = theta[:, axis, 1, None, None] * y[:, None] + theta[:, axis, 2, None, None]
+        torch.add(across, down, out=grid[..., axis])
+    return grid
+
+
+def _reflection(matrix: NDArray[np.float64], *, square: bool) -> tuple[bool, list[int]] | None:
+    """(are rows and columns exchanged, the axes that are turned round after that) of a matrix under
+    which pixels only change places; None for any other.
+    """
+    (a, b, right), (c, d, down) = matrix.tolist()
+    if right or down:
+        return None
+    if b == 0 == c and abs(a) == 1 == abs(d):
+        return False, [axis for axis, sign in ((-2, d), (-1, a)) if sign < 0]
+    if square and a == 0 == d and abs(b) == 1 == abs(c):
+        return True, [axis for axis, sign in ((-2, b), (-1, c)) if sign < 0]
+    return None
 
 
 def draw_batch(

@@ -1,0 +1,190 @@
+"""What each habit of the released ACDC evaluation is worth, on finished runs: prints the tables of
+benchmarks/protocols.md.
+
+    python benchmarks/protocols.py STORE RUN ...            scored under clean and published
+    python benchmarks/protocols.py --curve WATCHED SAME     checkpoint chosen on the test set
+
+The first form takes the label maps that `segweave evaluate` kept in the runs and scores them by
+`clean`, by `clean` with one habit changed, and with all of them changed; the last must be what the
+run's `evaluation/published` says, or the program stops.
+
+The second form reads two trainings of one recipe and seed that differ in nothing but the cases
+scored after each epoch: the test cases in WATCHED, the validation cases in SAME. Their losses must
+be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.case import Case
+from segweave.data.formats import read_label
+from segweave.data.store import Store
+from segweave.evaluation import read_evaluation, summarise
+from segweave.metrics import confusion, get_policy, surface_distances
+from segweave.metrics.empties import missing
+from segweave.training import Run
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Which parts of the released evaluation are in force; none: `clean`."""
+
+    ends_left_out: bool = False
+    on_the_networks_grid: bool = False
+    pooled: bool = False
+    voxels: bool = False
+    empties: bool = False
+
+
+CLEAN = Habits()
+ALL = Habits(*[True] * 5)
+ENDS = Habits(ends_left_out=True)
+LINES = (
+    ("clean", CLEAN),
+    ("first and last slice left out", ENDS),
+    (
+        "class map made on the network's grid (ends left out too)",
+        replace(ENDS, on_the_networks_grid=True),
+    ),
+    ("HD95 pooled over both directions", Habits(pooled=True)),
+    ("distances in voxels", Habits(voxels=True)),
+    ("missing classes by the released rule", Habits(empties=True)),
+    ("all of these: published", ALL),
+)
+
+
+@dataclass
+class Found:
+    """Scores of one class over the volumes that count for it, and how many went by a rule."""
+
+    dice: list[float]
+    hd95: list[float]
+    failed: int = 0
+    by_rule: int = 0
+
+
+def score(labels: Labels, case: Case, classes: Sequence[int], habits: Habits) -> dict[int, Any]:
+    """(Dice, HD95 or None, by rule) of each class that counts in a case."""
+    assert case.label is not None
+    part = slice(1, -1) if habits.ends_left_out else slice(None)
+    predicted, reference = labels[part], case.label[part]
+    counts = confusion(predicted, reference, tuple(classes))
+    both = tuple(c for c in classes if counts[c].predicted and counts[c].present)
+    spacing = None if habits.voxels else case.spacing
+    distances = surface_distances(predicted, reference, spacing, both) if both else {}
+    rule = get_policy("published")
+    result: dict[int, Any] = {}
+    for c in classes:
+        lack = missing(counts[c].predicted, counts[c].present)
+        if lack is None:
+            how = "pooled" if habits.pooled else "max"
+            result[c] = (counts[c].dice, distances[c].hausdorff95(how), False)
+        elif habits.empties:
+            far = rule.distance(lack, reference.shape, None)
+            result[c] = (rule.overlap(lack, counts[c].dice), far, True)
+        elif counts[c].present:
+            result[c] = (0.0, None, False)
+    return result
+
+
+def tables(store: Store, runs: Sequence[Run]) -> None:
+    """One table of each run, the habits one by one."""
+    classes = list(store.target.foreground)
+    for run in runs:
+        folders = {name: run.folder / "predictions" / name for name in ("clean", "published")}
+        files = sorted(path for path in folders["clean"].iterdir())
+        found = {title: {c: Found([], []) for c in classes} for title, _ in LINES}
+        for file in files:
+            case = store.case(file.name.split(".")[0])
+            maps = {name: read_label(folder / file.name, case) for name, folder in folders.items()}
+            for title, habits in LINES:
+                kind = "published" if habits.on_the_networks_grid else "clean"
+                for c, (dice, far, ruled) in score(maps[kind], case, classes, habits).items():
+                    one = found[title][c]
+                    one.dice.append(dice)
+                    one.by_rule += ruled
+                    if far is None:
+                        one.failed += 1
+                    else:
+                        one.hd95.append(far)
+        check(run, found[LINES[-1][0]])
+        print(f"\n### {run.recipe.arm}, seed {run.recipe.seed}: {len(files)} volumes\n")
+        print("| rules | mean Dice | mean HD95 | missed, without HD95 | by rule |")
+        print("| --- | ---: | ---: | ---: | ---: |")
+        for title, habits in LINES:
+            row = found[title].values()
+            unit = "px" if habits.voxels else "mm"
+            print(
+                f"| {title} | {mean(mean(one.dice) for one in row):.4f} "
+                f"| {mean(mean(one.hd95) for one in row):.2f} {unit} "
+                f"| {sum(one.failed for one in row)} | {sum(one.by_rule for one in row)} |"
+            )
+
+
+def check(run: Run, found: dict[int, Found]) -> None:
+    """All habits together are the protocol `published`: stop where the numbers differ."""
+    told = summarise([read_evaluation(run.folder / "evaluation" / "published")])[0]
+    dice = told.macro.overlaps["dice"].mean
+    ours = mean(mean(one.dice) for one in found.values())
+    if dice is None or not math.isclose(dice, ours, rel_tol=1e-9):
+        raise SystemExit(f"{run.folder}: published Dice {dice}, here {ours}")
+
+
+def curve(watched: Run, same: Run) -> None:
+    """What the last epoch, the best on validation and the best on the test cases score there."""
+    losses = [[row["loss"] for row in run.metrics] for run in (watched, same)]
+    if losses[0] != losses[1]:
+        raise SystemExit(f"{watched.folder} and {same.folder} are not the same training")
+    test, validation = ([row for row in run.metrics if _scored(row)] for run in (watched, same))
+    scores = [row["validation_dice"] for row in test]
+    chosen = [row["validation_dice"] for row in validation]
+    best, honest = int(np.argmax(scores)), int(np.argmax(chosen))
+    print("| checkpoint | epoch | mean Dice of the test patients |")
+    print("| --- | ---: | ---: |")
+    for title, index in (
+        ("last", len(scores) - 1),
+        ("best on the validation patients", honest),
+        ("best on the test patients", best),
+    ):
+        print(f"| {title} | {index + 1} | {scores[index]:.4f} |")
+    print("\n| epoch | " + " | ".join(str(k + 1) for k in range(len(scores))) + " |")
+    print("| --- |" + " ---: |" * len(scores))
+    print("| test | " + " | ".join(f"{value:.3f}" for value in scores) + " |")
+    print("| validation | " + " | ".join(f"{value:.3f}" for value in chosen) + " |")
+
+
+def _scored(row: dict[str, float]) -> bool:
+    value = row.get("validation_dice")
+    return value is not None and not math.isnan(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--curve", action="store_true", help="the two folders are WATCHED and SAME")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    options = parser.parse_args()
+    if len(options.folders) < 2:
+        parser.error("name a store and runs, or two runs")
+    first, *rest = options.folders
+    if options.curve:
+        curve(Run(first), Run(rest[0]))
+    else:
+        tables(Store(first), [Run(folder) for folder in rest])
+
+
+if __name__ == "__main__":
+    main()
