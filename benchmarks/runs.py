@@ -1,8 +1,11 @@
-"""The ACDC table, from what finished runs left: `python benchmarks/acdc.py`.
+"""Tables of trained networks, from what finished runs left.
 
-`--keep RUN ...` copies what the table needs of scored runs (their evaluation folders and a few
-numbers, no weights) to benchmarks/acdc/ARM-seedN; without it, the Markdown tables of
-benchmarks/acdc.md are printed from everything that was kept.
+    python benchmarks/runs.py acdc --keep RUN ...   copy what the tables need to benchmarks/acdc
+    python benchmarks/runs.py acdc                  print the tables of benchmarks/acdc.md
+
+`acdc` is a folder beside this file; another set of runs takes another name. Kept are the evaluation
+folders of a run and a few numbers, as ARM-seedN, no weights. The runs come from the grids in
+benchmarks/grids.
 """
 
 from __future__ import annotations
@@ -16,27 +19,30 @@ from pathlib import Path
 from segweave.errors import InputError
 from segweave.evaluation import read_evaluation, summarise, summary_table
 
-KEPT = Path(__file__).with_suffix("")
 PROTOCOLS = ("clean", "published")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="folder beside this file: acdc, cvc-clinicdb, isic2018")
     parser.add_argument("--keep", nargs="+", type=Path, default=[], metavar="RUN")
     options = parser.parse_args()
+    kept = Path(__file__).parent / options.name
     for run in options.keep:
-        keep(run)
+        keep(run, kept)
     if not options.keep:
-        tables()
+        tables(kept)
 
 
-def keep(folder: Path) -> None:
+def keep(folder: Path, kept: Path) -> None:
     """Copy the evaluation folders of a finished run, and note what else its rows say."""
     from segweave.training import Run
 
     run = Run(folder)
     rows, card, recipe = run.metrics, run.card, run.recipe
-    target = KEPT / f"{recipe.arm}-seed{recipe.seed}"
+    target = kept / f"{recipe.arm}-seed{recipe.seed}"
     for protocol in PROTOCOLS:
         source = folder / "evaluation" / protocol
         if not source.is_dir():
@@ -56,6 +62,7 @@ def keep(folder: Path) -> None:
         "parameters": card["parameters"],
         "steps": int(rows[-1]["step"]),
         "epochs": recipe.training.epochs,
+        "precision": recipe.training.precision,
         "seconds": round(rows[-1]["seconds"]),
         "validation": scores,
         "processor": processor(),
@@ -75,16 +82,16 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def tables() -> None:
+def tables(kept: Path) -> None:
     """Print one line a run, then the arms under each protocol."""
-    notes = [json.loads(path.read_text()) for path in sorted(KEPT.glob("*/run.json"))]
+    notes = [json.loads(path.read_text()) for path in sorted(kept.glob("*/run.json"))]
     print(
         "| arm | seed | parameters | steps | seconds | validation: mean Dice | test, clean: mean "
         "Dice | test, published: mean Dice |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for note in notes:
-        folder = KEPT / f"{note['arm']}-seed{note['seed']}"
+        folder = kept / f"{note['arm']}-seed{note['seed']}"
         found = [summarise([read_evaluation(folder / protocol)])[0] for protocol in PROTOCOLS]
         dice = [f"{part.macro.overlaps['dice'].mean:.4f}" for part in found]
         print(
@@ -93,10 +100,10 @@ def tables() -> None:
             f"| {dice[0]} | {dice[1]} |"
         )
     for protocol in PROTOCOLS:
-        folders = [KEPT / f"{note['arm']}-seed{note['seed']}" / protocol for note in notes]
+        folders = [kept / f"{note['arm']}-seed{note['seed']}" / protocol for note in notes]
         evaluations = [read_evaluation(folder) for folder in folders]
         print()
-        print(summary_table(evaluations, heading=f"Test patients, protocol {protocol}").markdown())
+        print(summary_table(evaluations, heading=f"Test cases, protocol {protocol}").markdown())
 
 
 if __name__ == "__main__":
