@@ -2,28 +2,26 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from segweave.data.check import check
 from segweave.data.export_nnunet import write_nnunet
+from segweave.data.formats import read_case, write_label
 from segweave.data.phantoms.abdomen import write_abdomen
 from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.phantoms.cardiac import write_cardiac
-from segweave.data.phantoms.gland import write_glands
-from segweave.data.phantoms.polyp import write_polyps
-from segweave.data.phantoms.skin import write_skin
 from segweave.data.sets import prepare
 from segweave.data.store import Store
 from segweave.errors import InputError
-from segweave.factories import build
-from segweave.registry import datasets
-from tests.data.broken import break_pairs, seven, truncate
+from tests.data.broken import break_pairs, rewrite, seven, truncate, turned
+from tests.data.faults import huge_picture
+from tests.data.layouts import MAKERS
+from tests.data.test_dicom import write_series
 from tests.data.volumes import all_named, pairs_of
 
 
@@ -118,6 +116,8 @@ def test_every_fault_of_transunets_files_is_listed(tmp_path: Path) -> None:
     slices = sorted((folder / "train_npz").iterdir())
     first = [p for p in slices if p.name[:8] == slices[0].name[:8]]
     other = [p for p in slices if p.name[:8] == slices[-1].name[:8]]
+    with np.load(other[3]) as held:
+        np.savez(other[3], image=held["image"], label=np.full_like(held["label"], 9))
     with np.load(first[1]) as held:
         arrays = {name: held[name] for name in held}
     np.savez(first[1], image=arrays["image"], label=np.full_like(arrays["label"], 9))
@@ -131,20 +131,13 @@ def test_every_fault_of_transunets_files_is_listed(tmp_path: Path) -> None:
         {
             "truncated": ("damaged", volumes[0]),
             "two of one id": ("same-id", twin),
-            "wrong values": ("labels", first[0]),
+            "wrong values": ("labels", first[1]),
             "another shape": ("size", other[1]),
+            "wrong values in the same case": ("labels", other[3]),
             "renamed": ("unused", renamed),
         },
     )
     assert any("no slice 2" in p.found for p in report.problems if p.kind == "missing")
-
-
-def _huge_png(path: Path) -> None:
-    """A picture whose header declares 60000 × 60000 pixels."""
-    content = bytearray(path.read_bytes())
-    content[16:24] = struct.pack(">II", 60000, 60000)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    path.write_bytes(content)
 
 
 def test_every_fault_of_a_folder_is_listed(tmp_path: Path) -> None:
@@ -156,7 +149,7 @@ def test_every_fault_of_a_folder_is_listed(tmp_path: Path) -> None:
     masks[1].rename(renamed)
     Image.fromarray(seven(np.zeros((24, 32), np.uint8))).save(masks[2])
     Image.fromarray(np.zeros((20, 32), np.uint8)).save(masks[3])
-    _huge_png(images[4])
+    huge_picture(images[4], 60000)
     masks[5].unlink()
     truncate(masks[6])
     twin = images[7].with_suffix(".bmp")
@@ -182,37 +175,72 @@ def test_every_fault_of_a_folder_is_listed(tmp_path: Path) -> None:
     assert twins & {twin, images[7]}
 
 
-PICTURES = {
-    "isic2018": ("isic2018", lambda out: write_skin(out, 14, size=(24, 32))),
-    "ph2": ("ph2", lambda out: write_skin(out, 10, layout="ph2", size=(24, 32))),
-    "cvc-clinicdb": ("cvc-clinicdb", lambda out: write_polyps(out, 6, 3, size=(24, 32))),
-    "glas": ("glas", lambda out: write_glands(out, 10, size=(48, 48))),
-}
+def test_every_fault_of_channels_is_listed(tmp_path: Path) -> None:
+    made = MAKERS["nnunet"](tmp_path / "Dataset001_two")
+    about = json.loads((made.source / "dataset.json").read_text(encoding="utf-8"))
+    about["channel_names"] = {"0": "T1", "1": "T2"}
+    (made.source / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    second = []
+    for part in made.parts:
+        second.append(part.image.with_name(part.image.name.replace("_0000", "_0001")))
+        shutil.copy(part.image, second[-1])
+    assert not [p for p in check(made.source).problems if p.file is not None]
+    second[0].unlink()
+    rewrite(second[1], lambda v: v[:-1])
+    rewrite(second[2], affine=turned(second[2]))
+    truncate(second[3])
+    second[4].rename(second[4].with_name("other_0001.nii.gz"))
+    faults = {
+        "missing": ("missing", made.parts[0].image),
+        "another shape": ("size", second[1]),
+        "elsewhere": ("geometry", second[2]),
+        "truncated": ("damaged", second[3]),
+        "renamed": ("missing", made.parts[4].image),
+        "renamed, itself": ("unused", second[4].with_name("other_0001.nii.gz")),
+    }
+    all_named(check(made.source), faults)
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_every_fault_of_pictures_is_listed(tmp_path: Path, name: str) -> None:
-    called, write = PICTURES[name]
-    folder = tmp_path / called
-    write(folder)
-    assert check(folder, name).failed == 0
-    plan = build("planning", datasets.entry(name), datasets.card(name).options, {"source": folder})
-    masks = [item.files[-1] for item in plan.items]
-    if name == "cvc-clinicdb":
-        masks = sorted((folder / "Ground Truth").iterdir())
-    assert len(masks) >= 5
-    truncate(masks[0])
-    renamed = masks[1].with_name(f"odd{masks[1].suffix}")
-    masks[1].rename(renamed)
-    with Image.open(masks[2]) as picture:
-        picture.resize((picture.width, picture.height - 4)).save(masks[2])
-    masks[3].unlink()
-    twin = masks[4].with_suffix(".tif" if masks[4].suffix != ".tif" else ".png")
-    with Image.open(masks[4]) as picture:
-        picture.save(twin)
-    report = check(folder, name)
-    all_named(report, {"truncated": ("damaged", masks[0]), "renamed": ("unused", renamed)})
-    said = " ".join(f"{p.found} {p.case} {p.file}" for p in report.errors)
-    for mask in (masks[2], masks[3], masks[4]):
-        assert mask.stem.split("_")[0] in said, (mask, report.problems)
-    assert {p.file for p in report.problems if p.kind == "same-id"} & {twin, masks[4]}
+def test_every_fault_of_dicom_series_is_listed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["image,mask,case"]
+    folders = []
+    for n in range(9):
+        volume = rng.integers(0, 900, (5, 6, 7)).astype(np.int16)
+        folders.append(write_series(tmp_path / f"series{n}", volume))
+        case = read_case(folders[-1])
+        write_label(np.zeros((case.slices, *case.size), np.uint8) + 1, case, tmp_path / f"l{n}.nii")
+        lines.append(f"series{n},l{n}.nii,case{n}")
+    table = tmp_path / "cases.csv"
+    table.write_text("\n".join(lines), encoding="utf-8")
+    assert not [p for p in check(table).problems if p.file is not None]
+    slices = [sorted(folder.iterdir()) for folder in folders]
+    slices[0][3].unlink()  # within the stack
+    shutil.copy(slices[1][2], folders[1] / "again.dcm")
+    truncate(slices[2][2])
+    slices[3][2].write_bytes(b"")
+    data = pydicom.dcmread(slices[4][2])
+    data.Rows = data.Columns = 60000
+    data.save_as(slices[4][2])
+    data = pydicom.dcmread(slices[5][2])
+    data.ImageOrientationPatient = [0, 1, 0, 0, 0, 1]
+    data.save_as(slices[5][2])
+    rewrite(tmp_path / "l6.nii", affine=turned(tmp_path / "l6.nii"))
+    rewrite(tmp_path / "l7.nii", lambda v: v[:-1])
+    shutil.rmtree(folders[8])
+    report = check(table)
+    faults = {
+        "elsewhere": ("geometry", tmp_path / "l6.nii"),
+        "another shape": ("size", tmp_path / "l7.nii"),
+        "truncated": ("damaged", slices[2][2]),
+        "empty": ("damaged", slices[3][2]),
+        "huge header": ("damaged", slices[4][2]),
+        "no series": ("missing", folders[8]),
+    }
+    all_named(report, faults)
+    said = {p.file: p.found for p in report.problems if p.kind == "case"}
+    assert "missing" in said[folders[0]], said
+    assert "doubled" in said[folders[1]], said
+    assert "orientation" in said[slices[5][2]], said
+    # One fault a case: its slices are not compared as if they were channels.
+    assert len([p for p in report.problems if p.case.startswith("case")]) == 8, report.problems

@@ -31,10 +31,12 @@ def pairs_of(folder: Path) -> list[tuple[Path, Path]]:
 def is_named(report: CheckReport, kind: str, file: Path) -> bool:
     """Whether a problem of this kind names the file, or its case in the text of what is missing."""
     for problem in report.problems:
-        if problem.kind != kind:
+        # A label without its image is both.
+        if problem.kind not in ((kind, "missing") if kind == "unused" else (kind,)):
             continue
         stem = file.name.partition(".")[0]
-        if problem.file == file or (problem.file is None and stem in problem.found):
+        told = problem.file is None or kind == "missing"
+        if problem.file == file or (told and stem in problem.found):
             return True
     return False
 

@@ -55,6 +55,6 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             doing,
             file=file,
             expected=f"class ids {sorted(known)} ({', '.join(target.names)})",
-            found=f"{unknown}",
+            found=f"ids {unknown}",
             remedy="check that the file is a label map of this data set",
         )

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segweave.data.case import Case
+from segweave.data.check.kinds import kind_of, problem_of
 from segweave.data.check.report import Problem
 from segweave.data.check.survey import Survey
 from segweave.data.checks import check_case
 from segweave.data.formats.content import Content
-from segweave.data.formats.files import ARRAYS, NIFTI, suffix_of
+from segweave.data.formats.dicom import series_files
+from segweave.data.formats.files import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
 from segweave.data.formats.guard import as_label
 from segweave.data.formats.nifti import check_header, read_geometry
-from segweave.data.formats.read import read_content, read_label_case
+from segweave.data.formats.pictures import exif_turn
+from segweave.data.formats.read import read_case, read_content, read_label_case
 from segweave.data.geometry import farthest_apart
 from segweave.data.sets.base import Item
 from segweave.errors import MissingExtraError, SegweaveError
@@ -31,9 +35,7 @@ NEAR = 0.1
 
 @dataclass(frozen=True)
 class Look:
-    """What one readable case is like. `content` is a hash of its pixels, `apart` how far its label
-    lies from its image at the corners in mm (None where that is not known).
-    """
+    """What one readable case is like. `content` is a hash of its pixels."""
 
     id: str
     group: str
@@ -55,46 +57,46 @@ class Look:
 class Probe:
     """What one case came to: its look, where it could be read, its problems, and those of headers
     that contradict themselves (which a reader may know how to take). `ids` are those in the label's
-    own file, where the case could not be read.
+    own file, where the case could not be read; `frames` tells the frames of a video apart.
     """
 
     look: Look | None = None
     problems: list[Problem] = field(default_factory=list)
     ids: frozenset[int] = frozenset()
     headers: list[Problem] = field(default_factory=list)
+    frames: dict[Path, str] = field(default_factory=dict)
 
 
 def probe(item: Item, found_in: Survey) -> Probe:
     """Read one case and check it. Raises nothing but what an interrupt raises."""
-    done = Probe(headers=_headers(item, found_in))
+    done = Probe(headers=_headers(item, found_in), problems=_turned(item, found_in))
     try:
         case = item.read()
     except MissingExtraError:
         raise
     except SegweaveError as error:
-        done.problems = _apart(item, found_in, error, contradicted=bool(done.headers))
+        done.problems += _apart(item, found_in, error, done)
         done.ids = ids_in(label_file(item))
         return done
     except (OSError, ValueError, MemoryError) as error:
-        done.problems = [
-            Problem(
-                kind="damaged",
-                severity="error",
-                found=f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:200],
-                case=item.id,
-                file=found_in.roots.real(item.files[0]) if item.files else None,
-            )
-        ]
+        file = found_in.roots.real(item.files[0]) if item.files else None
+        done.problems.append(_raised(error, item, file))
         return done
     try:
         check_case(case, found_in.plan.target, labelled=found_in.labelled)
     except SegweaveError as error:
-        done.problems.append(_of(error, item, found_in))
+        done.problems += _strange(item, found_in) or [_of(error, item, found_in)]
     if case.label is not None and not case.label.any():
         done.problems.append(
             Problem("empty-label", "note", found="no pixel is labelled", case=case.id)
         )
     done.look = _look(case, item, found_in)
+    if case.stack == "time":
+        images = dict.fromkeys(path for path, _ in item.parts[::2])
+        done.frames = {
+            found_in.roots.real(path): _frame(plane)
+            for path, plane in zip(images, case.image, strict=False)
+        }
     return done
 
 
@@ -126,6 +128,12 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
     )
 
 
+def _frame(plane: NDArray[Any]) -> str:
+    """A hash of a frame's pixels, "" where all are alike."""
+    plain = plane.min() == plane.max()
+    return "" if plain else hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest()
+
+
 def _orientation(case: Case) -> str:
     """Along what the slices of a volume are stacked."""
     if case.affine is None:
@@ -149,49 +157,25 @@ def _headers(item: Item, found_in: Survey) -> list[Problem]:
 
 def _of(error: SegweaveError, item: Item, found_in: Survey, file: Path | None = None) -> Problem:
     """An error of ours as a problem, of the kind that its expectation tells."""
-    expected = error.expected or ""
-    kinds = (
-        ("finite pixel", "values"),
-        ("class ids", "labels"),
-        ("a label map of integers", "labels"),
-        ("a label image with class ids", "labels"),
-        ("ids [", "labels"),
-        ("one voxel size", "header"),
-        ("a label on the same voxels", "geometry"),
-        ("a channel on the same voxels", "geometry"),
-        ("a label of the image's size", "size"),
-        ("the image's size", "size"),
-        ("the size of", "size"),
-        ("an image of", "size"),
-        ("a complete, undamaged", "damaged"),
-        ("a file with content", "damaged"),
-    )
+    kind = kind_of(error) or "case"
     named = file or error.file
-    damaged = any(word in (error.remedy or "") for word in ("truncated", "download"))
-    kind = next((k for start, k in kinds if expected.startswith(start)), "")
     if kind == "labels" and file is None:
         # The case is checked under its image's name; the label may have a file of its own.
         named = label_file(item) or named
-    return Problem(
-        kind=kind or ("damaged" if damaged else "case"),
-        severity="error",
-        found=found_in.roots.text(error.found or error.doing),
-        expected=found_in.roots.text(expected),
-        case=item.id,
-        file=None if named is None else found_in.roots.real(named),
-        remedy="" if kind else found_in.roots.text(error.remedy or ""),
-    )
+    return found_in.roots.told(problem_of(error, kind=kind, case=item.id, file=named))
 
 
-def _apart(
-    item: Item, found_in: Survey, error: SegweaveError, *, contradicted: bool
-) -> list[Problem]:
+def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> list[Problem]:
     """Every fault of a case that could not be read, file by file."""
-    problems: list[Problem] = []
+    if item.parts:
+        problems = _parts(item, found_in, done)
+        first = _of(error, item, found_in, error.file)
+        return problems if any(_same(first, p) for p in problems) else [*problems, first]
+    problems = []
     # Where headers contradict themselves, the steps of pixdim are the ones that are looked at.
-    geometry = "pixdim" if contradicted else "affine"
+    geometry = "pixdim" if done.headers else "affine"
     contents: list[tuple[Path, bool, Content]] = []
-    for path in item.files:
+    for path in _units(item):
         label = path == label_file(item)
         try:
             content = read_content(
@@ -208,15 +192,93 @@ def _apart(
         except MissingExtraError:
             raise
         except SegweaveError as fault:
+            if path.is_dir():
+                inside = _slices(path, item, found_in)
+                problems += inside or [_of(fault, item, found_in, fault.file or path)]
+                continue
             problems.append(_of(fault, item, found_in, path))
             if problems[-1].kind == "values" and suffix_of(path) in NIFTI:
                 # Bad pixels say nothing against the header.
                 contents.append((path, label, read_geometry(path, geometry)))  # type: ignore[arg-type]
     problems += _against_first(contents, item, found_in)
+    problems += [p for p in _strange(item, found_in) if p.kind == "labels"]
     first = _of(error, item, found_in)
     header = first.kind == "header"
     if not header and not any(_same(first, problem) for problem in problems):
         problems.append(first)
+    return problems
+
+
+def _units(item: Item) -> list[Path]:
+    """The files of a case, those of a DICOM series as their folder."""
+    label = label_file(item)
+    slices = [p for p in item.files if p != label and suffix_of(p) in ("", *DICOM)]
+    if len(slices) < 2:
+        return list(item.files)
+    return [slices[0].parent, *(p for p in item.files if p not in slices)]
+
+
+def _slices(folder: Path, item: Item, found_in: Survey) -> list[Problem]:
+    """The slices of a DICOM series that can't be read, each on its own."""
+    problems = []
+    for path in series_files(folder):
+        try:
+            read_content(path, doing="checking a slice")
+        except MissingExtraError:
+            raise
+        except SegweaveError as fault:
+            problems.append(_of(fault, item, found_in, path))
+    return problems
+
+
+def _parts(item: Item, found_in: Survey, done: Probe) -> list[Problem]:
+    """The faults of the files that a case is made of, each read on its own."""
+    problems = []
+    for k, (path, read) in enumerate(item.parts):
+        try:
+            pixels = read()
+            if k % 2 == 0 and len(item.parts) > 2 and isinstance(pixels, np.ndarray):
+                done.frames[found_in.roots.real(path)] = _frame(pixels[0])
+        except SegweaveError as fault:
+            problems.append(_of(fault, item, found_in, path))
+        except (OSError, ValueError, MemoryError) as error:
+            problems.append(_raised(error, item, found_in.roots.real(path)))
+    return problems
+
+
+def _raised(error: Exception, item: Item, file: Path | None) -> Problem:
+    text = f"{type(error).__name__}: {str(error).strip() or 'no message'}"[:200]
+    return Problem("damaged", "error", found=text, case=item.id, file=file)
+
+
+def _turned(item: Item, found_in: Survey) -> list[Problem]:
+    """Pictures that EXIF says to show otherwise than they are stored."""
+    return [
+        Problem(
+            "turned",
+            "warning",
+            found=f"an EXIF orientation of {turn}, which is not applied",
+            expected="pixels stored as they are shown",
+            case=item.id,
+            file=found_in.roots.real(path),
+        )
+        for path in item.files
+        if suffix_of(path) in PICTURES and path.is_file() and (turn := exif_turn(path)) != 1
+    ]
+
+
+def _strange(item: Item, found_in: Survey) -> list[Problem]:
+    """The files of a case of several slices, each with its label, that hold unknown ids."""
+    own = [path for path in item.files if suffix_of(path) in ARRAYS]
+    if len(own) < 2:
+        return []
+    target = found_in.plan.target
+    problems = []
+    for path in own:
+        try:
+            check_case(read_case(path, id=item.id), target, labelled=found_in.labelled)
+        except SegweaveError as fault:
+            problems.append(_of(fault, item, found_in, path))
     return problems
 
 

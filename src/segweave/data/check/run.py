@@ -14,7 +14,7 @@ from segweave.data.check.expected import EXPECTED, Range
 from segweave.data.check.probe import Look, ids_in, label_file, majority, probe
 from segweave.data.check.report import CheckReport, Fact, Problem
 from segweave.data.check.survey import GENERIC, Survey, plain_name, readable, survey, unused
-from segweave.data.formats.files import PICTURES, suffix_of
+from segweave.data.formats.files import PICTURES, case_name, suffix_of
 from segweave.data.formats.guard import at_most, largest_bytes
 from segweave.data.sets.base import Item
 from segweave.errors import SegweaveError
@@ -57,6 +57,7 @@ def check(
         ]
         looks: list[Look] = []
         headers: list[Problem] = []
+        frames: dict[Path, str] = {}
         taken = 0
         unread: list[tuple[Item, frozenset[int]]] = []
         total = len(found.plan.items)
@@ -66,6 +67,7 @@ def check(
             one = probe(item, found)
             report.problems += one.problems
             headers += one.headers
+            frames |= one.frames
             taken += bool(one.headers) and one.look is not None
             if one.look is None:
                 report.failed += 1
@@ -75,8 +77,10 @@ def check(
         if progress is not None:
             progress(total, total, "")
         report.problems += _headers(headers, taken)
-        report.problems += _strange_ids(found, unread)
+        told = {p.file for p in report.problems if p.kind == "labels"}
+        report.problems += [p for p in _strange_ids(found, unread) if p.file not in told]
         report.problems += _doubles(found, looks)
+        report.problems += _same_frames(frames)
         report.problems += _odd(found, looks)
         report.problems += _outside(found, looks)
         report.problems += _unused(found)
@@ -150,6 +154,26 @@ def _doubles(found: Survey, looks: list[Look]) -> list[Problem]:
     return problems
 
 
+def _same_frames(frames: dict[Path, str]) -> list[Problem]:
+    """Frames of videos that show the pixels of another one."""
+    problems = []
+    first: dict[str, Path] = {}
+    for file, pixels in frames.items():
+        other = first.setdefault(pixels, file) if pixels else file
+        if other is not file:
+            problems.append(
+                Problem(
+                    "same-content",
+                    "error",
+                    found=f"the pixels of {other.name}",
+                    expected="pixels of its own",
+                    case=case_name(file),
+                    file=file,
+                )
+            )
+    return problems
+
+
 def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
     """Cases unlike all others, and class ids that hardly any case has."""
     problems = []
@@ -179,8 +203,9 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         return problems
     # Classes were told from the masks themselves, so that a stray value would pass for a class.
     counts = Counter(id for look in looks for id in look.ids)
+    known = len(found.plan.target.names)
     for id, count in counts.items():
-        if count <= max(1, len(looks) // 20) and id:
+        if count <= max(1, len(looks) // 20) and 0 < id < known:
             where = next(look for look in looks if id in look.ids)
             problems.append(
                 Problem(

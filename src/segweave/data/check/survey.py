@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segweave.data.check.kinds import kind_of, problem_of
 from segweave.data.check.report import Problem
 from segweave.data.formats import case_name, find_images, read_array, read_case
 from segweave.data.formats.files import suffix_of
@@ -26,6 +27,7 @@ _MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ground truth", "anno
 _IMAGE_FOLDERS = ("images", "image", "img", "imgs", "original")
 _PROSE = {".txt", ".md", ".cfg", ".json", ".csv", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml",
           ".xlsx", ".py", ".m", ".ds_store", ".rst", ".tsv"}  # fmt: skip
+_LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 
 
 class Roots:
@@ -64,6 +66,16 @@ class Roots:
         for folder, mirror in zip(self.folders, self._mirrors, strict=False):
             message = message.replace(str(mirror), str(folder))
         return message
+
+    def told(self, problem: Problem) -> Problem:
+        """A problem with the source's own paths."""
+        return replace(
+            problem,
+            found=self.text(problem.found),
+            expected=self.text(problem.expected),
+            remedy=self.text(problem.remedy),
+            file=problem.file and self.real(problem.file),
+        )
 
     def file(self, path: Path | None) -> Path | None:
         """The source's file that an error names, or None where it names none that can be hidden."""
@@ -212,28 +224,22 @@ def _planned(source: Path, name: str, options: dict[str, Any], mirror: Path) -> 
             found=f"more than {_TRIES} files that stop the search",
             remedy=f"mend these first; the last: {problems[-1].file}",
         )
-    for fault in plan.errors:
+    for fault in [*plan.errors, *(fault for one in plan.left_out for fault in one.faults)]:
         problems.append(
             _problem(fault, None if fault.file is None else roots.real(fault.file), roots)
         )
-    if not plan.items and not problems:
+    if not plan.items and all(problem.kind == "missing" for problem in problems):
         raise InputError(f"checking {card.title}", file=source, found="no labelled case")
     return Survey(name, plan, problems, roots=roots)
 
 
 def _problem(error: SegweaveError, file: Path | None, roots: Roots) -> Problem:
-    found = roots.text(error.found or error.doing)
+    found = error.found or error.doing
     twice = any(word in found for word in ("second", "also", "twice"))
-    kind = "same-id" if twice else "damaged" if file and not readable(file) else "layout"
-    return Problem(
-        kind=kind,
-        severity="error",
-        found=found,
-        expected=roots.text(error.expected or ""),
-        case=case_name(file) if file is not None else "",
-        file=file,
-        remedy=roots.text(error.remedy or ""),
-    )
+    damaged = file is not None and not readable(file)
+    kind = "same-id" if twice else kind_of(error) or ("damaged" if damaged else "layout")
+    case = case_name(file) if file is not None else ""
+    return roots.told(problem_of(error, kind=kind, case=case, file=file))
 
 
 def readable(file: Path) -> bool:
@@ -280,6 +286,9 @@ def unused(found: Survey) -> list[Path]:
     # A table may lie anywhere: only folders that it names are looked at.
     homes = {path.parent for path in used}
     places = homes if found.name == "table" else _below(found.roots.folders)
+    used |= {
+        found.roots.real(path).absolute() for one in found.plan.left_out for path in one.partners
+    }
     used |= {path.resolve() for path in used}
     return [
         path
@@ -287,6 +296,7 @@ def unused(found: Survey) -> list[Path]:
         for path in sorted(place.iterdir())
         if path.is_file() and not path.name.startswith(".")
         if path.suffix.lower() not in _PROSE and path.absolute() not in used
+        if path.name.lower() not in _LEFT_BY_SYSTEMS
     ]
 
 

@@ -150,7 +150,11 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
     missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in data]
     if missing:
         raise InputError(
-            doing, file=file, expected="an image", found=f"no {', '.join(missing)}: not a picture"
+            doing,
+            file=file,
+            expected="an image",
+            found=f"no {', '.join(missing)}: not a picture",
+            remedy="it is truncated, or a report: copy it again, or take it out of the folder",
         )
     rows, columns = int(data.Rows), int(data.Columns)
     samples, bits = int(data.get("SamplesPerPixel", 1)), int(data.BitsAllocated)

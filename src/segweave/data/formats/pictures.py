@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,23 @@ _GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
+def exif_turn(file: Path) -> int:
+    """How EXIF says to show a picture that is stored otherwise (2 to 8), else 1."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(file) as picture:
+            warnings.simplefilter("ignore")
+            # Pillow itself turns a TIFF image as it says.
+            turn = 1 if picture.format == "TIFF" else picture.getexif().get(274, 1)
+    except Exception:
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
 def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
     """Read one grey or colour image; pixels as stored, EXIF orientation not applied (labels refer
-    to the stored pixels).
+    to the stored pixels), but for TIFF, whose own orientation is.
 
     A palette gives colours in an image and its indices in a label. An alpha channel is dropped
     where it is opaque everywhere. Raises InputError for a damaged file, more than
@@ -32,7 +48,7 @@ def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
     """
     from PIL import Image
 
-    with reading(doing, file), warnings.catch_warnings():
+    with reading(doing, file), _bounded(doing, file), warnings.catch_warnings():
         # Oddities that matter end in one of our errors, the rest is not worth a word.
         warnings.simplefilter("ignore")
         with Image.open(file) as picture:
@@ -43,6 +59,23 @@ def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
         return Content(image=None, label=_one_channel(values, file, doing)[None], stack="single")
     image = values[None, None] if values.ndim == 2 else np.moveaxis(values, -1, 0)[None]
     return Content(image=np.ascontiguousarray(image), label=None, stack="single")
+
+
+@contextmanager
+def _bounded(doing: str, file: Path) -> Iterator[None]:
+    """Say in our words that a header declares more pixels than the library unfolds."""
+    from PIL import Image
+
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            doing,
+            file=file,
+            expected="a complete, undamaged file",
+            found=f"a header that declares more than {LARGEST_PIXELS:,} pixels",
+            remedy="copy or download it again; if it is truly so large, cut it into tiles",
+        ) from error
 
 
 def _check_kind(picture: Any, file: Path, doing: str) -> None:
@@ -57,6 +90,8 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
         )
     if picture.format == "PNG":
         check_declared(width * height // 8, file.stat().st_size * DEFLATE_LIMIT, doing, file)
+    unfolded = width * height * len(picture.getbands())
+    check_declared(unfolded, unfolded, doing, file)
     if getattr(picture, "n_frames", 1) > 1:
         raise InputError(
             doing,

@@ -82,7 +82,7 @@ def prepare(
         raise plan.errors[0]
     if not plan.items:
         raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
-    missing = list(plan.missing)
+    missing = [*plan.missing, *(one.said for one in plan.left_out)]
     if strict and missing:
         raise _incomplete(doing, folder, missing)
     converter = f"segweave {__version__}, {name}, {plan.layout}"

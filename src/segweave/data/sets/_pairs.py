@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segweave.data.formats.files import PICTURES, case_name, suffix_of
-from segweave.data.sets.base import few
+from segweave.data.formats.pictures import LARGEST_PIXELS, exif_turn
+from segweave.data.sets.base import LeftOut, alone, few
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 
 
@@ -120,23 +121,26 @@ def places(
     return []
 
 
-def find_pairs(where: Sequence[Place]) -> tuple[list[Pair], list[str], list[SegweaveError]]:
-    """Every image with its mask, in natural order of ids, what is missing or damaged, and errors.
+def find_pairs(
+    where: Sequence[Place],
+) -> tuple[list[Pair], list[LeftOut], list[SegweaveError]]:
+    """Every image with its mask, in natural order of ids, what is left out, and errors.
 
     An image without a mask, a mask of another size and a damaged file (unreadable, cut off) are
     listed and left out; two files with one id are an error.
     """
     pairs: dict[str, Pair] = {}
     errors: list[SegweaveError] = []
-    alone: list[str] = []
-    spare: list[str] = []
-    damaged: list[str] = []
-    unequal: list[str] = []
+    lonely: list[Path] = []
+    spare: list[Path] = []
+    damaged: list[SegweaveError] = []
+    unequal: list[SegweaveError] = []
+    partners: list[Path] = []
     for place in where:
         images = _by_id(place.images, place.image, errors)
         masks = _by_id(place.masks, place.mask, errors)
-        alone += [images[id].name for id in sorted(set(images) - set(masks), key=natural)]
-        spare += [masks[id].name for id in sorted(set(masks) - set(images), key=natural)]
+        lonely += [images[id] for id in sorted(set(images) - set(masks), key=natural)]
+        spare += [masks[id] for id in sorted(set(masks) - set(images), key=natural)]
         for name in sorted(set(images) & set(masks), key=natural):
             image, mask, id = images[name], masks[name], place.prefix + name
             if id in pairs:
@@ -145,28 +149,64 @@ def find_pairs(where: Sequence[Place]) -> tuple[list[Pair], list[str], list[Segw
             size, wrong = picture_header(image)
             other, wrong_mask = picture_header(mask)
             if wrong or wrong_mask:
-                damaged.append(
-                    f"{image.name} ({wrong})" if wrong else f"{mask.name} ({wrong_mask})"
-                )
+                damaged += [
+                    _broken(path, text)
+                    for path, text in ((image, wrong), (mask, wrong_mask))
+                    if text
+                ]
             elif size != other:
-                unequal.append(
-                    f"{mask.name} ({other[0]} × {other[1]}, its image {size[0]} × {size[1]})"
-                )
+                unequal.append(_unequal(image, size, mask, other))
             else:
                 pairs[id] = Pair(id, image, mask, size, place.part)
-    missing = []
-    if alone:
-        missing.append(f"{len(alone)} images have no mask and are left out: {few(alone)}")
-    if spare:
-        missing.append(f"{len(spare)} masks have no image: {few(spare)}")
+            if id not in pairs:
+                partners += [image, mask]
+    left_out = [
+        *alone(
+            f"{len(lonely)} images have no mask and are left out: {few_of(lonely)}",
+            lonely,
+            lacks="mask",
+        ),
+        *alone(f"{len(spare)} masks have no image: {few_of(spare)}", spare, lacks="image"),
+    ]
     if damaged:
-        missing.append(f"{len(damaged)} pairs have a damaged file and are left out: {few(damaged)}")
+        names = few([f"{_name(one)} ({one.found})" for one in damaged])
+        text = f"{len(damaged)} pairs have a damaged file and are left out: {names}"
+        left_out.append(LeftOut(text, damaged, tuple(partners)))
     if unequal:
-        missing.append(
-            f"{len(unequal)} masks have another size than their image and are left out: "
-            f"{few(unequal)}"
-        )
-    return [pairs[id] for id in sorted(pairs, key=natural)], missing, errors
+        names = few([f"{_name(one)} ({one.found})" for one in unequal])
+        text = f"{len(unequal)} masks have another size than their image and are left out: {names}"
+        left_out.append(LeftOut(text, unequal, tuple(partners)))
+    return [pairs[id] for id in sorted(pairs, key=natural)], left_out, errors
+
+
+def few_of(paths: Sequence[Path]) -> str:
+    """The first names of files."""
+    return few([path.name for path in paths])
+
+
+def _name(error: SegweaveError) -> str:
+    return "" if error.file is None else error.file.name
+
+
+def _broken(path: Path, text: str) -> InputError:
+    return InputError(
+        "looking for images and masks",
+        file=path,
+        expected="a complete, undamaged file",
+        found=text,
+        remedy="copy or download it again",
+    )
+
+
+def _unequal(image: Path, size: tuple[int, int], mask: Path, other: tuple[int, int]) -> InputError:
+    turned = size == other[::-1] and {exif_turn(image), exif_turn(mask)} != {1}
+    return InputError(
+        "looking for images and masks",
+        file=mask,
+        expected="the image's size",
+        found=f"{other[0]} × {other[1]}, its image {size[0]} × {size[1]}"
+        + ("; EXIF says to show it turned, pixels are read as they are stored" if turned else ""),
+    )
 
 
 def picture_header(path: Path) -> tuple[tuple[int, int], str]:
@@ -181,6 +221,8 @@ def picture_header(path: Path) -> tuple[tuple[int, int], str]:
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 size = (picture.height, picture.width)
+                if picture.height * picture.width > LARGEST_PIXELS:
+                    return size, f"a header that declares {picture.height} × {picture.width} pixels"
                 kind = picture.format or ""
                 ends = _tiff_end(picture) if kind == "TIFF" else 0
         with path.open("rb") as file:
@@ -188,6 +230,8 @@ def picture_header(path: Path) -> tuple[tuple[int, int], str]:
             head = file.read(6)
             file.seek(max(0, length - 4096))
             tail = file.read()
+    except Image.DecompressionBombError:
+        return size, "a header that declares more pixels than any such file holds"
     except Exception as error:
         text = "empty" if path.is_file() and path.stat().st_size == 0 else "can't be read"
         return size, text if not isinstance(error, PermissionError) else "may not be read"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,15 @@ def single_item(
 ) -> Item:
     """One image as a case of its own."""
     read = partial(_read_single, pair, pair.id if group is None else group, dict(attributes or {}))
-    return Item(pair.id, (pair.image, pair.mask), read)
+    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair))
+
+
+def parts_of(pair: Pair) -> tuple[tuple[Path, Callable[[], object]], ...]:
+    """The image and the mask, each to be read on its own."""
+    return (
+        (pair.image, partial(read_array, pair.image)),
+        (pair.mask, partial(read_mask, pair.mask)),
+    )
 
 
 def _read_single(pair: Pair, group: str, attributes: dict[str, Any]) -> Case:
@@ -97,7 +105,8 @@ def video_items(video: str, frames: Mapping[int, Pair]) -> list[Item]:
         id = video if len(runs) == 1 else f"{video}_part{order}"
         some = {number: frames[number] for number in numbers}
         files = tuple(path for pair in some.values() for path in (pair.image, pair.mask))
-        items.append(Item(id, files, partial(_read_video, id, video, some)))
+        parts = tuple(part for pair in some.values() for part in parts_of(pair))
+        items.append(Item(id, files, partial(_read_video, id, video, some), parts))
     return items
 
 

@@ -141,7 +141,8 @@ def plan_stills(
     table `groups`, if given). Splits: `test-only` (all of it); by group where groups are known.
     """
     name, where = choose_layout(card.title, source, layout, finders, expected)
-    pairs, missing, errors = find_pairs(where)
+    pairs, left_out, errors = find_pairs(where)
+    missing: list[str] = []
     warnings: list[str] = []
     known = sequences is not None or groups is not None
     items: list[Item]
@@ -172,6 +173,7 @@ def plan_stills(
         missing=missing,
         warnings=warnings,
         errors=errors,
+        left_out=left_out,
         options=f"sequences {sequences}, groups {groups}",
         provenance=provenance_of(card),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 
 from segweave.data.case import Case
 from segweave.data.formats import read_case
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, LeftOut, Plan, alone, few, not_there
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import load_split
-from segweave.errors import InputError, UsageError, nearest
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -100,7 +100,15 @@ def _target() -> TargetSpec:
     return TargetSpec(kind="exclusive", names=CARD.classes, colours=COLOURS)
 
 
-def _made(layout: str, items: list[Item], missing: list[str], warnings: list[str]) -> Plan:
+def _made(
+    layout: str,
+    items: list[Item],
+    missing: list[str],
+    warnings: list[str],
+    *,
+    errors: Sequence[SegweaveError] = (),
+    left_out: Sequence[LeftOut] = (),
+) -> Plan:
     return Plan(
         layout=layout,
         target=_target(),
@@ -108,6 +116,8 @@ def _made(layout: str, items: list[Item], missing: list[str], warnings: list[str
         splits=_splits,
         missing=missing,
         warnings=warnings,
+        errors=list(errors),
+        left_out=list(left_out),
         provenance={
             "paper": CARD.paper,
             "licence": CARD.licence,
@@ -133,6 +143,7 @@ def _plan_raw(folder: Path) -> Plan:
     items: list[Item] = []
     missing: list[str] = []
     warnings: list[str] = []
+    left_out: list[LeftOut] = []
     for patient in sorted(p for p in folder.glob("patient[0-9][0-9][0-9]") if p.is_dir()):
         facts = _facts(patient, warnings)
         for phase in _PHASES:
@@ -142,12 +153,17 @@ def _plan_raw(folder: Path) -> Plan:
             stem = f"{patient.name}_frame{int(facts[phase]):02d}"
             image, label = _nifti(patient, stem), _nifti(patient, f"{stem}_gt")
             if image is None or label is None:
-                absent = f"{stem}.nii.gz" if image is None else f"{stem}_gt.nii.gz"
-                missing.append(f"{patient.name} {phase}: no {absent}, left out")
+                lacks = f"{stem}.nii.gz" if image is None else f"{stem}_gt.nii.gz"
+                said = f"{patient.name} {phase}: no {lacks}, left out"
+                there = [path for path in (image, label) if path is not None]
+                if there:
+                    left_out += alone(said, there, lacks=lacks)
+                else:
+                    left_out.append(not_there(said, patient / lacks))
                 continue
             read = partial(_read_raw, image, label, patient.name, phase, facts)
             items.append(Item(f"{patient.name}_{phase}", (image, label), read))
-    return _made("raw", items, missing, warnings)
+    return _made("raw", items, missing, warnings, left_out=left_out)
 
 
 def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[str, Any]) -> Case:
@@ -217,18 +233,22 @@ def _plan_h5(folder: Path) -> Plan:
             frames.setdefault(match[1], []).append((int(match[2]), path))
     items: list[Item] = []
     missing: list[str] = []
+    errors: list[SegweaveError] = []
     lossy = 0
     for patient, volumes in frames.items():
         named = [_h5_phase(path) for _, path in volumes]
         # Without a name: ED is the earlier of the two in every patient of the release.
         phases = [phase for phase in named if phase] if all(named) else [*_PHASES[: len(volumes)]]
         if len(volumes) > 2 or len(set(phases)) != len(volumes):
-            raise InputError(
-                "looking for ACDC's h5 volumes",
-                file=folder,
-                expected=f"one ED and one ES volume of {patient}",
-                found=", ".join(path.name for _, path in volumes),
+            errors.append(
+                InputError(
+                    "looking for ACDC's h5 volumes",
+                    file=volumes[-1][1],
+                    expected=f"one ED and one ES volume of {patient}",
+                    found="a second of one: " + few([path.name for _, path in volumes]),
+                )
             )
+            volumes, phases = volumes[:2], [*_PHASES[: len(volumes)]]
         for phase in sorted(set(_PHASES) - set(phases)):
             missing.append(f"{patient} has no {phase} volume")
         for (frame, path), phase in zip(volumes, phases, strict=True):
@@ -240,7 +260,7 @@ def _plan_h5(folder: Path) -> Plan:
         warnings.append(
             f"{lossy} of {len(items)} volumes say that their image was re-encoded with loss"
         )
-    return _made("h5", items, missing, warnings)
+    return _made("h5", items, missing, warnings, errors=errors)
 
 
 def _h5_attribute(path: Path, name: str) -> Any:
@@ -289,14 +309,21 @@ def _plan_npz(folder: Path) -> Plan:
     items: list[Item] = []
     missing: list[str] = []
     homes: dict[str, str] = {}
+    errors: list[SegweaveError] = []
     for patient, phase, part in sorted({*slices, *volumes}):
         if homes.setdefault(f"{patient}_{phase}", part) != part:
-            raise InputError(
-                "looking for ACDC's npz files",
-                file=folder,
-                expected=f"{patient} {phase} in one of train, valid and test",
-                found=f"{homes[f'{patient}_{phase}']} and {part}",
+            files = [path for (p, f, _), path in volumes.items() if (p, f) == (patient, phase)]
+            for (p, f, _), some in slices.items():
+                files += list(some.values())[:1] if (p, f) == (patient, phase) else []
+            errors.append(
+                InputError(
+                    "looking for ACDC's npz files",
+                    file=next((path for path in files if path.parent.name == part), folder),
+                    expected=f"{patient} {phase} in one of train, valid and test",
+                    found=f"it in {homes[f'{patient}_{phase}']} and also in {part}",
+                )
             )
+            continue
         if volume := volumes.get((patient, phase, part)):
             read = partial(_read_npz_volume, volume, patient, phase)
             items.append(Item(f"{patient}_{phase}", (volume,), read))
@@ -310,7 +337,7 @@ def _plan_npz(folder: Path) -> Plan:
         items.append(Item(f"{patient}_{phase}", paths, read))
     warnings = ["npz files hold no spacing: distances will be in pixels"]
     warnings += _other_parts(homes)
-    return _made("npz", items, missing, warnings)
+    return _made("npz", items, missing, warnings, errors=errors)
 
 
 def _other_parts(homes: Mapping[str, str]) -> list[str]:

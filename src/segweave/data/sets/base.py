@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.errors import SegweaveError
+from segweave.errors import InputError, SegweaveError
 
 Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 
@@ -18,20 +18,33 @@ Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 class Item:
     """One case to convert: the source `files` that `read` takes it from (their content tells an
     interrupted conversion whether it is the same case). The label's own file, where there is one,
-    comes last.
+    comes last. `parts` are files that can be read each on its own (of pictures: image and mask in
+    turn), so that `check` can name every fault of a case whose reading stops at the first.
     """
 
     id: str
     files: tuple[Path, ...]
     read: Callable[[], Case]
+    parts: tuple[tuple[Path, Callable[[], object]], ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files that no case is made of: the sentence that `prepare` `said` of all, and a fault for
+    each, with its file, for `check` to list. `partners` are whole, and left out with the others.
+    """
+
+    said: str
+    faults: list[SegweaveError]
+    partners: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about a source: its `layout`, the cases, what is `missing` or odd (`warnings`),
-    and how groups (case id → group) are split. `errors` are faults that make a conversion wrong:
-    `prepare` raises the first, `check` lists all. `options` that change what is read go into the
-    record's fingerprint; `provenance` into the manifest.
+    """Everything about a source: its `layout`, the cases, what is `missing` of the data set, files
+    `left_out`, what is odd (`warnings`), and how groups (case id → group) are split. `errors` are
+    faults that make a conversion wrong: `prepare` raises the first, `check` lists all. `options`
+    that change what is read go into the record's fingerprint; `provenance` into the manifest.
     """
 
     layout: str
@@ -43,6 +56,30 @@ class Plan:
     options: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     errors: list[SegweaveError] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def alone(said: str, files: Sequence[Path], *, lacks: str) -> list[LeftOut]:
+    """Files left out because what they belong with is not there; [] where there are none."""
+    doing = "looking for what belongs together"
+    faults = [
+        InputError(
+            doing, file=path, expected="image and label together", found=f"no {lacks}, left out"
+        )
+        for path in files
+    ]
+    return [LeftOut(said, list(faults))] if faults else []
+
+
+def not_there(said: str, file: Path, *partners: Path) -> LeftOut:
+    """A file that is listed somewhere and is not there, and those that belong to it."""
+    error = InputError(
+        "looking for a case",
+        file=file,
+        expected="every file that is listed",
+        found="it is not there, left out",
+    )
+    return LeftOut(said, [error], partners)
 
 
 def few(names: list[str], limit: int = 6) -> str:

@@ -81,7 +81,8 @@ def plan(
         "pranet": lambda folder: pranet_places(folder, ["CVC-ClinicDB"], NUMBER),
     }
     name, where = choose_layout("CVC-ClinicDB", source, layout, finders, _EXPECTED)
-    pairs, missing, errors = find_pairs(where)
+    pairs, left_out, errors = find_pairs(where)
+    missing: list[str] = []
     spans, blocks = shipped_sequences()
     if sequences is not None:
         spans, blocks = read_sequences(sequences), {}
@@ -121,6 +122,7 @@ def plan(
         missing=missing,
         warnings=warnings,
         errors=errors,
+        left_out=left_out,
         options=f"unit {unit}, sequences {spans}",
         provenance=provenance_of(CARD, split=load_split("cvc-clinicdb").source, other=FCBFORMER),
     )

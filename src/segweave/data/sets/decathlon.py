@@ -18,7 +18,7 @@ from segweave.data.sets._volumes import (
     read_volume,
     splits_by,
 )
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, LeftOut, Plan, few, not_there
 from segweave.errors import InputError, SegweaveError
 from segweave.registry import DatasetCard
 
@@ -74,7 +74,8 @@ def plan(
         ) from error
     modality = about.get("modality")
     channels = len(modality) if isinstance(modality, dict) and modality else 1
-    pairs, missing, errors = _pairs(source, file, listed)
+    pairs, left_out, errors = _pairs(source, file, listed)
+    missing: list[str] = []
     groups = groups_by(list(pairs), group, _DOING)
     items = [
         Item(id, (image, label), partial(_read, image, label, id, groups[id], channels, geometry))
@@ -102,14 +103,16 @@ def plan(
             "split": f"seed {seed}, by group",
         },
         errors=errors,
+        left_out=left_out,
     )
 
 
 def _pairs(
     source: Path, file: Path, listed: list[Any]
-) -> tuple[dict[str, tuple[Path, Path]], list[str], list[SegweaveError]]:
+) -> tuple[dict[str, tuple[Path, Path]], list[LeftOut], list[SegweaveError]]:
     pairs: dict[str, tuple[Path, Path]] = {}
-    absent: list[str] = []
+    lost: list[Path] = []
+    left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
     for row in listed:
         if not isinstance(row, dict) or not {"image", "label"} <= set(row):
@@ -130,19 +133,28 @@ def _pairs(
                 )
             )
             continue
-        lost = [path for path in (image, label) if not path.is_file()]
-        absent += [str(path.relative_to(source)) for path in lost]
-        if not lost:
+        absent = [path for path in (image, label) if not path.is_file()]
+        there = [path for path in (image, label) if path.is_file()]
+        lost += absent
+        left_out += [
+            not_there(f"{_shown(path, source)} is not there, the case is left out", path, *there)
+            for path in absent
+        ]
+        if not absent:
             pairs[id] = (image, label)
     if not pairs:
         raise InputError(
             _DOING,
             file=file,
             expected="the files that it lists",
-            found=f"none of them: {few(absent, 3)}",
+            found=f"none of them: {few([_shown(path, source) for path in lost], 3)}",
             remedy="if images are named ID_0000.nii.gz, prepare it as nnunet",
         )
-    return pairs, [f"{path} is not there, the case is left out" for path in absent], errors
+    return pairs, left_out, errors
+
+
+def _shown(path: Path, source: Path) -> str:
+    return str(path.relative_to(source))
 
 
 def _read(image: Path, label: Path, id: str, group: str, channels: int, geometry: Geometry) -> Case:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.formats import case_name, find_images, read_array, read_case, read_label
 from segweave.data.formats.files import suffix_of
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
-from segweave.errors import InputError, UsageError
+from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -34,6 +34,7 @@ CARD = DatasetCard(
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label", "_labels", "_anno", "_manual")
 _COLOURS = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b")
 _DOING = "preparing a folder of images"
+_MOST = 31
 
 
 def plan(
@@ -62,16 +63,17 @@ def plan(
     if masks is None:
         raise UsageError(_DOING, expected="a folder of masks (masks)", found="none given")
     folder = Path(masks)
-    images = _by_name(find_images(source), _DOING)
+    errors: list[SegweaveError] = []
+    images = _by_name(find_images(source), errors)
     together = folder.resolve() == source.resolve()
     if together:
         images = {name: p for name, p in images.items() if _without_ending(name) not in images}
-    found = _mask_files(folder, set(images) if together else set())
-    pairs, missing = _matched(images, found)
+    found = _mask_files(folder, set(images) if together else set(), errors)
+    pairs, left_out = _matched(images, found, errors)
     table = _read_table(Path(cases)) if cases is not None else {}
     groups = _groups(list(pairs), group, table)
-    ids = sorted({int(v) for _, mask in pairs.values() for v in _mask_values(mask, mask_threshold)})
-    target = _target(kind, classes, ids)
+    held = {mask: _mask_values(mask, mask_threshold) for _, mask in pairs.values()}
+    target = _target(kind, classes, held, errors)
     warnings = []
     if group is None and not any(row.get("group") for row in table.values()):
         warnings.append("every image is its own group; if patients have several, say so (group)")
@@ -89,7 +91,8 @@ def plan(
         target=target,
         items=items,
         splits=lambda here: {name: cases_of(parts, here)},
-        missing=missing,
+        errors=errors,
+        left_out=left_out,
         warnings=warnings,
         options=f"threshold {mask_threshold}, groups {group} {cases}",
         provenance={"split": f"{name}, by group"},
@@ -118,8 +121,16 @@ def _above(mask: Path, threshold: int) -> NDArray[np.uint8]:
 
 
 def _mask_values(mask: Path, threshold: int | None) -> list[int]:
+    """The ids in a mask; damaged files are for the reader to report."""
     if threshold is not None:
         return [0, 1]
+    try:
+        return _ids(mask)
+    except SegweaveError:
+        return []
+
+
+def _ids(mask: Path) -> list[int]:
     own = read_array(mask)[:, :1]
     stand_in = Case(
         id=case_name(mask), group="", image=own, stack="single" if len(own) == 1 else "space"
@@ -127,23 +138,25 @@ def _mask_values(mask: Path, threshold: int | None) -> list[int]:
     return [int(value) for value in np.unique(read_label(mask, stand_in))]
 
 
-def _by_name(paths: Sequence[Path], doing: str) -> dict[str, Path]:
+def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         name = case_name(path)
         if name in found:
-            raise InputError(
-                doing,
-                file=path,
-                expected="a name for each case",
-                found=f"a second {name!r}, beside {found[name]}",
-                remedy="give the files different names",
+            errors.append(
+                InputError(
+                    _DOING,
+                    file=path,
+                    expected="a name for each case",
+                    found=f"a second {name!r}, beside {found[name]}",
+                    remedy="give the files different names",
+                )
             )
-        found[name] = path
+        found.setdefault(name, path)
     return found
 
 
-def _mask_files(folder: Path, images: set[str]) -> dict[str, Path]:
+def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> dict[str, Path]:
     """Masks by the name that their image should have."""
     if not folder.is_dir():
         raise InputError(_DOING, file=folder, expected="a folder of masks", found="no folder")
@@ -155,10 +168,15 @@ def _mask_files(folder: Path, images: set[str]) -> dict[str, Path]:
         name = case_name(path)
         short = _without_ending(name) or name
         if short in found:
-            raise InputError(
-                _DOING, file=path, expected=f"one mask of {short!r}", found=f"also {found[short]}"
+            errors.append(
+                InputError(
+                    _DOING,
+                    file=path,
+                    expected=f"one mask of {short!r}",
+                    found=f"also {found[short]}",
+                )
             )
-        found[short] = path
+        found.setdefault(short, path)
     if not found:
         raise InputError(_DOING, file=folder, expected="at least one mask", found="none")
     return found
@@ -171,8 +189,8 @@ def _without_ending(name: str) -> str:
 
 
 def _matched(
-    images: Mapping[str, Path], masks: Mapping[str, Path]
-) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    images: Mapping[str, Path], masks: Mapping[str, Path], errors: Sequence[SegweaveError]
+) -> tuple[dict[str, tuple[Path, Path]], list[LeftOut]]:
     # An image may bear such an ending itself ("scan_label.png" with "scan_label.png").
     whole = {case_name(path): path for path in masks.values()}
     pairs = {
@@ -181,37 +199,52 @@ def _matched(
         if name in whole or name in masks
     }
     used = {mask for _, mask in pairs.values()}
-    alone = [name for name in sorted(images) if name not in pairs]
-    spare = sorted(path.name for path in masks.values() if path not in used)
-    missing = []
-    if alone:
-        missing.append(f"{len(alone)} images have no mask and are left out: {few(alone)}")
-    if spare:
-        missing.append(f"{len(spare)} masks have no image: {few(spare)}")
+    lonely = [name for name in sorted(images) if name not in pairs]
+    spare = sorted(path for path in masks.values() if path not in used)
+    names = [path.name for path in spare]
     if not pairs:
-        raise InputError(
-            _DOING,
-            expected="masks with the names of their images (NAME.png or NAME_mask.png)",
-            found=f"images {few(alone, 3)}; masks {few(spare, 3)}",
+        raise (
+            errors[0]
+            if errors
+            else InputError(
+                _DOING,
+                expected="masks with the names of their images (NAME.png or NAME_mask.png)",
+                found=f"images {few(lonely, 3)}; masks {few(names, 3)}",
+            )
         )
-    return pairs, missing
+    said = f"{len(lonely)} images have no mask and are left out: {few(lonely)}"
+    left_out = alone(said, [images[name] for name in lonely], lacks="mask")
+    said = f"{len(spare)} masks have no image: {few(names)}"
+    return pairs, [*left_out, *alone(said, spare, lacks="image")]
 
 
-def _target(kind: str, classes: Sequence[str] | None, ids: Sequence[int]) -> TargetSpec:
+def _target(
+    kind: str,
+    classes: Sequence[str] | None,
+    held: Mapping[Path, Sequence[int]],
+    errors: list[SegweaveError],
+) -> TargetSpec:
     if kind not in ("auto", "binary", "exclusive"):
         raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
-    highest = max(ids, default=0)
+    odd = sorted(mask for mask, ids in held.items() if max(ids, default=0) > _MOST)
+    if odd and classes is None and kind != "binary":
+        ids = sorted({id for mask in odd for id in held[mask]})
+        errors.append(
+            InputError(
+                _DOING,
+                file=odd[0],
+                expected="class ids 0, 1, 2, ... in every mask",
+                found=f"ids up to {ids[-1]} in {len(odd)} of {len(held)} masks: "
+                f"{few([str(i) for i in ids])}",
+                remedy="name the classes, or give a mask_threshold if they are grey masks",
+            )
+        )
+    told = [ids for mask, ids in held.items() if mask not in odd or classes or kind == "binary"]
+    highest = max((id for ids in told for id in ids), default=0)
     if kind == "binary" or (kind == "auto" and highest <= 1 and len(classes or ()) <= 2):
         names = tuple(classes or ("foreground",))
         names = ("background", *names) if len(names) == 1 else names
         return TargetSpec(kind="binary", names=names, colours=_COLOURS[: len(names)])
-    if classes is None and highest > 31:
-        raise InputError(
-            _DOING,
-            expected="masks of class ids 0, 1, 2, ...",
-            found=f"ids up to {highest}: {few([str(i) for i in ids])}",
-            remedy="name the classes, or give a mask_threshold if they are grey masks",
-        )
     names = tuple(classes or ("background", *(f"class {i}" for i in range(1, highest + 1))))
     colours = tuple(_COLOURS[1 + (i - 1) % 7] if i else _COLOURS[0] for i in range(len(names)))
     return TargetSpec(kind="exclusive", names=names, colours=colours)

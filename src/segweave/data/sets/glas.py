@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.formats import read_array, read_case, read_label
+from segweave.data.formats import read_array, read_case, read_label_case
+from segweave.data.formats.files import suffix_of
 from segweave.data.sets._pairs import Pair, Place, choose_layout, find_pairs, places, subfolder
 from segweave.data.sets._pictures import (
     FRACTIONS,
@@ -72,7 +74,8 @@ def plan(
     finders = {"release": _release, "labelcol": _labelcol}
     expected = "train_N.bmp with train_N_anno.bmp, or folders img and labelcol"
     name, where = choose_layout("GlaS", source, layout, finders, expected)
-    pairs, missing, errors = find_pairs(where)
+    pairs, left_out, errors = find_pairs(where)
+    missing: list[str] = []
     facts = _facts(source, where[0].images, where[0].images.parent)
     warnings: list[str] = []
     ids = [pair.id for pair in pairs]
@@ -101,6 +104,10 @@ def plan(
                 pair.id,
                 (pair.image, pair.mask),
                 partial(_read, pair, home[pair.id], facts.get(pair.id, {}), name == "release"),
+                (
+                    (pair.image, partial(read_array, pair.image)),
+                    (pair.mask, partial(_glands, pair, name == "release")),
+                ),
             )
             for pair in pairs
         ],
@@ -108,6 +115,7 @@ def plan(
         missing=missing,
         warnings=warnings,
         errors=errors,
+        left_out=left_out,
         options=f"unit {unit}, {facts}",
         provenance=provenance_of(CARD),
     )
@@ -153,14 +161,27 @@ def _official(pairs: list[Pair]) -> Splits:
 def _read(pair: Pair, group: str, facts: dict[str, Any], numbered: bool) -> Case:
     case = read_case(pair.image, id=pair.id, group=group, stack="single", with_label=False)
     case = replace(case, attributes={**case.attributes, **facts})
+    label, numbers = _glands(pair, numbered)
+    return replace(case, label=label, instances=numbers)
+
+
+def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
+    """Gland or not, and the number of each gland where the mask holds them."""
     if not numbered:
-        highest = int(read_array(pair.mask).max())
-        numbered = 1 < highest <= 127
+        numbered = 1 < int(read_array(pair.mask).max()) <= 127
     if not numbered:
-        return replace(case, label=read_mask(pair.mask)[None])
-    numbers = read_label(pair.mask, case)
-    label = (numbers > 0).astype(np.uint8)
-    return replace(case, label=label, instances=numbers.astype(np.uint16))
+        return read_mask(pair.mask)[None], None
+    if suffix_of(pair.mask) in (".jpg", ".jpeg"):
+        raise InputError(
+            "reading the numbers of glands",
+            file=pair.mask,
+            expected="a label map of integers, stored without loss",
+            found="JPEG, whose noise counts as glands",
+            remedy="take the file as it was released (BMP or PNG)",
+        )
+    numbers = read_label_case(pair.mask).label
+    assert numbers is not None
+    return (numbers > 0).astype(np.uint8), numbers.astype(np.uint16)
 
 
 def _facts(*folders: Path) -> dict[str, dict[str, Any]]:

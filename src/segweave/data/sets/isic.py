@@ -127,7 +127,8 @@ def plan(
     }
     expected = f"folders {next(iter(known.values()))[1]} and so on, or images and masks"
     name, where = choose_layout(f"ISIC {year}", source, layout, finders, expected)
-    pairs, missing, errors = find_pairs(where)
+    pairs, left_out, errors = find_pairs(where)
+    missing: list[str] = []
     home, warnings = read_groups(groups, [pair.id for pair in pairs])
     if name == "release":
         found = Counter(pair.part for pair in pairs)
@@ -143,6 +144,7 @@ def plan(
         missing=missing,
         warnings=warnings,
         errors=errors,
+        left_out=left_out,
         options=f"groups {groups}",
         provenance=provenance_of(
             CARDS[year - 2016], **({"other": _SORTED} if year == 2018 else {})

@@ -56,7 +56,8 @@ def plan(
     }
     expected = "folders images and masks, or TrainDataset and TestDataset/Kvasir"
     name, where = choose_layout("Kvasir-SEG", source, layout, finders, expected)
-    pairs, missing, errors = find_pairs(where)
+    pairs, left_out, errors = find_pairs(where)
+    missing: list[str] = []
     ids = [pair.id for pair in pairs]
     home, warnings = read_groups(groups, ids)
     splits = common_splits(home)
@@ -82,6 +83,7 @@ def plan(
         missing=missing,
         warnings=warnings,
         errors=errors,
+        left_out=left_out,
         options=f"groups {groups}",
         provenance=provenance_of(CARD, other=FCBFORMER),
     )

@@ -25,7 +25,7 @@ from segweave.data.sets._volumes import (
     read_volume,
     splits_by,
 )
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.registry import DatasetCard
@@ -85,12 +85,13 @@ def plan(
             found=ending,
         )
     missing: list[str] = []
+    left_out: list[LeftOut] = []
     items: dict[str, Item] = {}
     read = partial(_read, labels=labels, channels=len(channels), geometry=geometry)
     found: dict[str, dict[str, tuple[tuple[Path, ...], Path]]] = {}
     for part in ("Tr", "Ts"):
         if part == "Tr" or (folder / "labelsTs").is_dir():
-            found[part] = _pairs(folder, part, ending, missing)
+            found[part] = _pairs(folder, part, ending, left_out)
     groups = groups_by([id for pairs in found.values() for id in pairs], group, _DOING)
     errors = []
     for pairs in found.values():
@@ -124,6 +125,7 @@ def plan(
             "split": "splits_final.json" if _given(folder, found) else f"seed {seed}, by group",
         },
         errors=list(errors),
+        left_out=left_out,
     )
 
 
@@ -190,7 +192,7 @@ def _labels(about: dict[str, Any], file: Path) -> Labels:
 
 
 def _pairs(
-    folder: Path, part: str, ending: str, missing: list[str]
+    folder: Path, part: str, ending: str, left_out: list[LeftOut]
 ) -> dict[str, tuple[tuple[Path, ...], Path]]:
     """Case id → files of its channels and its label, of the training (Tr) or test (Ts) part."""
     pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
@@ -207,17 +209,19 @@ def _pairs(
     pairs = {}
     for id, files in numbered.items():
         if id not in labels:
-            missing.append(f"labels{part}/{id}{ending} is not there, the case is left out")
+            lacks = f"labels{part}/{id}{ending}"
+            said = f"{lacks} is not there, the case is left out"
+            left_out += alone(said, list(files.values()), lacks=lacks)
         elif sorted(files) != list(range(most)):
-            absent = [f"{id}_{k:04d}{ending}" for k in range(most) if k not in files]
-            missing.append(f"images{part}: no {few(absent)}, the case is left out")
+            absent = few([f"{id}_{k:04d}{ending}" for k in range(most) if k not in files])
+            said = f"images{part}: no {absent}, the case is left out"
+            left_out += alone(said, [labels[id], *files.values()], lacks=absent)
         else:
             pairs[id] = (tuple(files[k] for k in range(most)), labels[id])
-    missing += [
-        f"images{part}/{id}_0000{ending} is not there, its label is left out"
-        for id in labels
-        if id not in numbered
-    ]
+    for id in sorted(set(labels) - set(numbered)):
+        lacks = f"images{part}/{id}_0000{ending}"
+        said = f"{lacks} is not there, its label is left out"
+        left_out += alone(said, [labels[id]], lacks=lacks)
     return pairs
 
 

@@ -50,7 +50,7 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
     name, where = choose_layout(
         "PH2", source, layout, finders, "folders IMDxxx, or images and masks"
     )
-    pairs, missing, errors = find_pairs(where)
+    pairs, left_out, errors = find_pairs(where)
     diagnoses = _diagnoses(source)
     ids = [pair.id for pair in pairs]
     unknown = [id for id in ids if id not in diagnoses]
@@ -69,9 +69,9 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
             for pair in pairs
         ],
         splits=lambda there: splits,
-        missing=missing,
         warnings=warnings,
         errors=errors,
+        left_out=left_out,
         provenance=provenance_of(CARD),
     )
 

@@ -12,7 +12,7 @@ from typing import Literal
 from segweave.data.case import Case
 from segweave.data.formats import read_case
 from segweave.data.sets._volumes import colours, join_slices, labelled, read_volume, remapped
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import cases_of, load_split, seeded_split
 from segweave.errors import InputError, UsageError, nearest
@@ -111,7 +111,13 @@ def plan(
         raise UsageError(
             _DOING, expected="the release for 13 organs", found="TransUNet's files, which have 8"
         )
-    items, missing, warnings = _raw(folder, organs) if name == "raw" else _prepared(folder)
+    missing: list[str] = []
+    warnings: list[str] = []
+    left_out: list[LeftOut] = []
+    if name == "raw":
+        items, left_out = _raw(folder, organs)
+    else:
+        items, missing, warnings = _prepared(folder)
     here = {item.id for item in items}
     absent = [f"case{n:04d}" for n in NUMBERS if f"case{n:04d}" not in here]
     if absent:
@@ -124,6 +130,7 @@ def plan(
         splits=_splits,
         missing=missing,
         warnings=warnings,
+        left_out=left_out,
         options=f"organs {organs}",
         provenance={
             "paper": CARD.paper,
@@ -161,15 +168,15 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
     return found
 
 
-def _raw(folder: Path, organs: str) -> tuple[list[Item], list[str], list[str]]:
+def _raw(folder: Path, organs: str) -> tuple[list[Item], list[LeftOut]]:
     images = _numbered(folder / "img", _IMAGE)
     labels = _numbered(folder / "label", _LABEL)
-    missing = [
-        f"{images[n].name} has no label{n}.nii.gz, left out" for n in images if n not in labels
-    ]
-    missing += [
-        f"{labels[n].name} has no img{n}.nii.gz, left out" for n in labels if n not in images
-    ]
+    left_out: list[LeftOut] = []
+    for there, others, what in ((images, labels, "label"), (labels, images, "img")):
+        for n in sorted(set(there) - set(others)):
+            lacks = f"{what}{n}.nii.gz"
+            said = f"{there[n].name} has no {lacks}, left out"
+            left_out += alone(said, [there[n]], lacks=lacks)
     items = [
         Item(
             f"case{n}",
@@ -179,7 +186,7 @@ def _raw(folder: Path, organs: str) -> tuple[list[Item], list[str], list[str]]:
         for n in images
         if n in labels
     ]
-    return items, missing, []
+    return items, left_out
 
 
 def _read_raw(image: Path, label: Path, id: str, organs: str) -> Case:

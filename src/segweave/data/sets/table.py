@@ -14,7 +14,7 @@ from segweave.data.case import Case
 from segweave.data.formats import case_name, read_case, read_label_case
 from segweave.data.formats.nifti import Geometry
 from segweave.data.sets._volumes import colours, labelled, own_group_warning, read_volume, splits_by
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, LeftOut, Plan, few, not_there
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of
 from segweave.errors import InputError, SegweaveError, UsageError
@@ -56,12 +56,12 @@ def plan(
     file = _file(source)
     rows = _rows(file)
     errors: list[SegweaveError] = []
-    missing: list[str] = []
+    left_out: list[LeftOut] = []
     files: dict[str, tuple[Path, Path | None]] = {}
     groups: dict[str, str] = {}
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
-        problem = _take(row, file.parent, files, groups, parts, missing)
+        problem = _take(row, file.parent, files, groups, parts, left_out)
         if problem:
             errors.append(
                 InputError(
@@ -104,7 +104,7 @@ def plan(
         splits=(lambda here: {"given": cases_of(given, here)})
         if parts
         else splits_by(fractions, seed),
-        missing=missing,
+        left_out=left_out,
         warnings=[] if parts else own_group_warning(groups),
         options=f"groups {sorted(groups.items())}, geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
@@ -154,7 +154,7 @@ def _take(
     files: dict[str, tuple[Path, Path | None]],
     groups: dict[str, str],
     parts: dict[str, str],
-    missing: list[str],
+    left_out: list[LeftOut],
 ) -> tuple[str, str] | None:
     """Enter one row; returns what is expected and found where it is wrong."""
     if not row["image"]:
@@ -169,7 +169,11 @@ def _take(
         return "train, valid or test as part", repr(part)
     lost = [path for path in (image, mask) if path is not None and not path.exists()]
     if lost:
-        missing.append(f"{id}: {lost[0]} is not there, the case is left out")
+        there = [path for path in (image, mask) if path is not None and path not in lost]
+        left_out += [
+            not_there(f"{id}: {path} is not there, the case is left out", path, *there)
+            for path in lost
+        ]
         return None
     files[id] = (image, mask)
     groups[id] = row.get("group") or id
