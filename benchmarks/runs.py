@@ -84,7 +84,8 @@ def processor() -> str:
 
 def tables(kept: Path) -> None:
     """Print one line a run, then the arms under each protocol."""
-    notes = [json.loads(path.read_text()) for path in sorted(kept.glob("*/run.json"))]
+    notes = [json.loads(path.read_text()) for path in kept.glob("*/run.json")]
+    notes.sort(key=lambda note: (note["arm"], note["seed"]))
     print(
         "| arm | seed | parameters | steps | seconds | validation: mean Dice | test, clean: mean "
         "Dice | test, published: mean Dice |"

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Purpose = Literal["network", "context", "order", "augmentation", "dropout", "phantom"]
+Purpose = Literal["network", "context", "order", "crop", "augmentation", "dropout", "phantom"]
 
 
 def derive_seed(

@@ -161,3 +161,51 @@ def test_wrong_uses(store: Store, tmp_path: Path) -> None:
     spec = InputSpec(size=None, spacing=(1.5, 1.5))
     with pytest.raises(InputError, match="10 × 12, 12 × 12"):
         Batches(Resized(mixed, spec), batch_size=2, seed=0)
+
+
+def test_tiles_are_cut_at_random_from_slices_of_any_size(tmp_path: Path) -> None:
+    sizes = {"large": (20, 14), "wide": (5, 18)}
+    with StoreWriter(tmp_path / "s", "sizes", TARGET) as writer:
+        for id, size in sizes.items():
+            writer.add(made_case(id, slices=3, size=size))
+        store = writer.finish({})
+    spec = InputSpec(size=(8, 8), slices=3, fit="tile")
+    resized = Resized(store, spec)
+    assert resized.size == (8, 8)
+    batches = Batches(resized, batch_size=6, seed=0)
+    found = set()
+    for epoch in range(12):
+        (batch,) = batches.epoch(epoch)
+        _same(batch, next(Batches(resized, batch_size=6, seed=0).epoch(epoch)))
+        assert batch.image.shape == (6, 3, 1, 8, 8)
+        for number, (id, index) in enumerate(batch.keys):
+            case, image = store.case(id), batch.image[number].numpy()
+            rows, columns = sizes[id]
+            window = window_indices(3, index, 3, spec.edge)
+            whole = np.stack([network_slice(case, k, spec) for k in window])
+            top, inside = (0, slice(None)) if id == "large" else (None, slice(1, 6))
+            places = [
+                (y, x)
+                for y in ([0] if top is None else range(rows - 7))
+                for x in range(columns - 7)
+                if (whole[..., y : y + 8, x : x + 8] == image[..., inside, :]).all()
+            ]
+            assert len(places) == 1, (id, places)
+            ((y, x),) = places
+            found.add((id, y, x))
+            label = network_label(case, index, spec)[y : y + 8, x : x + 8]
+            np.testing.assert_array_equal(batch.label[number].numpy()[inside], label)
+            if id == "wide":
+                assert (image[..., [0, 6, 7], :] == resized[id].outside[0]).all()
+                assert (batch.label[number].numpy()[[0, 6, 7]] == 0).all()
+    assert {x for id, _, x in found if id == "large"} == set(range(7))
+    assert len({y for id, y, _ in found if id == "large"}) > 6
+
+
+def test_tiles_can_be_turned(tmp_path: Path) -> None:
+    store = made_store(tmp_path / "s", count=2, slices=2)
+    spec = InputSpec(size=(6, 6), fit="tile")
+    batches = Batches(Resized(store, spec), batch_size=4, seed=0, augmentation=MUCH)
+    (batch,) = batches.epoch(0)
+    assert batch.image.shape == (4, 1, 1, 6, 6)
+    _same(batch, next(batches.epoch(0)))

@@ -13,6 +13,7 @@ from segweave.data.case import Case
 from segweave.data.inputs import (
     IMAGENET_MEAN,
     IMAGENET_SD,
+    Placement,
     network_label,
     network_slice,
     normalise,
@@ -228,8 +229,6 @@ def test_pixel_size_in_mm() -> None:
 
 def test_wrong_uses_are_refused() -> None:
     case = _random(1, 1, (6, 6))
-    with pytest.raises(UsageError, match="tile"):
-        network_slice(case, 0, InputSpec(size=(4, 4), fit="tile"))
     with pytest.raises(InputError, match="a label"):
         network_label(_case(case.image), 0, InputSpec(size=(4, 4)))
     with pytest.raises(UsageError, match="4 × 4"):
@@ -276,3 +275,11 @@ def test_target_spec() -> None:
     ):
         with pytest.raises(ValidationError):
             TargetSpec(**wrong)
+
+
+def test_tile_keeps_the_resolution() -> None:
+    case = _random(1, 1, (6, 7))
+    spec = InputSpec(size=(4, 4), fit="tile")
+    assert placement(case.size, case.spacing, spec) == Placement((6, 7), (6, 7))
+    own = network_slice(case, 0, InputSpec(size=(6, 7)))
+    np.testing.assert_array_equal(network_slice(case, 0, spec), own)

@@ -186,3 +186,8 @@ def test_exports(name: str) -> None:
 def test_a_wrong_option_names_the_nearest(name: str) -> None:
     with pytest.raises(UsageError, match="did you mean in_channels"):
         create_network(name, in_chanels=1)
+
+
+def test_no_network_here_has_weights_from_imagenet() -> None:
+    with pytest.raises(UsageError, match="has no weights from"):
+        create_network("unet", pretrained="imagenet")

@@ -148,6 +148,13 @@ def test_what_is_missing_is_said_before_anything_is_written(images, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_where_the_folder_should_be(images, tmp_path):
+    (tmp_path / "out").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="a folder for the label maps"):
+        predict_files(by_brightness((16, 16)), images, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"mine"
+
+
 def test_a_second_call_adds_to_the_summary(images, tmp_path):
     predictor, out = by_brightness((16, 16)), tmp_path / "out"
     predict_files(predictor, images / "c.npz", out)

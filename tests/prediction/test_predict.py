@@ -154,3 +154,13 @@ def test_a_gpu_gives_the_same():
     predictor.network.cuda()
     found = predict(predictor, case, probabilities=True).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_bfloat16_gives_nearly_the_same():
+    predictor = unet("sa-lstm")
+    case = volume_case()
+    exact = predict(predictor, case, probabilities=True)
+    rough = predict(replace(predictor, precision="bf16"), case, probabilities=True)
+    assert rough.probabilities.dtype == np.float32
+    np.testing.assert_allclose(rough.probabilities, exact.probabilities, atol=0.03)
+    assert (rough.probabilities != exact.probabilities).any()

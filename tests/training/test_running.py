@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import yaml
 
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
-from segweave.data.store import Store
+from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.recipes import Recipe, differences, load_recipe
 from segweave.recipes.build import build_network
@@ -241,6 +242,7 @@ def test_denormals_are_flushed_while_training(store: Store, out: Path) -> None:
         {"training__precision": "bf16"},
         {"training__schedule": {"name": "cosine", "warm_up": 3}},
         {"training__augmentation": {"odds": "released"}},
+        {"input": {"size": [16, 16], "fit": "tile"}, "data__validation": None},
         {"data__validation": None},
     ],
     ids=lambda changes: next(iter(changes)),
@@ -327,6 +329,7 @@ def test_a_folder_with_other_things_is_left_alone(store: Store, out: Path) -> No
         ({"context": {"name": "sa-lstn"}}, "did you mean sa-lstm"),
         ({"training__loss": [{"name": "dicee"}]}, "did you mean dice"),
         ({"input__channels": ["red", "green"]}, "2 \\(red, green\\)"),
+        ({"input__size": [18, 16]}, "16×16"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(
@@ -335,6 +338,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(SegweaveError, match=message):
         run_of(store, out, **changes)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("empty", ["training", "validation"])
+def test_labels_of_background_alone_are_refused_before_anything_is_written(
+    store: Store, tmp_path: Path, empty: str
+) -> None:
+    parts = store.splits["toy"]
+    bare = parts["train" if empty == "training" else "valid"]
+    with StoreWriter(tmp_path / "bare", "bare", store.target) as writer:
+        for id in store.ids:
+            case = store.case(id)
+            assert case.label is not None
+            writer.add(replace(case, label=np.zeros_like(case.label)) if id in bare else case)
+        made = writer.finish({"toy": parts})
+    with pytest.raises(InputError, match=f"one {empty} case whose label holds a class"):
+        run_of(made, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_score_is_refused(store: Store, out: Path) -> None:

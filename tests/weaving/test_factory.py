@@ -161,3 +161,11 @@ def test_released_names_are_told_only_where_a_whole_model_was_released(at: str) 
     made = weave(ToyNetwork(), "sa-lstm", at=at)
     with pytest.raises(UsageError):
         made.released_names()
+
+
+def test_a_module_that_is_no_network_is_offered_what_it_has() -> None:
+    bare = nn.Sequential(nn.Conv2d(1, 4, 3))
+    with pytest.raises(UsageError) as error:
+        weave(bare, "sa-lstm", at="1")
+    assert "bottleneck" not in str(error.value)
+    assert "output" in str(error.value)

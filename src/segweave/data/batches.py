@@ -19,6 +19,9 @@ from segweave.randomness import numpy_stream
 if TYPE_CHECKING:
     import torch
 
+Window = tuple[slice, slice]
+_ALL: Window = (slice(None), slice(None))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -38,9 +41,10 @@ class Batches:
     Samples are all slices of all cases. The order is drawn from (seed, "order", epoch), each
     sample's augmentation from (seed, "augmentation", epoch, case, slice), so that `epoch(e, k)`
     gives bit for bit what `epoch(e)` gives from its step `k` on. Slices and edge rule are the
-    InputSpec's. The last batch is short (`keep_last`) or left out. Batches are put together on the
-    CPU, moved to `device` and augmented there. Raises InputError where the cases' sizes on the
-    network's grid differ.
+    InputSpec's. Where it says `fit: tile`, a sample is one tile of its slice, at a place drawn from
+    (seed, "crop", epoch, case, slice), and a slice that is smaller is padded. The last batch is
+    short (`keep_last`) or left out. Batches are put together on the CPU, moved to `device` and
+    augmented there. Raises InputError where the cases' sizes on the network's grid differ.
     """
 
     def __init__(
@@ -66,12 +70,13 @@ class Batches:
         self.keep_last = keep_last
         self.device = device
         sizes = {resized[id].image.shape[-2:] for id in resized.ids}
-        if len(sizes) > 1:
+        self.tile = resized.spec.size if resized.spec.fit == "tile" else None
+        if len(sizes) > 1 and self.tile is None:
             raise InputError(
                 "making batches",
                 expected="cases of one size on the network's grid",
                 found=", ".join(sorted(f"{h} × {w}" for h, w in sizes)),
-                remedy="give the InputSpec a size (fit: pad keeps the shape)",
+                remedy="give the InputSpec a size (fit pad keeps the shape, tile the resolution)",
             )
         # Sorted, so that the order in which cases were named does not matter.
         self.samples = [
@@ -112,21 +117,25 @@ class Batches:
 
         spec = self.resized.spec
         first = self.resized[keys[0][0]]
-        images = np.empty((len(keys), spec.slices, *first.image.shape[1:]), np.float32)
-        labels = np.empty((len(keys), *first.label.shape[1:]), np.uint8)
-        outside = np.empty((len(keys), first.image.shape[1]), np.float32)
+        height, width = self.resized.size
+        channels = first.image.shape[1]
+        images = np.empty((len(keys), spec.slices, channels, height, width), np.float32)
+        labels = np.zeros((len(keys), *first.label.shape[1:-2], height, width), np.uint8)
+        outside = np.empty((len(keys), channels), np.float32)
         for number, (id, index) in enumerate(keys):
             case = self.resized[id]
             window = window_indices(case.image.shape[0], index, spec.slices, spec.edge, case.gaps)
-            for place, neighbour in enumerate(window):
-                images[number, place] = case.image[neighbour]
-            labels[number] = case.label[index]
             outside[number] = case.outside
+            read, write = self._cut(id, index, epoch)
+            if case.image[0, 0][read].size < height * width:
+                images[number] = case.outside[:, None, None]
+            for place, neighbour in enumerate(window):
+                images[number, place][(slice(None), *write)] = case.image[neighbour][:, *read]
+            labels[number][(..., *write)] = case.label[index][(..., *read)]
         image = torch.from_numpy(images).to(self.device)
         label = torch.from_numpy(labels).to(self.device)
         if self.augmentation is not None:
-            size = (int(images.shape[-2]), int(images.shape[-1]))
-            matrices = draw_batch(self.augmentation, self.seed, epoch, keys, size)
+            matrices = draw_batch(self.augmentation, self.seed, epoch, keys, (height, width))
             image, label = augment(
                 image,
                 label,
@@ -135,3 +144,16 @@ class Batches:
                 nearest=self.augmentation.nearest,
             )
         return Batch(image, label.long(), keys)
+
+    def _cut(self, id: str, index: int, epoch: int) -> tuple[Window, Window]:
+        """Which rows and columns of a slice are read, and which of the sample they become."""
+        if self.tile is None:
+            return _ALL, _ALL
+        stream = numpy_stream(self.seed, "crop", epoch=epoch, case=id, slice_index=index)
+        read, write = [], []
+        for own, wanted in zip(self.resized[id].image.shape[-2:], self.tile, strict=True):
+            taken = min(own, wanted)
+            start, at = int(stream.integers(own - taken + 1)), (wanted - taken) // 2
+            read.append(slice(start, start + taken))
+            write.append(slice(at, at + taken))
+        return (read[0], read[1]), (write[0], write[1])

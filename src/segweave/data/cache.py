@@ -90,9 +90,11 @@ class Resized:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the largest case on the network's grid (all are equal where the spec
-        gives a size).
+        """(height, width) that the network is fed: the tile, or the largest case on the network's
+        grid (all are equal where the spec gives a size).
         """
+        if self.spec.fit == "tile" and self.spec.size is not None:
+            return self.spec.size
         shapes = [case.image.shape[-2:] for case in self._cases.values()]
         return max(s[0] for s in shapes), max(s[1] for s in shapes)
 

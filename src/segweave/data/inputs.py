@@ -186,17 +186,10 @@ def placement(
 ) -> Placement:
     """Where an image of `size` pixels (rows, columns) and `spacing` mm lies on the spec's grid.
 
-    `stretch` fills the grid in both directions; `pad` keeps the shape and centres the image. Raises
-    InputError where the spec asks for a pixel size in mm and the case has none, UsageError for
-    `tile`.
+    `stretch` fills the grid in both directions; `pad` keeps the shape and centres the image; `tile`
+    leaves the image as it is, because tiles of the spec's size are cut from it later. Raises
+    InputError where the spec asks for a pixel size in mm and the case has none.
     """
-    if spec.fit == "tile":
-        raise UsageError(
-            "placing an image on the network's grid",
-            expected="fit: stretch or pad",
-            found="fit: tile, which is not available for whole slices",
-            remedy="choose fit: pad, or give spacing in place of size to keep the resolution",
-        )
     if spec.size is None:
         if spacing is None:
             raise InputError(
@@ -211,6 +204,8 @@ def placement(
             for pixels, own, wanted in zip(size, spacing[1:], spec.spacing, strict=True)
         )
         return Placement((rows, columns), (rows, columns))
+    if spec.fit == "tile":
+        return Placement(size, size)
     if spec.fit == "stretch":
         return Placement(spec.size, spec.size)
     factor = min(spec.size[0] / size[0], spec.size[1] / size[1])

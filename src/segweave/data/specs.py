@@ -15,11 +15,13 @@ class InputSpec(BaseModel):
     """How a case's slices become a network's input.
 
     `grid` is the network's image size (height, width), or `spacing` the pixel size in mm (row,
-    column) to resample to. `clip` is in source values, `clip_percentiles` in percentiles of the
-    whole case (both together: the narrower limits hold). `fixed` normalisation uses `mean` and `sd`
-    (one number a channel), which come from training cases only. `colour_order` "rgb" has three
-    channels, filled from grey images as `grey_to_rgb` says. `slices` and `edge` say how windows are
-    read (`segweave.data.windows`).
+    column) to resample to. `fit` says what becomes of an image of another shape than `size`:
+    stretched, padded, or cut into tiles of that size at its own resolution (at random while
+    training, overlapping in prediction). `clip` is in source values, `clip_percentiles` in
+    percentiles of the whole case (both together: the narrower limits hold). `fixed` normalisation
+    uses `mean` and `sd` (one number a channel), which come from training cases only. `colour_order`
+    "rgb" has three channels, filled from grey images as `grey_to_rgb` says. `slices` and `edge` say
+    how windows are read (`segweave.data.windows`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

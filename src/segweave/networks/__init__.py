@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segweave import registry
+from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
 
 __all__ = [
@@ -38,7 +39,8 @@ def create_network(
 
     `classes` is the number of output channels (logits). `form` matters only where the card names
     two. `pretrained` is a path to a file of weights (safetensors, or a released checkpoint). A
-    wrong option raises UsageError and names the nearest one.
+    wrong option raises UsageError and names the nearest one; so does "imagenet", which none of
+    these networks has.
     """
     from segweave.factories import build
 
@@ -51,6 +53,14 @@ def create_network(
         f"creating the network {name!r}", entry, card.options, given
     )
     if pretrained is not None:
+        if pretrained == "imagenet":
+            raise UsageError(
+                f"creating the network {name!r}",
+                expected="pretrained: a file of weights",
+                found="'imagenet', which this network has no weights from",
+                remedy="weave into a model of segmentation_models_pytorch, whose encoder_weights "
+                "may be imagenet",
+            )
         from segweave.checkpoints import read_weights
         from segweave.released import load_released
 

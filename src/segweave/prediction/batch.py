@@ -106,6 +106,10 @@ def predict_files(
     `force`), two images would get one name, or a result would replace an input.
     """
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(
+            "predicting", file=folder, expected="a folder for the label maps", found="a file"
+        )
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     jobs = _plan(given, folder, overlays, probabilities, predictor.target.kind == "overlapping")
     _check_targets(jobs, folder, force)

@@ -10,7 +10,7 @@ from typing import Any
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError
 from segweave.prediction.flips import Flips, check_flips
-from segweave.prediction.predictor import Predictor, load
+from segweave.prediction.predictor import Precision, Predictor, load
 from segweave.prediction.tiles import Tiles
 
 
@@ -72,9 +72,12 @@ def load_ensemble(
     tiles: Tiles | None = None,
     checkpoint: str | None = None,
     device: str = "auto",
+    precision: Precision = "32",
 ) -> Predictor | Ensemble:
     """`load` of each path, averaged. One path without flips and tiles is a plain Predictor."""
-    members = tuple(load(path, checkpoint=checkpoint, device=device) for path in paths)
+    members = tuple(
+        load(path, checkpoint=checkpoint, device=device, precision=precision) for path in paths
+    )
     if len(members) == 1 and flips == "none" and tiles is None:
         return members[0]
     return Ensemble(members, flips, tiles)

@@ -67,8 +67,16 @@ def predict_cases(
 def network_probabilities(predictor: Predictor, case: Case) -> Iterator[NDArray[np.float32]]:
     """Probabilities of each slice on the network's own grid, float32 (classes, height, width).
 
-    For protocols that decide there; everything else takes `predict`.
+    For protocols that decide there; everything else takes `predict`. Raises UsageError where the
+    network reads tiles.
     """
+    if predictor.input.fit == "tile":
+        raise UsageError(
+            "predicting on the network's own grid",
+            expected="fit: stretch or pad",
+            found="fit: tile, under which there is no one grid",
+            remedy="score under the protocol clean",
+        )
     with _ready_network(predictor) as network:
         yield from _on_network_grid(network, predictor, case)
 
@@ -155,7 +163,7 @@ def _on_case_grid(
         get_slice: Callable[[int], NDArray[np.float32]],
         window: Callable[[int], Sequence[int]],
     ) -> Iterator[NDArray[np.float32]]:
-        return _run_slices(network, predictor.target, count, get_slice, window, flips)
+        return _run_slices(network, predictor, count, get_slice, window, flips)
 
     yield from tiled_probabilities(case, spec, tiles or Tiles(), run)
 
@@ -172,12 +180,12 @@ def _on_network_grid(
     def window(index: int) -> list[int]:
         return window_indices(case.slices, index, spec.slices, spec.edge, case.gaps)
 
-    return _run_slices(network, predictor.target, case.slices, get_slice, window, flips)
+    return _run_slices(network, predictor, case.slices, get_slice, window, flips)
 
 
 def _run_slices(
     network: WovenNetwork,
-    target: TargetSpec,
+    predictor: Predictor,
     count: int,
     get_slice: Callable[[int], NDArray[np.float32]],
     window: Callable[[int], Sequence[int]],
@@ -196,9 +204,15 @@ def _run_slices(
     outputs = volume_outputs(network, count, get_views, window)
     for _ in range(count):
         # Inside the loop, so that whoever takes the maps does not run in these modes too.
-        with torch.inference_mode(), flushed_denormals():
+        with (
+            torch.inference_mode(),
+            flushed_denormals(),
+            torch.autocast(device.type, torch.bfloat16, enabled=predictor.precision == "bf16"),
+        ):
             views = next(outputs).logits.float()
-            maps = mean_of_flips([_probabilities(logits, target) for logits in views], flips)
+            maps = mean_of_flips(
+                [_probabilities(logits, predictor.target) for logits in views], flips
+            )
             found: NDArray[np.float32] = maps.contiguous().cpu().numpy()
         yield found
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -24,6 +24,7 @@ from segweave.training.run import CARD, MODEL, RECIPE, WEIGHTS, Run
 _FORMAT = 1
 _DOING = "loading a model"
 S = TypeVar("S", bound=BaseModel)
+Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +32,25 @@ class Predictor:
     """A network, its InputSpec and TargetSpec, and its model card (empty where it has none).
 
     `network` is a woven network, or any module (B, channels, height, width) → logits
-    (B, classes, height, width). Predictions run where its parameters lie.
+    (B, classes, height, width). Predictions run where its parameters lie; with `precision` "bf16"
+    under bfloat16 autocast, which is faster where the device multiplies in it and may change a few
+    labels at edges.
     """
 
     network: nn.Module
     input: InputSpec
     target: TargetSpec
     card: dict[str, Any] = field(default_factory=dict)
+    precision: Precision = "32"
 
 
-def load(path: str | Path, *, checkpoint: str | None = None, device: str = "auto") -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    precision: Precision = "32",
+) -> Predictor:
     """The predictor of a run folder or of a model folder (weights.safetensors, card.json).
 
     `checkpoint` takes the weights of that checkpoint of a run (last, best, best-on-test) in place
@@ -65,7 +75,8 @@ def load(path: str | Path, *, checkpoint: str | None = None, device: str = "auto
     if checkpoint is None:
         _check_sum(card, weights_file)
     network.load_state_dict(weights)
-    return Predictor(network.eval().to(choose_device(device)), input_spec, target, card)
+    place = choose_device(device)
+    return Predictor(network.eval().to(place), input_spec, target, card, precision)
 
 
 def _model_folder(path: Path) -> Path:

@@ -87,9 +87,7 @@ def tiled_probabilities(
     smaller than a tile it is padded. Slices are done a block at a time, tile after tile within it,
     so that memory does not grow with the number of slices, and few slices are encoded twice.
     """
-    whole = spec.model_copy(update={"fit": "stretch"})
-    if spec.size is not None:
-        whole = whole.model_copy(update={"size": case.size})
+    whole = spec.model_copy(update={"fit": "tile"})
     tile = tiles.size_for(spec)
     numbers = normalise(case, whole)
     first = network_slice(case, 0, whole, numbers)

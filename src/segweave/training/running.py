@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import overload
 
 import torch
+from torch import nn
 
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
@@ -81,6 +82,7 @@ def train(
     place = choose_device(device)
     source = Store(store) if isinstance(store, str | Path) else store
     parts = choose_parts(recipe, source)
+    _check_labels(source, parts)
     if parts.get("validation") and score is None:
         raise UsageError(
             "training",
@@ -112,6 +114,7 @@ def train(
                 augmentation=recipe.training.augmentation,
                 device=place,
             )
+            _try_out(network, resized)
             start = checkpoint.step if checkpoint else 0
             steps = total_steps(recipe, len(batches))
             title = recipe.arm or recipe.network.name
@@ -179,6 +182,37 @@ def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
                     found=f"{group} in {home[group]} and in {key}",
                 )
     return parts
+
+
+def _check_labels(store: CaseStore, parts: dict[str, list[str]]) -> None:
+    """Raise InputError where no case that is trained on, or validated on, holds any class."""
+    for part in ("training", "validation"):
+        ids = parts.get(part, [])
+        if ids and not any(_holds_a_class(store, id) for id in ids):
+            raise InputError(
+                "training",
+                expected=f"at least one {part} case whose label holds a class",
+                found=f"{len(ids)} cases of background alone"
+                if len(ids) > 1
+                else f"{ids[0]}, which is background alone",
+                remedy="look at the masks, and at how their values become classes",
+            )
+
+
+def _holds_a_class(store: CaseStore, id: str) -> bool:
+    label = store.case(id).label
+    ignored = store.target.ignored
+    return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
+
+
+def _try_out(network: nn.Module, resized: Resized) -> None:
+    """Run the network once at the training's size: what does not fit is told before the run's
+    folder is made.
+    """
+    image = resized[resized.ids[0]].image
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, resized.spec.slices, image.shape[1], *resized.size))
+    network.train()
 
 
 def _bound(

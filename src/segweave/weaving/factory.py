@@ -172,11 +172,14 @@ def _check_network(network: nn.Module, at: str) -> None:
 def _check_submodule(network: nn.Module, at: str) -> None:
     names = [name for name, _ in network.named_modules() if name]
     if at not in names:
+        # Only a network with encode, decode and head has the positions but `output`.
+        whole = all(hasattr(network, name) for name in ("encode", "decode", "head"))
+        positions = POSITIONS if whole else ("output",)
         raise UsageError(
             f"weaving into {type(network).__name__}",
-            expected="a position (" + ", ".join(POSITIONS) + ") or the name of a submodule",
+            expected="a position (" + ", ".join(positions) + ") or the name of a submodule",
             found=repr(at),
-            remedy=nearest(at, [*POSITIONS, *names[:500]]),
+            remedy=nearest(at, [*positions, *names[:500]]),
         )
 
 
