@@ -2,15 +2,14 @@
 benchmarks/protocols.md.
 
     python benchmarks/protocols.py STORE RUN ...            scored under clean and published
-    python benchmarks/protocols.py --curve WATCHED SAME     checkpoint chosen on the test set
+    python benchmarks/protocols.py --curve RUN              checkpoint chosen on the test set
 
 The first form takes the label maps that `segweave evaluate` kept in the runs and scores them by
 `clean`, by `clean` with one habit changed, and with all of them changed; the last must be what the
 run's `evaluation/published` says, or the program stops.
 
-The second form reads two trainings of one recipe and seed that differ in nothing but the cases
-scored after each epoch: the test cases in WATCHED, the validation cases in SAME. Their losses must
-be the same.
+The second form reads the curve of a training under `--set protocol=published`, which scores the
+validation and the test cases after each epoch, the test cases for this question alone.
 """
 
 from __future__ import annotations
@@ -142,48 +141,40 @@ def check(run: Run, found: dict[int, Found]) -> None:
         raise SystemExit(f"{run.folder}: published Dice {dice}, here {ours}")
 
 
-def curve(watched: Run, same: Run) -> None:
+def curve(run: Run) -> None:
     """What the last epoch, the best on validation and the best on the test cases score there."""
-    losses = [[row["loss"] for row in run.metrics] for run in (watched, same)]
-    if losses[0] != losses[1]:
-        raise SystemExit(f"{watched.folder} and {same.folder} are not the same training")
-    test, validation = ([row for row in run.metrics if _scored(row)] for run in (watched, same))
-    scores = [row["validation_dice"] for row in test]
-    chosen = [row["validation_dice"] for row in validation]
-    best, honest = int(np.argmax(scores)), int(np.argmax(chosen))
+    rows = [row for row in run.metrics if not math.isnan(row.get("test_dice", math.nan))]
+    if not rows:
+        raise SystemExit(f"{run.folder}: no test scores by epoch (--set protocol=published)")
+    test, validation = ([row[f"{part}_dice"] for row in rows] for part in ("test", "validation"))
     print("| checkpoint | epoch | mean Dice of the test patients |")
     print("| --- | ---: | ---: |")
     for title, index in (
-        ("last", len(scores) - 1),
-        ("best on the validation patients", honest),
-        ("best on the test patients", best),
+        ("last", len(rows) - 1),
+        ("best on the validation patients", int(np.argmax(validation))),
+        ("best on the test patients", int(np.argmax(test))),
     ):
-        print(f"| {title} | {index + 1} | {scores[index]:.4f} |")
-    print("\n| epoch | " + " | ".join(str(k + 1) for k in range(len(scores))) + " |")
-    print("| --- |" + " ---: |" * len(scores))
-    print("| test | " + " | ".join(f"{value:.3f}" for value in scores) + " |")
-    print("| validation | " + " | ".join(f"{value:.3f}" for value in chosen) + " |")
-
-
-def _scored(row: dict[str, float]) -> bool:
-    value = row.get("validation_dice")
-    return value is not None and not math.isnan(value)
+        print(f"| {title} | {rows[index]['epoch']:.0f} | {test[index]:.4f} |")
+    print("\n| epoch | " + " | ".join(f"{row['epoch']:.0f}" for row in rows) + " |")
+    print("| --- |" + " ---: |" * len(rows))
+    print("| test | " + " | ".join(f"{value:.3f}" for value in test) + " |")
+    print("| validation | " + " | ".join(f"{value:.3f}" for value in validation) + " |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--curve", action="store_true", help="the two folders are WATCHED and SAME")
+    parser.add_argument("--curve", action="store_true", help="the folder is one run")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     options = parser.parse_args()
-    if len(options.folders) < 2:
-        parser.error("name a store and runs, or two runs")
     first, *rest = options.folders
-    if options.curve:
-        curve(Run(first), Run(rest[0]))
-    else:
+    if options.curve and not rest:
+        curve(Run(first))
+    elif rest and not options.curve:
         tables(Store(first), [Run(folder) for folder in rest])
+    else:
+        parser.error("name a store and runs, or with --curve one run")
 
 
 if __name__ == "__main__":
