@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from segweave import api
 from segweave.data.formats import read_label
 from segweave.data.store import Store
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.evaluation import score_case, summarise
+from segweave.evaluation import score_case, summarise, summary_table
+from segweave.prediction import Tiles
 from segweave.recipes import load_recipe
 from segweave.training import Run
 
@@ -125,11 +128,136 @@ def test_test_cases_are_scored_once_under_each_protocol(run: Run, tmp_path: Path
     assert ledger["published"]["times"] == 1
 
 
-def test_validation_cases_may_be_scored_again_on_purpose(run: Run) -> None:
-    first = api.evaluate(run, part="validation", device="cpu")
-    assert first.folder.name == "clean-validation"
-    again = api.evaluate(run, part="validation", force=True, device="cpu")
-    assert [row.score for row in first.rows] == [row.score for row in again.rows]
+def test_no_variant_is_scored_on_test_cases_after_another(made: Path, run: Run) -> None:
+    first = api.evaluate(run, device="cpu")
+    assert first.manifest.tested == {"clean": 1}
+    assert not any("more than once" in note for note in summary_table([first]).notes)
+    variants: list[dict[str, Any]] = [{"checkpoint": "last"}, {"flips": "both"}, {"tiles": Tiles()}]
+    for variant in [*variants, {"members": [made / "run"]}]:
+        with pytest.raises(UsageError, match=r"scores \(clean\)") as caught:
+            api.evaluate(run, device="cpu", **variant)
+        assert "--part validation" in str(caught.value)
+    forced = api.evaluate(run, flips="both", force=True, device="cpu")
+    assert forced.manifest.tested == {"clean": 1, "clean-flips-both": 1}
+    (note,) = (note for note in summary_table([forced]).notes if "more than once" in note)
+    assert "unet-flips-both, seed 0: 2 times (clean 1×, clean-flips-both 1×)" in note
+
+
+def test_an_average_counts_for_each_of_its_runs(made: Path, run: Run, tmp_path: Path) -> None:
+    other = Run(shutil.copytree(made / "run", tmp_path / "other"))
+    api.evaluate(run, members=[other], device="cpu")
+    for again in (run, other):
+        with pytest.raises(UsageError, match="a second time"):
+            api.evaluate(again, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [("clean", "clean"), ("clean-mean-of-2", "clean"), ("published-flips-both", "published")],
+)
+def test_older_ledgers_are_understood(run: Run, name: str, protocol: str) -> None:
+    entry = {"when": "2026-01-01T00:00:00+00:00", "folder": "x", "times": 2}
+    (run.folder / "evaluation").mkdir()
+    (run.folder / "evaluation" / "tested.json").write_text(json.dumps({name: entry}))
+    with pytest.raises(UsageError, match="a second time"):
+        api.evaluate(run, protocol=protocol, device="cpu")
+    found = api.evaluate(run, protocol=protocol, force=True, device="cpu")
+    assert sum(found.manifest.tested.values()) == 3
+    assert found.manifest.tested[name] >= 2
+
+
+def test_the_checkpoint_chosen_on_test_cases_stands_beside_the_last(run: Run) -> None:
+    entry = {"when": "2026-01-01T00:00:00+00:00", "folder": "x", "times": 1}
+    (run.folder / "evaluation").mkdir()
+    ledger = run.folder / "evaluation" / "tested.json"
+    ledger.write_text(json.dumps({"published-best-on-test": entry}))
+    found = api.evaluate(run, protocol="published", device="cpu")
+    assert found.manifest.tested == {"published": 1}
+
+
+def test_a_ledger_of_another_kind_is_told(run: Run) -> None:
+    (run.folder / "evaluation").mkdir()
+    (run.folder / "evaluation" / "tested.json").write_text('["clean"]')
+    with pytest.raises(InputError, match=r"tested\.json"):
+        api.evaluate(run, device="cpu")
+
+
+def test_validation_cases_are_scored_as_often_as_one_likes(run: Run, tmp_path: Path) -> None:
+    for out in (None, tmp_path / "scores"):
+        first = api.evaluate(run, part="validation", out=out, device="cpu")
+        again = api.evaluate(run, part="validation", out=out, device="cpu")
+        assert first.folder == again.folder == (out or run.folder / "evaluation/clean-validation")
+        assert [row.score for row in first.rows] == [row.score for row in again.rows]
+        assert again.manifest.tested == {}
+
+
+def test_only_an_evaluation_of_the_run_itself_is_replaced(
+    made: Path, run: Run, tmp_path: Path
+) -> None:
+    other = Run(shutil.copytree(made / "run", tmp_path / "other"))
+    foreign, tested, alien = (tmp_path / name for name in ("foreign", "tested", "alien"))
+    api.evaluate(other, part="validation", out=foreign, device="cpu")
+    api.evaluate(run, out=tested, device="cpu")
+    alien.mkdir()
+    (alien / "manifest.json").write_text("{}")
+    # Another model's evaluation, though it lies where this run's would.
+    moved = shutil.copytree(foreign, run.folder / "evaluation" / "clean-validation")
+    told = json.loads((moved / "manifest.json").read_text())
+    told["sources"]["model"] = "0" * 64
+    (moved / "manifest.json").write_text(json.dumps(told))
+    for folder in (foreign, tested, alien, moved):
+        before = files_of(folder)
+        with pytest.raises(UsageError, match="an empty or a new folder"):
+            api.evaluate(run, part="validation", out=folder, device="cpu")
+        assert files_of(folder) == before
+
+
+def test_label_maps_belong_to_the_evaluation_they_were_scored_for(
+    made: Path, run: Run, tmp_path: Path
+) -> None:
+    runs = {name: Run(shutil.copytree(run.folder, tmp_path / name)) for name in ("b", "c")}
+    for number, one in enumerate(runs.values()):
+        _disturb(one, number)
+    options: dict[str, Any] = {"part": "validation", "device": "cpu"}
+    own = api.evaluate(run, members=[runs["b"]], **options)
+    kept = Path(own.manifest.sources["predictions"])
+    assert kept == run.folder / "predictions" / own.folder.name
+    before = files_of(kept)
+    assert before
+    # The other average has a name of its own, here and elsewhere.
+    other = api.evaluate(run, members=[runs["c"]], **options)
+    assert other.folder != own.folder
+    assert {row.arm for row in other.rows} == {"unet-mean-of-2-seeds-0-0"}
+    away = api.evaluate(run, members=[runs["b"]], out=tmp_path / "away", **options)
+    places = {evaluation.manifest.sources["predictions"] for evaluation in (own, other, away)}
+    assert len(places) == 3
+    assert all(any(Path(place).iterdir()) for place in places)
+    assert files_of(kept) == before
+    # The order of the members does not matter, nor where they lie.
+    shutil.copytree(runs["b"].folder, tmp_path / "d")
+    again = api.evaluate(tmp_path / "d", members=[run], **options)
+    assert again.folder.name == own.folder.name
+
+
+def _disturb(run: Run, number: int) -> None:
+    """Make another model of the run: one bias moved, by `number`."""
+    from safetensors.torch import load_file, save_file
+
+    file = run.model / "weights.safetensors"
+    weights = load_file(file)
+    name = next(name for name in sorted(weights) if name.endswith("bias"))
+    weights[name] = weights[name] + 0.1 * (number + 1)
+    save_file(weights, file)
+    card = {**run.card, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (run.model / "card.json").write_text(json.dumps(card))
+
+
+def test_an_evaluation_says_on_how_many_groups_the_run_was_trained(made: Path, run: Run) -> None:
+    store = Store(made / "store")
+    groups = {store.groups[id] for id in store.split("70-10-20", "train")}
+    assert len(groups) < len(store.ids)
+    found = api.evaluate(run, part="validation", device="cpu")
+    assert found.manifest.training_groups == len(groups)
 
 
 def test_published_decides_on_the_networks_grid_and_leaves_the_ends_out(
@@ -215,3 +343,21 @@ def test_a_folder_that_is_no_run_needs_references(tmp_path: Path) -> None:
         api.evaluate(tmp_path)
     with pytest.raises(UsageError, match="no such folder"):
         api.evaluate(tmp_path / "absent")
+
+
+def test_groups_that_a_store_does_not_know_are_said_in_its_tables(
+    made: Path, run: Run, tmp_path: Path
+) -> None:
+    store = shutil.copytree(made / "store", tmp_path / "store")
+    manifest = json.loads((store / "manifest.json").read_text(encoding="utf-8"))
+    manifest["grouped"] = False
+    (store / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    found = api.evaluate(run, store=store, part="validation", device="cpu")
+    assert not found.manifest.grouped
+    assert any("No groups were given" in note for note in summary_table([found]).notes)
+
+
+@pytest.mark.parametrize("given", [{"stack": "time"}, {"classes": ["a"]}, {"cases": "table.csv"}])
+def test_what_belongs_to_label_maps_is_refused_for_a_run(run: Run, given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="belong to a folder of label maps"):
+        api.evaluate(run, device="cpu", **given)

@@ -6,17 +6,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case
+from segweave.data.case import Case, Stack
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import UsageError, nearest
-from segweave.scored import check_scored_once, keep, note_scored, predictions_folder, store_of
+from segweave.scored import (
+    Variant,
+    check_scored_once,
+    keep,
+    label_maps_folder,
+    note_scored,
+    predictions_folder,
+    replaces_its_own,
+    store_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,6 +119,7 @@ def evaluate(
     tiles: Tiles | None = None,
     store: CaseStore | str | Path | None = None,
     cases: str | Path | None = None,
+    stack: Stack | None = None,
     classes: Sequence[str] | None = None,
     geometry: Geometry = "check",
     out: str | Path | None = None,
@@ -131,18 +140,23 @@ def evaluate(
         flips: of a run: mirror images predicted too ("rows", "columns", "both"), averaged.
         tiles: of a run: read images in tiles at their own resolution.
         store: of a run: the store, where the run no longer finds it.
-        cases: of files: a CSV with case, group, stack, arm, seed, fold.
+        cases: of files: a CSV with case and any of group, part, stack, arm, seed, fold, id.
+        stack: of files: what slices are where the CSV does not say: "space" (a volume, scored in
+            3D), "time" (frames of a video, one by one) or "single".
         classes: of files: names of the classes from id 1 on.
         geometry: of files: what holds where a NIfTI header contradicts itself.
-        out: the evaluation folder; of a run: `RUN/evaluation/PROTOCOL` (averaging, flips and
-            tiles are part of that name, and of the arm's).
+        out: the evaluation folder; of a run: `RUN/evaluation/PROTOCOL` (averaging, with a sum that
+            tells the members, flips and tiles are part of that name, and of the arm's).
         force: write over an evaluation, and score test cases a second time.
         device: where a run's model predicts.
         progress: called with (done, all, case).
 
-    Test cases are scored once under a protocol: a second time raises UsageError without `force`,
-    because a choice made after looking at test scores turns them into validation scores. The label
-    maps that were scored lie in `RUN/predictions`. Raises InputError for files that do not fit.
+    Test cases are scored once under a protocol, whatever the checkpoint, members, flips and tiles:
+    a second time raises UsageError without `force`, because a choice made after looking at test
+    scores turns them into validation scores. The evaluation says how often it was. Of other parts,
+    a run's evaluation takes the place of its earlier one. The label maps that were scored lie in
+    `RUN/predictions`, those of each evaluation in a folder of their own. Raises InputError for
+    files that do not fit.
     """
     from segweave.evaluation import evaluate_folders
     from segweave.training import Run
@@ -161,6 +175,7 @@ def evaluate(
             protocol=protocol,
             cases_csv=cases,
             target=_target(classes),
+            stack=stack,
             geometry=geometry,
             force=force,
             progress=progress,
@@ -175,48 +190,19 @@ def evaluate(
                 remedy="give the folder of references too",
             )
         source = Run(source)
+    given = {"cases": cases, "stack": stack, "classes": classes}
+    if any(value is not None for value in given.values()):
+        raise UsageError(
+            "evaluating a run",
+            expected="a run, whose store knows its cases, slices and classes",
+            found=", ".join(name for name, value in given.items() if value is not None)
+            + ", which belong to a folder of label maps",
+            remedy="leave them out, or give a folder of label maps and one of references",
+        )
     if part not in PARTS:
         raise UsageError("choosing cases to score", found=repr(part), remedy=nearest(part, PARTS))
-    how = _How(checkpoint, _runs(members), flips, tiles)
-    return _evaluate_run(source, part, protocol, how, store, out, force, device, progress)
-
-
-@dataclass(frozen=True)
-class _How:
-    """How a run predicts, where it is not its finished model alone."""
-
-    checkpoint: str | None
-    members: tuple[Run, ...]
-    flips: Flips
-    tiles: Tiles | None
-
-    @property
-    def names(self) -> list[str]:
-        """What is added to the names of evaluation and arm."""
-        return [
-            *([self.checkpoint] if self.checkpoint is not None else []),
-            *([f"mean-of-{1 + len(self.members)}"] if self.members else []),
-            *([f"flips-{self.flips}"] if self.flips != "none" else []),
-            *(["tiles"] if self.tiles is not None else []),
-        ]
-
-    def check_cases(self, ids: Sequence[str], part: str, store: CaseStore) -> None:
-        """Raise UsageError where a member is of other data or learned from the cases to score."""
-        from segweave.training.running import choose_parts
-
-        learned = ("training",) if part == "validation" else ("training", "validation")
-        groups = {store.groups[id] for id in ids}
-        for member in self.members:
-            parts = choose_parts(member.recipe, store_of(member, store))
-            seen = {store.groups[id] for name in learned for id in parts.get(name, ())}
-            if part != "training" and groups & seen:
-                raise UsageError(
-                    "averaging runs",
-                    file=member.folder,
-                    expected=f"runs that did not learn from the {part} cases of the first",
-                    found=f"{len(groups & seen)} of their {len(groups)} groups among its own",
-                    remedy="average runs of one fold; for new images all folds may be averaged",
-                )
+    variant = Variant((source, *_runs(members)), checkpoint, flips, tiles)
+    return _evaluate_run(variant, part, protocol, store, out, force, device, progress)
 
 
 def _runs(members: Sequence[str | Path | Run]) -> tuple[Run, ...]:
@@ -234,10 +220,9 @@ def _target(classes: Sequence[str] | None) -> TargetSpec | None:
 
 
 def _evaluate_run(
-    run: Run,
+    variant: Variant,
     part: str,
     protocol: str,
-    how: _How,
     store: CaseStore | str | Path | None,
     out: str | Path | None,
     force: bool,
@@ -248,25 +233,26 @@ def _evaluate_run(
     from segweave.prediction import Ensemble, load_ensemble
     from segweave.training.running import choose_parts
 
-    recipe = run.recipe
-    name = "-".join([protocol, *([part] if part != "test" else []), *how.names])
-    folder = Path(out) if out is not None else run.folder / "evaluation" / name
-    if part == "test":
-        check_scored_once(run, name, force)
+    run, recipe = variant.run, variant.run.recipe
+    name = "-".join([protocol, *([part] if part != "test" else []), *variant.names])
+    own = run.folder / "evaluation" / name
+    folder = Path(out) if out is not None else own
     cases = store_of(run, store)
     rules = get_protocol(protocol, dataset=cases.name)
+    tested: dict[str, int] = {}
+    if part == "test":
+        tested = check_scored_once(variant.runs, name, rules.name, cases.name, force)
     ids = choose_parts(recipe, cases).get(part)
     if not ids:
         raise UsageError(
             f"choosing the {part} cases of the store {cases.name}", expected="some", found="none"
         )
-    how.check_cases(ids, part, cases)
-    runs = [run, *how.members]
+    variant.check_cases(ids, part, cases)
     predictor = load_ensemble(
-        [one.folder for one in runs],
-        flips=how.flips,
-        tiles=how.tiles,
-        checkpoint=how.checkpoint,
+        [one.folder for one in variant.runs],
+        flips=variant.flips,
+        tiles=variant.tiles,
+        checkpoint=variant.checkpoint,
         device=device,
     )
     models = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
@@ -275,10 +261,11 @@ def _evaluate_run(
         if progress is not None:
             progress(done, len(ids), case)
 
-    with predictions_folder(run.folder / "predictions" / name) as kept:
+    maps = label_maps_folder(run, name, folder)
+    with predictions_folder(maps) as kept:
 
         def pairs() -> Iterator[tuple[Case, NDArray[Any]]]:
-            for id in ids:
+            for id in cases.verify(ids):
                 case = cases.case(id)
                 labels = _labels(predictor, case, rules)
                 keep(labels, case, kept)
@@ -289,21 +276,25 @@ def _evaluate_run(
             folder,
             target=predictor.target,
             protocol=rules,
-            arm="-".join([recipe.arm, *how.names]),
+            arm=variant.arm,
             seed=recipe.seed,
             fold=recipe.fold,
             sources={
-                "run": ", ".join(str(one.folder) for one in runs),
+                **variant.sources,
                 "part": part,
                 "store": cases.checksum,
+                "predictions": str(maps),
             },
             parameters=sum(p.numel() for model in models for p in model.network.parameters()),
-            checkpoint=how.checkpoint or recipe.training.checkpoint,
-            force=force,
+            checkpoint=variant.checkpoint or recipe.training.checkpoint,
+            training_groups=variant.training_groups(cases),
+            tested=tested,
+            grouped=cases.grouped,
+            force=force or (part != "test" and replaces_its_own(run, folder)),
             progress=report,
         )
     if part == "test":
-        note_scored(run, name, folder)
+        note_scored(variant.runs, name, rules.name, folder)
     return found
 
 

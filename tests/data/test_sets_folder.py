@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ def _write(path: Path, values: Any, mode: str | None = None) -> None:
 
 
 def _pairs(folder: Path, masks: dict[str, Any], size: tuple[int, int] = (6, 8)) -> None:
-    for name, mask in masks.items():
-        _write(folder / "images" / f"{name}.png", np.full((*size, 3), 90, np.uint8))
+    for number, (name, mask) in enumerate(masks.items()):
+        _write(folder / "images" / f"{name}.png", np.full((*size, 3), 90 + number, np.uint8))
         _write(folder / "masks" / f"{name}_mask.png", mask)
 
 
@@ -35,6 +36,8 @@ def test_binary_colour_images(blobs: Path, tmp_path: Path) -> None:
     assert (report.cases, report.groups, report.slices, report.complete) == (10, 10, 10, True)
     assert any("own group" in warning for warning in report.warnings)
     store = Store(tmp_path / "s")
+    assert store.warnings == report.warnings
+    assert not store.grouped
     assert store.target.kind == "binary"
     assert store.target.foreground == {1: "foreground"}
     parts = store.splits["seed-0"]
@@ -118,13 +121,14 @@ def test_what_has_no_partner_is_reported(tmp_path: Path) -> None:
 
 
 def test_groups_by_expression_and_by_table(tmp_path: Path) -> None:
-    mask = np.zeros((6, 8), np.uint8)
+    mask = np.eye(6, 8, dtype=np.uint8)
     _pairs(tmp_path, {f"p{p}_{k}": mask for p in range(5) for k in range(3)})
     both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
     report = prepare("folder", out=tmp_path / "s", group=r"^(p\d)_", **both)
     assert report.groups == 5
     assert report.warnings == []
     store = Store(tmp_path / "s")
+    assert store.grouped
     assert store.groups["p3_1"] == "p3"
     parts = store.splits["seed-0"]
     homes = {store.groups[id]: part for part, ids in parts.items() for id in ids}
@@ -211,3 +215,37 @@ def test_two_masks_of_one_image(tmp_path: Path) -> None:
     _write(tmp_path / "masks" / "a_gt.png", np.zeros((6, 8), np.uint8))
     with pytest.raises(InputError, match="one mask of 'a'"):
         prepare("folder", tmp_path / "images", tmp_path / "s", masks=tmp_path / "masks")
+
+
+def test_classes_that_no_mask_holds_are_named(tmp_path: Path) -> None:
+    mask = np.eye(6, 8, dtype=np.uint8)
+    _pairs(tmp_path, {"a": mask * 0, "b": mask * 0})
+    both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    report = prepare("folder", out=tmp_path / "s", **both)
+    assert "no label holds any class: all 2 labels are background throughout" in report.warnings
+    assert Store(tmp_path / "s").warnings == report.warnings
+    _write(tmp_path / "masks" / "b_mask.png", mask)
+    names = ["background", "gland", "vessel", "fat"]
+    report = prepare("folder", out=tmp_path / "t", classes=names, **both)
+    assert report.warnings[-1] == "no label holds the classes vessel, fat"
+    report = prepare("folder", out=tmp_path / "u", mask_threshold=127, **both)
+    assert "no mask is above the threshold 127: the highest value is 1" in report.warnings
+    report = prepare("folder", out=tmp_path / "v", mask_threshold=0, **both)
+    assert not any(line.startswith("no ") for line in report.warnings)
+
+
+def test_one_picture_under_two_names_is_told_and_refused_if_strict(tmp_path: Path) -> None:
+    mask = np.eye(6, 8, dtype=np.uint8)
+    _pairs(tmp_path, {"a": mask, "b": mask, "c": mask})
+    shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / "c.png")
+    table = tmp_path / "cases.csv"
+    table.write_text("case,group,part\na,p,train\nb,q,valid\nc,r,test\n", encoding="utf-8")
+    options = {"source": tmp_path / "images", "masks": tmp_path / "masks", "cases": table}
+    with pytest.raises(InputError, match="a and c have the same image"):
+        prepare("folder", out=tmp_path / "s", strict=True, **options)
+    assert not (tmp_path / "s").exists()
+    report = prepare("folder", out=tmp_path / "s", **options)
+    (line,) = report.warnings
+    assert "a and c have the same image" in line
+    assert "given: train and test" in line
+    assert Store(tmp_path / "s").warnings == [line]

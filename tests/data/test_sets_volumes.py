@@ -99,6 +99,7 @@ def test_a_table_of_cases(raw: Path, tmp_path: Path) -> None:
         report = prepare("table", source, tmp_path / "s", overwrite=True)
         assert (report.groups, report.cases) == (4, 5)
     store = Store(tmp_path / "s")
+    assert store.grouped
     assert store.splits["given"]["train"] == [f"scan {n}" for n in numbers[:2]]
     assert store.target.kind == "exclusive"
     assert len(store.target.names) == 12
@@ -154,3 +155,14 @@ def test_a_table_of_arrays_with_their_labels(tmp_path: Path) -> None:
 def test_every_set_has_a_card() -> None:
     for name in ("synapse", "nnunet", "decathlon", "table"):
         assert datasets.card(name).entry == "plan"
+
+
+def test_a_table_without_groups_says_so(raw: Path, tmp_path: Path) -> None:
+    numbers = [path.name[3:7] for path in sorted((raw / "img").iterdir())][:2]
+    rows = [
+        f"img/img{n}.nii.gz,label/label{n}.nii.gz,{part}"
+        for n, part in zip(numbers, ("train", "test"), strict=True)
+    ]
+    report = prepare("table", _table(raw, rows, "image,mask,part"), tmp_path / "s")
+    assert any("its own group" in line for line in report.warnings)
+    assert not Store(tmp_path / "s").grouped

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segweave.cli import main
+from segweave.cli.export_nnunet import export_nnunet
 from segweave.data.case import Case
 from segweave.data.export_nnunet import write_nnunet
 from segweave.data.sets import prepare
@@ -18,6 +21,8 @@ from segweave.data.sets.synapse import CARD
 from segweave.data.specs import TargetSpec
 from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError, UsageError
+from segweave.evaluation import read_evaluation
+from tests.data.made import TARGET, made_case
 from tests.data.volumes import write
 
 
@@ -57,7 +62,7 @@ def test_nnunets_folds_are_read_and_written(synapse: Store, abdomens: Path, tmp_
     (folder / "splits_final.json").write_text(json.dumps(folds), encoding="utf-8")
     prepare("nnunet", folder, tmp_path / "s")
     store = Store(tmp_path / "s")
-    assert {"fold-0", "fold-1", "seed-0"} == set(store.splits)
+    assert {"fold-0", "fold-1", "seed-0", "given"} == set(store.splits)
     assert store.splits["fold-1"]["valid"] == ids[2:]
     again = write_nnunet(store, tmp_path / "again", split="fold-0")
     written = json.loads((again / "splits_final.json").read_text(encoding="utf-8"))
@@ -199,8 +204,6 @@ def test_cases_without_a_geometry_for_nnunet(tmp_path: Path) -> None:
 def test_the_command_exports(
     synapse: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from segweave.cli import main
-
     with pytest.raises(SystemExit) as left:
         main(
             [
@@ -219,3 +222,79 @@ def test_the_command_exports(
         main(["export-nnunet", str(synapse.path), str(tmp_path / "y")])
     assert left.value.code == 2
     assert "18-12" in capsys.readouterr().err
+
+
+PATIENTS = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test", "p5": "test"}
+
+
+def _patients(path: Path, *, grouped: bool = True) -> Store:
+    """Two scans of each of five patients (or ten cases, if nobody said so)."""
+    parts: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+    with StoreWriter(path, "hearts", TARGET) as writer:
+        for patient, part in PATIENTS.items():
+            for phase in ("ED", "ES"):
+                id = f"{patient} {phase}"
+                writer.add(made_case(id, group=patient if grouped else id))
+                parts[part].append(id)
+        return writer.finish({"mine": parts}, grouped=grouped)
+
+
+def _exit(*arguments: object) -> object:
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    return left.value.code
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_command_that_the_help_gives_scores_what_was_exported(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    grouped: bool,
+) -> None:
+    store = _patients(tmp_path / "s", grouped=grouped)
+    assert _exit("export-nnunet", store.path, tmp_path, "--number", 7, "--name", "Made") == 0
+    folder = tmp_path / "Dataset007_Made"
+    shutil.copytree(folder / "labelsTs", tmp_path / "PREDICTIONS")
+    given = re.search(r"`segweave (evaluate [^`]+)`", export_nnunet.__doc__ or "")
+    assert given is not None
+    monkeypatch.chdir(folder)
+    words = given[1].replace("PREDICTIONS", "../PREDICTIONS").split()
+    assert _exit(*words, "-q") == 0
+    found = read_evaluation(folder / "scores")
+    ids = {"p4-ED", "p4-ES", "p5-ED", "p5-ES"}
+    assert {row.case for row in found.rows} == ids
+    assert {row.group for row in found.rows} == ({"p4", "p5"} if grouped else ids)
+    assert found.manifest.grouped == grouped
+    assert ("No groups were given" in capsys.readouterr().out) != grouped
+    # A test case without a prediction is missed all the same.
+    next((tmp_path / "PREDICTIONS").iterdir()).unlink()
+    assert _exit(*words, "-q", "--force") == 2
+    assert "no prediction in" in capsys.readouterr().err
+
+
+def test_what_was_exported_comes_back_with_its_patients_and_parts(tmp_path: Path) -> None:
+    folder = write_nnunet(_patients(tmp_path / "s"), tmp_path)
+    report = prepare("nnunet", folder, tmp_path / "t")
+    assert report.warnings == []
+    back = Store(tmp_path / "t")
+    assert back.grouped
+    assert back.groups == {id: id[:2] for id in back.ids}
+    for part in ("train", "valid", "test"):
+        wanted = {id for id in back.ids if PATIENTS[id[:2]] == part}
+        assert set(back.splits["given"][part]) == wanted
+    for split in back.splits.values():
+        homes = {(back.groups[id], part) for part, ids in split.items() for id in ids}
+        assert len(homes) == len({group for group, _ in homes})
+    prepare("nnunet", folder, tmp_path / "u", group="^p[0-9]-E[DS]")
+    assert len(set(Store(tmp_path / "u").groups.values())) == 10
+
+
+def test_tables_that_say_nothing_of_patients_are_left_alone(tmp_path: Path) -> None:
+    folder = write_nnunet(_patients(tmp_path / "s", grouped=False), tmp_path)
+    report = prepare("nnunet", folder, tmp_path / "t")
+    assert not Store(tmp_path / "t").grouped
+    assert "every case is its own group" in report.warnings[0]
+    (folder / "cases.csv").write_text("case,age\np1-ED,60\n", encoding="utf-8")
+    prepare("nnunet", folder, tmp_path / "u")
+    assert "given" not in Store(tmp_path / "u").splits

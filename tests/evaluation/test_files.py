@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segweave.cli import main
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError
+from segweave.errors import InputError, UsageError
 from segweave.evaluation import evaluate_folders, read_evaluation, summary_table
 
 
@@ -73,6 +74,68 @@ def test_a_table_of_cases_gives_groups_and_arms(
     assert evaluation.manifest.groups == 2
 
 
+def test_parts_without_a_file_are_not_asked_for(
+    volumes: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    table = tmp_path / "cases.csv"
+    rows = [f"p{k},scan {k},g{k % 2},{'test' if k < 3 else 'train'}" for k in range(6)]
+    table.write_text("\n".join(["case,id,group,part", *rows]))
+    evaluation = evaluate_folders(*volumes, cases_csv=table)
+    assert {(r.case, r.group) for r in evaluation.rows} == {
+        ("p0", "g0"),
+        ("p1", "g1"),
+        ("p2", "g0"),
+    }
+    assert evaluation.manifest.grouped
+
+
+def test_a_table_without_groups_does_not_count_as_one(
+    volumes: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    table = tmp_path / "cases.csv"
+    table.write_text("case,group,stack\np0,,time\np1,,time\np2,,time\n")
+    evaluation = evaluate_folders(*volumes, cases_csv=table)
+    assert {r.group for r in evaluation.rows} == {"p0", "p1", "p2"}
+    assert not evaluation.manifest.grouped
+
+
+def test_what_slices_are_can_be_said_for_all_files(tmp_path: Path) -> None:
+    for k in range(2):
+        for name in ("p", "r"):
+            save(tmp_path / name / f"video{k}.npz", label(k))
+    place = tmp_path / "p", tmp_path / "r"
+    as_volumes = evaluate_folders(*place, tmp_path / "space")
+    assert "2 cases, 2 groups; scored: 2 volumes in 3D." in summary_table([as_volumes]).notes
+    as_videos = evaluate_folders(*place, tmp_path / "time", stack="time")
+    assert {row.score.slice for row in as_videos.rows} == {0, 1, 2}
+    assert "2 cases, 2 groups; scored: 6 frames." in summary_table([as_videos]).notes
+    # What the table says of a case goes first.
+    table = tmp_path / "cases.csv"
+    table.write_text("case,stack\nvideo0,space\nvideo1,\n")
+    mixed = evaluate_folders(*place, tmp_path / "mixed", stack="time", cases_csv=table)
+    notes = summary_table([mixed]).notes
+    assert "2 cases, 2 groups; scored: 1 volume in 3D, 3 frames." in notes
+    with pytest.raises(InputError, match="one slice in a single image"):
+        evaluate_folders(*place, tmp_path / "single", stack="single")
+    with pytest.raises(UsageError, match="space"):
+        evaluate_folders(*place, tmp_path / "odd", stack="spac")  # type: ignore[arg-type]
+
+
+def test_the_command_says_what_slices_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("p", "r"):
+        save(tmp_path / name / "video.npz", label(0))
+    place = [str(tmp_path / name) for name in ("p", "r")]
+    for words, code in ((["time"], 0), (["tim"], 2)):
+        with pytest.raises(SystemExit) as left:
+            main(["evaluate", *place, "--out", str(tmp_path / words[0]), "-q", "--stack", *words])
+        assert left.value.code == code
+    seen = capsys.readouterr()
+    assert "1 case, 1 group; scored: 3 frames." in seen.out
+    assert "time" in seen.err
+
+
 @pytest.mark.parametrize("suffix", [".png", ".npz"])
 def test_images(tmp_path: Path, suffix: str) -> None:
     for k in range(3):
@@ -83,6 +146,7 @@ def test_images(tmp_path: Path, suffix: str) -> None:
     assert evaluation.manifest.kind == "binary"
     dice = [(r.score.slice, r.score.value) for r in evaluation.rows if r.score.metric == "dice"]
     assert dice == [(0, 1.0)] * 3
+    assert "3 cases, 3 groups; scored: 3 images." in summary_table([evaluation]).notes
     assert evaluation.manifest.units["hd95"] == ["px"]
 
 
@@ -135,6 +199,8 @@ def test_bad_folders(volumes: tuple[Path, Path, Path], tmp_path: Path) -> None:
         ("case\n", "no rows"),
         ("case\np0\n", "without a row"),
         ("case\np0\np1\np2\np9\n", "p9: no reference"),
+        ("case,part\np0,test\np1,test\np2,test\np9,test\n", "p9: no reference"),
+        ("case,part\np7,train\np8,test\n", "p8: no reference"),
     ],
 )
 def test_bad_tables_of_cases(

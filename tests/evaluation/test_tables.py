@@ -36,7 +36,12 @@ def test_markdown(arms: list[Evaluation]) -> None:
     assert second.startswith("| blank | 0.0000")
     assert "– (7 of 7)" in second
     assert first.count("|") == second.count("|") == header.count("|")
-    for words in ("Protocol clean", "4 cases, 2 groups", "95th percentiles", "t over groups"):
+    for words in (
+        "Protocol clean",
+        "4 cases, 2 groups; scored: 4 volumes in 3D.",
+        "95th percentiles",
+        "t over groups",
+    ):
         assert words in text
 
 
@@ -63,7 +68,7 @@ def test_other_cases_are_pointed_out(tmp_path: Path, arms: list[Evaluation]) -> 
     other = evaluate_cases(few, tmp_path / "few", target=TARGET, arm="few")
     notes = " ".join(summary_table([arms[0], other]).notes)
     assert "different cases" in notes
-    assert "few: 2 cases, 1 groups" in notes
+    assert "few: 2 cases, 1 group; scored: 2 volumes in 3D." in notes
 
 
 def test_rules_of_published_are_counted(tmp_path: Path) -> None:
@@ -83,3 +88,16 @@ def test_rich_shows_the_same_cells(arms: list[Evaluation]) -> None:
     text = console.export_text()
     assert "a [heading]" in text
     assert table.rows[0][1] in text
+
+
+def test_one_of_anything_is_singular(tmp_path: Path) -> None:
+    pairs = [(case, worse(case)) for case in cases()[:1]]
+    one = evaluate_cases(pairs, tmp_path / "one", target=TARGET)
+    assert "1 case, 1 group; scored: 1 volume in 3D." in summary_table([one]).notes
+
+
+def test_groups_that_are_not_known_are_said(tmp_path: Path) -> None:
+    pairs = [(case, worse(case)) for case in cases()]
+    found = evaluate_cases(pairs, tmp_path / "e", target=TARGET, grouped=False)
+    assert not found.manifest.grouped
+    assert any("No groups were given" in note for note in summary_table([found]).notes)

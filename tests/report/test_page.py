@@ -35,7 +35,8 @@ class Balanced(HTMLParser):
 
 @pytest.fixture
 def text(tmp_path: Path) -> str:
-    table = Table(("arm", "Dice", "note"), [("<b>", "0.912", "x"), ("y", "−1", "")], "one & two")
+    rows = [("<b>", "< 0.001", "many words in one cell, long ones"), ("y", "[−1, 0]", "")]
+    table = Table(("arm", "Dice", "note"), rows, "one & two")
     page = Page(
         "A <title>",
         [
@@ -73,6 +74,14 @@ def test_the_page_stands_alone(text: str) -> None:
 def test_columns_of_numbers_are_flush_right(text: str) -> None:
     header = re.findall(r"<th [^>]*>", text)
     assert ["number" in cell for cell in header] == [False, True, False]
+    assert ["words" in cell for cell in header] == [False, False, True]
+
+
+def test_wide_tables_have_room_and_their_headers_wrap(text: str) -> None:
+    (width,) = re.findall(r"body \{[^}]*max-width: (\d+)rem", text)
+    assert int(width) * 16 >= 1500
+    (header,) = re.findall(r"thead th \{([^}]*)\}", text)
+    assert "white-space: normal" in header
 
 
 def test_without_jinja_the_error_names_the_extra(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def test_the_report_of_a_run_holds_its_recipe_scores_and_curves(run: Run) -> Non
     assert path == run.folder / "report.html"
     text = path.read_text(encoding="utf-8")
     assert "protocol clean, validation cases" in text
+    assert re.search(r"acdc: \d+ training, \d+ validation, \d+ test cases<", text)
     assert "width: 2" in text
     assert text.count("data:image/png;base64,") == 2
     assert f"{run.card['parameters']:,}" in text

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from segweave.data.store import Store
+from segweave.training import Run
 from tests.training import toy
 
 
@@ -21,3 +22,8 @@ def binary_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return toy.run_of(store, tmp_path_factory.mktemp("finished") / "run", training__epochs=12)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +13,14 @@ import yaml
 
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
-from segweave.data.store import Store, StoreWriter
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.data.store import Store
 from segweave.recipes import Recipe, differences, load_recipe
 from segweave.recipes.build import build_network
 from segweave.training import Run, train
 from segweave.training.denormals import denormals_are_flushed
 from segweave.training.running import choose_parts
 from tests.training import toy
-
-
-def run_of(store: Store, out: Path, **changes: object) -> Run:
-    changes = {"training__epochs": 2, **changes}
-    return train(toy.recipe(**changes), store, out, score=toy.score, progress=False)
-
-
-@pytest.fixture(scope="module")
-def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_of(store, tmp_path_factory.mktemp("finished") / "run", training__epochs=12)
+from tests.training.toy import run_of
 
 
 def test_the_run_folder_holds_what_it_should(finished: Run, store: Store) -> None:
@@ -293,85 +282,6 @@ def test_windows_and_dropout_train(store: Store, out: Path) -> None:
     run = run_of(store, out, context=context, input__slices=3)
     assert run.card["context"] == "sa-embedded-lstm"
     assert len(run.metrics) == 10
-
-
-def test_another_recipe_in_the_folder_is_refused_and_named(finished: Run, store: Store) -> None:
-    other = toy.recipe(training__epochs=13, seed=5)
-    with pytest.raises(UsageError) as caught:
-        train(other, store, finished.folder, score=toy.score, progress=False)
-    assert "training.epochs: 12 there, 13 now" in str(caught.value)
-    assert "seed: 0 there, 5 now" in str(caught.value)
-    with pytest.raises(UsageError, match="a run"):
-        train(finished.recipe, store, finished.folder, score=toy.score, resume=False)
-
-
-def test_other_data_is_refused(finished: Run, binary_store: Store) -> None:
-    with pytest.raises(InputError, match="checksum"):
-        train(finished.recipe, binary_store, finished.folder, score=toy.score, progress=False)
-
-
-def test_a_folder_with_other_things_is_left_alone(store: Store, out: Path) -> None:
-    out.mkdir()
-    (out / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"thesis\.txt"):
-        run_of(store, out)
-    assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == ["thesis.txt"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data__split": "toi"}, "did you mean toy"),
-        ({"data__training": "trian"}, "did you mean train"),
-        ({"data__validation": "train"}, "every group in one part"),
-        ({"network__name": "unett"}, "did you mean unet"),
-        ({"network__options": {"widht": 3}}, "did you mean width"),
-        ({"context": {"name": "sa-lstn"}}, "did you mean sa-lstm"),
-        ({"training__loss": [{"name": "dicee"}]}, "did you mean dice"),
-        ({"input__channels": ["red", "green"]}, "2 \\(red, green\\)"),
-        ({"input__size": [18, 16]}, "16×16"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_anything_is_written(
-    store: Store, out: Path, changes: dict[str, object], message: str
-) -> None:
-    with pytest.raises(SegweaveError, match=message):
-        run_of(store, out, **changes)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("empty", ["training", "validation"])
-def test_labels_of_background_alone_are_refused_before_anything_is_written(
-    store: Store, tmp_path: Path, empty: str
-) -> None:
-    parts = store.splits["toy"]
-    bare = parts["train" if empty == "training" else "valid"]
-    with StoreWriter(tmp_path / "bare", "bare", store.target) as writer:
-        for id in store.ids:
-            case = store.case(id)
-            assert case.label is not None
-            writer.add(replace(case, label=np.zeros_like(case.label)) if id in bare else case)
-        made = writer.finish({"toy": parts})
-    with pytest.raises(InputError, match=f"one {empty} case whose label holds a class"):
-        run_of(made, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_missing_score_is_refused(store: Store, out: Path) -> None:
-    with pytest.raises(UsageError, match="scores the validation cases"):
-        train(toy.recipe(), store, out, score=None, progress=False)
-    with pytest.raises(UsageError, match='a score named "dice"'):
-        train(toy.recipe(), store, out, score=lambda *_: {"iou": 1.0}, progress=False)
-
-
-def test_a_loss_that_is_not_finite_stops_and_names_the_step(store: Store, out: Path) -> None:
-    changes = {
-        "training__optimiser": {"name": "sgd", "rate": 1e30},
-        "training__schedule": {"name": "constant"},
-    }
-    with pytest.raises(SegweaveError, match=r"nan at optimiser step \d+ \(epoch 1\)"):
-        run_of(store, out, **changes)
-    assert not (out / "model").exists()
 
 
 def test_the_store_may_lie_elsewhere_when_resumed(finished: Run, store: Store) -> None:

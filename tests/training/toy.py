@@ -16,6 +16,7 @@ from segweave.data.store import Store, StoreWriter
 from segweave.data.windows import window_indices
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
+from segweave.training import Run, train
 
 SLICES = 5
 PATIENTS = 6
@@ -100,10 +101,14 @@ def train_process(
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
-    from segweave.training import train
-
     try:
         train(chosen, store, out, score=score, progress=False)
     except SegweaveError as error:
         messages.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         sys.exit(error.exit_code)
+
+
+def run_of(store: Store, out: Path, **changes: object) -> Run:
+    """A training of two epochs; `changes` as in `recipe`."""
+    changes = {"training__epochs": 2, **changes}
+    return train(recipe(**changes), store, out, score=score, progress=False)

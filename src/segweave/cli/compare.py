@@ -48,8 +48,8 @@ def compare(
         int | None,
         typer.Option(
             metavar="N",
-            help="Of folds: how many groups each was trained on, where it was fewer than all that "
-            "it was not tested on.",
+            help="Of folds: how many groups each was trained on. Evaluations of runs say it; of "
+            "other predictions it is taken to be all that the fold was not tested on.",
             show_default=False,
         ),
     ] = None,

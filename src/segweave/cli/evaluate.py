@@ -89,8 +89,17 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="CSV",
-            help="Of files: a table with case, group, stack, arm, seed, fold. Without it each "
-            "file is its own group.",
+            help="Of files: a table with case and any of group, part, stack, arm, seed, fold, id. "
+            "Parts without a file are passed over. Without groups each file is its own.",
+            show_default=False,
+        ),
+    ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="Of files: what their slices are, where the table does not say: space (a volume, "
+            "scored in 3D), time (frames of a video, scored one by one) or single.",
             show_default=False,
         ),
     ] = None,
@@ -139,6 +148,8 @@ def evaluate(
     from segweave.prediction import Tiles
 
     one_of("--geometry", geometry, ("check", "pixdim", "affine"))
+    if stack is not None:
+        one_of("--stack", stack, ("space", "time", "single"))
     one_of("--flips", flips, ("none", "rows", "columns", "both"))
     with counter("scoring", show=not quiet) as progress:
         done = api.evaluate(
@@ -153,6 +164,7 @@ def evaluate(
             store=store,
             cases=cases,
             classes=[name.strip() for name in classes.split(",")] if classes else None,
+            stack=stack,  # type: ignore[arg-type]  # one_of has checked it
             geometry=geometry,  # type: ignore[arg-type]  # one_of has checked it
             out=out,
             force=force,

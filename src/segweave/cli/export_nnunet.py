@@ -50,8 +50,9 @@ def export_nnunet(
     """Write a store as nnU-Net's raw data, so that both train on the same cases.
 
     The test part of the split goes to imagesTs and labelsTs; train and valid are one fold in
-    splits_final.json, for nnU-Net's folder of preprocessed data. Its predictions are scored with
-    `segweave evaluate PREDICTIONS labelsTs --cases cases.csv`.
+    splits_final.json, for nnU-Net's folder of preprocessed data. cases.csv has the patient and the
+    part of each case. nnU-Net's predictions for imagesTs are scored with
+    `segweave evaluate PREDICTIONS labelsTs --cases cases.csv --out scores`.
     """
     from segweave.cli.show import results
     from segweave.data.export_nnunet import write_nnunet

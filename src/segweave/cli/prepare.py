@@ -117,7 +117,11 @@ def _command(card: DatasetCard) -> Any:
         if name not in required:
             parameters.append(_option(name, parameter))
     parameters += [
-        _flag("strict", "Refuse where anything of the data set is missing."),
+        _flag(
+            "strict",
+            "Refuse where anything of the data set is missing, or one image is in two parts of a "
+            "split.",
+        ),
         _flag("overwrite", "Replace a store that is already there."),
         _flag("quiet", "No progress bar.", "-q"),
     ]

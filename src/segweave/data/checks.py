@@ -58,3 +58,12 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             found=f"ids {unknown}",
             remedy="check that the file is a label map of this data set",
         )
+
+
+def classes_held(case: Case, target: TargetSpec) -> set[int]:
+    """The numbers of the classes, as in `target.foreground`, that a case's label holds."""
+    if case.label is None:
+        return set()
+    if target.kind == "overlapping":
+        return {k for k in range(case.label.shape[1]) if case.label[:, k].any()}
+    return set(np.flatnonzero(np.bincount(case.label.ravel())).tolist())

@@ -41,7 +41,9 @@ def write_nnunet(
     along the axes). Single images and frames become PNG where they are 8-bit grey or RGB.
     `channels` names the channels for dataset.json: nnU-Net chooses its normalisation by them
     ("CT"). A table, cases.csv, gives the id in the store, group and part of each of nnU-Net's
-    cases. Raises UsageError for an existing folder and for overlapping classes.
+    cases, for `evaluate` and for reading it all back; where the store does not know groups, it
+    names none, but puts the frames of a video together. Raises UsageError for an existing folder
+    and for overlapping classes.
     """
     target = store.target
     if target.kind == "overlapping":
@@ -70,7 +72,8 @@ def write_nnunet(
         place = "Ts" if parts.get(id) == "test" else "Tr"
         for stem, index in _pieces(case, names[id], pictures):
             _write_case(folder, place, stem, case, index, target, pictures)
-            rows.append((stem, id, case.group, parts.get(id, "")))
+            known = store.grouped or case.group != id or stem != names[id]
+            rows.append((stem, id, case.group if known else "", parts.get(id, "")))
     _write_about(folder, store, rows, parts, count, pictures, channels, split)
     return folder
 

@@ -9,14 +9,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from segweave.data.case import Case
-from segweave.data.checks import check_case
+from segweave.data.checks import check_case, classes_held
+from segweave.data.disk import disk_errors, locked
 from segweave.data.records import (
     FORMAT,
     Entry,
@@ -32,8 +32,8 @@ from segweave.data.records import (
     write_record,
 )
 from segweave.data.specs import TargetSpec
-from segweave.data.splits import Splits, check_splits
-from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.data.splits import Splits, check_splits, copies_across
+from segweave.errors import InputError, UsageError, nearest
 from segweave.files import atomic_write
 
 CONVERTER = "segweave-store 1"
@@ -46,6 +46,7 @@ class CaseStore(Protocol):
     target: TargetSpec
     splits: dict[str, dict[str, list[str]]]
     checksum: str
+    grouped: bool
 
     @property
     def ids(self) -> list[str]:
@@ -61,12 +62,17 @@ class CaseStore(Protocol):
     def case(self, id: str) -> Case:
         """One case; its slices are read when they are touched."""
 
+    def verify(self, ids: Iterable[str] | None = None) -> Iterator[str]:
+        """Each of these cases once its bytes were found whole; raises InputError otherwise."""
+
 
 class Store:
     """A finished store, read only: any number of processes may read one at the same time.
 
     Raises InputError where there is no store, where its manifest or the record asked for is
-    damaged, or where a newer segweave wrote it.
+    damaged, or where a newer segweave wrote it. `grouped` is False where nobody said which cases
+    are of one patient, so that each is its own group; `warnings` are what `prepare` said. Neither
+    is part of the checksum, which is that of what is trained and scored on.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -80,6 +86,8 @@ class Store:
             self.splits: dict[str, dict[str, list[str]]] = manifest["splits"]
             self.converter: str = manifest["converter"]
             self.provenance: dict[str, Any] = manifest["provenance"]
+            self.grouped = bool(manifest.get("grouped", True))
+            self.warnings: list[str] = [str(line) for line in manifest.get("warnings", [])]
             self._records: dict[str, str] = {c["id"]: c["sha256"] for c in manifest["cases"]}
             self._entries = {c["id"]: entry_from_json(c) for c in manifest["cases"]}
             expected = _checksum(self.name, self.target, self._entries, self.splits)
@@ -127,11 +135,11 @@ class Store:
         record = read_json(folder / "record.json", f"reading the case {id!r}", self._records[id])
         return read_record(record, folder)
 
-    def verify(self) -> Iterator[str]:
-        """Read every byte against its checksum; yields each id that is whole, raises InputError at
-        the first that is not.
+    def verify(self, ids: Iterable[str] | None = None) -> Iterator[str]:
+        """Read every byte of these cases (all, if None) against its checksum; yields each id that
+        is whole, raises InputError at the first that is not.
         """
-        for entry in self._entries.values():
+        for entry in map(self.entry, self.ids if ids is None else ids):
             folder = self.path / "records" / entry.record
             doing = f"verifying the case {entry.id!r}"
             record = read_json(folder / "record.json", doing, self._records[entry.id])
@@ -146,6 +154,7 @@ class Store:
             "name": self.name,
             "cases": len(entries),
             "groups": len({entry.group for entry in entries}),
+            "grouped": self.grouped,
             "slices": sum(entry.slices for entry in entries),
             "channels": sorted({entry.channels for entry in entries}),
             "smallest size": (min(s[0] for s in sizes), min(s[1] for s in sizes)),
@@ -156,6 +165,7 @@ class Store:
                 name: {part: len(ids) for part, ids in parts.items()}
                 for name, parts in self.splits.items()
             },
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
             "checksum": self.checksum,
         }
 
@@ -186,6 +196,8 @@ class StoreWriter:
         self.overwrite = overwrite
         self.resumed: list[str] = []
         self._cases: dict[str, dict[str, Any]] = {}
+        self._images: dict[str, str] = {}
+        self._held: set[int] = set()
         self._work = self.path.parent / f".{self.path.name}.writing"
         self._lock: int | None = None
 
@@ -204,9 +216,9 @@ class StoreWriter:
                 found="something else, which is left alone",
                 remedy="choose another folder",
             )
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             (self._work / "records").mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self._work / "lock", self.path)
+            self._lock = locked(self._work / "lock", self.path)
             for leftover in (self._work / "records").glob(".writing-*"):
                 shutil.rmtree(leftover)
         return self
@@ -234,6 +246,18 @@ class StoreWriter:
         """Case id → group, of the cases so far."""
         return {id: case["group"] for id, case in self._cases.items()}
 
+    @property
+    def absent(self) -> list[str]:
+        """The foreground classes that no label holds so far."""
+        foreground = self.target.foreground
+        return [name for number, name in foreground.items() if number not in self._held]
+
+    def copies(self, splits: Splits) -> list[str]:
+        """Pairs of cases whose images are the same, pixel for pixel, and that are in different
+        parts of a split, in words.
+        """
+        return copies_across(splits, self._images)
+
     def has(self, id: str, fingerprint: str) -> bool:
         """Whether an interrupted conversion left the finished record of `id`, made from the same
         source (`fingerprint`); its arrays are read against their checksums first.
@@ -247,10 +271,11 @@ class StoreWriter:
             if record["fingerprint"] != fingerprint or record["converter"] != self.converter:
                 return False
             verify_arrays(record, folder)
-            check_case(read_record(record, folder), self.target, labelled=False)
+            case = read_record(record, folder)
+            check_case(case, self.target, labelled=False)
         except (InputError, KeyError, TypeError):
             return False
-        self._list(record, folder)
+        self._list(record, folder, case)
         self.resumed.append(id)
         return True
 
@@ -265,7 +290,7 @@ class StoreWriter:
                 found=f"two cases {case.id!r}",
             )
         records = self._work / "records"
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=records))
             try:
                 record = write_record(case, temporary, fingerprint, self.converter)
@@ -276,15 +301,22 @@ class StoreWriter:
                 os.replace(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        self._list(record, folder)
+        self._list(record, folder, case)
 
     def finish(
-        self, splits: Splits | None = None, provenance: Mapping[str, Any] | None = None
+        self,
+        splits: Splits | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        *,
+        grouped: bool = True,
+        warnings: Sequence[str] = (),
     ) -> Store:
         """Write the manifest, rename the store to its place and open it.
 
-        `splits` maps a split's name to its parts and their case ids. Raises UsageError where there
-        is no case, a split names an unknown case, or a group is in two parts of a split.
+        `splits` maps a split's name to its parts and their case ids. `grouped` is False where
+        groups are not known and each case is its own; tables of scores then say so. `warnings` are
+        kept for whoever opens the store, with those of `copies`. Raises UsageError where there is
+        no case, a split names an unknown case, or a group is in two parts of a split.
         """
         if not self._cases:
             raise InputError(
@@ -304,10 +336,12 @@ class StoreWriter:
             "target": self.target.model_dump(mode="json"),
             "checksum": _checksum(self.name, self.target, entries, chosen),
             "provenance": dict(provenance or {}),
+            "grouped": grouped,
+            "warnings": [*warnings, *self.copies(chosen)],
             "splits": chosen,
             "cases": cases,
         }
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             # Records of an earlier attempt that this one did not ask for do not belong to it.
             wanted = {case["record"] for case in cases}
             for folder in (self._work / "records").iterdir():
@@ -324,7 +358,9 @@ class StoreWriter:
             shutil.rmtree(old, ignore_errors=True)
         return Store(self.path)
 
-    def _list(self, record: dict[str, Any], folder: Path) -> None:
+    def _list(self, record: dict[str, Any], folder: Path, case: Case) -> None:
+        self._images[case.id] = record["arrays"]["image"]["sha256"]
+        self._held |= classes_held(case, self.target)
         shape = record["arrays"]["image"]["shape"]
         self._cases[record["id"]] = {
             "id": record["id"],
@@ -348,34 +384,3 @@ def _checksum(name: str, target: TargetSpec, entries: Mapping[str, Entry], split
         "splits": splits,
     }
     return hashlib.sha256(to_json(content).encode()).hexdigest()
-
-
-def _locked(path: Path, store: Path) -> int:
-    """Hold a lock on `path` until the returned descriptor is closed (by the system, if killed)."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        import fcntl
-    except ImportError:  # not on this system: two writers at once are the user's own risk
-        return descriptor
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise SegweaveError(
-            f"writing the store {store}",
-            expected="no other process writing it",
-            found="one that is",
-            remedy="wait for it to end",
-        ) from error
-    return descriptor
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SegweaveError(
-            f"writing the store {path}: {error.strerror or error}",
-            remedy="free some space or choose another folder; run the same command to continue",
-        ) from error

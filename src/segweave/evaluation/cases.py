@@ -79,13 +79,17 @@ def evaluate_cases(
     sources: dict[str, str] | None = None,
     parameters: int | None = None,
     checkpoint: str | None = None,
+    training_groups: int | None = None,
+    tested: dict[str, int] | None = None,
+    grouped: bool = True,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score cases with their predictions, one after the other, and write an evaluation folder.
 
-    Each prediction is a label map at the case's own size, made as `protocol.needs` says. Raises
-    InputError that lists every case that could not be scored; nothing is written then.
+    Each prediction is a label map at the case's own size, made as `protocol.needs` says. What is
+    known of the model goes into the manifest, see there. Raises InputError that lists every case
+    that could not be scored; nothing is written then.
     """
     check_free(out, force=force)
     rows: list[Row] = []
@@ -122,6 +126,9 @@ def evaluate_cases(
         sources=sources or {},
         parameters=parameters,
         checkpoint=checkpoint,
+        training_groups=training_groups,
+        tested=tested or {},
+        grouped=grouped,
     )
     return write_evaluation(out, rows, manifest, force=force)
 

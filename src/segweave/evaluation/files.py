@@ -30,14 +30,15 @@ LABEL_ENDINGS = (
     "_groundtruth",
     "_anno",
 )
-_COLUMNS = ("case", "group", "stack", "arm", "seed", "fold")
+_COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id")
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the table of cases says of one."""
+    """What the table of cases says of one; without a group it is its own."""
 
-    group: str
+    group: str | None = None
+    part: str = ""
     stack: Stack | None = None
     arm: str | None = None
     seed: int | None = None
@@ -55,6 +56,7 @@ def evaluate_folders(
     arm: str = "",
     seed: int | None = None,
     fold: int | None = None,
+    stack: Stack | None = None,
     geometry: Geometry = "check",
     force: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
@@ -63,17 +65,24 @@ def evaluate_folders(
     name in `references`, and write an evaluation folder to `out`.
 
     Names are compared without their ending and without `_gt`, `_mask`, `_segmentation` and the
-    like. `cases_csv` has the column `case` and any of group, stack, arm, seed, fold, and says which
-    cases are scored; without it each file is its own group. `target` names the classes; without it
-    they are those of the protocol, else the ids that the references hold. `progress` is called with
+    like. `cases_csv` has the column `case` and any of group, part, stack, arm, seed, fold, id, and
+    says which cases are scored: all of every part that has a file in either folder. Without a group
+    each file is its own. `stack` says what files of several slices are where the table does not:
+    "space" (a volume, scored in 3D; what a file is taken for that does not say otherwise), "time"
+    (frames of a video, scored one by one) or "single". `target` names the classes; without it they
+    are those of the protocol, else the ids that the references hold. `progress` is called with
     (done, all, case). Raises InputError that lists all that is missing, doubled, left over or does
     not fit; nothing is written then.
     """
     rules = get_protocol(protocol)
     check_free(out, force=force)
     ours, theirs = _label_files(predictions), _label_files(references)
+    if stack is not None and stack not in get_args(Stack):
+        raise UsageError(
+            "scoring label maps", found=f"stack={stack!r}", remedy=nearest(stack, get_args(Stack))
+        )
     entries = _read_entries(cases_csv) if cases_csv is not None else None
-    names = sorted(entries) if entries is not None else sorted(theirs)
+    names = sorted(theirs if entries is None else _asked_for(entries, {*ours, *theirs}))
     problems = [f"{name}: no reference in {references}" for name in names if name not in theirs]
     problems += [f"{name}: no prediction in {predictions}" for name in names if name not in ours]
     problems += [
@@ -90,11 +99,11 @@ def evaluate_folders(
         target = rules.target or _target_of(theirs, names, geometry)
     rows: list[Row] = []
     for count, name in enumerate(names, start=1):
-        entry = entries[name] if entries is not None else _Entry(group=name)
+        entry = entries[name] if entries is not None else _Entry()
         file = theirs[name]
         try:
             case = read_label_case(
-                file, id=name, group=entry.group, geometry=geometry, stack=entry.stack
+                file, id=name, group=entry.group, geometry=geometry, stack=entry.stack or stack
             )
             file = ours[name]
             prediction = read_label(file, case, geometry=geometry)
@@ -118,7 +127,7 @@ def evaluate_folders(
     manifest = new_manifest(
         protocol,
         target,
-        grouped=entries is not None,
+        grouped=entries is not None and all(entries[name].group for name in names),
         sources={"predictions": str(predictions), "references": str(references)},
     )
     return write_evaluation(out, rows, manifest, force=force)
@@ -217,6 +226,14 @@ def _read_entries(path: str | Path) -> dict[str, _Entry]:
     return entries
 
 
+def _asked_for(entries: Mapping[str, _Entry], found: set[str]) -> list[str]:
+    """The cases of the table without those of parts of which neither folder holds anything: a table
+    of all parts serves for the test cases alone.
+    """
+    here = {entry.part for name, entry in entries.items() if name in found}
+    return [name for name, entry in entries.items() if entry.part in here] or list(entries)
+
+
 def _entry(cells: Mapping[str, str | None]) -> _Entry:
     values = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
     stacks: dict[str, Stack] = {name: name for name in get_args(Stack)}
@@ -226,7 +243,8 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
         if values[name] and not values[name].lstrip("-").isdigit():
             raise ValueError(f"{name} {values[name]!r} is no whole number")
     return _Entry(
-        group=values["group"] or values["case"],
+        group=values["group"] or None,
+        part=values["part"],
         stack=stacks.get(values["stack"]),
         arm=values["arm"] or None,
         seed=int(values["seed"]) if values["seed"] else None,

@@ -54,7 +54,9 @@ class Manifest(BaseModel):
     """What an evaluation says of itself. `sources` names where predictions and references came
     from; `grouped` is False where no groups were known, so that each file is its own. `per` says
     whether cases or images weigh alike in means; `columns` are metrics that tables print beside
-    Dice and distances.
+    Dice and distances. `training_groups` is how many groups the model was trained on, None where
+    nobody said. `tested` counts how often the run's test cases had been scored under this protocol,
+    this time included, by the name of the evaluation.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -77,6 +79,8 @@ class Manifest(BaseModel):
     grouped: bool = True
     parameters: int | None = None
     checkpoint: str | None = None
+    training_groups: int | None = None
+    tested: dict[str, int] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0

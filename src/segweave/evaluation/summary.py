@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +61,8 @@ class Part(BaseModel):
 
 class Summary(BaseModel):
     """All that the tables print of one arm. `case_names` are those that were scored; `seed_sd` is
-    the spread of the macro Dice over seeds.
+    the spread of the macro Dice over seeds. Of the `images`, `volumes` were scored in 3D and
+    `frames` are of cases with several.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -73,6 +74,8 @@ class Summary(BaseModel):
     definitions: dict[str, str]
     cases: int
     images: int
+    volumes: int = 0
+    frames: int = 0
     groups: int
     grouped: bool
     seeds: list[int]
@@ -137,6 +140,8 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
     macro = _part(rows, units, per)
     macro.distances = _macro_distances(list(by_class.values()))
     cases = sorted(groups)
+    images = {(row.case, row.score.slice) for row in rows}
+    pieces = Counter(case for case, _ in images)
     return Summary(
         arm=arm,
         protocol=manifest.protocol,
@@ -144,7 +149,9 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         means=manifest.means,
         definitions=manifest.definitions,
         cases=len(cases),
-        images=len({(row.case, row.score.slice) for row in rows}),
+        images=len(images),
+        volumes=sum(index is None for _, index in images),
+        frames=sum(count for count in pieces.values() if count > 1),
         groups=len(set(groups.values())),
         grouped=all(e.manifest.grouped for e in evaluations),
         seeds=sorted({row.seed for row in rows if row.seed is not None}),

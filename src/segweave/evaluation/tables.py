@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segweave.evaluation.folder import Evaluation
 from segweave.evaluation.summary import Part, Summary, summarise
+from segweave.evaluation.words import counted, scored_again
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,7 +78,7 @@ def summary_table(
         row += [", ".join(map(str, arm.seeds)) or _NOTHING]
         row += [_NOTHING if arm.parameters is None else f"{arm.parameters:,}"] * known
         rows.append(tuple(row))
-    return Table(heading, tuple(header), tuple(rows), tuple(_notes(arms)))
+    return Table(heading, tuple(header), tuple(rows), (*_notes(arms), *scored_again(evaluations)))
 
 
 def class_table(evaluations: Sequence[Evaluation], *, heading: str = "") -> Table:
@@ -91,13 +92,13 @@ def class_table(evaluations: Sequence[Evaluation], *, heading: str = "") -> Tabl
     rows = []
     for arm in arms:
         for name, part in arm.classes.items():
-            counted = part.overlaps["dice"].cases if "dice" in part.overlaps else 0
-            row = [arm.arm or "prediction", name, _dice(part), str(counted)]
+            cases = part.overlaps["dice"].cases if "dice" in part.overlaps else 0
+            row = [arm.arm or "prediction", name, _dice(part), str(cases)]
             row += [_mean(part, metric) for metric in arms[0].columns]
             row += [_distance(part, metric, unit) for metric, unit in columns]
             row += [_alarms(part)] * alarms
             rows.append(tuple(row))
-    return Table(heading, tuple(header), tuple(rows), tuple(_notes(arms)))
+    return Table(heading, tuple(header), tuple(rows), (*_notes(arms), *scored_again(evaluations)))
 
 
 def _columns(arms: Sequence[Summary]) -> list[tuple[str, str]]:
@@ -161,11 +162,10 @@ def _notes(arms: Sequence[Summary]) -> list[str]:
     for metric, name in names.items():
         if metric in first.definitions:
             notes.append(f"{name}: {first.definitions[metric]}.")
-    counts = {(arm.cases, arm.images, arm.groups) for arm in arms}
+    counts = {_counts(arm) for arm in arms}
     for arm in arms if len(counts) > 1 else [first]:
         who = f"{arm.arm}: " if len(counts) > 1 else ""
-        images = f" ({arm.images} images)" if arm.images != arm.cases else ""
-        notes.append(f"{who}{arm.cases} cases{images}, {arm.groups} groups.")
+        notes.append(f"{who}{_counts(arm)}.")
     if len({tuple(arm.case_names) for arm in arms}) > 1:
         notes.append("The arms were scored on different cases: their rows can't be compared.")
     methods = sorted({arm.macro.overlaps["dice"].method for arm in arms if arm.macro.overlaps})
@@ -181,6 +181,23 @@ def _notes(arms: Sequence[Summary]) -> list[str]:
     if ruled:
         notes.append(f"Cases and classes scored by rule (missing on a side): {', '.join(ruled)}.")
     return notes
+
+
+def _counts(arm: Summary) -> str:
+    """What was scored, in numbers."""
+    pieces = (
+        (arm.volumes, "volume"),
+        (arm.frames, "frame"),
+        (arm.images - arm.volumes - arm.frames, "image"),
+    )
+    scored = [
+        counted(number, noun) + (" in 3D" if noun == "volume" else "")
+        for number, noun in pieces
+        if number
+    ]
+    return f"{counted(arm.cases, 'case')}, {counted(arm.groups, 'group')}; scored: " + ", ".join(
+        scored
+    )
 
 
 def _cell(text: str) -> str:

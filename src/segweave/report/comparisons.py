@@ -16,6 +16,7 @@ from segweave.errors import InputError, SegweaveError
 from segweave.evaluation.comparison import Comparison, comparison_tables, write_text
 from segweave.evaluation.comparison.results import Place
 from segweave.evaluation.files import case_of
+from segweave.evaluation.words import counted
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
 from segweave.report.runs import as_table, panels
@@ -56,7 +57,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
         ("reference", comparison.reference),
         ("arms", ", ".join(arm.arm for arm in comparison.arms)),
         ("protocol", comparison.protocol),
-        ("cases", f"{comparison.cases} of {comparison.groups} groups"),
+        ("cases", f"{comparison.cases} from {counted(comparison.groups, 'group')}"),
     ]
     page = Page(
         f"Arms against {comparison.reference}",
@@ -146,14 +147,22 @@ def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
 
 def _label_folders(place: Place, protocol: str) -> list[Path]:
     """Where the label maps of an evaluation may lie, that which it was made from first."""
-    if "predictions" in place.sources:
-        return [Path(place.sources["predictions"])]
+    kept = place.sources.get("predictions")
     if "run" not in place.sources:
-        return []
-    # A run keeps them under the name of its evaluation, which bears the protocol's unless moved.
-    held = Path(place.sources["run"]) / "predictions"
-    names = dict.fromkeys((Path(place.folder).name, protocol))
-    return [held / name for name in names if (held / name).is_dir()]
+        return [Path(kept)] if kept is not None else []
+    # Older evaluations of runs don't say the name, which was their own unless they were moved.
+    names = [Path(kept).name] if kept is not None else [Path(place.folder).name, protocol]
+    held = [run / "predictions" / name for name in dict.fromkeys(names) for run in _runs(place)]
+    return [folder for folder in held if folder.is_dir()]
+
+
+def _runs(place: Place) -> list[Path]:
+    """The run of an evaluation: around it, else where it was; none where it is gone. Older averages
+    name all members there, the one that keeps the label maps first.
+    """
+    said = place.sources.get("run", "")
+    may_be = [Path(place.folder).parent.parent, Path(said), Path(said.split(", ")[0])]
+    return [run for run in dict.fromkeys(may_be) if said and (run / "recipe.yaml").is_file()]
 
 
 def _store(comparison: Comparison, case: str) -> CaseStore:
@@ -162,8 +171,8 @@ def _store(comparison: Comparison, case: str) -> CaseStore:
     from segweave.training import Run
 
     for place in comparison.places:
-        if "run" in place.sources:
-            where = Run(place.sources["run"]).recipe.data.store
+        for run in _runs(place)[:1]:
+            where = Run(run).recipe.data.store
             if where is not None:
                 store = Store(where)
                 if store.checksum == place.sources.get("store") and case in store.ids:
@@ -196,5 +205,17 @@ def _reference(folder: Path, case: str) -> Path:
 
 
 def _target(comparison: Comparison) -> TargetSpec:
-    names = ("background", *comparison.classes)
-    return TargetSpec.model_validate({"kind": comparison.kind, "names": names})
+    """What the classes are, in the colours of the runs' own target where one is still there."""
+    from segweave.training import Run
+
+    for run in (run for place in comparison.places for run in _runs(place)):
+        try:
+            target = TargetSpec.model_validate(Run(run).card["target"])
+        except (SegweaveError, KeyError, ValueError):
+            continue
+        if (target.kind, [*target.foreground.values()]) == (comparison.kind, comparison.classes):
+            return target
+    hidden = () if comparison.kind == "overlapping" else ("background",)
+    return TargetSpec.model_validate(
+        {"kind": comparison.kind, "names": (*hidden, *comparison.classes)}
+    )

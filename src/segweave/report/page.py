@@ -11,6 +11,8 @@ from pathlib import Path
 from segweave.errors import MissingExtraError
 from segweave.files import atomic_write
 
+_LONG = 24
+
 
 @dataclass(frozen=True)
 class Image:
@@ -27,19 +29,18 @@ class Image:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; a column whose cells all begin with a digit or a sign is set flush right."""
+    """A table; a column whose cells all begin as numbers and intervals do is set flush right, one
+    with long cells of words breaks them.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
 
     @property
-    def numeric(self) -> list[bool]:
-        """For each column whether it holds numbers."""
-        return [
-            bool(self.rows) and all(_is_number(row[i]) for row in self.rows if row[i])
-            for i in range(len(self.columns))
-        ]
+    def kinds(self) -> list[str]:
+        """What each column holds: "number", "words" (long ones), else ""."""
+        return [_kind([row[i] for row in self.rows]) for i in range(len(self.columns))]
 
 
 @dataclass(frozen=True)
@@ -91,5 +92,11 @@ def write_page(page: Page, path: str | Path) -> Path:
     return Path(path)
 
 
+def _kind(cells: Sequence[str]) -> str:
+    if cells and all(_is_number(cell) for cell in cells if cell):
+        return "number"
+    return "words" if any(len(cell) > _LONG for cell in cells) else ""
+
+
 def _is_number(text: str) -> bool:
-    return text.strip()[:1].isdigit() or text.strip()[:1] in "+-−–" or text.strip() == "n/a"
+    return text.strip()[:1].isdigit() or text.strip()[:1] in "+-−–[<" or text.strip() == "n/a"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         ("run", str(run.folder)),
         ("model", str(card.get("title", recipe.network.name))),
         ("parameters", f"{card['parameters']:,}" if "parameters" in card else "not finished"),
-        ("data", f"{environment['data']['name']}, {environment['data']['cases']}"),
+        ("data", _data(environment["data"])),
         ("seed", str(recipe.seed)),
         ("segweave", str(environment["segweave"])),
     ]
@@ -54,6 +54,12 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         facts=facts,
     )
     return write_page(page, path if path is not None else run.folder / "report.html")
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    """Name of the store, and how many cases each part has."""
+    parts = ", ".join(f"{number} {part}" for part, number in data["cases"].items())
+    return f"{data['name']}: {parts} cases"
 
 
 def evaluations_of(run: Run) -> list[Evaluation]:

@@ -82,6 +82,11 @@ def train(
     place = choose_device(device)
     source = Store(store) if isinstance(store, str | Path) else store
     parts = choose_parts(recipe, source)
+    read = [*parts["training"], *parts.get("validation", [])]
+    with counted("checking the store", show=progress) as told:
+        for done, _ in enumerate(source.verify(read), start=1):
+            if told is not None:
+                told(done, len(read))
     _check_labels(source, parts)
     if parts.get("validation") and score is None:
         raise UsageError(

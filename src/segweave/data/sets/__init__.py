@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segweave import __version__
-from segweave.data.sets.base import Item, Plan
+from segweave.data.sets.base import Item, Plan, few
 from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError
 from segweave.factories import build
@@ -60,7 +60,8 @@ def prepare(
     """Convert the data set `name` at `source` into the store `out`; returns what was found.
 
     `options` are those of the data set's own function (a wrong one raises UsageError with the
-    nearest). What is missing of the expected counts is reported, or raises InputError if `strict`.
+    nearest). What is missing of the expected counts is reported, or raises InputError if `strict`,
+    and so are images that are in two parts of a split. Classes that no label holds are reported.
     Damaged files always raise InputError. An interrupted conversion continues when it is called
     again; an existing store is left alone unless `overwrite`. `progress(done, total, case)` is
     called before each case and once at the end.
@@ -103,7 +104,22 @@ def prepare(
         ]
         if strict and missing:
             raise _incomplete(doing, folder, missing)
-        store: Store = writer.finish(plan.splits(writer.groups), plan.provenance)
+        splits = plan.splits(writer.groups)
+        copies = writer.copies(splits)
+        if strict and copies:
+            raise InputError(
+                doing,
+                file=folder,
+                expected="no image in two parts of a split (strict)",
+                found="; ".join(copies),
+                remedy="leave one of each out, give both the same group, or leave strict out",
+            )
+        store: Store = writer.finish(
+            splits,
+            plan.provenance,
+            grouped=plan.grouped,
+            warnings=[*plan.warnings, *_absent(writer.absent, plan, counts["cases"])],
+        )
         resumed = len(writer.resumed)
     return PrepareReport(
         name=name,
@@ -112,12 +128,23 @@ def prepare(
         **counts,
         expected=dict(card.expected),
         missing=missing,
-        warnings=list(plan.warnings),
+        warnings=list(store.warnings),
         resumed=resumed,
         seconds=time.perf_counter() - started,
         checksum=store.checksum,
         splits=store.describe()["splits"],
     )
+
+
+def _absent(classes: list[str], plan: Plan, cases: int) -> list[str]:
+    """What is to be said of classes that no label holds."""
+    if not classes:
+        return []
+    if len(classes) == len(plan.target.foreground):
+        labels = "the label is" if cases == 1 else f"all {cases} labels are"
+        return [f"no label holds any class: {labels} background throughout"]
+    which = "the class" if len(classes) == 1 else "the classes"
+    return [f"no label holds {which} {few(classes)}"]
 
 
 def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:

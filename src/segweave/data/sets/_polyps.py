@@ -172,6 +172,7 @@ def plan_stills(
         splits=lambda there: splits,
         missing=missing,
         warnings=warnings,
+        grouped=known,
         errors=errors,
         left_out=left_out,
         options=f"sequences {sequences}, groups {groups}",

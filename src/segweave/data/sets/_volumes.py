@@ -148,11 +148,11 @@ def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, 
     return {id: m[1] if m.groups() else m[0] for id, m in found.items() if m is not None}
 
 
-def own_group_warning(groups: Mapping[str, str]) -> list[str]:
-    """What is to be said where every case is its own group."""
-    if len(set(groups.values())) < len(groups):
-        return []
-    return ["every case is its own group; if patients have several, say so (group)"]
+def own_group_warning(grouped: bool) -> list[str]:
+    """What is to be said where groups are not known, so that every case is its own."""
+    return (
+        [] if grouped else ["every case is its own group; if patients have several, say so (group)"]
+    )
 
 
 def splits_by(

@@ -45,6 +45,7 @@ class Plan:
     `left_out`, what is odd (`warnings`), and how groups (case id → group) are split. `errors` are
     faults that make a conversion wrong: `prepare` raises the first, `check` lists all. `options`
     that change what is read go into the record's fingerprint; `provenance` into the manifest.
+    `grouped` is False where nothing says which cases are of one patient or video.
     """
 
     layout: str
@@ -57,6 +58,7 @@ class Plan:
     provenance: dict[str, Any] = field(default_factory=dict)
     errors: list[SegweaveError] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    grouped: bool = True
 
 
 def alone(said: str, files: Sequence[Path], *, lacks: str) -> list[LeftOut]:

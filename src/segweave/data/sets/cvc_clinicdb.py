@@ -121,6 +121,7 @@ def plan(
         splits=lambda there: splits,
         missing=missing,
         warnings=warnings,
+        grouped=unit == "video",
         errors=errors,
         left_out=left_out,
         options=f"unit {unit}, sequences {spans}",

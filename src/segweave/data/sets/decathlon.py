@@ -85,7 +85,7 @@ def plan(
     if isinstance(wanted, int) and wanted != len(listed):
         missing.append(f"dataset.json says {wanted} training cases and lists {len(listed)}")
     test = about.get("test")
-    warnings = own_group_warning(groups)
+    warnings = own_group_warning(group is not None)
     if isinstance(test, list) and test:
         warnings.append(f"{len(test)} test images have no labels and are left out")
     return Plan(
@@ -95,6 +95,7 @@ def plan(
         splits=splits_by(fractions, seed),
         missing=missing,
         warnings=warnings,
+        grouped=group is not None,
         options=f"groups {group}, geometry {geometry}",
         provenance={
             "name": str(about.get("name", source.name)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,8 +74,9 @@ def plan(
     groups = _groups(list(pairs), group, table)
     held = {mask: _mask_values(mask, mask_threshold) for _, mask in pairs.values()}
     target = _target(kind, classes, held, errors)
-    warnings = []
-    if group is None and not any(row.get("group") for row in table.values()):
+    warnings = _too_dark(held, mask_threshold)
+    grouped = group is not None or any(row.get("group") for row in table.values())
+    if not grouped:
         warnings.append("every image is its own group; if patients have several, say so (group)")
     items = [
         Item(id, (image, mask), partial(_read, image, mask, id, groups[id], mask_threshold))
@@ -94,6 +95,7 @@ def plan(
         errors=errors,
         left_out=left_out,
         warnings=warnings,
+        grouped=grouped,
         options=f"threshold {mask_threshold}, groups {group} {cases}",
         provenance={"split": f"{name}, by group"},
     )
@@ -128,6 +130,21 @@ def _mask_values(mask: Path, threshold: int | None) -> list[int]:
         return _ids(mask)
     except SegweaveError:
         return []
+
+
+def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
+    """What is to be said where a threshold makes all of all masks background."""
+    if threshold is None:
+        return []
+    highest = []
+    for mask in masks:
+        try:
+            highest.append(read_array(mask).max())
+        except SegweaveError:
+            return []  # for the reader to report
+        if highest[-1] > threshold:
+            return []
+    return [f"no mask is above the threshold {threshold}: the highest value is {max(highest):g}"]
 
 
 def _ids(mask: Path) -> list[int]:

@@ -114,6 +114,7 @@ def plan(
         splits=lambda there: splits,
         missing=missing,
         warnings=warnings,
+        grouped=by_patient,
         errors=errors,
         left_out=left_out,
         options=f"unit {unit}, {facts}",

@@ -143,6 +143,7 @@ def plan(
         splits=lambda there: _splits(year, pairs, home),
         missing=missing,
         warnings=warnings,
+        grouped=groups is not None,
         errors=errors,
         left_out=left_out,
         options=f"groups {groups}",

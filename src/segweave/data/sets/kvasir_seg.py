@@ -82,6 +82,7 @@ def plan(
         splits=lambda there: splits,
         missing=missing,
         warnings=warnings,
+        grouped=groups is not None,
         errors=errors,
         left_out=left_out,
         options=f"groups {groups}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from segweave.data.sets._volumes import (
 )
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
+from segweave.data.splits import PARTS
 from segweave.errors import InputError, UsageError
 from segweave.registry import DatasetCard
 
@@ -63,10 +65,12 @@ def plan(
     `labelsTr/ID.nii.gz`, and where both are there `imagesTs` with `labelsTs` as test cases.
 
     Classes come from dataset.json; regions (lists of ids) become overlapping classes, `ignore` the
-    ignored value. The splits of a splits_final.json in the same folder are kept as fold-0, ...;
-    else groups are dealt out by `fractions` and `seed`. `group` is a regular expression that finds
-    the patient in an id. `geometry` decides where a NIfTI header contradicts itself (check, pixdim,
-    affine). Raises InputError where it is no nnU-Net data set.
+    ignored value. Groups are dealt out by `fractions` and `seed`. The splits of a splits_final.json
+    in the same folder are kept as fold-0, ... `group` is a regular expression that finds the
+    patient in an id; without it groups are those of the table cases.csv that `export-nnunet`
+    leaves, and the parts that it names become the split `given`. `geometry` decides where a NIfTI
+    header contradicts itself (check, pixdim, affine). Raises InputError where it is no nnU-Net data
+    set.
     """
     folder = _folder(source)
     about = read_json(folder / "dataset.json", _DOING)
@@ -92,7 +96,12 @@ def plan(
     for part in ("Tr", "Ts"):
         if part == "Tr" or (folder / "labelsTs").is_dir():
             found[part] = _pairs(folder, part, ending, left_out)
-    groups = groups_by([id for pairs in found.values() for id in pairs], group, _DOING)
+    ids = [id for pairs in found.values() for id in pairs]
+    table = _exported(folder / "cases.csv")
+    groups = groups_by(ids, group, _DOING)
+    grouped = group is not None or all(table.get(id, ("", ""))[0] for id in ids)
+    if group is None:
+        groups |= {id: table[id][0] for id in ids if id in table and table[id][0]}
     errors = []
     for pairs in found.values():
         for id, (images, label) in pairs.items():
@@ -108,6 +117,11 @@ def plan(
                 continue
             one = partial(read, images, label, id, groups[id])
             items[id] = Item(id, (*images, label), one)
+    more = _given(folder, found)
+    if any(table.get(id, ("", ""))[1] for id in ids):
+        more["given"] = {
+            part: [id for id in ids if table.get(id, ("", ""))[1] == part] for part in PARTS
+        }
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(found["Tr"]):
         missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
@@ -115,14 +129,15 @@ def plan(
         layout="nnunet",
         target=labels.target,
         items=list(items.values()),
-        splits=splits_by(fractions, seed, list(found.get("Ts", {})), _given(folder, found)),
+        splits=splits_by(fractions, seed, list(found.get("Ts", {})), more),
         missing=missing,
-        warnings=own_group_warning(groups),
-        options=f"groups {group}, geometry {geometry}",
+        warnings=own_group_warning(grouped),
+        grouped=grouped,
+        options=f"groups {sorted(groups.items())}, geometry {geometry}",
         provenance={
             "name": str(about.get("name", folder.name)),
             "channels": [str(channels[key]) for key in sorted(channels, key=_number)],
-            "split": "splits_final.json" if _given(folder, found) else f"seed {seed}, by group",
+            "split": ", ".join([f"seed {seed}, by group", *more]),
         },
         errors=list(errors),
         left_out=left_out,
@@ -246,6 +261,25 @@ def _given(folder: Path, found: dict[str, Any]) -> dict[str, dict[str, list[str]
             expected="a list of folds, each with train and val",
             found=f"{type(error).__name__}: {error}"[:150],
         ) from error
+
+
+def _exported(path: Path) -> dict[str, tuple[str, str]]:
+    """Case → (group, part), each perhaps "", of the table that `export-nnunet` writes; another's
+    table is left alone.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(_DOING, file=path, expected="a CSV file", found=str(error)) from error
+    if not rows or set(rows[0]) != {"case", "id", "group", "part"}:
+        return {}
+    return {
+        (row["case"] or "").strip(): ((row["group"] or "").strip(), (row["part"] or "").strip())
+        for row in rows
+    }
 
 
 def _read(

@@ -70,6 +70,7 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
         ],
         splits=lambda there: splits,
         warnings=warnings,
+        grouped=False,
         errors=errors,
         left_out=left_out,
         provenance=provenance_of(CARD),

@@ -96,6 +96,7 @@ def plan(
         )
         for id, (image, mask) in files.items()
     ]
+    grouped = any(row.get("group") for row in rows)
     given = {part: sorted({groups[id] for id in parts if parts[id] == part}) for part in PARTS}
     return Plan(
         layout="table",
@@ -105,7 +106,8 @@ def plan(
         if parts
         else splits_by(fractions, seed),
         left_out=left_out,
-        warnings=[] if parts else own_group_warning(groups),
+        warnings=own_group_warning(grouped),
+        grouped=grouped,
         options=f"groups {sorted(groups.items())}, geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
         errors=errors,

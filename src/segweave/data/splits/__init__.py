@@ -14,6 +14,7 @@ from segweave.randomness import numpy_stream
 
 PARTS = ("train", "valid", "test")
 Splits = Mapping[str, Mapping[str, Sequence[str]]]
+_FEW = 6
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,35 @@ def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
                         expected="every group in one part",
                         found=f"{groups[id]!r} in {home[groups[id]]} and in {part}",
                     )
+
+
+def copies_across(splits: Splits, contents: Mapping[str, str]) -> list[str]:
+    """Sentences, one a pair, on cases of equal content (id → checksum) in different parts of a
+    split: what is learned from the one is tested on the other. After the first few pairs their
+    number alone.
+    """
+    same: dict[str, list[str]] = {}
+    for id, content in contents.items():
+        same.setdefault(content, []).append(id)
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, parts in splits.items():
+        home = {id: part for part, ids in parts.items() for id in ids}
+        for ids in same.values():
+            inside = [id for id in ids if id in home]
+            for id in inside[1:]:
+                other = next((one for one in inside if home[one] != home[id]), None)
+                if other is not None:
+                    pair = (min(id, other), max(id, other))
+                    told = f"{name}: {home[pair[0]]} and {home[pair[1]]}"
+                    if told not in found.setdefault(pair, []):
+                        found[pair].append(told)
+    said = [
+        f"{first} and {second} have the same image, but are in different parts of a split "
+        f"({where[0]}{f'; {len(where) - 1} more' if where[1:] else ''})"
+        for (first, second), where in sorted(found.items())
+    ]
+    rest = len(said) - _FEW
+    return said if rest < 2 else [*said[:_FEW], f"{rest} more pairs of cases are like that"]
 
 
 def seeded_split(

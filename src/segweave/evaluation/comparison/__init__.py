@@ -37,6 +37,7 @@ from segweave.evaluation.comparison.results import (
     Place,
 )
 from segweave.evaluation.folder import Evaluation
+from segweave.evaluation.words import counted, scored_again
 
 __all__ = [
     "ArmComparison",
@@ -66,8 +67,8 @@ def compare(
             are joined by arm, and predictions without an arm take their folder's name.
         reference: the arm that the others are compared with.
         margin: a difference in Dice (0 to 1) too small to matter; with it, equivalence is tested.
-        training_groups: of folds, how many groups each was trained on; without it, all that it was
-            not tested on.
+        training_groups: of folds, how many groups each was trained on; without it, what their
+            evaluations say, and where one doesn't, all that the fold was not tested on.
 
     The unit is the group; groups and seeds are both samples. Everything but the macro Dice is
     exploratory. Raises UsageError for arms under different protocols, on different cases or known
@@ -173,11 +174,15 @@ def _notes(
         notes.append(f"How the weights were chosen is unknown for: {', '.join(unknown)}.")
     if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
         notes.append("The weights were chosen on the test set: all scores here are too good.")
+    notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
     if any(arm.known("part") - {"test"} for arm in arms.values()):
         notes.append("These are not test cases: choices were made on them.")
     lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
     if lost:
-        notes.append(f"{lost} groups hold none of the classes and have no Dice.")
+        notes.append(
+            f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
+            "no Dice."
+        )
     if "conv" in arms and reference.name != "conv" and len(arms) > 2:
         notes.append(
             "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "

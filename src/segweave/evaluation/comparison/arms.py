@@ -54,6 +54,13 @@ class Arm:
             case for values in self.failed[run].values() for case, _, _ in values
         }
 
+    @property
+    def training_groups(self) -> float | None:
+        """How many groups a run was trained on, the mean over runs; None where one doesn't say."""
+        said = [e.manifest.training_groups for e in self.evaluations]
+        known = [groups for groups in said if groups is not None]
+        return float(np.mean(known)) if len(known) == len(said) else None
+
     def known(self, what: str) -> set[str]:
         """What its folders say of `checkpoint` or `part`; empty where none says anything."""
         return {value for e in self.evaluations if (value := choice(e.manifest, what))}

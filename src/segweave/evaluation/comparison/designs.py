@@ -21,6 +21,7 @@ from segweave.evaluation.comparison.variance import (
     paired_effect,
     unpaired_effect,
 )
+from segweave.evaluation.words import counted
 
 Kind = Literal["paired", "unpaired", "folds", "weights"]
 WORDS: dict[Kind, str] = {
@@ -63,7 +64,7 @@ def design_of(arm: Arm, reference: Arm, training_groups: int | None = None) -> D
     counts = [len(found) for found in seeds]
     if min(counts) < LEAST_SEEDS:
         have = " and ".join(
-            f"{a.name} has {n} training{'s' if n > 1 else ''}"
+            f"{a.name} has {counted(n, 'training')}"
             for a, n in zip((arm, reference), counts, strict=True)
         )
         return Design(
@@ -100,12 +101,20 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
     if len(folds) < LEAST_SEEDS:
         return Design("weights", (f"{len(folds)} folds; at least {LEAST_SEEDS} are needed",))
     test = float(np.mean([len(groups) for groups in folds]))
-    training = training_groups if training_groups is not None else len(everyone) - test
+    training, remark = float(training_groups or 0), ""
+    if training_groups is None:
+        said = {a.name: a.training_groups for a in (arm, reference)}
+        known = [groups for groups in said.values() if groups is not None]
+        # The arm that was trained on fewer bounds what the two may claim.
+        training = min(known, default=len(everyone) - test)
+        silent = [name for name, groups in said.items() if groups is None]
+        if silent and known:
+            remark = f" (unknown for {silent[0]}, taken from the other arm)"
+        elif silent:
+            remark = " (how many is unknown: all others; fewer if some were kept aside)"
     note = (
         f"Folds share training data: one mean difference a fold, {len(folds)} folds, {test:g} test "
-        f"and {training:g} training groups each"
-        + ("" if training_groups is not None else " (all others; fewer if some were kept aside)")
-        + "."
+        f"and {training:g} training groups each{remark}."
     )
     return Design("folds", test_over_training=test / max(training, 1.0), note=note)
 

@@ -21,6 +21,7 @@ from segweave.evaluation.comparison.results import (
     WeightsTest,
 )
 from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.words import counted
 
 PRIMARY = "dice"
 _TOO_FEW = (
@@ -39,7 +40,7 @@ def compare_pair(
     reasons = list(design.reasons)
     enough = len(by_group) >= LEAST_GROUPS
     if not enough:
-        count = f"{len(by_group)} group{'s' if len(by_group) != 1 else ''}"
+        count = counted(len(by_group), "group")
         reasons.append(f"{count}; {_TOO_FEW.format(least=LEAST_GROUPS)}")
     values = np.array(list(by_group.values()))
     ours, theirs = case_means(arm, PRIMARY), case_means(reference, PRIMARY)

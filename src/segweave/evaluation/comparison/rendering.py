@@ -10,6 +10,7 @@ from pathlib import Path
 from segweave.errors import UsageError, nearest
 from segweave.evaluation.comparison.results import ArmComparison, Comparison, Exploratory
 from segweave.evaluation.tables import Table
+from segweave.evaluation.words import counted
 from segweave.files import atomic_write
 
 _NOTHING = "–"
@@ -148,11 +149,11 @@ def _primary_notes(comparison: Comparison) -> list[str]:
         f"Protocol {comparison.protocol}: {comparison.title}.",
         f"Dice: {comparison.definition}. A group's value is the mean over its cases of the mean "
         "over the classes that count there; Dice is the mean over groups and runs.",
-        f"{comparison.cases} cases, {comparison.groups} groups.",
+        f"{counted(comparison.cases, 'case')}, {counted(comparison.groups, 'group')}.",
     ]
     tested = [arm.arm for arm in comparison.arms if arm.p is not None]
     if tested:
-        notes.append(f"Holm over {len(tested)} arm{'s' if len(tested) > 1 else ''}, 5 % in all.")
+        notes.append(f"Holm over {counted(len(tested), 'arm')}, 5 % in all.")
     if any(arm.detectable is not None for arm in comparison.arms):
         notes.append(
             "Smallest detectable: a true difference that these groups and runs would find four "
@@ -350,7 +351,7 @@ def _yes(value: bool | None) -> str:
 
 def _runs(seeds: Sequence[int | None], folds: Sequence[int]) -> str:
     known = [str(seed) for seed in seeds if seed is not None]
-    parts = [f"seeds {', '.join(known)}"] if known else ["one, seed unknown"]
+    parts = [f"seed{'s' * (len(known) > 1)} {', '.join(known)}"] if known else ["one, seed unknown"]
     if len(folds) > 1:
         parts.append(f"folds {', '.join(map(str, folds))}")
     return "; ".join(parts)
