@@ -239,15 +239,15 @@ def _evaluate_run(
     folder = Path(out) if out is not None else own
     cases = store_of(run, store)
     rules = get_protocol(protocol, dataset=cases.name)
-    tested: dict[str, int] = {}
-    if part == "test":
-        tested = check_scored_once(variant.runs, name, rules.name, cases.name, force)
     ids = choose_parts(recipe, cases).get(part)
     if not ids:
         raise UsageError(
             f"choosing the {part} cases of the store {cases.name}", expected="some", found="none"
         )
     variant.check_cases(ids, part, cases)
+    tested: dict[str, int] = {}
+    if part == "test":
+        tested = check_scored_once(variant.runs, name, rules.name, cases.name, force)
     predictor = load_ensemble(
         [one.folder for one in variant.runs],
         flips=variant.flips,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +33,21 @@ def test_runs_are_scored_together_as_an_arm_of_their_own(command: Command, made:
     words = ["evaluate", made / "a", "--with", made / "b", "--flips", "rows", "--quiet"]
     seen = command(*words, "--device", "cpu")
     assert seen.code == 0, seen.err
-    folder = made / "a" / "evaluation" / "clean-mean-of-2-flips-rows"
+    (folder,) = (made / "a" / "evaluation").glob("clean-mean-of-2-*-flips-rows")
     found = read_evaluation(folder)
-    assert found.manifest.arms == ["unet-mean-of-2-flips-rows"]
+    (arm,) = found.manifest.arms
+    assert re.fullmatch(r"unet-mean-of-2-seeds-\d-\d-flips-rows", arm)
     one = segweave.load(made / "a", device="cpu")
     parameters = sum(p.numel() for p in one.network.parameters())
     assert found.manifest.parameters == 2 * parameters
-    assert str(made / "b") in found.manifest.sources["run"]
+    assert found.manifest.sources["members"] == str(made / "b")
     command(*words).refused("a second time")
 
 
 def test_a_run_that_learned_from_the_cases_is_not_averaged(command: Command, made: Path) -> None:
     words = ["evaluate", made / "a", "--with", made / "turned", "--quiet"]
     command(*words).refused("did not learn from the test cases", "turned")
-    assert not (made / "a" / "evaluation" / "clean-mean-of-2").exists()
+    assert not list((made / "a" / "evaluation").glob("clean-mean-of-2-????????"))
 
 
 def test_what_repeats_the_released_evaluation_takes_one_model(command: Command, made: Path) -> None:
