@@ -98,38 +98,79 @@ def score(labels: Labels, case: Case, classes: Sequence[int], habits: Habits) ->
     return result
 
 
-def tables(store: Store, runs: Sequence[Run]) -> None:
-    """One table of each run, the habits one by one."""
+@dataclass(frozen=True)
+class Row:
+    """A run under some rules: means over volumes, then over classes."""
+
+    dice: float
+    hd95: float
+    failed: int
+    by_rule: int
+
+
+def scored(store: Store, run: Run) -> dict[str, Row]:
+    """One run under each line's rules."""
     classes = list(store.target.foreground)
-    for run in runs:
-        folders = {name: run.folder / "predictions" / name for name in ("clean", "published")}
-        files = sorted(path for path in folders["clean"].iterdir())
-        found = {title: {c: Found([], []) for c in classes} for title, _ in LINES}
-        for file in files:
-            case = store.case(file.name.split(".")[0])
-            maps = {name: read_label(folder / file.name, case) for name, folder in folders.items()}
-            for title, habits in LINES:
-                kind = "published" if habits.on_the_networks_grid else "clean"
-                for c, (dice, far, ruled) in score(maps[kind], case, classes, habits).items():
-                    one = found[title][c]
-                    one.dice.append(dice)
-                    one.by_rule += ruled
-                    if far is None:
-                        one.failed += 1
-                    else:
-                        one.hd95.append(far)
-        check(run, found[LINES[-1][0]])
-        print(f"\n### {run.recipe.arm}, seed {run.recipe.seed}: {len(files)} volumes\n")
-        print("| rules | mean Dice | mean HD95 | missed, without HD95 | by rule |")
-        print("| --- | ---: | ---: | ---: | ---: |")
+    folders = {name: run.folder / "predictions" / name for name in ("clean", "published")}
+    found = {title: {c: Found([], []) for c in classes} for title, _ in LINES}
+    for file in sorted(folders["clean"].iterdir()):
+        case = store.case(file.name.split(".")[0])
+        maps = {name: read_label(folder / file.name, case) for name, folder in folders.items()}
         for title, habits in LINES:
-            row = found[title].values()
-            unit = "px" if habits.voxels else "mm"
-            print(
-                f"| {title} | {mean(mean(one.dice) for one in row):.4f} "
-                f"| {mean(mean(one.hd95) for one in row):.2f} {unit} "
-                f"| {sum(one.failed for one in row)} | {sum(one.by_rule for one in row)} |"
-            )
+            kind = "published" if habits.on_the_networks_grid else "clean"
+            for c, (dice, far, ruled) in score(maps[kind], case, classes, habits).items():
+                one = found[title][c]
+                one.dice.append(dice)
+                one.by_rule += ruled
+                if far is None:
+                    one.failed += 1
+                else:
+                    one.hd95.append(far)
+    check(run, found[LINES[-1][0]])
+    return {
+        title: Row(
+            mean(mean(one.dice) for one in row.values()),
+            mean(mean(one.hd95) for one in row.values()),
+            sum(one.failed for one in row.values()),
+            sum(one.by_rule for one in row.values()),
+        )
+        for title, row in found.items()
+    }
+
+
+def tables(store: Store, runs: Sequence[Run]) -> None:
+    """The habits one by one, over all runs; then the order of the runs at both ends."""
+    rows = [scored(store, run) for run in runs]
+    print(
+        f"{len(runs)} run(s): "
+        + "; ".join(f"{run.recipe.arm}, seed {run.recipe.seed}" for run in runs)
+        + ".\n"
+    )
+    print(
+        "| rules | mean Dice | Dice against clean: mean [least, greatest] | mean HD95 "
+        "| missed, without HD95 | scored by rule |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for title, habits in LINES:
+        unit = "px" if habits.voxels else "mm"
+        gains = [row[title].dice - row["clean"].dice for row in rows]
+        gain = f"{mean(gains):+.4f} [{min(gains):+.4f}, {max(gains):+.4f}]"
+        print(
+            f"| {title} | {mean(row[title].dice for row in rows):.4f} "
+            f"| {'–' if habits == CLEAN else gain} "
+            f"| {mean(row[title].hd95 for row in rows):.2f} {unit} "
+            f"| {sum(row[title].failed for row in rows)} "
+            f"| {sum(row[title].by_rule for row in rows)} |"
+        )
+    if len(runs) > 1:
+        print("\n| run | clean: Dice, rank | published: Dice, rank |\n| --- | ---: | ---: |")
+        ends = [[row[title].dice for row in rows] for title in (LINES[0][0], LINES[-1][0])]
+        for number, run in enumerate(runs):
+            cells = [
+                f"{dice[number]:.4f}, {1 + sum(other > dice[number] for other in dice)}"
+                for dice in ends
+            ]
+            print(f"| {run.recipe.arm}, seed {run.recipe.seed} | {' | '.join(cells)} |")
 
 
 def check(run: Run, found: dict[int, Found]) -> None:
