@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segweave import registry
+from segweave.registry import REGISTRIES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,16 +25,9 @@ def real_data() -> Path:
 @pytest.fixture(autouse=True)
 def _own_plugins() -> Iterator[None]:
     """What a test registers with --plugin is gone after it."""
-    every = (
-        registry.networks,
-        registry.contexts,
-        registry.datasets,
-        registry.metrics,
-        registry.losses,
-    )
-    before = [(dict(one._found()), dict(one._plugin_hashes)) for one in every]
+    before = [(dict(one._found()), dict(one._plugin_hashes)) for one in REGISTRIES]
     yield
-    for one, (cards, hashes) in zip(every, before, strict=True):
+    for one, (cards, hashes) in zip(REGISTRIES, before, strict=True):
         one._cards, one._plugin_hashes = cards, hashes
 
 

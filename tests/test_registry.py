@@ -14,6 +14,7 @@ import pytest
 from segweave import registry
 from segweave.errors import InputError, UsageError
 from segweave.registry import (
+    REGISTRIES,
     Card,
     ContextCard,
     DatasetCard,
@@ -25,13 +26,6 @@ from segweave.registry import (
     register_plugin,
 )
 
-REGISTRIES: list[Registry[Card]] = [
-    registry.networks,
-    registry.contexts,
-    registry.datasets,
-    registry.metrics,
-    registry.losses,
-]  # type: ignore[list-item]
 ENTRIES = [(r, name) for r in REGISTRIES for name in r.cards()]
 
 

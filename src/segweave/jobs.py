@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from segweave import registry
 from segweave.errors import SegweaveError
+from segweave.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -119,14 +119,7 @@ def _start(job: Job, number: int, threads: int) -> subprocess.Popen[bytes]:
 
 def _plugins() -> list[str]:
     """The files that this process was given with --plugin, for the processes that it starts."""
-    every = (
-        registry.networks,
-        registry.contexts,
-        registry.datasets,
-        registry.metrics,
-        registry.losses,
-    )
-    files = dict.fromkeys(file for kind in every for file in kind.plugin_hashes)
+    files = dict.fromkeys(file for kind in REGISTRIES for file in kind.plugin_hashes)
     return [word for file in files for word in ("--plugin", file)]
 
 

@@ -254,6 +254,7 @@ contexts = Registry("context module", "segweave.context", ContextCard, "segweave
 datasets = Registry("data set", "segweave.data.sets", DatasetCard, "segweave.datasets")
 metrics = Registry("metric", "segweave.metrics", MetricCard, "segweave.metrics")
 losses = Registry("loss", "segweave.training.losses", LossCard, "segweave.losses")
+REGISTRIES: tuple[Registry[Any], ...] = (networks, contexts, datasets, metrics, losses)
 
 
 def register_plugin(path: str | Path) -> list[str]:
@@ -263,11 +264,7 @@ def register_plugin(path: str | Path) -> list[str]:
     file = Path(path)
     if not file.is_file():
         raise InputError("loading a plug-in", file=file, expected="a Python file", found="no file")
-    names = [
-        name
-        for registry in (networks, contexts, datasets, metrics, losses)
-        for name in registry.add_file(file)
-    ]
+    names = [name for registry in REGISTRIES for name in registry.add_file(file)]
     if not names:
         raise InputError(
             "loading a plug-in",

@@ -10,8 +10,9 @@ from typing import Any
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError
 from segweave.prediction.flips import Flips, check_flips
-from segweave.prediction.predictor import Precision, Predictor, load
+from segweave.prediction.predictor import Predictor, load
 from segweave.prediction.tiles import Tiles
+from segweave.recipes.recipe import Precision
 
 
 @dataclass(frozen=True, eq=False)

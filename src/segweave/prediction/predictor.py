@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -18,13 +18,13 @@ from segweave.errors import InputError
 from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
+from segweave.recipes.recipe import Precision
 from segweave.training.devices import choose_device
 from segweave.training.run import CARD, MODEL, RECIPE, WEIGHTS, Run
 
 _FORMAT = 1
 _DOING = "loading a model"
 S = TypeVar("S", bound=BaseModel)
-Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from segweave.data.augmentation import Augmentation
 from segweave.data.specs import InputSpec
 
+Precision = Literal["32", "bf16"]
+
 FORMAT: Literal[1] = 1
 
 
@@ -122,7 +124,7 @@ class TrainingChoice(Section):
     loss: tuple[LossTerm, ...] = Field(default_factory=_default_loss, min_length=1)
     augmentation: Augmentation = Augmentation()
     gradient_clip: float | None = Field(default=None, gt=0)
-    precision: Literal["32", "bf16"] = "32"
+    precision: Precision = "32"
     deterministic: bool = False
     channels_last: bool = False
     validate_every: int = Field(default=1, ge=1)

@@ -105,8 +105,7 @@ def prepare(
         if strict and missing:
             raise _incomplete(doing, folder, missing)
         splits = plan.splits(writer.groups)
-        copies = writer.copies(splits)
-        if strict and copies:
+        if strict and (copies := writer.copies(splits)):
             raise InputError(
                 doing,
                 file=folder,
