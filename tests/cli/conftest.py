@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from segweave.cli import main
 from segweave.cli.guard import Settings
+from tests.small import make_run, make_store
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,15 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with raw phantoms, their store and a tiny run."""
+    folder = tmp_path_factory.mktemp("made")
+    make_store(folder)
+    make_run(folder)
+    return folder
 
 
 @pytest.fixture

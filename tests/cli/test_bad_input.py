@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import pickle
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -23,19 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.small import SETS, files_of, make_run, make_store, write_volume
+from tests.small import SETS, files_of, write_volume
 
 from .conftest import Command
 
 TRAIN = [part for text in SETS for part in ("--set", text)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bad")
-    make_store(folder)
-    make_run(folder)
-    return folder
 
 
 @pytest.fixture
@@ -178,123 +162,6 @@ def test_predictions_and_references_that_do_not_fit(
     assert nothing_at(out)
 
 
-# Damaged and lying files
-
-
-def _nifti(path: Path) -> None:
-    write_volume(path)
-
-
-def _h5(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file["image"] = np.random.default_rng(0).normal(size=(4, 36, 40))
-
-
-def _npz(path: Path) -> None:
-    np.savez(path, img=np.random.default_rng(0).normal(size=(4, 36, 40)))
-
-
-def _png(path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 255, (36, 40), dtype=np.uint8)
-    Image.fromarray(values).save(path)
-
-
-WRITERS: dict[str, Callable[[Path], None]] = {
-    "scan.nii": _nifti,
-    "scan.nii.gz": _nifti,
-    "scan.h5": _h5,
-    "scan.npz": _npz,
-    "scan.png": _png,
-}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-@pytest.mark.parametrize("share", [0.5, 0.02])
-def test_files_that_are_cut_off(
-    command: Command, made: Path, tmp_path: Path, name: str, share: float
-) -> None:
-    path, out = tmp_path / name, tmp_path / "labels"
-    WRITERS[name](path)
-    assert command("predict", made / "run", path, "--out", tmp_path / "ok", "-q").code == 0
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    command("predict", made / "run", path, "--out", out, "-q").refused(name)
-    assert not [p for p in out.glob("*") if p.name != "predictions.json"]
-
-
-def _huge_nifti(path: Path) -> None:
-    header = nibabel.Nifti1Header()
-    header.set_data_dtype(np.float32)
-    header.set_data_shape((30000, 30000, 30000))
-    header["vox_offset"] = 352
-    header["magic"] = b"n+1\0"
-    block = header.binaryblock + b"\0" * 4 + b"\1" * 1000
-    path.write_bytes(gzip.compress(block) if path.suffix == ".gz" else block)
-
-
-def _huge_h5(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        file.create_dataset("image", (10**4, 10**5, 10**5), "f4", chunks=(1, 64, 64))
-
-
-def _huge_npz(path: Path) -> None:
-    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000, 100000, 100000), }"
-    header += b" " * (117 - len(header)) + b"\n"
-    npy = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("img.npy", npy)
-
-
-def _huge_png(path: Path) -> None:
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    size = struct.pack(">IIBBBBB", 900_000, 900_000, 8, 0, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("scan.nii", _huge_nifti),
-        ("scan.nii.gz", _huge_nifti),
-        ("scan.h5", _huge_h5),
-        ("scan.npz", _huge_npz),
-        ("scan.png", _huge_png),
-    ],
-)
-def test_a_header_that_claims_terabytes(
-    command: Command, made: Path, tmp_path: Path, name: str, write: Callable[[Path], None]
-) -> None:
-    path, out = tmp_path / name, tmp_path / "labels"
-    write(path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
-    command("predict", made / "run", path, "--out", out, "-q").refused(name)
-    assert time.monotonic() - started < 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000, "kB"
-    assert not [p for p in out.glob("*") if p.name != "predictions.json"]
-
-
-def test_a_file_that_fails_does_not_stop_the_others(
-    command: Command, made: Path, tmp_path: Path
-) -> None:
-    scans, out = tmp_path / "scans", tmp_path / "labels"
-    write_volume(scans / "good.nii.gz")
-    (scans / "bad.nii.gz").write_bytes(b"not gzip")
-    seen = command("predict", made / "run", scans, "--out", out, "-q")
-    seen.refused("1 of 2", "bad.nii.gz")
-    assert (out / "good.nii.gz").is_file()
-    assert not (out / "bad.nii.gz").exists()
-
-
 # What is fine: a patient with one slice
 
 
@@ -420,82 +287,3 @@ def test_existing_results_are_left_alone(command: Command, made: Path, tmp_path:
     command("predict", made / "run", scan, "--out", tmp_path, "-q", "--force").refused("input")
     assert files_of(labels) == written
     assert command("predict", made / "run", scan, "--out", labels, "-q", "--force").code == 0
-
-
-# A full disk and Ctrl-C, in a process of their own
-
-
-def call(*arguments: object, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The real command; with `limit`, no file may grow beyond that many bytes."""
-
-    def small_disk() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        assert limit is not None
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return subprocess.run(
-        [sys.executable, "-m", "segweave", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=None if limit is None else small_disk,
-    )
-
-
-def ended_clearly(done: subprocess.CompletedProcess[str], code: int) -> None:
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("error:") == 1, done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="file-size limits are a POSIX matter")
-def test_a_full_disk_while_preparing_training_and_predicting(made: Path, tmp_path: Path) -> None:
-    store, run, labels = tmp_path / "store", tmp_path / "run", tmp_path / "labels"
-    done = call("prepare", "acdc", made / "raw", store, "-q", limit=2000)
-    ended_clearly(done, 1)
-    assert not store.exists()
-    done = call(
-        "train", "demo", "--store", made / "store", "--out", run, "-q", *TRAIN, limit=20_000
-    )
-    ended_clearly(done, 1)
-    assert not (run / "model" / "card.json").exists()
-    scan = write_volume(tmp_path / "scan.nii.gz")
-    assert call("predict", made / "run", scan, "--out", labels, "-q").returncode == 0
-    before = files_of(labels)
-    done = call("predict", made / "run", scan, "--out", labels, "-q", "--force", limit=100)
-    assert "unexpected" not in done.stderr
-    ended_clearly(done, 1)
-    assert files_of(labels) == before
-    # With space again, the same commands go through.
-    again = call("train", "demo", "--store", made / "store", "--out", run, "-q", *TRAIN)
-    assert again.returncode == 0, again.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="signals are a POSIX matter")
-def test_ctrl_c_stops_a_training_that_then_goes_on(made: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    arguments = ["train", "demo", "--store", made / "store", "--out", run, "-q", *TRAIN]
-    arguments += ["--set", "training.epochs=40"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "segweave", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 90
-    metrics = run / "metrics.csv"
-    while not (metrics.is_file() and metrics.read_text().count("\n") > 3):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert "interrupted" in err
-    assert not list(run.rglob(".writing-*"))
-    again = call(*arguments)
-    assert again.returncode == 0, again.stderr
-    assert (run / "model" / "card.json").is_file()
