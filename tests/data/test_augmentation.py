@@ -207,6 +207,23 @@ def test_window_and_label_move_together_and_labels_stay_labels() -> None:
     assert smooth.max() <= 3 + 1e-5
 
 
+@pytest.mark.parametrize(
+    "plan", [Augmentation(rotation=40, rot90=True), Augmentation(odds="released")]
+)
+def test_the_image_is_worked_in_only_where_that_is_allowed(plan: Augmentation) -> None:
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.normal(size=(6, 3, 2, 12, 12)).astype(np.float32))
+    label = torch.from_numpy(rng.integers(0, 4, (6, 12, 12)).astype(np.uint8))
+    outside = torch.from_numpy(rng.normal(size=(6, 2)).astype(np.float32))
+    matrices = draw_batch(plan, 1, 2, [("a", k) for k in range(6)], (12, 12))
+    kept = image.clone()
+    apart = augment(image, label, matrices, outside, nearest=plan.nearest)
+    assert torch.equal(image, kept)
+    within = augment(image, label, matrices, outside, nearest=plan.nearest, overwrite=True)
+    assert torch.equal(within[0], apart[0])
+    assert torch.equal(within[1], apart[1])
+
+
 def test_what_comes_from_beyond_the_edge() -> None:
     image = torch.full((1, 1, 2, 8, 8), 5.0)
     label = torch.ones(1, 8, 8, dtype=torch.uint8)

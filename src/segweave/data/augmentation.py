@@ -116,24 +116,30 @@ def augment(
     outside: torch.Tensor,
     *,
     nearest: bool = False,
+    overwrite: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample windows (B, S, C, h, w) and labels (B, h, w) or (B, K, h, w) at `matrices` (B, 2, 3).
 
     All slices of a window and its label move together. `outside` (B, C) fills what lies beyond the
     edges; labels are 0 there. The label keeps its dtype; the result is on the image's device.
+    `overwrite` allows the image's memory to be worked in, which saves a copy.
     """
     import torch
-    from torch.nn.functional import grid_sample
 
     batch, slices, channels, height, width = image.shape
     planes = image.reshape(batch, slices * channels, height, width)
     maps = label.reshape(batch, -1, height, width)
+    fill = outside.to(image).repeat(1, slices)[:, :, None, None]
+    theta = torch.from_numpy(np.ascontiguousarray(matrices, np.float32)).to(image.device)
+    reflections = [_reflection(matrix, square=height == width) for matrix in matrices]
+    rest = [number for number, reflection in enumerate(reflections) if reflection is None]
+    if len(rest) == batch:
+        own = planes if overwrite else planes.clone()
+        moved, moved_label = _sample(own, maps, theta, fill, nearest)
+        return moved.reshape(image.shape), moved_label.reshape(label.shape)
     moved, moved_label = torch.empty_like(planes), torch.empty_like(maps)
-    rest = []
-    for number, matrix in enumerate(matrices):
-        reflection = _reflection(matrix, square=height == width)
+    for number, reflection in enumerate(reflections):
         if reflection is None:
-            rest.append(number)
             continue
         # Nothing is computed where the pixels only change places.
         swapped, flips = reflection
@@ -141,22 +147,34 @@ def augment(
             picture = source[number].mT if swapped else source[number]
             target[number] = picture.flip(flips) if flips else picture
     if rest:
-        rows = slice(None) if len(rest) == batch else rest
-        theta = torch.from_numpy(np.ascontiguousarray(matrices[rows], np.float32)).to(image.device)
-        grid = _positions(theta, (height, width))
-        fill = outside.to(image)[rows].repeat(1, slices)[:, :, None, None]
-        mode = "nearest" if nearest else "bilinear"
-        moved[rows] = grid_sample(
-            planes[rows] - fill, grid, mode=mode, padding_mode="zeros", align_corners=False
-        ).add_(fill)
-        moved_label[rows] = grid_sample(
-            maps[rows].to(image.dtype),
-            grid,
-            mode="nearest",
-            padding_mode="zeros",
-            align_corners=False,
-        ).to(label.dtype)
+        moved[rest], moved_label[rest] = _sample(
+            planes[rest], maps[rest], theta[rest], fill[rest], nearest
+        )
     return moved.reshape(image.shape), moved_label.reshape(label.shape)
+
+
+def _sample(
+    planes: torch.Tensor,
+    maps: torch.Tensor,
+    theta: torch.Tensor,
+    fill: torch.Tensor,
+    nearest: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`planes` and `maps` (B, C, h, w) read at `theta` (B, 2, 3). Spoils `planes`: for arrays of
+    this size, asking the system for fresh memory costs as much as the work.
+    """
+    from torch.nn.functional import grid_sample
+
+    grid = _positions(theta, (planes.shape[-2], planes.shape[-1]))
+    mode = "nearest" if nearest else "bilinear"
+    # Beyond the edges grid_sample knows only zeros.
+    moved = grid_sample(
+        planes.sub_(fill), grid, mode=mode, padding_mode="zeros", align_corners=False
+    ).add_(fill)
+    moved_maps = grid_sample(
+        maps.to(planes.dtype), grid, mode="nearest", padding_mode="zeros", align_corners=False
+    ).to(maps.dtype)
+    return moved, moved_maps
 
 
 def _positions(theta: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -142,6 +142,7 @@ class Batches:
                 matrices,
                 torch.from_numpy(outside),
                 nearest=self.augmentation.nearest,
+                overwrite=True,
             )
         return Batch(image, label.long(), keys)
 
