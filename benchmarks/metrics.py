@@ -1,10 +1,12 @@
-"""Prints the table of metrics.md: all distances of all classes, ours against medpy, in one process.
+"""Prints the table of metrics.md: all distances of all classes, ours against medpy and
+surface-distance, in one process.
 
     python benchmarks/metrics.py            volumes of 10 × 224 × 224, images of 352 × 352
-    python benchmarks/metrics.py --large    100 × 512 × 512 beside them (medpy on one class, × 8)
+    python benchmarks/metrics.py --large    100 × 512 × 512 beside them (peers on one class, × 8)
     python benchmarks/metrics.py --tiny     a few seconds, to see that it works
 
-Times are CPU seconds of one thread, methods interleaved; values are compared before any ratio.
+Times are CPU seconds of one thread, methods interleaved. Values are compared before any ratio: our
+plain distances with medpy's, those by area with surface-distance's.
 """
 
 from __future__ import annotations
@@ -13,25 +15,31 @@ import argparse
 import importlib.util
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import scipy
+import surface_distance as peer_by_area
 from medpy.metric import binary
 from numpy.typing import NDArray
 
 from segweave.metrics import confusion, surface_distances
+from segweave.metrics.area import area_distances
 
 Labels = NDArray[np.uint8]
 Pair = tuple[Labels, Labels]
 Values = NDArray[np.float64]
 MOST_APART = 1e-6
+TOLERANCE = 2.0
+MEDPY, BY_AREA = "medpy", "surface-distance"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One column of the table; medpy runs on the first `peer_classes` and is scaled up."""
+    """One column of the table; peers run on the first `peer_classes` and are scaled up."""
 
     title: str
     pairs: list[Pair]
@@ -40,63 +48,81 @@ class Setting:
     peer_classes: int
 
 
+Method = Callable[[Setting, Sequence[int]], Values]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--large", action="store_true", help="add 100 × 512 × 512")
     parser.add_argument("--tiny", action="store_true", help="small arrays, one repetition")
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
+    # The peer calls names that SciPy is about to drop, and says so each time.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     repeat = 1 if options.tiny else options.repeat
     settings = list(make_settings(options.tiny, options.large))
-    methods = ["numpy"] + (["compiled"] if importlib.util.find_spec("numba") else [])
-    print("| | " + " | ".join(s.title for s in settings) + " |")
+    titles = {
+        MEDPY: "medpy: dc, hd, hd95, asd, assd",
+        BY_AREA: "surface-distance: asd both ways, hd, hd95, nsd, by area",
+        "numpy": "ours, NumPy and SciPy",
+        "compiled": "ours, compiled (numba)",
+        "area": "ours, by area, compiled",
+    }
+    if not importlib.util.find_spec("numba"):
+        titles = {name: titles[name] for name in (MEDPY, BY_AREA, "numpy")}
+    columns = [measure(setting, list(titles), repeat) for setting in settings]
+    print("| CPU ms · ratio to medpy [least .. greatest] · to surface-distance | ", end="")
+    print(" | ".join(s.title for s in settings) + " |")
     print("| --- |" + " ---: |" * len(settings))
-    columns = [measure(setting, methods, repeat) for setting in settings]
-    for k, row in enumerate(["medpy: dc, hd, hd95, asd, assd (ms)", *map(row_title, methods)]):
-        print(f"| {row} | " + " | ".join(column[k] for column in columns) + " |")
+    for name, title in titles.items():
+        print(f"| {title} | " + " | ".join(column[name] for column in columns) + " |")
     versions = [f"Python {platform.python_version()}", f"NumPy {np.__version__}"]
     versions += [f"SciPy {scipy.__version__}", platform.processor() or platform.machine()]
     print(
-        f"\nRatio to medpy of the medians [smallest .. largest], {repeat} repetitions; the largest"
+        f"\n{repeat} repetitions, medians; no value of ours is further than {MOST_APART} from the "
+        f"peer's of its definition. {', '.join(versions)}."
     )
-    print(f"difference of any value is at most {MOST_APART}. {', '.join(versions)}.")
 
 
-def row_title(method: str) -> str:
-    return {"numpy": "ours, NumPy and SciPy", "compiled": "ours, compiled (numba)"}[method]
-
-
-def measure(setting: Setting, methods: Sequence[str], repeat: int) -> list[str]:
-    """The cells of one column; stops where the values are not medpy's."""
-    classes = range(1, setting.classes + 1)
-    peer_classes = range(1, setting.peer_classes + 1)
-    wanted = medpy_values(setting, peer_classes)
-    for method in methods:
-        apart = np.abs(our_values(setting, classes, method)[:, : setting.peer_classes] - wanted)
-        if apart.max() > MOST_APART:
-            raise SystemExit(f"{setting.title}, {method}: values differ by {apart.max()}")
+def measure(setting: Setting, methods: Sequence[str], repeat: int) -> dict[str, str]:
+    """The cells of one column; stops where our values are not the peer's."""
+    every, few = range(1, setting.classes + 1), range(1, setting.peer_classes + 1)
+    calls: dict[str, Method] = {
+        MEDPY: medpy_values,
+        BY_AREA: peer_area_values,
+        "numpy": lambda s, c: our_values(s, c, "numpy"),
+        "compiled": lambda s, c: our_values(s, c, "compiled"),
+        "area": our_area_values,
+    }
+    wanted = {peer: calls[peer](setting, few) for peer in (MEDPY, BY_AREA)}
+    for name in methods[2:]:
+        peer = BY_AREA if name == "area" else MEDPY
+        found = calls[name](setting, every)[:, : setting.peer_classes]
+        apart = np.nanmax(np.abs(found - wanted[peer]))
+        if not apart <= MOST_APART or (np.isnan(found) != np.isnan(wanted[peer])).any():
+            raise SystemExit(f"{setting.title}, {name}: values differ by {apart} from {peer}")
     scale = setting.classes / setting.peer_classes
-    # medpy's minutes are not repeated where the arrays are large.
-    peer_repeat = repeat if scale == 1 else 1
-    peer, ours = [], {method: [] for method in methods}
-    for _ in range(repeat):
-        if len(peer) < peer_repeat:
-            peer.append(scale * cpu_seconds(lambda: medpy_values(setting, peer_classes)))
-        for method in methods:
-            ours[method].append(cpu_seconds(lambda m=method: our_values(setting, classes, m)))
-    cells = [f"{np.median(peer) * 1e3:.0f}"]
-    for times in ours.values():
-        ratios = np.median(peer) / np.array(times)
-        cells.append(
-            f"{np.median(times) * 1e3:.1f} ms, {np.median(ratios):.0f} × "
-            f"[{ratios.min():.0f} .. {ratios.max():.0f}]"
-        )
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    for number in range(repeat):
+        for name in methods:
+            if name not in wanted:
+                times[name].append(cpu_seconds(calls[name], setting, every))
+            # The peers' minutes are not repeated where the arrays are large.
+            elif scale == 1 or number == 0:
+                times[name].append(scale * cpu_seconds(calls[name], setting, few))
+    base, by_area = median(times[MEDPY]), median(times[BY_AREA])
+    cells = {}
+    for name, taken in times.items():
+        ms = f"{1e3 * median(taken):,.1f}" if median(taken) < 0.1 else f"{1e3 * median(taken):,.0f}"
+        spread = f"[{base / max(taken):,.0f} .. {base / min(taken):,.0f}]"
+        ratios = f"{base / median(taken):,.0f} × {spread} · {by_area / median(taken):.1f} ×"
+        cells[name] = ms if name in wanted else f"{ms} · {ratios}"
     return cells
 
 
-def cpu_seconds(run: Callable[[], object]) -> float:
+def cpu_seconds(method: Method, setting: Setting, classes: Sequence[int]) -> float:
     start = time.process_time()
-    run()
+    method(setting, classes)
     return time.process_time() - start
 
 
@@ -133,6 +159,47 @@ def our_values(setting: Setting, classes: Sequence[int], engine: str) -> Values:
                     distances[c].hausdorff95("pooled"),
                     distances[c].average(),
                     distances[c].average_symmetric(),
+                )
+                for c in classes
+            ]
+        )
+    return np.array(values)
+
+
+def peer_area_values(setting: Setting, classes: Sequence[int]) -> Values:
+    """(pairs, classes, 5) by surface-distance: asd both ways, hd, hd95, nsd; nan without a side."""
+    return np.array(
+        [
+            [peer_area_row(p == c, r == c, setting.spacing) for c in classes]
+            for p, r in setting.pairs
+        ]
+    )
+
+
+def peer_area_row(p: NDArray, r: NDArray, spacing: tuple[float, ...]) -> tuple[float, ...]:
+    found = peer_by_area.compute_surface_distances(r, p, spacing)
+    to_prediction, to_reference = peer_by_area.compute_average_surface_distance(found)
+    return (
+        to_reference,
+        to_prediction,
+        peer_by_area.compute_robust_hausdorff(found, 100),
+        peer_by_area.compute_robust_hausdorff(found, 95),
+        peer_by_area.compute_surface_dice_at_tolerance(found, TOLERANCE),
+    )
+
+
+def our_area_values(setting: Setting, classes: Sequence[int]) -> Values:
+    """The same numbers of all classes at once."""
+    values = []
+    for p, r in setting.pairs:
+        found = area_distances(p, r, setting.spacing, classes, engine="compiled")
+        values.append(
+            [
+                (
+                    *found[c].averages(),
+                    found[c].hausdorff(),
+                    found[c].hausdorff(95),
+                    found[c].normalised(TOLERANCE),
                 )
                 for c in classes
             ]
