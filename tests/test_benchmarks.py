@@ -1,0 +1,54 @@
+"""The benchmarks still run, in miniature, and tables of kept runs are what their commands print."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "benchmarks"
+QUICK = {
+    "context": ("--quick",),
+    "ensemble": ("--quick",),
+    "loading": ("--quick",),
+    "metrics": ("--tiny",),
+    "networks": ("--quick",),
+    "simulation": ("--tiny",),
+    "training": ("--quick",),
+    "volume": ("--quick",),
+}
+"""Benchmarks that need nothing but themselves."""
+KEPT = sorted(page.stem for page in FOLDER.glob("*.md") if page.with_suffix("").is_dir())
+
+
+def printed(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_prints_a_table(name: str) -> None:
+    assert printed(FOLDER / f"{name}.py", *QUICK[name]).count("\n| ") >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KEPT)
+def test_tables_of_kept_runs_are_what_their_command_prints(name: str) -> None:
+    assert any(FOLDER.glob(f"{name}/*/clean/cases.csv"))
+    page = (FOLDER / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in printed(FOLDER / "runs.py", name).splitlines() if line.strip()]
+    assert [row for row in rows if row not in page] == []
