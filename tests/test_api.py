@@ -16,7 +16,7 @@ from segweave import api
 from segweave.data.formats import read_label
 from segweave.data.store import Store
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.evaluation import score_case, summarise, summary_table
+from segweave.evaluation import read_evaluation, score_case, summarise, summary_table
 from segweave.prediction import Tiles
 from segweave.recipes import load_recipe
 from segweave.training import Run
@@ -85,6 +85,20 @@ def test_overrides_reach_the_recipe(made: Path, tmp_path: Path) -> None:
     assert again.recipe.training.steps == 1
     with pytest.raises(UsageError, match="a Recipe object"):
         api.train(load_recipe("demo"), made / "store", tmp_path / "other", seed=1)
+
+
+def test_a_fold_is_trained_and_tested_on_its_own_parts(made: Path, tmp_path: Path) -> None:
+    folded = api.train(
+        "demo", made / "store", tmp_path / "run", sets=SETS, fold=2, progress=False, device="cpu"
+    )
+    assert (folded.recipe.fold, folded.recipe.data.split) == (2, "fold-{fold}")
+    store = Store(made / "store")
+    done = api.evaluate(folded, device="cpu")
+    rows = read_evaluation(done.folder).rows
+    assert {row.case for row in rows} == set(store.split("fold-2", "test"))
+    assert {row.fold for row in rows} == {2}
+    with pytest.raises(UsageError, match="fold-7"):
+        api.train("demo", made / "store", tmp_path / "other", sets=SETS, fold=7, progress=False)
 
 
 def test_without_a_store_nothing_is_written(tmp_path: Path) -> None:

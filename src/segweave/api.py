@@ -48,6 +48,7 @@ def train(
     *,
     sets: Sequence[str] = (),
     seed: int | None = None,
+    fold: int | None = None,
     precision: str | None = None,
     device: str = "auto",
     resume: bool = True,
@@ -61,6 +62,7 @@ def train(
         out: the run folder.
         sets: fields to override, as texts "training.epochs=10".
         seed: overrides the recipe's seed.
+        fold: train on the store's split `fold-K`, which keeps fold K for testing.
         precision: overrides the recipe's `training.precision`.
         device: "auto", "cpu", "cuda" or "cuda:1".
         resume: continue what `out` holds; without it a folder that holds a run is refused.
@@ -75,6 +77,7 @@ def train(
 
     over = [*sets]
     over += [f"seed={seed}"] if seed is not None else []
+    over += [f"fold={fold}", "data.split=fold-{fold}"] if fold is not None else []
     over += [f"training.precision={precision}"] if precision is not None else []
     if isinstance(recipe, str | Path):
         chosen = load_recipe(recipe, over)

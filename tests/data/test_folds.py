@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segweave.data.sets.acdc import _splits as acdc_splits
 from segweave.data.splits import check_splits
 from segweave.data.splits.folds import folds, stratified_split
 from segweave.errors import UsageError
@@ -72,3 +73,16 @@ def test_stratified_split() -> None:
         "valid": {"a": 2, "b": 2},
         "test": {"a": 4, "b": 4},
     }
+
+
+def test_folds_of_acdc_hold_equal_shares_of_each_diagnosis() -> None:
+    names = [f"patient{number:03d}" for number in range(1, 101)]
+    groups = {f"{name}_{phase}": name for name in names for phase in ("ED", "ES")}
+    splits = acdc_splits(groups)
+    check_splits(splits, groups)
+    tested = []
+    for number in range(5):
+        test = {groups[id] for id in splits[f"fold-{number}"]["test"]}
+        tested += sorted(test)
+        assert Counter((names.index(name)) // 20 for name in test) == dict.fromkeys(range(5), 4)
+    assert sorted(tested) == names

@@ -65,6 +65,7 @@ def test_the_raw_layout(phantom: Path, tmp_path: Path) -> None:
     assert store.checksum == report.checksum
     assert store.target.names == CARD.classes
     assert sum(len(ids) for ids in store.splits["70-10-20"].values()) == 6
+    assert set(store.splits) == {"70-10-20", "fold-0", "fold-1", "fold-2"}
     for id in store.ids:
         case = store.case(id)
         assert id == f"{case.group}_{case.attributes['phase']}"

@@ -46,6 +46,13 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Override the recipe's seed.")
     ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Cross-validation: use the store's split fold-K, whose test cases are fold K.",
+        ),
+    ] = None,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")
     ] = "auto",
@@ -73,6 +80,7 @@ def train(
         out,
         sets=sets or (),
         seed=seed,
+        fold=fold,
         device=device,
         precision=precision,
         resume=resume,

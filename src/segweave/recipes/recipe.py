@@ -26,8 +26,8 @@ class DataChoice(Section):
 
     `store` is the folder that `prepare` wrote (usually given beside the recipe). `split` names one
     of the store's splits ("{fold}" in it stands for the recipe's fold); None takes the store's only
-    one. `training`, `validation` and `test` are parts of that split; the test part is read only
-    where the `published` protocol scores it during training.
+    one beside its folds. `training`, `validation` and `test` are parts of that split; the test part
+    is read only where the `published` protocol scores it during training.
     """
 
     store: str | None = None

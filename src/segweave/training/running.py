@@ -155,13 +155,14 @@ def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
     doing = f"choosing cases of the store {store.name}"
     name = recipe.data.split
     if name is None:
-        if len(store.splits) != 1:
+        whole = [split for split in store.splits if not split.startswith("fold-")]
+        if len(whole) != 1:
             raise UsageError(
                 doing,
-                expected="data.split, as the store has not exactly one",
+                expected="data.split, as the store has not exactly one beside its folds",
                 found=", ".join(store.splits) or "no splits",
             )
-        name = next(iter(store.splits))
+        name = whole[0]
     name = name.replace("{fold}", str(recipe.fold))
     if name not in store.splits:
         raise UsageError(doing, found=f"data.split: {name}", remedy=nearest(name, store.splits))

@@ -22,13 +22,12 @@ from segweave.data.formats.guard import sha256_of
 from segweave.data.sets._pairs import Pair
 from segweave.data.sets.base import Item, few
 from segweave.data.specs import TargetSpec
-from segweave.data.splits.folds import folds, stratified_split
+from segweave.data.splits.folds import stratified_split, usual_folds
 from segweave.errors import InputError
 from segweave.registry import DatasetCard
 
 COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
-FOLDS = 5
 Splits = dict[str, dict[str, list[str]]]
 
 _CASE_COLUMNS = ("case", "image", "image_id", "isic_id", "name")
@@ -191,10 +190,7 @@ def common_splits(
     splits: Splits = {}
     if fixed:
         splits[f"seed-{seed}"] = stratified_split(groups, FRACTIONS, seed, strata=strata)
-    blocks = {(together or {}).get(group, group) for group in groups.values()}
-    count = min(FOLDS, len(blocks))
-    if count >= 3:
-        splits |= folds(groups, count, seed, strata=strata, weights=weights, together=together)
+    splits |= usual_folds(groups, seed, strata=strata, weights=weights, together=together)
     return splits
 
 

@@ -16,6 +16,7 @@ from segweave.data.formats import read_case
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few, not_there
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import load_split
+from segweave.data.splits.folds import usual_folds
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.registry import DatasetCard
 
@@ -93,7 +94,11 @@ def plan(source: Path, *, layout: Layout = "auto") -> Plan:
 
 def _splits(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     split = load_split("acdc")
-    return {split.name: split.cases(groups)}
+    # The release orders its patients by diagnosis, twenty of each.
+    diagnosis = {
+        group: f"{(int(group.removeprefix('patient')) - 1) // 20}" for group in groups.values()
+    }
+    return {split.name: split.cases(groups), **usual_folds(groups, strata=diagnosis)}
 
 
 def _target() -> TargetSpec:

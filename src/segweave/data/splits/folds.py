@@ -8,6 +8,8 @@ from segweave.data.splits import cases_of, seeded_split
 from segweave.errors import UsageError
 from segweave.randomness import numpy_stream
 
+USUAL = 5
+
 
 def folds(
     groups: Mapping[str, str],
@@ -68,6 +70,21 @@ def folds(
         }
         splits[f"fold-{number}"] = cases_of(parts, groups)
     return splits
+
+
+def usual_folds(
+    groups: Mapping[str, str],
+    seed: int = 0,
+    *,
+    strata: Mapping[str, str] | None = None,
+    weights: Mapping[str, float] | None = None,
+    together: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, list[str]]]:
+    """Five `folds`, or as many as there are blocks of groups; none below three."""
+    count = min(USUAL, len({(together or {}).get(group, group) for group in groups.values()}))
+    if count < 3:
+        return {}
+    return folds(groups, count, seed, strata=strata, weights=weights, together=together)
 
 
 def stratified_split(
