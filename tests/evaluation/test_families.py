@@ -87,7 +87,7 @@ def test_every_protocol_says_what_it_computes_and_computes_that(name: str) -> No
 @pytest.mark.parametrize("name", ["published-polyps", "published-isic", "published-glas"])
 def test_images_alone_and_one_class_alone(name: str) -> None:
     label = np.zeros((2, 8, 8), np.uint8)
-    with pytest.raises(UsageError, match="protocol clean"):
+    with pytest.raises(UsageError, match="use one of clean"):
         score(name, label, label, stack="space")
     with pytest.raises(UsageError, match="one class"):
         score(name, label, label, target=ORGANS, stack="time")
@@ -368,3 +368,29 @@ def test_maps_of_wrong_kind_are_refused() -> None:
         score("published-polyps", label + 2.5, label)
     with pytest.raises(InputError, match="ids"):
         score("published-glas", label + 0.5, label)
+
+
+def test_what_polyps_are_scored_by_is_shown_as_labels() -> None:
+    polyps, soft = get_protocol("published-polyps"), np.array([[[0, 40, 200], [250, 90, 0]]], "u1")
+    assert polyps.shown(soft).tolist() == [[[0, 0, 1], [1, 0, 0]]]
+    hard = (soft > 100).astype(np.uint8)
+    assert polyps.shown(hard).tolist() == hard.tolist()
+    assert get_protocol("clean").shown(soft) is soft
+
+
+def test_lesions_in_files_of_the_networks_size(tmp_path: Path) -> None:
+    large = np.zeros((32, 48), np.uint8)
+    large[8:24, 10:30] = 255
+    for folder, picture in (("p", large[::2, ::2]), ("r", large)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "a.png")
+    place = tmp_path / "p", tmp_path / "r"
+    found = evaluate_folders(*place, tmp_path / "out", protocol="published-isic")
+    assert values([row.score for row in found.rows])["lesion", "dice"] == 1
+    with pytest.raises(InputError, match="size"):
+        evaluate_folders(*place, tmp_path / "clean", protocol="clean")
+
+
+def test_a_protocol_for_other_cases_names_those_that_fit() -> None:
+    with pytest.raises(UsageError, match="published-polyps"):
+        score("published", np.zeros((1, 4, 4), np.uint8), np.zeros((1, 4, 4), np.uint8))

@@ -82,11 +82,43 @@ def test_parts_without_a_file_are_not_asked_for(
     table.write_text("\n".join(["case,id,group,part", *rows]))
     evaluation = evaluate_folders(*volumes, cases_csv=table)
     assert {(r.case, r.group) for r in evaluation.rows} == {
-        ("p0", "g0"),
-        ("p1", "g1"),
-        ("p2", "g0"),
+        ("scan 0", "g0"),
+        ("scan 1", "g1"),
+        ("scan 2", "g0"),
     }
     assert evaluation.manifest.grouped
+
+
+def test_a_file_a_frame_is_scored_as_the_video_in_one_file(tmp_path: Path) -> None:
+    truth, found = label(0), np.roll(label(0), 1, axis=2)
+    rows = ["case,id,slice,group"]
+    for folder, labels in (("p", found), ("r", truth)):
+        save(tmp_path / "whole" / folder / "video.npz", labels)
+        for k in range(3):
+            save(tmp_path / "frames" / folder / f"v_frame{k}.png", labels[k : k + 1])
+    table = tmp_path / "cases.csv"
+    table.write_text("\n".join([*rows, *(f"v_frame{k},video,{k},anna" for k in range(3))]))
+    whole, frames = (
+        evaluate_folders(
+            tmp_path / kind / "p", tmp_path / kind / "r", tmp_path / f"{kind}-scores", **options
+        )
+        for kind, options in (("whole", {"stack": "time"}), ("frames", {"cases_csv": table}))
+    )
+    assert [(r.case, r.score) for r in frames.rows] == [(r.case, r.score) for r in whole.rows]
+    assert {r.group for r in frames.rows} == {"anna"}
+    assert frames.manifest.references == whole.manifest.references
+    table.write_text("case,id,slice\nv_frame0,video,1\nv_frame1,video,1\nv_frame2,video,2\n")
+    place = tmp_path / "frames" / "p", tmp_path / "frames" / "r", tmp_path / "again"
+    with pytest.raises(InputError, match="the same part of video"):
+        evaluate_folders(*place, cases_csv=table)
+
+
+def test_the_references_leave_a_checksum(volumes: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first = evaluate_folders(*volumes).manifest.references
+    assert set(first) == {"p0", "p1", "p2"}
+    save(volumes[1] / "patient1" / "p1_gt.nii.gz", np.roll(label(1), 1, axis=1))
+    again = evaluate_folders(*volumes, force=True).manifest.references
+    assert [name for name in first if first[name] != again[name]] == ["p1"]
 
 
 def test_a_table_without_groups_does_not_count_as_one(

@@ -68,7 +68,7 @@ def test_published_says_which_values_are_set_by_rule() -> None:
 
 def test_published_is_refused_for_what_it_does_not_know() -> None:
     frames = np.zeros((2, 4, 4), np.uint8)
-    with pytest.raises(UsageError, match="protocol clean"):
+    with pytest.raises(UsageError, match="use one of clean"):
         score(frames, frames, target=BINARY, stack="time", protocol="published")
 
 

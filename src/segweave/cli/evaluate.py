@@ -42,7 +42,12 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME", help="What is counted, and how: clean or published.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What is counted, and how: clean, penalised, or published, that of a run's data "
+            "set; for files, published-polyps, -isic, -glas, -synapse, or published (ACDC).",
+        ),
     ] = "clean",
     part: Annotated[
         str,
@@ -89,8 +94,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="CSV",
-            help="Of files: a table with case and any of group, part, stack, arm, seed, fold, id. "
-            "Parts without a file are passed over. Without groups each file is its own.",
+            help="Of files: a table with case and any of group, part, stack, arm, seed, fold, id, "
+            "slice. Parts without a file are passed over. Without groups each file is its own.",
             show_default=False,
         ),
     ] = None,

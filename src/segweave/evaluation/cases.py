@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
@@ -51,6 +53,31 @@ def score_rows(
     return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]
 
 
+class References:
+    """Checksums of true labels, slice by slice, so that a video in one file and in a file a frame
+    have the same.
+    """
+
+    def __init__(self) -> None:
+        self._slices: dict[str, dict[int, str]] = {}
+
+    def add(self, case: str, label: NDArray[Any], first: int = 0) -> None:
+        """Note the slices of a label map (slices, ...), of which the first is number `first`."""
+        known = self._slices.setdefault(case, {})
+        for index, part in enumerate(np.asarray(label, np.uint8), start=first):
+            content = f"{part.shape}".encode() + part.tobytes()
+            known[index] = hashlib.sha256(content).hexdigest()
+
+    def checksums(self) -> dict[str, str]:
+        """Case → checksum."""
+        return {case: _joined(slices) for case, slices in sorted(self._slices.items())}
+
+
+def _joined(slices: Mapping[int, str]) -> str:
+    text = " ".join(f"{index}:{digest}" for index, digest in sorted(slices.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def new_manifest(protocol: str | Protocol, target: TargetSpec, **fields: Any) -> Manifest:
     """A manifest with the protocol's words; its counts are filled in when it is written."""
     rules = get_protocol(protocol)
@@ -94,6 +121,7 @@ def evaluate_cases(
     check_free(out, force=force)
     rows: list[Row] = []
     problems: list[str] = []
+    references = References()
     seen: set[str] = set()
     for count, (case, prediction) in enumerate(pairs, start=1):
         if case.id in seen:
@@ -110,6 +138,8 @@ def evaluate_cases(
                 seed=seed,
                 fold=fold,
             )
+            if case.label is not None:
+                references.add(case.id, case.label)
         except UsageError:
             raise
         except SegweaveError as error:
@@ -128,6 +158,7 @@ def evaluate_cases(
         checkpoint=checkpoint,
         training_groups=training_groups,
         tested=tested or {},
+        references=references.checksums(),
         grouped=grouped,
     )
     return write_evaluation(out, rows, manifest, force=force)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +14,7 @@ from segweave.data.formats import SUFFIXES, case_name, read_label, read_label_ca
 from segweave.data.formats.nifti import Geometry
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
-from segweave.evaluation.cases import new_manifest, one_line, problem_list, score_rows
+from segweave.evaluation.cases import References, new_manifest, one_line, problem_list, score_rows
 from segweave.evaluation.folder import Evaluation, Row, check_free, write_evaluation
 from segweave.evaluation.layers import unique_ids
 from segweave.evaluation.protocols import Protocol, get_protocol
@@ -30,12 +31,14 @@ LABEL_ENDINGS = (
     "_groundtruth",
     "_anno",
 )
-_COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id")
+_COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the table of cases says of one; without a group it is its own."""
+    """What the table of cases says of a file; without a group it is its own. `id` is the case that
+    it belongs to where it has another name, `slice` which of that case's slices it is.
+    """
 
     group: str | None = None
     part: str = ""
@@ -43,6 +46,8 @@ class _Entry:
     arm: str | None = None
     seed: int | None = None
     fold: int | None = None
+    id: str | None = None
+    slice: int | None = None
 
 
 def evaluate_folders(
@@ -65,9 +70,11 @@ def evaluate_folders(
     name in `references`, and write an evaluation folder to `out`.
 
     Names are compared without their ending and without `_gt`, `_mask`, `_segmentation` and the
-    like. `cases_csv` has the column `case` and any of group, part, stack, arm, seed, fold, id, and
-    says which cases are scored: all of every part that has a file in either folder. Without a group
-    each file is its own. `stack` says what files of several slices are where the table does not:
+    like. `cases_csv` has the column `case` and any of group, part, stack, arm, seed, fold, id,
+    slice, and says which cases are scored: all of every part that has a file in either folder.
+    Without a group each file is its own. `id` is the name under which a file's scores are kept, and
+    `slice` says which slice of that case the file is, as `export-nnunet` writes a video's frames.
+    `stack` says what files of several slices are where the table does not:
     "space" (a volume, scored in 3D; what a file is taken for that does not say otherwise), "time"
     (frames of a video, scored one by one) or "single". `target` names the classes; without it they
     are those of the protocol, else the ids that the references hold. `progress` is called with
@@ -98,6 +105,7 @@ def evaluate_folders(
     if target is None:
         target = rules.target or _target_of(theirs, names, geometry)
     rows: list[Row] = []
+    truths = References()
     for count, name in enumerate(names, start=1):
         entry = entries[name] if entries is not None else _Entry()
         file = theirs[name]
@@ -106,8 +114,12 @@ def evaluate_folders(
                 file, id=name, group=entry.group, geometry=geometry, stack=entry.stack or stack
             )
             file = ours[name]
-            prediction = read_label(file, case, geometry=geometry)
-            rows += score_rows(
+            if rules.needs.any_size:
+                prediction = read_label_case(file, geometry=geometry).label
+            else:
+                prediction = read_label(file, case, geometry=geometry)
+            assert prediction is not None
+            found = score_rows(
                 case,
                 prediction,
                 target=target,
@@ -116,6 +128,9 @@ def evaluate_folders(
                 seed=seed if entry.seed is None else entry.seed,
                 fold=fold if entry.fold is None else entry.fold,
             )
+            rows += [_placed(row, entry, case) for row in found]
+            if case.label is not None:
+                truths.add(entry.id or name, case.label, entry.slice or 0)
         except UsageError:
             raise
         except SegweaveError as error:
@@ -127,10 +142,26 @@ def evaluate_folders(
     manifest = new_manifest(
         protocol,
         target,
+        references=truths.checksums(),
         grouped=entries is not None and all(entries[name].group for name in names),
         sources={"predictions": str(predictions), "references": str(references)},
     )
     return write_evaluation(out, rows, manifest, force=force)
+
+
+def _placed(row: Row, entry: _Entry, case: Case) -> Row:
+    """The row under the case, and at the slice of it, to which the table says that it belongs."""
+    if entry.slice is None:
+        return replace(row, case=entry.id or row.case)
+    if case.slices != 1 or row.score.slice is None:
+        raise InputError(
+            "scoring a slice of a case",
+            expected="a file of one image, where the table gives it a slice",
+            found=f"{case.slices} slices, scored as {case.stack}",
+            remedy="leave the column slice empty for files of whole cases; frames have stack time",
+        )
+    score = replace(row.score, slice=entry.slice)
+    return replace(row, case=entry.id or row.case, score=score)
 
 
 def case_of(path: Path) -> str:
@@ -192,10 +223,10 @@ def _read_entries(path: str | Path) -> dict[str, _Entry]:
     file = Path(path)
     doing = "reading the table of cases"
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{doing}: {error}", file=file, expected="a CSV file") from error
-    reader = csv.DictReader(lines)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     header = [str(name).strip() for name in reader.fieldnames or []]
     reader.fieldnames = header
     unknown = [name for name in header if name not in _COLUMNS]
@@ -221,9 +252,21 @@ def _read_entries(path: str | Path) -> dict[str, _Entry]:
                 entries[name] = _entry(cells)
             except ValueError as error:
                 problems.append(f"{where}: {error}")
+    problems += _met_twice(entries)
     if problems or not entries:
         raise problem_list(f"{doing} {file}", problems or ["it has no rows"])
     return entries
+
+
+def _met_twice(entries: Mapping[str, _Entry]) -> list[str]:
+    """Files that the table puts at the same place of one case."""
+    places: dict[tuple[str, int | None], str] = {}
+    problems = []
+    for name, entry in entries.items():
+        other = places.setdefault((entry.id or name, entry.slice), name)
+        if other != name:
+            problems.append(f"{other} and {name} are the same part of {entry.id or name}")
+    return problems
 
 
 def _asked_for(entries: Mapping[str, _Entry], found: set[str]) -> list[str]:
@@ -239,7 +282,7 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
     stacks: dict[str, Stack] = {name: name for name in get_args(Stack)}
     if values["stack"] and values["stack"] not in stacks:
         raise ValueError(f"stack {values['stack']!r} is none of {', '.join(stacks)}")
-    for name in ("seed", "fold"):
+    for name in ("seed", "fold", "slice"):
         if values[name] and not values[name].lstrip("-").isdigit():
             raise ValueError(f"{name} {values[name]!r} is no whole number")
     return _Entry(
@@ -249,6 +292,8 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
         arm=values["arm"] or None,
         seed=int(values["seed"]) if values["seed"] else None,
         fold=int(values["fold"]) if values["fold"] else None,
+        id=values["id"] or None,
+        slice=int(values["slice"]) if values["slice"] else None,
     )
 
 

@@ -56,7 +56,8 @@ class Manifest(BaseModel):
     whether cases or images weigh alike in means; `columns` are metrics that tables print beside
     Dice and distances. `training_groups` is how many groups the model was trained on, None where
     nobody said. `tested` counts how often the run's test cases had been scored under this protocol,
-    this time included, by the name of the evaluation.
+    this time included, by the name of the evaluation. `references` has a checksum of each case's
+    true labels.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,6 +82,7 @@ class Manifest(BaseModel):
     checkpoint: str | None = None
     training_groups: int | None = None
     tested: dict[str, int] = Field(default_factory=dict)
+    references: dict[str, str] = Field(default_factory=dict)
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0

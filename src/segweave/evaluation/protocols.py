@@ -53,10 +53,12 @@ class Needs:
     `decide_on` "case": probabilities are brought to the case's own size, then labels are made;
     "network": the protocol makes of the probabilities on the network's grid what it scores
     (`Protocol.from_network`). The first and last `ends_left_out` slices need no prediction.
+    `any_size` says that the reference is brought to the prediction's size.
     """
 
     decide_on: Literal["case", "network"] = "case"
     ends_left_out: int = 0
+    any_size: bool = False
 
     def slices(self, count: int) -> range:
         """Indices of the slices that have to be predicted, of a stack of `count`."""
@@ -102,7 +104,7 @@ class Protocol(ABC):
                 f"scoring under the protocol {self.name}",
                 expected=" or ".join(_STACKS[kind] for kind in self.stacks),
                 found=_STACKS[stack],
-                remedy="use the protocol clean",
+                remedy=f"use one of {', '.join(protocols_for(stack))}",
             )
         for name in metrics or ():
             if name not in self.definitions:
@@ -138,6 +140,10 @@ class Protocol(ABC):
         brought to the case's `size` by `nearest_zoom`, unless the protocol does otherwise.
         """
         return nearest_zoom(decide(probabilities, target), size)
+
+    def shown(self, scored: NDArray[Any]) -> NDArray[Any]:
+        """What was scored as a label map to look at."""
+        return scored
 
     @abstractmethod
     def _score(
@@ -200,6 +206,11 @@ def list_protocols() -> Mapping[str, Protocol]:
     from segweave.evaluation.families import protocols_of_families  # it imports this file
 
     return {clean.name: clean, **protocols_of_families()}
+
+
+def protocols_for(stack: Stack) -> list[str]:
+    """Names of the protocols that cover a kind of case."""
+    return [name for name, protocol in list_protocols().items() if stack in protocol.stacks]
 
 
 def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:

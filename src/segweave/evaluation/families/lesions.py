@@ -71,8 +71,8 @@ def _value(counts: Confusion, metric: str) -> float:
 lesions: Protocol = _Lesions(
     name="published-isic",
     title=(
-        "as DCSAU-Net's released evaluation: at the network's size, probability ≥ 1/2, each image "
-        "on its own; the reference is resized to the network's size by nearest neighbour"
+        "as DCSAU-Net's released evaluation: at the predictions' size (a run's: the network's), "
+        "probability ≥ 1/2, each image on its own; the reference is resized by nearest neighbour"
     ),
     definitions={
         "dice": "(2·TP + 1) / (2·TP + FP + FN + 1)",
@@ -83,7 +83,7 @@ lesions: Protocol = _Lesions(
         "accuracy": "(TP + TN) / all pixels",
     },
     means="over images, every image weighing alike",
-    needs=Needs(decide_on="network"),
+    needs=Needs(decide_on="network", any_size=True),
     datasets=("isic2016", "isic2017", "isic2018", "ph2"),
     sources=(
         "size, threshold, the 1 that is added, means: DCSAU-Net, eval_binary.py",

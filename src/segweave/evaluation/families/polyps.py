@@ -48,14 +48,16 @@ class _Polyps(Protocol):
     ) -> NDArray[np.uint8]:
         return saved_map(probabilities[-1], size)
 
+    def shown(self, scored: NDArray[Any]) -> NDArray[np.uint8]:
+        halves = [_stretched(given) >= 0.5 for given in scored]
+        return np.array(halves, np.uint8).reshape(scored.shape)
+
     def _score(
         self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
     ) -> Iterator[Score]:
         (name,) = layer.names.values()
         for index, (given, mask) in enumerate(zip(layer.prediction, layer.reference, strict=True)):
-            # A label map of 0 and 1 is a map too, whose two values lie far apart.
-            values = given if given.max(initial=0) > 1 else given.astype(np.float64)
-            soft_map = saliency.stretched(values)
+            soft_map = _stretched(given)
             curves = saliency.threshold_curves(soft_map, mask)
             status: Status = "scored" if mask.any() else "rule"
             for metric in asked:
@@ -68,6 +70,11 @@ class _Polyps(Protocol):
                     curve = getattr(curves, _CURVES[metric.removesuffix("-max")])
                     value = float(curve.max() if largest else curve.mean())
                 yield Score(index, name, metric, value, "", status, curve if largest else None)
+
+
+def _stretched(given: NDArray[Any]) -> NDArray[np.float64]:
+    # A label map of 0 and 1 is a map too, whose two values lie far apart.
+    return saliency.stretched(given if given.max(initial=0) > 1 else given.astype(np.float64))
 
 
 def saved_map(probabilities: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
