@@ -142,7 +142,7 @@ def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
         if folder is None:
             raise InputError(f"the label maps of {name} are not where its evaluation says")
         folders[name] = folder
-    return panels(_store(comparison, case), [case], folders, target)
+    return panels(_store(comparison, case), [case], folders, target, protocol=comparison.protocol)
 
 
 def _label_folders(place: Place, protocol: str) -> list[Path]:

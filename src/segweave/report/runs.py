@@ -14,7 +14,7 @@ from segweave.data.case import Case
 from segweave.data.formats import read_label
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.evaluation import Evaluation, read_evaluation, summary_table
+from segweave.evaluation import Evaluation, get_protocol, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
 from segweave.evaluation.summary import case_values
 from segweave.metrics import confusion
@@ -124,12 +124,13 @@ def panels(
     predictions: Mapping[str, Path],
     target: TargetSpec,
     *,
+    protocol: str = "clean",
     margin: int = 14,
 ) -> list[Panel]:
     """One row a case: the slice in which the rarest class is largest, cut to the labelled part.
 
-    `predictions` maps an arm to the folder with its label maps. Under each map stands its Dice in
-    this slice. Raises InputError where a label map is missing.
+    `predictions` maps an arm to the folder with what `protocol` scored. Under each map stands its
+    Dice in this slice. Raises InputError where a label map is missing.
     """
     rows = []
     for id in ids:
@@ -143,7 +144,8 @@ def panels(
         notes: dict[str, str] = {}
         for arm, folder in predictions.items():
             # Where a header contradicts itself, its size was settled when the case was read.
-            labels = read_label(_label_file(folder, id), case, geometry="pixdim")[index]
+            scored = read_label(_label_file(folder, id), case, geometry="pixdim")
+            labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
             maps[arm] = labels[rows_, columns]
             notes[arm] = _dice_note(labels, truth, target)
         image = np.asarray(case.image[index])
