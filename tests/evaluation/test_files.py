@@ -121,6 +121,46 @@ def test_the_references_leave_a_checksum(volumes: tuple[Path, Path, Path], tmp_p
     assert [name for name in first if first[name] != again[name]] == ["p1"]
 
 
+def test_grey_masks_are_no_hundred_classes(tmp_path: Path) -> None:
+    truth = np.where(label(0)[:1] == 1, 255, 0).astype(np.uint8)
+    save(tmp_path / "p" / "a.png", np.roll(truth, 1, axis=2))
+    (tmp_path / "r").mkdir()
+    Image.fromarray(truth[0]).save(tmp_path / "r" / "a.jpg", quality=60)
+    place = tmp_path / "p", tmp_path / "r", tmp_path / "out"
+    with pytest.raises(InputError, match=r"different values up to[^$]*--mask-threshold 127"):
+        evaluate_folders(*place)
+    assert not place[2].exists()
+    grey = evaluate_folders(*place, mask_threshold=127)
+    assert grey.manifest.classes == ["foreground"]
+    save(tmp_path / "r" / "a.png", truth)
+    (tmp_path / "r" / "a.jpg").unlink()
+    exact = evaluate_folders(place[0], place[1], tmp_path / "exact")
+    assert [row.score for row in grey.rows] == [row.score for row in exact.rows]
+
+
+def test_problems_of_files_keep_their_remedy(tmp_path: Path) -> None:
+    for folder in ("p", "r"):
+        (tmp_path / folder).mkdir()
+        for k in range(2):
+            image = nib.Nifti1Image(label(k).transpose(2, 1, 0), np.eye(4))
+            image.header["pixdim"][1:4] = 1.5, 1.5, 8
+            nib.save(image, tmp_path / folder / f"p{k}.nii.gz")
+    with pytest.raises(InputError) as raised:
+        evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    assert str(raised.value).count("--geometry pixdim") == 1
+    evaluate_folders(tmp_path / "p", tmp_path / "r", tmp_path / "out", geometry="pixdim")
+
+
+def test_sources_are_found_from_anywhere(
+    volumes: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in volumes]
+    found = evaluate_folders(*names)
+    assert found.manifest.sources["predictions"] == str(volumes[0])
+    assert found.manifest.sources["references"] == str(volumes[1])
+
+
 def test_a_table_without_groups_does_not_count_as_one(
     volumes: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

@@ -207,7 +207,7 @@ class StoreWriter:
                 f"writing the store {self.path}",
                 expected="a folder that does not exist yet",
                 found="it exists",
-                remedy="choose another folder, or overwrite it on purpose",
+                remedy="choose another folder, or overwrite it (--overwrite)",
             )
         if os.path.lexists(self.path) and not (self.path / "manifest.json").is_file():
             raise UsageError(

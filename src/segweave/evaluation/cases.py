@@ -120,12 +120,12 @@ def evaluate_cases(
     """
     check_free(out, force=force)
     rows: list[Row] = []
-    problems: list[str] = []
+    problems = Problems("scoring cases")
     references = References()
     seen: set[str] = set()
     for count, (case, prediction) in enumerate(pairs, start=1):
         if case.id in seen:
-            problems.append(f"{case.id}: comes twice")
+            problems.add(case.id, InputError("comes twice"))
             continue
         seen.add(case.id)
         try:
@@ -143,11 +143,10 @@ def evaluate_cases(
         except UsageError:
             raise
         except SegweaveError as error:
-            problems.append(f"{case.id}: {one_line(error)}")
+            problems.add(case.id, error)
         if progress is not None:
             progress(count, case.id)
-    if problems:
-        raise problem_list("scoring cases", problems)
+    problems.check()
     if not rows:
         raise InputError("scoring cases", expected="at least one case", found="none")
     manifest = new_manifest(
@@ -200,6 +199,27 @@ def one_line(error: SegweaveError) -> str:
     if error.found:
         parts.append(f"found {error.found}")
     return "; ".join(parts)
+
+
+class Problems:
+    """What is wrong with single files, told in one error with every remedy once."""
+
+    def __init__(self, doing: str) -> None:
+        self.doing = doing
+        self._lines: list[str] = []
+        self._remedies: dict[str, None] = {}
+
+    def add(self, name: str, error: SegweaveError) -> None:
+        """Note what is wrong with `name`."""
+        self._lines.append(f"{name}: {one_line(error)}")
+        if error.remedy is not None:
+            self._remedies[error.remedy] = None
+
+    def check(self) -> None:
+        """Raise InputError where there are any."""
+        if self._lines:
+            remedy = "; ".join(self._remedies) or None
+            raise problem_list(self.doing, self._lines, remedy=remedy)
 
 
 def problem_list(doing: str, problems: Sequence[str], *, remedy: str | None = None) -> InputError:

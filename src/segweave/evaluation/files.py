@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
 
 from segweave.data.case import Case, Stack
 from segweave.data.formats import SUFFIXES, case_name, read_label, read_label_case, suffix_of
 from segweave.data.formats.nifti import Geometry
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
-from segweave.evaluation.cases import References, new_manifest, one_line, problem_list, score_rows
+from segweave.evaluation.cases import Problems, References, new_manifest, problem_list, score_rows
 from segweave.evaluation.folder import Evaluation, Row, check_free, write_evaluation
 from segweave.evaluation.layers import unique_ids
 from segweave.evaluation.protocols import Protocol, get_protocol
@@ -31,6 +34,7 @@ LABEL_ENDINGS = (
     "_groundtruth",
     "_anno",
 )
+_MOST_UNNAMED = 32
 _COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
 
 
@@ -63,6 +67,7 @@ def evaluate_folders(
     fold: int | None = None,
     stack: Stack | None = None,
     geometry: Geometry = "check",
+    mask_threshold: int | None = None,
     force: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
@@ -77,7 +82,8 @@ def evaluate_folders(
     `stack` says what files of several slices are where the table does not:
     "space" (a volume, scored in 3D; what a file is taken for that does not say otherwise), "time"
     (frames of a video, scored one by one) or "single". `target` names the classes; without it they
-    are those of the protocol, else the ids that the references hold. `progress` is called with
+    are those of the protocol, else the ids that the references hold. `mask_threshold` makes of grey
+    masks (JPEG) those of one class: what is above it is foreground. `progress` is called with
     (done, all, case). Raises InputError that lists all that is missing, doubled, left over or does
     not fit; nothing is written then.
     """
@@ -103,9 +109,10 @@ def evaluate_folders(
             remedy="names must agree but for the ending and " + ", ".join(LABEL_ENDINGS),
         )
     if target is None:
-        target = rules.target or _target_of(theirs, names, geometry)
+        target = rules.target or _target_of(theirs, names, geometry, mask_threshold)
     rows: list[Row] = []
     truths = References()
+    wrong = Problems(f"scoring {predictions} against {references}")
     for count, name in enumerate(names, start=1):
         entry = entries[name] if entries is not None else _Entry()
         file = theirs[name]
@@ -113,6 +120,7 @@ def evaluate_folders(
             case = read_label_case(
                 file, id=name, group=entry.group, geometry=geometry, stack=entry.stack or stack
             )
+            case = _thresholded(case, mask_threshold)
             file = ours[name]
             if rules.needs.any_size:
                 prediction = read_label_case(file, geometry=geometry).label
@@ -134,17 +142,19 @@ def evaluate_folders(
         except UsageError:
             raise
         except SegweaveError as error:
-            problems.append(f"{file.name}: {one_line(error)}")
+            wrong.add(file.name, error)
         if progress is not None:
             progress(count, len(names), name)
-    if problems:
-        raise problem_list(f"scoring {predictions} against {references}", problems)
+    wrong.check()
     manifest = new_manifest(
         protocol,
         target,
         references=truths.checksums(),
         grouped=entries is not None and all(entries[name].group for name in names),
-        sources={"predictions": str(predictions), "references": str(references)},
+        sources={
+            "predictions": os.path.abspath(predictions),
+            "references": os.path.abspath(references),
+        },
     )
     return write_evaluation(out, rows, manifest, force=force)
 
@@ -297,22 +307,30 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
     )
 
 
-def _target_of(files: Mapping[str, Path], names: list[str], geometry: Geometry) -> TargetSpec:
+def _thresholded(case: Case, threshold: int | None) -> Case:
+    """The case with what is above the threshold as its one class; a map of 0 and 1 stays."""
+    if threshold is None or case.label is None or case.label.max(initial=0) <= 1:
+        return case
+    return replace(case, label=(case.label > threshold).astype(np.uint8))
+
+
+def _target_of(
+    files: Mapping[str, Path], names: list[str], geometry: Geometry, threshold: int | None
+) -> TargetSpec:
     """Classes by the ids that the references hold."""
     ids: set[int] = set()
     overlapping = 0
-    problems = []
+    problems = Problems("reading the references")
     for name in names:
         try:
-            case: Case = read_label_case(files[name], geometry=geometry)
+            case = _thresholded(read_label_case(files[name], geometry=geometry), threshold)
         except SegweaveError as error:
-            problems.append(f"{files[name].name}: {one_line(error)}")
+            problems.add(files[name].name, error)
             continue
         assert case.label is not None
         ids.update(unique_ids(case.label))
         overlapping = max(overlapping, case.label.shape[1] if case.label.ndim == 4 else 0)
-    if problems:
-        raise problem_list("reading the references", problems)
+    problems.check()
     if overlapping:
         return TargetSpec(
             kind="overlapping", names=tuple(f"class {k}" for k in range(1, overlapping + 1))
@@ -324,6 +342,14 @@ def _target_of(files: Mapping[str, Path], names: list[str], geometry: Geometry) 
             expected="at least one label id above 0",
             found="background alone",
             remedy="name the classes",
+        )
+    if highest > _MOST_UNNAMED and len(ids | {0}) <= highest:
+        raise InputError(
+            "finding the classes in the references",
+            file=max(files[name] for name in names),
+            expected="class ids 0, 1, 2, ...",
+            found=f"{len(ids)} different values up to {highest}, as grey or JPEG masks have",
+            remedy="give a mask threshold (--mask-threshold 127), or name the classes (--classes)",
         )
     if highest == 1:
         return TargetSpec(kind="binary", names=("background", "foreground"))

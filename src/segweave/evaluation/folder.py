@@ -115,7 +115,7 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
             file=path,
             expected="an empty or a new folder",
             found=", ".join((foreign or held)[:5]),
-            remedy="choose another folder" + ("" if foreign else ", or write over it with force"),
+            remedy="choose another folder" + ("" if foreign else ", or write over it (--force)"),
         )
 
 

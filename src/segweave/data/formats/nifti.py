@@ -99,8 +99,8 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
             found="steps of {} in the affine, {} in pixdim".format(
                 *(" × ".join(f"{step:g}" for step in three) for three in (steps, pixdim))
             ),
-            remedy='say which is right with geometry="pixdim" (the affine\'s directions with '
-            'pixdim\'s steps) or geometry="affine"',
+            remedy="say which is right: --geometry pixdim (the affine's directions with "
+            "pixdim's steps) or --geometry affine",
         )
     unit = _UNITS_IN_MM.get(str(header.get_xyzt_units()[0]), 1.0)
     affine[:3] *= unit
