@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,6 +109,8 @@ def test_a_wrong_file_is_told_by_its_key(
         ({"set": ["training.epochz=1"]}, "did you mean"),
         ({"set": ["data.split=other"]}, "data.split: other"),
         ({"recipes": ["dmo"]}, "did you mean demo"),
+        ({"set": ["network.name=unett"]}, "did you mean unet"),
+        ({"set": ["network.options.widht=3"]}, "did you mean width"),
     ],
 )
 def test_a_grid_that_cannot_run_is_refused_before_it_starts(
@@ -175,6 +178,24 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
     assert str(run / "evaluation" / "clean") in seen.stdout
     assert Run(run).metrics[: len(rows)] == rows
     assert len(Run(run).environment["sessions"]) == 2
+
+
+def test_the_compare_command_names_arms_that_were_scored(tmp_path: Path, store: Path) -> None:
+    folder = tmp_path / "my runs"
+    folder.mkdir()
+    grid = load_grid(write(folder, store, out="../my runs/out"))
+
+    def scored(arm: str) -> None:
+        place = folder / "out" / arm / "seed-0" / "evaluation" / "clean"
+        place.mkdir(parents=True)
+        (place / "manifest.json").write_text("{}")
+
+    assert plan_grid(grid).compare_command("clean") is None
+    scored("narrow")
+    assert plan_grid(grid).compare_command("clean") is None
+    scored("unet")
+    words = shlex.split(plan_grid(grid).compare_command("clean") or "")
+    assert words[2:] == [f"{folder}/out/*/*/evaluation/clean", "--reference", "unet"]
 
 
 @pytest.mark.parametrize(

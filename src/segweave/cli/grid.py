@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated
 
 import typer
@@ -53,11 +54,11 @@ def grid(
     for protocol, folders in done.evaluations.items():
         for folder in folders:
             results(**{protocol: folder})
-        if folders and len(plan.grid.recipes) > 1:
-            results(compare=plan.compare_command(protocol))
+        if (compare := plan.compare_command(protocol)) is not None:
+            results(compare=compare)
     if done.failures:
         words = "".join(
-            f"\n    {name}: {str(error.found).strip().splitlines()[0]} ({error.file})"
+            f"\n    {name} ({error.file})\n" + indent(str(error.found).strip(), " " * 6)
             for name, error in done.failures.items()
         )
         raise SegweaveError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -91,11 +92,18 @@ class GridPlan:
         taken = [self.seconds[one.name] for one in own or known]
         return sum(taken) / len(taken) if taken else None
 
-    def compare_command(self, protocol: str) -> str:
-        """The command that compares the arms; the first recipe's is the reference."""
-        folder = self.runs[0].evaluations[protocol].relative_to(self.runs[0].folder)
-        every = self.grid.out.joinpath(*["*"] * len(self.runs[0].name.split("/")), folder)
-        return f"segweave compare {every} --reference {shlex.quote(self.runs[0].recipe.arm)}"
+    def compare_command(self, protocol: str) -> str | None:
+        """The command that compares the arms that were scored; the first of them is the reference.
+        None below two.
+        """
+        scored = [run for run in self.runs if protocol not in run.to_score]
+        arms = list(dict.fromkeys(run.recipe.arm for run in scored))
+        if len(arms) < 2:
+            return None
+        folder = scored[0].evaluations[protocol].relative_to(scored[0].folder)
+        every = "/".join(["*"] * len(scored[0].name.split("/")) + [folder.as_posix()])
+        place = shlex.quote(os.path.normpath(self.grid.out))
+        return f"segweave compare {place}/{every} --reference {shlex.quote(arms[0])}"
 
     def seconds_left(self, runs: Sequence[GridRun] | None = None) -> float | None:
         """How long `runs` (default: all that are not done) should take; None while unknown."""
@@ -120,6 +128,8 @@ def plan_grid(grid: Grid) -> GridPlan:
     store = Store(grid.store)
     for protocol in grid.protocols:
         get_protocol(protocol, dataset=store.name)
+    for choice in grid.recipes:
+        _check_network(grid, choice, store)
     runs = [
         _run_of(grid, choice, seed, fold, store)
         for choice in grid.recipes
@@ -136,6 +146,15 @@ def plan_grid(grid: Grid) -> GridPlan:
             remedy="give one of them another name with arm:",
         )
     return GridPlan(grid, tuple(runs), read_times(grid.out))
+
+
+def _check_network(grid: Grid, choice: GridRecipe, store: Store) -> None:
+    """Build a recipe's network once, so that wrong names and options are told before all runs."""
+    from segweave.recipes import load_recipe
+    from segweave.recipes.build import build_network
+
+    recipe = load_recipe(choice.recipe, [*grid.sets, *choice.sets])
+    build_network(recipe, len(recipe.input.channels), store.target)
 
 
 def _run_of(grid: Grid, choice: GridRecipe, seed: int, fold: int, store: Store) -> GridRun:
