@@ -4,6 +4,7 @@ nothing of each other.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case, Stack
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import UsageError, nearest
+from segweave.errors import MissingExtraError, UsageError, nearest
 from segweave.scored import (
     Variant,
     check_scored_once,
@@ -98,7 +99,7 @@ def train(
     if isinstance(source, str | Path):
         place = chosen.data.model_copy(update={"store": str(Path(source).absolute())})
         chosen = chosen.model_copy(update={"data": place})
-    return train_on(
+    run = train_on(
         chosen,
         source,
         out,
@@ -108,6 +109,16 @@ def train(
         resume=resume,
         progress=progress,
     )
+    _report(run)
+    return run
+
+
+def _report(run: Run) -> None:
+    """Bring `RUN/report.html` up to date, where the libraries that draw it are installed."""
+    from segweave.report import write_report
+
+    with contextlib.suppress(MissingExtraError):
+        write_report(run)
 
 
 def evaluate(
@@ -125,6 +136,7 @@ def evaluate(
     stack: Stack | None = None,
     classes: Sequence[str] | None = None,
     geometry: Geometry = "check",
+    mask_threshold: int | None = None,
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
@@ -143,11 +155,13 @@ def evaluate(
         flips: of a run: mirror images predicted too ("rows", "columns", "both"), averaged.
         tiles: of a run: read images in tiles at their own resolution.
         store: of a run: the store, where the run no longer finds it.
-        cases: of files: a CSV with case and any of group, part, stack, arm, seed, fold, id.
+        cases: of files: a CSV with case and any of group, part, stack, arm, seed, fold, id,
+            slice.
         stack: of files: what slices are where the CSV does not say: "space" (a volume, scored in
             3D), "time" (frames of a video, one by one) or "single".
         classes: of files: names of the classes from id 1 on.
         geometry: of files: what holds where a NIfTI header contradicts itself.
+        mask_threshold: of files: in grey or JPEG masks, what is above this is foreground.
         out: the evaluation folder; of a run: `RUN/evaluation/PROTOCOL` (averaging, with a sum that
             tells the members, flips and tiles are part of that name, and of the arm's).
         force: write over an evaluation, and score test cases a second time.
@@ -169,7 +183,7 @@ def evaluate(
             raise UsageError("evaluating label maps", found="options that belong to a run's model")
         if out is None:
             raise UsageError(
-                "evaluating label maps", expected="a folder to write to (out)", found="none"
+                "evaluating label maps", expected="a folder to write to (--out)", found="none"
             )
         return evaluate_folders(
             str(source),
@@ -180,6 +194,7 @@ def evaluate(
             target=_target(classes),
             stack=stack,
             geometry=geometry,
+            mask_threshold=mask_threshold,
             force=force,
             progress=progress,
         )
@@ -193,7 +208,12 @@ def evaluate(
                 remedy="give the folder of references too",
             )
         source = Run(source)
-    given = {"cases": cases, "stack": stack, "classes": classes}
+    given = {
+        "cases": cases,
+        "stack": stack,
+        "classes": classes,
+        "mask_threshold": mask_threshold,
+    }
     if any(value is not None for value in given.values()):
         raise UsageError(
             "evaluating a run",
@@ -298,6 +318,7 @@ def _evaluate_run(
         )
     if part == "test":
         note_scored(variant.runs, name, rules.name, folder)
+    _report(run)
     return found
 
 

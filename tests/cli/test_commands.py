@@ -60,7 +60,7 @@ def test_train_prints_where_results_are_and_nothing_twice(
     arguments = ["train", "demo", "--store", made / "store", "--out", run, *TRAIN, "--seed", 3]
     seen = command(*arguments)
     assert seen.code == 0, seen.err
-    assert seen.out.count(str(run)) == 3
+    assert seen.out.count(str(run)) == 4
     assert (run / "model" / "card.json").is_file()
     assert "seed: 3" in (run / "recipe.yaml").read_text()
     again = command(*arguments)

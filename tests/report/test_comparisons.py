@@ -48,6 +48,9 @@ def test_a_page_with_pictures(scored: list[Path], tmp_path: Path) -> None:
     for words in ("Holds for these weights only", "Exploratory", "gained most (near ", "hd95"):
         assert words in page
     assert "No picture" not in page
+    (panel, *_) = comparisons._rows(result, "image0", comparisons._target(result))
+    figure = prediction_panel([panel], comparisons._target(result))
+    assert [axis.get_title() for axis in figure.axes] == ["truth", "far", "near"]
     assert "<script" not in page
 
 

@@ -124,6 +124,14 @@ def evaluate(
             "affine.",
         ),
     ] = "check",
+    mask_threshold: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of files: in grey or JPEG masks, what is above this is foreground (127).",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -171,6 +179,7 @@ def evaluate(
             classes=[name.strip() for name in classes.split(",")] if classes else None,
             stack=stack,  # type: ignore[arg-type]  # one_of has checked it
             geometry=geometry,  # type: ignore[arg-type]  # one_of has checked it
+            mask_threshold=mask_threshold,
             out=out,
             force=force,
             device=device,

@@ -52,7 +52,8 @@ def as_json(content: Any) -> None:
 
 
 def results(**paths: Any) -> None:
-    """The last words of a command: what lies where, one line each."""
+    """The last words of a command: what lies where, one line each; None is passed over."""
+    paths = {name: path for name, path in paths.items() if path is not None}
     width = max(len(name) for name in paths)
     for name, path in paths.items():
         sys.stdout.write(f"{name.replace('_', ' ') + ':':<{width + 1}} {path}\n")

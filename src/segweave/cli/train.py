@@ -86,4 +86,9 @@ def train(
         resume=resume,
         progress=not quiet,
     )
-    results(run=run.folder, model=run.folder / "model", curves=run.folder / "metrics.csv")
+    results(
+        run=run.folder,
+        model=run.folder / "model",
+        curves=run.folder / "metrics.csv",
+        report=run.report,
+    )

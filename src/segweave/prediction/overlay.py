@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -162,7 +164,7 @@ def _sheet(
     letters: tuple[str, str, str, str] | None,
 ) -> Image.Image:
     """Tiles in rows under a title, over a legend."""
-    words, small = ImageFont.load_default(size=16), ImageFont.load_default(size=12)
+    words, small = _font(16), _font(12)
     width, height = tiles[0][1].size
     columns = _columns(len(tiles), width, height)
     rows = math.ceil(len(tiles) / columns)
@@ -190,6 +192,16 @@ def _sheet(
             draw.text((left + 20, top + 3), text, _TEXT, words)
             left += 44 + round(words.getlength(text))
     return sheet
+
+
+def _font(size: int) -> Any:
+    """Matplotlib's font where it is installed: Pillow's own knows no letters with accents."""
+    found = importlib.util.find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        file = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(file, size)
+    return ImageFont.load_default(size=size)
 
 
 def _columns(count: int, width: int, height: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from segweave.data.case import Case
 from segweave.data.formats import case_name, read_label_case, suffix_of
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError
+from segweave.evaluation.cases import one_line
 from segweave.evaluation.comparison import Comparison, comparison_tables, write_text
 from segweave.evaluation.comparison.results import Place
 from segweave.evaluation.files import case_of
@@ -114,7 +116,7 @@ def _pictures(comparison: Comparison) -> Section:
         try:
             drawn = _rows(comparison, case, target)
         except (SegweaveError, OSError) as error:
-            lines.append(f"{case}: {why}. No picture: {str(error).splitlines()[0]}.")
+            lines.append(f"{case}: {why}. No picture: {_reason(error)}.")
             continue
         lines.append(f"{case}: {why}.")
         rows += drawn
@@ -125,6 +127,10 @@ def _pictures(comparison: Comparison) -> Section:
         "slice. Each arm is shown with its first run, the values above are means over runs."
     )
     return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
+
+
+def _reason(error: Exception) -> str:
+    return one_line(error) if isinstance(error, SegweaveError) else str(error).splitlines()[0]
 
 
 def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
@@ -142,7 +148,9 @@ def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
         if folder is None:
             raise InputError(f"the label maps of {name} are not where its evaluation says")
         folders[name] = folder
-    return panels(_store(comparison, case), [case], folders, target, protocol=comparison.protocol)
+    store = _store(comparison, case)
+    rows = panels(store, [case], folders, target, protocol=comparison.protocol)
+    return [replace(row, seen=not isinstance(store, _References)) for row in rows]
 
 
 def _label_folders(place: Place, protocol: str) -> list[Path]:
@@ -179,7 +187,7 @@ def _store(comparison: Comparison, case: str) -> CaseStore:
                     return store
         if "references" in place.sources:
             file = _reference(Path(place.sources["references"]), case)
-            return _References({case: read_label_case(file, id=case)})  # type: ignore[return-value]
+            return _References({case: read_label_case(file, id=case, geometry="pixdim")})  # type: ignore[return-value]
     raise InputError("the images are not where the evaluations say")
 
 

@@ -26,7 +26,7 @@ _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#55
 class Panel:
     """One row of a panel: an image (height, width) or (height, width, 3), its true label map and
     one predicted label map an arm. `notes` are small texts under a map, keyed like `predictions`.
-    `pixel` is the height of a pixel over its width.
+    `pixel` is the height of a pixel over its width. Without a `seen` image the maps lie on black.
     """
 
     title: str
@@ -35,6 +35,7 @@ class Panel:
     predictions: Mapping[str, NDArray[np.uint8]]
     notes: Mapping[str, str] = field(default_factory=dict)
     pixel: float = 1.0
+    seen: bool = True
 
 
 def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "") -> Figure:
@@ -48,7 +49,8 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
         raise UsageError("drawing predictions", expected="at least one slice", found="none")
     arms = list(dict.fromkeys(arm for row in rows for arm in row.predictions))
     with_truth = any(row.truth is not None for row in rows)
-    columns = ["image", *(["truth"] if with_truth else []), *arms]
+    with_image = any(row.seen for row in rows) or not (with_truth or arms)
+    columns = [*(["image"] if with_image else []), *(["truth"] if with_truth else []), *arms]
     tallest = max(_aspect(row) for row in rows)
     figure = figure_type(
         figsize=(1.9 * len(columns), (1.8 * tallest + 0.15) * len(rows) + 0.55),
@@ -181,7 +183,7 @@ def _draw(
 ) -> None:
     from matplotlib.colors import to_rgb
 
-    image = np.asarray(row.image)
+    image = np.asarray(row.image) if row.seen else np.zeros(row.image.shape[:2])
     if image.ndim == 2:
         low, high = np.percentile(image, (0.5, 99.5))
         axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=row.pixel)

@@ -32,6 +32,8 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
     """The report of one run, `RUN/report.html` unless said otherwise: what was trained, its curves,
     the scores that are there, the recipe. Returns the path.
     """
+    from segweave.training.run import REPORT
+
     card = run.card if run.finished else {}
     recipe = run.recipe
     environment = run.environment
@@ -53,7 +55,7 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         warning="Research software, not a medical device.",
         facts=facts,
     )
-    return write_page(page, path if path is not None else run.folder / "report.html")
+    return write_page(page, path if path is not None else run.folder / REPORT)
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
+REPORT = "report.html"
 
 
 class Run:
@@ -70,6 +71,12 @@ class Run:
     def finished(self) -> bool:
         """Whether the training ended and the model was written."""
         return (self.folder / MODEL / CARD).is_file()
+
+    @property
+    def report(self) -> Path | None:
+        """The HTML report, where one was written."""
+        path = self.folder / REPORT
+        return path if path.is_file() else None
 
     @property
     def checkpoints(self) -> dict[str, Path]:
