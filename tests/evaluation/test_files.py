@@ -121,6 +121,24 @@ def test_the_references_leave_a_checksum(volumes: tuple[Path, Path, Path], tmp_p
     assert [name for name in first if first[name] != again[name]] == ["p1"]
 
 
+def test_a_table_may_name_the_files(volumes: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    table = tmp_path / "cases.csv"
+    table.write_text("case,group\np0_gt.nii.gz,a\np1.nii.gz,b\np2,b\n")
+    assert {row.case for row in evaluate_folders(*volumes, cases_csv=table).rows} == {
+        "p0",
+        "p1",
+        "p2",
+    }
+    for text, words in (
+        ("case;group\np0;a\n", "separate the columns with commas"),
+        ("case,patient\np0,a\n", "call that column group"),
+        ("case,grup\np0,a\n", "did you mean group"),
+    ):
+        table.write_text(text)
+        with pytest.raises(InputError, match=words):
+            evaluate_folders(*volumes, cases_csv=table, force=True)
+
+
 def test_grey_masks_are_no_hundred_classes(tmp_path: Path) -> None:
     truth = np.where(label(0)[:1] == 1, 255, 0).astype(np.uint8)
     save(tmp_path / "p" / "a.png", np.roll(truth, 1, axis=2))

@@ -35,6 +35,7 @@ LABEL_ENDINGS = (
     "_anno",
 )
 _MOST_UNNAMED = 32
+_GROUP_WORDS = ("patient", "subject", "video", "sequence")
 _COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
 
 
@@ -240,18 +241,24 @@ def _read_entries(path: str | Path) -> dict[str, _Entry]:
     header = [str(name).strip() for name in reader.fieldnames or []]
     reader.fieldnames = header
     unknown = [name for name in header if name not in _COLUMNS]
+    remedy = nearest(unknown[0], _COLUMNS) if unknown else None
+    if ";" in "".join(header) or "\t" in "".join(header):
+        remedy = "separate the columns with commas"
+    elif unknown and unknown[0].lower() in _GROUP_WORDS:
+        remedy = "call that column group"
     if "case" not in header or unknown:
         raise InputError(
             doing,
             file=file,
             expected="the column case and any of " + ", ".join(_COLUMNS[1:]),
             found=", ".join(header) or "an empty file",
-            remedy=nearest(unknown[0], _COLUMNS) if unknown else None,
+            remedy=remedy,
         )
     entries: dict[str, _Entry] = {}
     problems = []
     for cells in reader:
         name = (cells["case"] or "").strip()
+        name = case_of(Path(name)) if suffix_of(name) else name
         where = f"line {reader.line_num}"
         if not name or None in cells:
             problems.append(f"{where}: no case" if not name else f"{where}: too many columns")
