@@ -157,7 +157,7 @@ def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:
 
 
 def _fingerprint(item: Item, options: str) -> str:
-    digest = hashlib.sha256(f"{item.id}|{options}".encode())
+    digest = hashlib.sha256(f"{item.id}|{item.group}|{options}".encode())
     for path in item.files:
         try:
             with path.open("rb") as file:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from segweave import __version__
 from segweave.data.case import Case, Provenance
-from segweave.data.formats import case_name, read_array, read_case
+from segweave.data.formats import read_array, read_case
 from segweave.data.formats.guard import sha256_of
+from segweave.data.sets._groups import rows_by_case
 from segweave.data.sets._pairs import Pair
 from segweave.data.sets.base import Item, few
 from segweave.data.specs import TargetSpec
@@ -71,8 +72,9 @@ def single_item(
     pair: Pair, group: str | None = None, attributes: Mapping[str, Any] | None = None
 ) -> Item:
     """One image as a case of its own."""
-    read = partial(_read_single, pair, pair.id if group is None else group, dict(attributes or {}))
-    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair))
+    own = pair.id if group is None else group
+    read = partial(_read_single, pair, own, dict(attributes or {}))
+    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair), own)
 
 
 def parts_of(pair: Pair) -> tuple[tuple[Path, Callable[[], object]], ...]:
@@ -105,7 +107,7 @@ def video_items(video: str, frames: Mapping[int, Pair]) -> list[Item]:
         some = {number: frames[number] for number in numbers}
         files = tuple(path for pair in some.values() for path in (pair.image, pair.mask))
         parts = tuple(part for pair in some.values() for part in parts_of(pair))
-        items.append(Item(id, files, partial(_read_video, id, video, some), parts))
+        items.append(Item(id, files, partial(_read_video, id, video, some), parts, video))
     return items
 
 
@@ -163,7 +165,8 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             f"{', '.join(_GROUP_COLUMNS)}",
             found=", ".join(columns) or "no rows",
         )
-    table = {case_name((row[case] or "").strip()): (row[group] or "").strip() for row in rows}
+    told = rows_by_case(rows, case, [group], doing=doing, file=file)
+    table = {id: row[group] for id, row in told.items()}
     absent = [id for id in ids if not table.get(id)]
     if absent:
         raise InputError(

@@ -175,7 +175,6 @@ def plan_stills(
         grouped=known,
         errors=errors,
         left_out=left_out,
-        options=f"sequences {sequences}, groups {groups}",
         provenance=provenance_of(card),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from segweave.data.geometry import farthest_apart
 from segweave.data.sets.base import Splitter, few
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.errors import InputError, SegweaveError
 
 PALETTE = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b",
            "#e377c2", "#7f9f3f")  # fmt: skip
@@ -127,32 +126,6 @@ def remapped(label: NDArray[np.uint8], table: Mapping[int, int], known: int) -> 
     for old, new in table.items():
         turn[old] = new
     return turn[label]
-
-
-def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, str]:
-    """Case id → group: what `pattern`, a regular expression, finds in the id (its first bracket or
-    the whole match); without one every case is its own. Raises UsageError where it finds nothing.
-    """
-    if pattern is None:
-        return {id: id for id in ids}
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            doing, expected="a regular expression as group", found=f"{pattern!r}: {error}"
-        ) from error
-    found = {id: compiled.search(id) for id in ids}
-    odd = [id for id, match in found.items() if match is None]
-    if odd:
-        raise UsageError(doing, expected=f"ids that {pattern!r} finds", found=few(odd))
-    return {id: m[1] if m.groups() else m[0] for id, m in found.items() if m is not None}
-
-
-def own_group_warning(grouped: bool) -> list[str]:
-    """What is to be said where groups are not known, so that every case is its own."""
-    return (
-        [] if grouped else ["every case is its own group; if patients have several, say so (group)"]
-    )
 
 
 def splits_by(

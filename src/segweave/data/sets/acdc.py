@@ -167,7 +167,7 @@ def _plan_raw(folder: Path) -> Plan:
                     left_out.append(not_there(said, patient / lacks))
                 continue
             read = partial(_read_raw, image, label, patient.name, phase, facts)
-            items.append(Item(f"{patient.name}_{phase}", (image, label), read))
+            items.append(Item(f"{patient.name}_{phase}", (image, label), read, group=patient.name))
     return _made("raw", items, missing, warnings, left_out=left_out)
 
 
@@ -258,7 +258,7 @@ def _plan_h5(folder: Path) -> Plan:
             missing.append(f"{patient} has no {phase} volume")
         for (frame, path), phase in zip(volumes, phases, strict=True):
             read = partial(_read_h5, path, patient, phase, frame)
-            items.append(Item(f"{patient}_{phase}", (path,), read))
+            items.append(Item(f"{patient}_{phase}", (path,), read, group=patient))
             lossy += _h5_attribute(path, "lossless") is False
     warnings = []
     if lossy:
@@ -331,7 +331,7 @@ def _plan_npz(folder: Path) -> Plan:
             continue
         if volume := volumes.get((patient, phase, part)):
             read = partial(_read_npz_volume, volume, patient, phase)
-            items.append(Item(f"{patient}_{phase}", (volume,), read))
+            items.append(Item(f"{patient}_{phase}", (volume,), read, group=patient))
             continue
         numbered = slices[patient, phase, part]
         absent = sorted(set(range(max(numbered) + 1)) - set(numbered))
@@ -339,7 +339,7 @@ def _plan_npz(folder: Path) -> Plan:
             missing.append(f"{patient} {phase}: no slice {few([str(n) for n in absent])}")
         paths = tuple(numbered[number] for number in sorted(numbered))
         read = partial(_read_npz_slices, numbered, patient, phase)
-        items.append(Item(f"{patient}_{phase}", paths, read))
+        items.append(Item(f"{patient}_{phase}", paths, read, group=patient))
     warnings = ["npz files hold no spacing: distances will be in pixels"]
     warnings += _other_parts(homes)
     return _made("npz", items, missing, warnings, errors=errors)

@@ -16,16 +16,18 @@ Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 
 @dataclass(frozen=True)
 class Item:
-    """One case to convert: the source `files` that `read` takes it from (their content tells an
-    interrupted conversion whether it is the same case). The label's own file, where there is one,
-    comes last. `parts` are files that can be read each on its own (of pictures: image and mask in
-    turn), so that `check` can name every fault of a case whose reading stops at the first.
+    """One case to convert: the source `files` that `read` takes it from (their content and `group`
+    tell an interrupted conversion whether it is the same case). The label's own file, where there
+    is one, comes last. `parts` are files that can be read each on its own (of pictures: image and
+    mask in turn), so that `check` can name every fault of a case whose reading stops at the first.
+    `group` is that of the case that `read` returns, "" where it is the id.
     """
 
     id: str
     files: tuple[Path, ...]
     read: Callable[[], Case]
     parts: tuple[tuple[Path, Callable[[], object]], ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)

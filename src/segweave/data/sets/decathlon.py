@@ -10,10 +10,9 @@ from typing import Any
 from segweave.data.case import Case
 from segweave.data.formats import case_name
 from segweave.data.formats.nifti import Geometry
+from segweave.data.sets._groups import groups_by, own_group_warning
 from segweave.data.sets._volumes import (
     exclusive_target,
-    groups_by,
-    own_group_warning,
     read_json,
     read_volume,
     splits_by,
@@ -78,7 +77,12 @@ def plan(
     missing: list[str] = []
     groups = groups_by(list(pairs), group, _DOING)
     items = [
-        Item(id, (image, label), partial(_read, image, label, id, groups[id], channels, geometry))
+        Item(
+            id,
+            (image, label),
+            partial(_read, image, label, id, groups[id], channels, geometry),
+            group=groups[id],
+        )
         for id, (image, label) in pairs.items()
     ]
     wanted = about.get("numTraining")
@@ -96,7 +100,7 @@ def plan(
         missing=missing,
         warnings=warnings,
         grouped=group is not None,
-        options=f"groups {group}, geometry {geometry}",
+        options=f"geometry {geometry}",
         provenance={
             "name": str(about.get("name", source.name)),
             "paper": CARD.paper,

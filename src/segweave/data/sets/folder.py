@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.formats import case_name, find_images, read_array, read_case, read_label
 from segweave.data.formats.files import suffix_of
+from segweave.data.sets._groups import groups_by, half_filled, rows_by_case
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
@@ -34,6 +34,7 @@ CARD = DatasetCard(
 MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label", "_labels", "_anno", "_manual")
 _COLOURS = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b")
 _DOING = "preparing a folder of images"
+_READING = "reading a table of cases"
 _MOST = 31
 
 
@@ -71,15 +72,22 @@ def plan(
     found = _mask_files(folder, set(images) if together else set(), errors)
     pairs, left_out = _matched(images, found, errors)
     table = _read_table(Path(cases)) if cases is not None else {}
-    groups = _groups(list(pairs), group, table)
+    told = _groups(list(pairs), group, table)
+    errors += half_filled(told, _DOING, Path(cases)) if cases is not None else []
+    groups = {id: name or id for id, name in told.items()}
     held = {mask: _mask_values(mask, mask_threshold) for _, mask in pairs.values()}
     target = _target(kind, classes, held, errors)
     warnings = _too_dark(held, mask_threshold)
-    grouped = group is not None or any(row.get("group") for row in table.values())
+    grouped = any(told.values())
     if not grouped:
         warnings.append("every image is its own group; if patients have several, say so (group)")
     items = [
-        Item(id, (image, mask), partial(_read, image, mask, id, groups[id], mask_threshold))
+        Item(
+            id,
+            (image, mask),
+            partial(_read, image, mask, id, groups[id], mask_threshold),
+            group=groups[id],
+        )
         for id, (image, mask) in pairs.items()
     ]
     parts = _given_parts(table, groups)
@@ -96,7 +104,7 @@ def plan(
         left_out=left_out,
         warnings=warnings,
         grouped=grouped,
-        options=f"threshold {mask_threshold}, groups {group} {cases}",
+        options=f"threshold {mask_threshold}",
         provenance={"split": f"{name}, by group"},
     )
 
@@ -270,22 +278,13 @@ def _target(
 def _groups(
     ids: Sequence[str], pattern: str | None, table: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
-    if pattern is not None:
-        try:
-            compiled = re.compile(pattern)
-        except re.error as error:
-            raise UsageError(
-                _DOING, expected="a regular expression as group", found=f"{pattern!r}: {error}"
-            ) from error
-        matches = {id: compiled.search(id) for id in ids}
-        odd = [id for id, match in matches.items() if match is None]
-        if odd:
-            raise UsageError(_DOING, expected=f"ids that {pattern!r} finds", found=few(odd))
-        return {id: m[1] if m.groups() else m[0] for id, m in matches.items() if m is not None}
+    """Case id → group, "" where neither the pattern nor the table says it."""
     absent = [id for id in ids if table and id not in table]
     if absent:
         raise InputError(_DOING, expected="a row for each case", found=f"none for {few(absent)}")
-    return {id: table.get(id, {}).get("group") or id for id in ids}
+    if pattern is not None:
+        return groups_by(ids, pattern, _DOING)
+    return {id: table.get(id, {}).get("group", "") for id in ids}
 
 
 def _given_parts(
@@ -316,15 +315,12 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("reading a table of cases", file=path, found=str(error)) from error
+        raise InputError(_READING, file=path, found=str(error)) from error
     if not rows or "case" not in rows[0] or not {"group", "part"} & set(rows[0]):
         raise InputError(
-            "reading a table of cases",
+            _READING,
             file=path,
             expected="the columns case, group and, if wanted, part",
             found=", ".join(str(name) for name in rows[0]) if rows else "no rows",
         )
-    return {
-        case_name(row["case"]): {key: (row.get(key) or "").strip() for key in ("group", "part")}
-        for row in rows
-    }
+    return rows_by_case(rows, "case", ("group", "part"), doing=_READING, file=path)

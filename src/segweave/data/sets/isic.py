@@ -146,7 +146,6 @@ def plan(
         grouped=groups is not None,
         errors=errors,
         left_out=left_out,
-        options=f"groups {groups}",
         provenance=provenance_of(
             CARDS[year - 2016], **({"other": _SORTED} if year == 2018 else {})
         ),

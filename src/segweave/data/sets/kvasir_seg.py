@@ -85,7 +85,6 @@ def plan(
         grouped=groups is not None,
         errors=errors,
         left_out=left_out,
-        options=f"groups {groups}",
         provenance=provenance_of(CARD, other=FCBFORMER),
     )
 

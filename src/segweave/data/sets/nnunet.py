@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.formats.files import SUFFIXES
 from segweave.data.formats.nifti import Geometry
+from segweave.data.sets._groups import groups_by, own_group_warning, rows_by_case
 from segweave.data.sets._volumes import (
     colours,
     exclusive_target,
-    groups_by,
     labelled,
-    own_group_warning,
     read_json,
     read_volume,
     splits_by,
@@ -98,10 +97,13 @@ def plan(
             found[part] = _pairs(folder, part, ending, left_out)
     ids = [id for pairs in found.values() for id in pairs]
     table = _exported(folder / "cases.csv")
-    groups = groups_by(ids, group, _DOING)
-    grouped = group is not None or all(table.get(id, ("", ""))[0] for id in ids)
-    if group is None:
-        groups |= {id: table[id][0] for id in ids if id in table and table[id][0]}
+    told = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
+    groups = groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | told
+    grouped = group is not None or len(told) == len(ids)
+    warnings = own_group_warning(grouped)
+    if not grouped and told:
+        lost = [id for id in ids if id not in told]
+        warnings = [f"cases.csv names no group of {few(lost)}: each is its own"]
     errors = []
     for pairs in found.values():
         for id, (images, label) in pairs.items():
@@ -116,12 +118,11 @@ def plan(
                 )
                 continue
             one = partial(read, images, label, id, groups[id])
-            items[id] = Item(id, (*images, label), one)
+            items[id] = Item(id, (*images, label), one, group=groups[id])
     more = _given(folder, found)
-    if any(table.get(id, ("", ""))[1] for id in ids):
-        more["given"] = {
-            part: [id for id in ids if table.get(id, ("", ""))[1] == part] for part in PARTS
-        }
+    parts = {id: table.get(id, {}).get("part", "") for id in ids}
+    if any(parts.values()):
+        more["given"] = {part: [id for id in ids if parts[id] == part] for part in PARTS}
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(found["Tr"]):
         missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
@@ -131,9 +132,9 @@ def plan(
         items=list(items.values()),
         splits=splits_by(fractions, seed, list(found.get("Ts", {})), more),
         missing=missing,
-        warnings=own_group_warning(grouped),
+        warnings=warnings,
         grouped=grouped,
-        options=f"groups {sorted(groups.items())}, geometry {geometry}",
+        options=f"geometry {geometry}",
         provenance={
             "name": str(about.get("name", folder.name)),
             "channels": [str(channels[key]) for key in sorted(channels, key=_number)],
@@ -263,9 +264,9 @@ def _given(folder: Path, found: dict[str, Any]) -> dict[str, dict[str, list[str]
         ) from error
 
 
-def _exported(path: Path) -> dict[str, tuple[str, str]]:
-    """Case → (group, part), each perhaps "", of the table that `export-nnunet` writes; another's
-    table is left alone.
+def _exported(path: Path) -> dict[str, dict[str, str]]:
+    """Case → its group and part, each perhaps "", of the table that `export-nnunet` writes;
+    another's table is left alone.
     """
     if not path.is_file():
         return {}
@@ -276,10 +277,7 @@ def _exported(path: Path) -> dict[str, tuple[str, str]]:
         raise InputError(_DOING, file=path, expected="a CSV file", found=str(error)) from error
     if not rows or set(rows[0]) != {"case", "id", "group", "part"}:
         return {}
-    return {
-        (row["case"] or "").strip(): ((row["group"] or "").strip(), (row["part"] or "").strip())
-        for row in rows
-    }
+    return rows_by_case(rows, "case", ("group", "part"), doing=_DOING, file=path)
 
 
 def _read(

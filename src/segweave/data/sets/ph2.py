@@ -73,6 +73,7 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
         grouped=False,
         errors=errors,
         left_out=left_out,
+        options=f"diagnoses {sorted(diagnoses.items())}",
         provenance=provenance_of(CARD),
     )
 

@@ -13,7 +13,8 @@ import numpy as np
 from segweave.data.case import Case
 from segweave.data.formats import case_name, read_case, read_label_case
 from segweave.data.formats.nifti import Geometry
-from segweave.data.sets._volumes import colours, labelled, own_group_warning, read_volume, splits_by
+from segweave.data.sets._groups import half_filled, own_group_warning
+from segweave.data.sets._volumes import colours, labelled, read_volume, splits_by
 from segweave.data.sets.base import Item, LeftOut, Plan, few, not_there
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of
@@ -58,10 +59,10 @@ def plan(
     errors: list[SegweaveError] = []
     left_out: list[LeftOut] = []
     files: dict[str, tuple[Path, Path | None]] = {}
-    groups: dict[str, str] = {}
+    told: dict[str, str] = {}
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
-        problem = _take(row, file.parent, files, groups, parts, left_out)
+        problem = _take(row, file.parent, files, told, parts, left_out)
         if problem:
             errors.append(
                 InputError(
@@ -70,6 +71,8 @@ def plan(
             )
     if not files and not errors:
         raise InputError(_DOING, file=file, expected="at least one case", found="none")
+    errors += half_filled(told, _DOING, file)
+    groups = {id: group or id for id, group in told.items()}
     home: dict[str, str] = {}
     for id, part in parts.items():
         if home.setdefault(groups[id], part) != part:
@@ -93,10 +96,11 @@ def plan(
             id,
             tuple(_listed(image) + ([mask] if mask else [])),
             partial(_read, image, mask, id, groups[id], geometry),
+            group=groups[id],
         )
         for id, (image, mask) in files.items()
     ]
-    grouped = any(row.get("group") for row in rows)
+    grouped = any(told.values())
     given = {part: sorted({groups[id] for id in parts if parts[id] == part}) for part in PARTS}
     return Plan(
         layout="table",
@@ -108,7 +112,7 @@ def plan(
         left_out=left_out,
         warnings=own_group_warning(grouped),
         grouped=grouped,
-        options=f"groups {sorted(groups.items())}, geometry {geometry}",
+        options=f"geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
         errors=errors,
     )
@@ -178,7 +182,7 @@ def _take(
         ]
         return None
     files[id] = (image, mask)
-    groups[id] = row.get("group") or id
+    groups[id] = row.get("group", "")
     if part:
         parts[id] = part
     return None
