@@ -90,12 +90,15 @@ def test_sorted_split_of_isic_2018(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ids = [f"ISIC_{number:07d}" for number in range(2594)]
     pairs = [Pair(id, Path(id), Path(id), (4, 4), "train") for id in reversed(ids)]
     home = {id: id for id in ids}
-    cut = module._splits(2018, pairs, home)["sorted-1815-259-520"]
+    cut = module._splits(2018, pairs, home)[0]["sorted-1815-259-520"]
     assert [len(part) for part in cut.values()] == [1815, 259, 520]
     assert cut["train"] + cut["valid"] + cut["test"] == ids
-    # With lesions known, it is offered only where it splits none.
+    # With lesions known, its name says where it cuts one.
     home[ids[0]] = home[ids[-1]] = "one"
-    assert "sorted-1815-259-520" not in module._splits(2018, pairs, home)
+    splits, (told,) = module._splits(2018, pairs, home)
+    assert "sorted-1815-259-520" not in splits
+    assert splits["sorted-1815-259-520-leaks"] == cut
+    assert told.startswith("sorted-1815-259-520-leaks: ")
 
 
 def test_lesions_from_a_table(isic: Path, tmp_path: Path) -> None:
@@ -107,7 +110,11 @@ def test_lesions_from_a_table(isic: Path, tmp_path: Path) -> None:
         writer.writerows([f"HAM_{k // 2}", id, "nv"] for k, id in enumerate(sorted(ids)))
     report = prepare("isic2018", isic, tmp_path / "s", groups=table)
     assert report.groups == 5
-    assert report.warnings == []
+    # One of these lesions is trained on and validated on.
+    (told,) = report.warnings
+    assert told.startswith("official-leaks: ")
+    assert report.splits["official-leaks"] == {"train": 7, "valid": 1, "test": 2}
+    assert "official" not in report.splits
     no_group_crosses(Store(tmp_path / "s"))
     table.write_text("lesion_id,image_id\nHAM_0,ISIC_0000010\n", encoding="utf-8")
     with pytest.raises(InputError, match="none for 9"):

@@ -11,6 +11,7 @@ import pytest
 from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.training import Run, train
+from segweave.training.running import choose_parts
 from tests.training import toy
 from tests.training.toy import run_of
 
@@ -58,6 +59,19 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(SegweaveError, match=message):
         run_of(store, out, **changes)
     assert not out.exists()
+
+
+def test_a_split_that_cuts_patients_is_trained_on_where_its_name_says_so(tmp_path: Path) -> None:
+    one = toy.write_store(tmp_path / "one")
+    parts = {"train": ["a", "b"], "valid": ["c"], "test": ["d"]}
+    with StoreWriter(tmp_path / "two", "toy", one.target) as writer:
+        for id in "abcd":
+            writer.add(replace(one.case(one.ids[0]), id=id, group="p"))
+        store = writer.finish({"toy-leaks": parts})
+    recipe = toy.recipe(data__split="toy-leaks")
+    assert choose_parts(recipe, store)["validation"] == ["c"]
+    with pytest.raises(UsageError, match="every group in one part"):
+        choose_parts(toy.recipe(data__split="toy-leaks", data__validation="train"), store)
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])

@@ -14,6 +14,7 @@ from torch import nn
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
 from segweave.data.case import Case
+from segweave.data.splits import LEAKS
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError, nearest
 from segweave.files import atomic_write
@@ -150,7 +151,7 @@ def train(
 def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
     """Case ids of "training", "validation" and "test" (where the recipe names them and the store
     has them). Raises UsageError for a split or part that the store lacks and where a group is in
-    two of the parts.
+    two of the parts (a case, where the split's name says that it leaks).
     """
     doing = f"choosing cases of the store {store.name}"
     name = recipe.data.split
@@ -180,7 +181,7 @@ def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
     home: dict[str, str] = {}
     for key, ids in parts.items():
         for id in ids:
-            group = store.groups[id]
+            group = id if name.endswith(LEAKS) else store.groups[id]
             if home.setdefault(group, key) != key:
                 raise UsageError(
                     doing,

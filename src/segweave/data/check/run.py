@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from segweave.data.check.complete import short, unsplit
 from segweave.data.check.expected import EXPECTED, Range
 from segweave.data.check.probe import Look, ids_in, label_file, majority, probe
 from segweave.data.check.report import CheckReport, Fact, Problem
@@ -17,7 +18,6 @@ from segweave.data.check.survey import GENERIC, Survey, plain_name, readable, su
 from segweave.data.formats.files import PICTURES, case_name, suffix_of
 from segweave.data.formats.guard import at_most, largest_bytes
 from segweave.data.sets.base import Item
-from segweave.errors import SegweaveError
 from segweave.registry import datasets
 
 Progress = Callable[[int, int, str], None]
@@ -83,6 +83,8 @@ def check(
         report.problems += _same_frames(frames)
         report.problems += _odd(found, looks)
         report.problems += _outside(found, looks)
+        report.problems += short(found, looks)
+        report.problems += unsplit(found, looks)
         report.problems += _unused(found)
     report.cases = len(looks)
     report.facts = _facts(found, looks, report)
@@ -223,7 +225,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
 
 
 def _outside(found: Survey, looks: list[Look]) -> list[Problem]:
-    """Cases that the published data set does not hold: ranges, and names that no split has."""
+    """Cases out of the ranges that the published data set has."""
     problems: list[Problem] = []
     expected = EXPECTED.get(found.name)
     if expected is not None:
@@ -248,17 +250,6 @@ def _outside(found: Survey, looks: list[Look]) -> list[Problem]:
                             case=look.id,
                         )
                     )
-    try:
-        splits = found.plan.splits({look.id: look.group for look in looks})
-    except SegweaveError as error:
-        return [*problems, Problem("split", "warning", found=error.found or str(error))]
-    inside = {id for parts in splits.values() for ids in parts.values() for id in ids}
-    if splits:
-        problems += [
-            Problem("split", "warning", found="a case in no part of any split", case=look.id)
-            for look in looks
-            if look.id not in inside
-        ]
     return problems
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segweave import __version__
-from segweave.data.sets.base import Item, Plan, few
+from segweave.data.sets.base import Item, Plan, few, odd_names, short_of
+from segweave.data.splits import check_splits
 from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError
 from segweave.factories import build
@@ -79,13 +80,15 @@ def prepare(
             remedy="give the folder that holds the data set",
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
-    if plan.errors:
-        raise plan.errors[0]
+    if errors := [*plan.errors, *odd_names(plan.items)]:
+        raise errors[0]
     if not plan.items:
         raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
     missing = [*plan.missing, *(one.said for one in plan.left_out)]
     if strict and missing:
         raise _incomplete(doing, folder, missing)
+    groups = plan.groups()
+    check_splits(plan.splits(groups), groups)
     converter = f"segweave {__version__}, {name}, {plan.layout}"
     with StoreWriter(out, name, plan.target, converter=converter, overwrite=overwrite) as writer:
         for done, item in enumerate(plan.items):
@@ -97,11 +100,7 @@ def prepare(
         if progress is not None:
             progress(len(plan.items), len(plan.items), "")
         counts = writer.counts
-        missing += [
-            f"{expected} {what} are expected, {counts[what]} are there"
-            for what, expected in card.expected.items()
-            if counts[what] != expected
-        ]
+        missing += short_of(card.expected, counts)
         if strict and missing:
             raise _incomplete(doing, folder, missing)
         splits = plan.splits(writer.groups)

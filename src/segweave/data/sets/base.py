@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,10 @@ class Plan:
     left_out: list[LeftOut] = field(default_factory=list)
     grouped: bool = True
 
+    def groups(self) -> dict[str, str]:
+        """Case id → group, before any case is read."""
+        return {item.id: item.group or item.id for item in self.items}
+
 
 def alone(said: str, files: Sequence[Path], *, lacks: str) -> list[LeftOut]:
     """Files left out because what they belong with is not there; [] where there are none."""
@@ -84,6 +89,30 @@ def not_there(said: str, file: Path, *partners: Path) -> LeftOut:
         found="it is not there, left out",
     )
     return LeftOut(said, [error], partners)
+
+
+def odd_names(items: Sequence[Item]) -> list[InputError]:
+    """An error for each file whose name is no text in UTF-8, which no store can tell of."""
+    names = [(str(path), path) for item in items for path in item.files]
+    return [
+        InputError(
+            "reading the names of files",
+            expected="names in UTF-8",
+            found=os.fsencode(path).decode("utf-8", "backslashreplace"),
+            remedy="rename it",
+        )
+        for name, path in names
+        if name != name.encode("utf-8", "ignore").decode("utf-8")
+    ]
+
+
+def short_of(expected: Mapping[str, int], counts: Mapping[str, int]) -> list[str]:
+    """What is missing of the counts on a card."""
+    return [
+        f"{wanted} {what} are expected, {counts[what]} are there"
+        for what, wanted in expected.items()
+        if counts[what] != wanted
+    ]
 
 
 def few(names: list[str], limit: int = 6) -> str:

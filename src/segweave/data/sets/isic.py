@@ -17,6 +17,7 @@ from segweave.data.sets._pictures import (
     target_of,
 )
 from segweave.data.sets.base import Plan
+from segweave.data.splits import told_leaking
 from segweave.registry import DatasetCard
 
 CARDS = (
@@ -112,7 +113,8 @@ def plan(
     `parts`: train, val (or valid) and test, each with images and masks. `pairs`: images and masks.
     Images are ISIC_NNNNNNN.jpg, masks ISIC_NNNNNNN_segmentation.png (or without the ending).
     Splits: `official` (by folder), `seed-0` and `fold-0` to `fold-4` (of the training images, by
-    group), for 2018 `sorted-1815-259-520`. `groups`: a CSV table (image_id, lesion_id or
+    group), for 2018 `sorted-1815-259-520`; where a group is in two parts of a published one, its
+    name ends in `-leaks`. `groups`: a CSV table (image_id, lesion_id or
     patient_id), such as the metadata of HAM10000; without it every image is its own group.
     """
     known = _RELEASES[year]
@@ -133,6 +135,7 @@ def plan(
     if name == "release":
         found = Counter(pair.part for pair in pairs)
         missing += counted({part: count for part, (count, _, _) in known.items()}, found)
+    splits, leaking = _splits(year, pairs, home)
     return Plan(
         layout=name,
         target=target_of(CARDS[year - 2016]),
@@ -140,9 +143,9 @@ def plan(
             single_item(pair, home[pair.id], {"part": pair.part} if pair.part else None)
             for pair in pairs
         ],
-        splits=lambda there: _splits(year, pairs, home),
+        splits=lambda there: splits,
         missing=missing,
-        warnings=warnings,
+        warnings=[*warnings, *leaking],
         grouped=groups is not None,
         errors=errors,
         left_out=left_out,
@@ -170,28 +173,21 @@ def _parts(source: Path) -> list[Place]:
     return found
 
 
-def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> Splits:
-    splits: Splits = {}
+def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> tuple[Splits, list[str]]:
+    """The published splits and our own, and what is to be said of them."""
+    published: Splits = {}
     parts = {
         part: [pair.id for pair in pairs if pair.part == part]
         for part in ("train", "valid", "test")
     }
-    crossing = _crossing(parts, home)
-    if sum(bool(ids) for ids in parts.values()) > 1 and not crossing:
-        splits["official"] = parts
+    if sum(bool(ids) for ids in parts.values()) > 1:
+        published["official"] = parts
     training = [pair.id for pair in pairs if pair.part in ("", "train")]
-    if training:
-        splits |= common_splits({id: home[id] for id in training})
     if year == 2018 and len(training) == _RELEASES[2018]["train"][0]:
         ordered = sorted(training)
         cut = {"train": ordered[:1815], "valid": ordered[1815:2074], "test": ordered[2074:]}
-        if not _crossing(cut, home):
-            splits["sorted-1815-259-520"] = cut
-    return splits
-
-
-def _crossing(parts: dict[str, list[str]], home: dict[str, str]) -> bool:
-    """Whether a group is in two parts (known only with a table of groups)."""
-    return sum(len({home[id] for id in ids}) for ids in parts.values()) > len(
-        {home[id] for ids in parts.values() for id in ids}
-    )
+        published["sorted-1815-259-520"] = cut
+    splits, warnings = told_leaking(published, home)
+    if training:
+        splits |= common_splits({id: home[id] for id in training})
+    return splits, warnings

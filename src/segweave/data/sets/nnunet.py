@@ -27,7 +27,7 @@ from segweave.data.sets._volumes import (
 )
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
-from segweave.data.splits import PARTS
+from segweave.data.splits import PARTS, told_leaking
 from segweave.errors import InputError, UsageError
 from segweave.registry import DatasetCard
 
@@ -65,11 +65,11 @@ def plan(
 
     Classes come from dataset.json; regions (lists of ids) become overlapping classes, `ignore` the
     ignored value. Groups are dealt out by `fractions` and `seed`. The splits of a splits_final.json
-    in the same folder are kept as fold-0, ... `group` is a regular expression that finds the
-    patient in an id; without it groups are those of the table cases.csv that `export-nnunet`
-    leaves, and the parts that it names become the split `given`. `geometry` decides where a NIfTI
-    header contradicts itself (check, pixdim, affine). Raises InputError where it is no nnU-Net data
-    set.
+    in the same folder are kept as fold-0, ..., as fold-0-leaks where a group is in two parts.
+    `group` is a regular expression that finds the patient in an id; without it groups are those of
+    the table cases.csv that `export-nnunet` leaves, and the parts that it names become the split
+    `given`. `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine).
+    Raises InputError where it is no nnU-Net data set.
     """
     folder = _folder(source)
     about = read_json(folder / "dataset.json", _DOING)
@@ -124,6 +124,8 @@ def plan(
     if any(parts.values()):
         more["given"] = {part: [id for id in ids if parts[id] == part] for part in PARTS}
     wanted = about.get("numTraining")
+    more, leaking = told_leaking(more, groups)
+    warnings += leaking
     if isinstance(wanted, int) and wanted != len(found["Tr"]):
         missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
     return Plan(

@@ -14,6 +14,8 @@ from segweave.randomness import numpy_stream
 
 PARTS = ("train", "valid", "test")
 Splits = Mapping[str, Mapping[str, Sequence[str]]]
+LEAKS = "-leaks"
+"""How the name of a split ends that is kept though groups are in several of its parts."""
 _FEW = 6
 
 
@@ -48,10 +50,34 @@ def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> d
     return {part: [id for id, group in groups.items() if home.get(group) == part] for part in parts}
 
 
+def crosses(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> bool:
+    """Whether a group (case id → group) is in two parts of a split; unknown cases don't count."""
+    homes = [{groups[id] for id in ids if id in groups} for ids in parts.values()]
+    return sum(map(len, homes)) > len(set().union(*homes))
+
+
+def told_leaking(
+    splits: Splits, groups: Mapping[str, str]
+) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+    """Published splits under names that say which of them leak, and a warning about those."""
+    named = {
+        f"{name}{LEAKS}" if crosses(parts, groups) else name: {
+            part: list(ids) for part, ids in parts.items()
+        }
+        for name, parts in splits.items()
+    }
+    leaking = [name for name in named if name not in splits]
+    said = f"{', '.join(leaking)}: patients (groups) are in several parts, so scores say little"
+    return named, [f"{said} about new ones"] if leaking else []
+
+
 def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
-    """Raise UsageError where a split names an unknown case or has a group in two of its parts."""
+    """Raise UsageError where a split names an unknown case or has a group in two of its parts (a
+    case in two of them, where its name says that it leaks).
+    """
     for name, parts in splits.items():
         home: dict[str, str] = {}
+        leaks = name.endswith(LEAKS)
         for part, ids in parts.items():
             for id in ids:
                 if id not in groups:
@@ -60,11 +86,12 @@ def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
                         found=f"{part} names {id!r}, which is not in the store",
                         remedy=nearest(id, groups),
                     )
-                if home.setdefault(groups[id], part) != part:
+                unit = id if leaks else groups[id]
+                if home.setdefault(unit, part) != part:
                     raise UsageError(
                         f"reading the split {name!r}",
-                        expected="every group in one part",
-                        found=f"{groups[id]!r} in {home[groups[id]]} and in {part}",
+                        expected="every case in one part" if leaks else "every group in one part",
+                        found=f"{unit!r} in {home[unit]} and in {part}",
                     )
 
 
@@ -110,7 +137,7 @@ def seeded_split(
         raise UsageError(
             "splitting cases",
             expected="three fractions (train, valid, test) that add up to 1",
-            found=", ".join(f"{fraction:g}" for fraction in fractions),
+            found=", ".join(map(str, fractions)),
         )
     names = sorted(set(groups))
     order = [names[int(i)] for i in numpy_stream(seed, "order").permutation(len(names))]
