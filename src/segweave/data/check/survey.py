@@ -22,6 +22,8 @@ from segweave.factories import build
 from segweave.registry import datasets
 
 GENERIC = ("table", "folder")
+_ANY_NAMES = {"kvasir-seg": "release"}
+"""Data set → its layout that any folders of images and masks have, whatever their names."""
 _TRIES = 40
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ground truth", "annotations")
 _IMAGE_FOLDERS = ("images", "image", "img", "imgs", "original")
@@ -145,11 +147,14 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
     """
     if not source.exists():
         raise InputError("checking a data set", file=source, expected="a folder", found="nothing")
+    masks = _mask_folder(source)
+    if name == "folder" and masks and "masks" not in options:
+        return _planned(masks[0], name, {"masks": masks[1], **options}, mirror)
     if name is not None:
         return _planned(source, name, dict(options), mirror)
     candidates = _candidates(source, options, mirror)
     if len(candidates) > 1:
-        names = [candidate.name for candidate in candidates]
+        names = [candidate.name for candidate in candidates] + ["folder"] * bool(masks)
         raise UsageError(
             "checking a data set",
             file=source,
@@ -157,12 +162,28 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
             found=f"one that {', '.join(names)} share",
             remedy=f"say which it is: --as {' or --as '.join(names)}",
         )
-    if candidates:
+    if candidates and not (masks and _like_any(candidates[0], source)):
         return candidates[0]
-    if masks := _mask_folder(source):
-        images, found = masks
-        return _planned(images, "folder", {"masks": found, **options}, mirror)
+    if masks:
+        own = _planned(masks[0], "folder", {"masks": masks[1], **options}, mirror)
+        own.problems += [
+            Problem(
+                "note",
+                "note",
+                found=f"{datasets.card(one.name).title}, has this layout too",
+                remedy=f"if it is that: --as {one.name}",
+            )
+            for one in candidates
+        ]
+        return own
     return _bare(source)
+
+
+def _like_any(one: Survey, source: Path) -> bool:
+    """Whether nothing but its layout, which any images and masks have, says that it is this set."""
+    complete = len(one.plan.items) == datasets.card(one.name).expected.get("cases", -1)
+    called = _letters(one.name) in _letters(source.absolute().name)
+    return _ANY_NAMES.get(one.name) == one.plan.layout and not complete and not called
 
 
 def _candidates(source: Path, options: Mapping[str, Any], mirror: Path) -> list[Survey]:
@@ -301,7 +322,7 @@ def unused(found: Survey) -> list[Path]:
 
 
 def _below(roots: list[Path]) -> set[Path]:
-    """The folders and all below them that are not hidden."""
+    """The folders and all below them that are neither hidden nor stores."""
     found = set()
     for root in roots:
         for place, folders, _ in os.walk(root):

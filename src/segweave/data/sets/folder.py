@@ -62,7 +62,12 @@ def plan(
     InputError or UsageError for whatever does not fit.
     """
     if masks is None:
-        raise UsageError(_DOING, expected="a folder of masks (masks)", found="none given")
+        raise UsageError(
+            _DOING,
+            expected="a folder of masks (masks)",
+            found="none given",
+            remedy="say where they are: masks=FOLDER",
+        )
     folder = Path(masks)
     errors: list[SegweaveError] = []
     images = _by_name(find_images(source), errors)
