@@ -12,6 +12,7 @@ from PIL import Image
 
 from segweave.data.check import CheckReport, Problem, check, fix
 from segweave.data.check.report import REMEDIES
+from segweave.cli import main
 from segweave.data.phantoms.abdomen import write_abdomen
 from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.phantoms.cardiac import write_cardiac
@@ -183,8 +184,6 @@ def test_problems_are_grouped_the_gravest_first() -> None:
 
 
 def test_the_command(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from segweave.cli import main
-
     _, label = pairs_of(raw)[0]
     rewrite(label, affine=turned(label))
     for arguments, code in ((["-q"], 0), (["-q", "--strict"], 2), (["--json"], 0)):
@@ -238,6 +237,25 @@ def test_acdc_holds_one_patient_under_two_names(real_data: Path) -> None:
     assert (report.cases, report.failed) == (200, 0)
     doubled = [(p.case, p.found) for p in report.errors]
     assert doubled == [
+def test_options_are_taken_as_prepare_takes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_blobs(tmp_path / "photos", images=6, size=(24, 32))
+    given = ["classes=lesion", "fractions=0.5,0.25,0.25", "mask-threshold=127", "group=none"]
+    words = [word for pair in given for word in ("--option", pair)]
+    with pytest.raises(SystemExit):
+        main(["check", str(folder), "--as", "folder", "--json", *words])
+    content = json.loads(capsys.readouterr().out)
+    assert content["ok"]
+    facts = {fact["what"]: fact for fact in content["facts"]}
+    assert facts["labels (in cases)"]["expected"] == "1 lesion"
+    for wrong, said in (("fractions=0.6;0.2", "commas"), ("seed=x", "seed=N"), ("group", "KEY")):
+        with pytest.raises(SystemExit) as left:
+            main(["check", str(folder), "--as", "folder", "-q", "--option", wrong])
+        assert left.value.code == 2
+        assert said in capsys.readouterr().err
+
+
         ("patient076_ED", "the pixels of patient074_ED"),
         ("patient076_ES", "the pixels of patient074_ES"),
     ]

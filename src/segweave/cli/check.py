@@ -40,8 +40,8 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="An option of that data set, as `segweave prepare NAME --help` lists them. May be "
-            "given several times.",
+            help="An option of that data set, as `segweave prepare NAME --help` lists them; lists "
+            "are joined with commas. May be given several times.",
         ),
     ] = None,
     strict: Annotated[
@@ -72,7 +72,7 @@ def check(
 
     if mend is not None:
         one_of("--fix", mend, ("copy-header", "resample"))
-    options = _options(option or [])
+    options = _options(option or [], name)
     with counter("checking", show=not (quiet or as_json)) as progress:
         report = look(source, name, progress=progress, **options)
     lines: list[dict[str, Any]] = []
@@ -88,23 +88,33 @@ def check(
         raise typer.Exit(2)
 
 
-def _options(pairs: list[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs; values are read as YAML."""
-    import yaml
-
+def _options(pairs: list[str], name: str | None) -> dict[str, Any]:
+    """KEY=VALUE pairs, the values as the data set (any that knows the key) takes them."""
+    from segweave.cli.values import option_from_text
     from segweave.errors import UsageError
 
     found: dict[str, Any] = {}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
-        try:
-            read = yaml.safe_load(value)
-        except yaml.YAMLError:
-            read = value
-        if not sign or not key.strip():
+        key, sign, text = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if not sign or not key:
             raise UsageError("reading an option", expected="KEY=VALUE", found=repr(pair))
-        found[key.strip().replace("-", "_")] = value if isinstance(read, dict) else read
+        known = _annotation(key, name)
+        found[key] = text if known is None else option_from_text(key, text, known)
     return found
+
+
+def _annotation(key: str, name: str | None) -> Any:
+    """What an option of a data set takes, None where none has it."""
+    import inspect
+
+    from segweave.registry import datasets
+
+    for each in datasets.cards() if name is None else [name]:
+        taken = inspect.signature(datasets.entry(each), eval_str=True).parameters
+        if key in taken:
+            return taken[key].annotation
+    return None
 
 
 def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> None:

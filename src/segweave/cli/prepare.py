@@ -4,17 +4,16 @@ function.
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from segweave.cli.guard import guarded
 from segweave.cli.helps import examples, paragraphs
+from segweave.cli.values import from_text, simple
 
 if TYPE_CHECKING:
     from segweave.data.sets import PrepareReport
@@ -140,7 +139,7 @@ def _convert(card: DatasetCard, own: dict[str, inspect.Parameter], given: dict[s
     from segweave.data.sets import prepare as convert
 
     options = {
-        name: _value(given[name], parameter.annotation)
+        name: from_text(given[name], parameter.annotation)
         for name, parameter in own.items()
         if given[name] is not None
     }
@@ -200,7 +199,7 @@ def _argument(name: str, metavar: str, text: str) -> inspect.Parameter:
 
 
 def _option(name: str, parameter: inspect.Parameter) -> inspect.Parameter:
-    kind, metavar = _simple(parameter.annotation)
+    kind, metavar = simple(parameter.annotation)
     flags = "--" + name.replace("_", "-")
     default = parameter.default
     if isinstance(default, tuple | list):
@@ -221,34 +220,3 @@ def _flag(name: str, text: str, *short: str) -> inspect.Parameter:
         default=False,
         annotation=Annotated[bool, typer.Option(f"--{name}", *short, help=text)],
     )
-
-
-def _simple(annotation: Any) -> tuple[Any, str | None]:
-    """What the command line takes for a type, and how it is shown."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return str, "|".join(str(value) for value in inner)
-    if origin is collections.abc.Sequence:
-        return str, "A,B,..."
-    if inner:
-        chosen = next((a for a in inner if a is not type(None)), str)
-        return _simple(Path if Path in inner else chosen)
-    names: dict[Any, str | None] = {int: "N", float: "X", Path: "FILE", str: "TEXT", bool: None}
-    return (annotation, names[annotation]) if annotation in names else (str, "TEXT")
-
-
-def _value(value: Any, annotation: Any) -> Any:
-    """What was typed → what the data set's function takes."""
-    from segweave.errors import UsageError
-
-    options = [annotation, *get_args(annotation)]
-    sequence = next((a for a in options if get_origin(a) is collections.abc.Sequence), None)
-    if sequence is None or not isinstance(value, str):
-        return value
-    kind: Callable[[str], Any] = get_args(sequence)[0]
-    try:
-        return [kind(part.strip()) for part in value.split(",")]
-    except ValueError:
-        raise UsageError(
-            "reading an option", expected="numbers joined with commas", found=repr(value)
-        ) from None
