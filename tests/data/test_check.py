@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import shutil
 from typing import Any
 
 import h5py
@@ -11,13 +12,14 @@ import pytest
 from PIL import Image
 
 from segweave.data.check import CheckReport, Problem, check, fix
-from segweave.data.check.report import REMEDIES
 from segweave.cli import main
+from segweave.data.check.report import REMEDIES
 from segweave.data.phantoms.abdomen import write_abdomen
 from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.phantoms.cardiac import write_cardiac
 from segweave.data.phantoms.polyp import write_polyps
 from segweave.errors import InputError, UsageError
+from segweave.data.sets import prepare
 from tests.data.broken import rewrite, seven, turned
 from tests.data.volumes import pairs_of
 
@@ -235,8 +237,6 @@ def test_real_data_holds_nothing_wrong_but_gaps(
 def test_acdc_holds_one_patient_under_two_names(real_data: Path) -> None:
     report = check(real_data / "acdc" / "ACDC_training_volumes")
     assert (report.cases, report.failed) == (200, 0)
-    doubled = [(p.case, p.found) for p in report.errors]
-    assert doubled == [
 def test_options_are_taken_as_prepare_takes_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +256,8 @@ def test_options_are_taken_as_prepare_takes_them(
         assert said in capsys.readouterr().err
 
 
+    doubled = [(p.case, p.found) for p in report.errors]
+    assert doubled == [
         ("patient076_ED", "the pixels of patient074_ED"),
         ("patient076_ES", "the pixels of patient074_ES"),
     ]

@@ -200,8 +200,8 @@ def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> l
             if problems[-1].kind == "values" and suffix_of(path) in NIFTI:
                 # Bad pixels say nothing against the header.
                 contents.append((path, label, read_geometry(path, geometry)))  # type: ignore[arg-type]
-    problems += _against_first(contents, item, found_in)
-    problems += [p for p in _strange(item, found_in) if p.kind == "labels"]
+    problems += _against_first(contents, item, found_in, {p.file for p in done.headers})
+    problems += [p for p in _strange(item, found_in) if p.kind in ("labels", "missing")]
     first = _of(error, item, found_in)
     header = first.kind == "header"
     if not header and not any(_same(first, problem) for problem in problems):
@@ -305,9 +305,14 @@ def _same(first: Problem, other: Problem) -> bool:
 
 
 def _against_first(
-    contents: list[tuple[Path, bool, Content]], item: Item, found_in: Survey
+    contents: list[tuple[Path, bool, Content]],
+    item: Item,
+    found_in: Survey,
+    doubtful: set[Path | None],
 ) -> list[Problem]:
-    """Sizes and places of labels and further channels beside those of the first image."""
+    """Sizes and places of labels and further channels beside those of the first image. The
+    `doubtful` files have headers that contradict themselves, and so lie nowhere.
+    """
     problems = []
     image = next((c for _, label, c in contents if not label and c.image is not None), None)
     source = next((p for p, label, c in contents if not label and c.image is not None), None)
@@ -333,6 +338,8 @@ def _against_first(
             )
             continue
         if image.affine is None or content.affine is None or not content.oriented:
+            continue
+        if {found_in.roots.real(source), severed["file"]} & doubtful:
             continue
         apart = farthest_apart(content.affine, image.affine, grid)
         if apart > NEAR * min(image.spacing or (1.0,)):

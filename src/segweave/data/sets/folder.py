@@ -50,6 +50,7 @@ def plan(
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
 ) -> Plan:
+    geometry: Geometry = "check",
     """Match every image in `source` with the mask of its name in `masks` (which may be `source`).
 
     A mask's name is the image's, with or without an ending such as `_mask`, `_segmentation` or
@@ -58,8 +59,9 @@ def plan(
     of a binary target, or all classes from id 0 (background) on. Groups come from `group`, a
     regular expression on the case's id (its first bracket, or the whole match), or from `cases`, a
     CSV file with the columns case, group and, if wanted, part (train, valid, test); else every
-    image is its own. Without parts, groups are dealt out by `fractions` and `seed`. Raises
-    InputError or UsageError for whatever does not fit.
+    image is its own. Without parts, groups are dealt out by `fractions` and `seed`. `geometry`
+    decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises InputError or
+    UsageError for whatever does not fit.
     """
     if masks is None:
         raise UsageError(
@@ -80,7 +82,7 @@ def plan(
     told = _groups(list(pairs), group, table)
     errors += half_filled(told, _DOING, Path(cases)) if cases is not None else []
     groups = {id: name or id for id, name in told.items()}
-    held = {mask: _mask_values(mask, mask_threshold) for _, mask in pairs.values()}
+    held = {mask: _mask_values(mask, mask_threshold, geometry) for _, mask in pairs.values()}
     target = _target(kind, classes, held, errors)
     warnings = _too_dark(held, mask_threshold)
     grouped = any(told.values())
@@ -90,7 +92,7 @@ def plan(
         Item(
             id,
             (image, mask),
-            partial(_read, image, mask, id, groups[id], mask_threshold),
+            partial(_read, image, mask, id, groups[id], mask_threshold, geometry),
             group=groups[id],
         )
         for id, (image, mask) in pairs.items()
@@ -109,15 +111,17 @@ def plan(
         left_out=left_out,
         warnings=warnings,
         grouped=grouped,
-        options=f"threshold {mask_threshold}",
+        options=f"threshold {mask_threshold}, geometry {geometry}",
         provenance={"split": f"{name}, by group"},
     )
 
 
-def _read(image: Path, mask: Path, id: str, group: str, threshold: int | None) -> Case:
+def _read(
+    image: Path, mask: Path, id: str, group: str, threshold: int | None, geometry: Geometry
+) -> Case:
     if threshold is None:
-        return read_case(image, label=mask, id=id, group=group)
-    case = read_case(image, id=id, group=group, with_label=False)
+        return read_case(image, label=mask, id=id, group=group, geometry=geometry)
+    case = read_case(image, id=id, group=group, geometry=geometry, with_label=False)
     label = _above(mask, threshold)
     if label.shape != (case.slices, *case.size):
         raise InputError(
@@ -135,12 +139,12 @@ def _above(mask: Path, threshold: int) -> NDArray[np.uint8]:
     return above.astype(np.uint8)
 
 
-def _mask_values(mask: Path, threshold: int | None) -> list[int]:
+def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[int]:
     """The ids in a mask; damaged files are for the reader to report."""
     if threshold is not None:
         return [0, 1]
     try:
-        return _ids(mask)
+        return _ids(mask, geometry)
     except SegweaveError:
         return []
 
@@ -160,12 +164,12 @@ def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
     return [f"no mask is above the threshold {threshold}: the highest value is {max(highest):g}"]
 
 
-def _ids(mask: Path) -> list[int]:
+def _ids(mask: Path, geometry: Geometry) -> list[int]:
     own = read_array(mask)[:, :1]
     stand_in = Case(
         id=case_name(mask), group="", image=own, stack="single" if len(own) == 1 else "space"
     )
-    return [int(value) for value in np.unique(read_label(mask, stand_in))]
+    return [int(value) for value in np.unique(read_label(mask, stand_in, geometry=geometry))]
 
 
 def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Path]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from segweave.data.case import Case
 from segweave.data.formats import read_case
+from segweave.data.formats.nifti import Geometry
 from segweave.data.sets._volumes import colours, join_slices, labelled, read_volume, remapped
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
@@ -63,6 +64,7 @@ def plan(
     *,
     layout: Literal["auto", "raw", "transunet"] = "auto",
     organs: Literal["8", "13"] = "8",
+    geometry: Geometry = "check",
 ) -> Plan:
     """Find Synapse in `source`, in one of its layouts (recognised, unless `layout` says which).
 
@@ -72,8 +74,8 @@ def plan(
     -125..275 HU and scaled to 0..1. `organs` 8 is what papers score (the ids of TransUNet's
     files), 13 is everything that the release labels. Case ids and groups are caseXXXX. Splits:
     `18-12` is the published one, which has no validation cases; `15-3-12` takes three of its
-    training cases for validation. Raises InputError where no layout fits, UsageError where several
-    do.
+    training cases for validation. `geometry` decides where a NIfTI header contradicts itself
+    (check, pixdim, affine). Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {"raw": _raw_folder, "transunet": _prepared_folder}
     for name, value, known in (
@@ -115,7 +117,7 @@ def plan(
     warnings: list[str] = []
     left_out: list[LeftOut] = []
     if name == "raw":
-        items, left_out = _raw(folder, organs)
+        items, left_out = _raw(folder, organs, geometry)
     else:
         items, missing, warnings = _prepared(folder)
     here = {item.id for item in items}
@@ -131,7 +133,7 @@ def plan(
         missing=missing,
         warnings=warnings,
         left_out=left_out,
-        options=f"organs {organs}",
+        options=f"organs {organs}, geometry {geometry}",
         provenance={
             "paper": CARD.paper,
             "licence": CARD.licence,
@@ -168,7 +170,7 @@ def _numbered(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
     return found
 
 
-def _raw(folder: Path, organs: str) -> tuple[list[Item], list[LeftOut]]:
+def _raw(folder: Path, organs: str, geometry: Geometry) -> tuple[list[Item], list[LeftOut]]:
     images = _numbered(folder / "img", _IMAGE)
     labels = _numbered(folder / "label", _LABEL)
     left_out: list[LeftOut] = []
@@ -181,7 +183,7 @@ def _raw(folder: Path, organs: str) -> tuple[list[Item], list[LeftOut]]:
         Item(
             f"case{n}",
             (images[n], labels[n]),
-            partial(_read_raw, images[n], labels[n], f"case{n}", organs),
+            partial(_read_raw, images[n], labels[n], f"case{n}", organs, geometry),
         )
         for n in images
         if n in labels
@@ -189,8 +191,8 @@ def _raw(folder: Path, organs: str) -> tuple[list[Item], list[LeftOut]]:
     return items, left_out
 
 
-def _read_raw(image: Path, label: Path, id: str, organs: str) -> Case:
-    case = read_volume([image], label, id=id, group=id, stack="space")
+def _read_raw(image: Path, label: Path, id: str, organs: str, geometry: Geometry) -> Case:
+    case = read_volume([image], label, id=id, group=id, geometry=geometry, stack="space")
     if organs == "13":
         return case
     return replace(case, label=remapped(labelled(case, label), TO_EIGHT, known=13))
