@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import json
-from pathlib import Path
 import shutil
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -11,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segweave.data.check import CheckReport, Problem, check, fix
 from segweave.cli import main
+from segweave.data.check import CheckReport, Problem, check, fix
 from segweave.data.check.report import REMEDIES
 from segweave.data.phantoms.abdomen import write_abdomen
 from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.phantoms.cardiac import write_cardiac
 from segweave.data.phantoms.polyp import write_polyps
-from segweave.errors import InputError, UsageError
 from segweave.data.sets import prepare
+from segweave.errors import InputError, UsageError
 from tests.data.broken import rewrite, seven, turned
 from tests.data.volumes import pairs_of
 
@@ -81,6 +82,36 @@ def test_headers_that_contradict_themselves(raw: Path) -> None:
     rewrite(image, pixdim=(1, 9, 9, 9, 0, 0, 0, 0))
     report = check(raw)
     assert [p.file for p in report.problems if p.kind == "header"] == [image]
+
+
+def test_a_header_that_contradicts_itself_says_nothing_against_the_label(
+    raw: Path, tmp_path: Path
+) -> None:
+    image, _ = pairs_of(raw)[0]
+    rewrite(image, pixdim=(1, 9, 9, 9, 0, 0, 0, 0))
+    assert not [p for p in check(raw).problems if p.kind == "geometry"]
+    # What is to be done about it can be done.
+    for k, place in enumerate(("img", "label")):
+        (tmp_path / place).mkdir()
+        for pair in pairs_of(raw)[:2]:
+            shutil.copy(pair[k], tmp_path / place / pair[0].name)
+    both = {"name": "folder", "source": tmp_path / "img", "masks": tmp_path / "label"}
+    for options in ({"name": "synapse", "source": raw}, both):
+        with pytest.raises(InputError, match="one voxel size"):
+            prepare(out=tmp_path / "s", **options)
+        report = check(**options, geometry="affine")
+        assert {p.kind for p in report.errors} <= {"missing"}
+        prepare(out=tmp_path / f"s {options['name']}", **options, geometry="affine")
+
+
+def test_the_twin_of_an_image_beside_its_mask_is_the_image(tmp_path: Path) -> None:
+    folder = write_cardiac(tmp_path / "training", patients=2, size=(36, 32), slices=3)
+    image = min(p for p in folder.rglob("*frame*.nii.gz") if "_gt" not in p.name)
+    for file in (image, image.with_name(image.name.replace(".nii", "_gt.nii"))):
+        twin = file.with_name(file.name.removesuffix(".gz"))
+        twin.write_bytes(gzip.decompress(file.read_bytes()))
+        (problem,) = [p for p in check(folder).errors if p.file == twin]
+        assert problem.found.startswith(f"a second file of {file.name},")
 
 
 def test_known_contradictions_are_one_note(tmp_path: Path) -> None:
@@ -206,6 +237,25 @@ def test_the_command(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert left.value.code == 2
 
 
+def test_options_are_taken_as_prepare_takes_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_blobs(tmp_path / "photos", images=6, size=(24, 32))
+    given = ["classes=lesion", "fractions=0.5,0.25,0.25", "mask-threshold=127", "group=none"]
+    words = [word for pair in given for word in ("--option", pair)]
+    with pytest.raises(SystemExit):
+        main(["check", str(folder), "--as", "folder", "--json", *words])
+    content = json.loads(capsys.readouterr().out)
+    assert content["ok"]
+    facts = {fact["what"]: fact for fact in content["facts"]}
+    assert facts["labels (in cases)"]["expected"] == "1 lesion"
+    for wrong, said in (("fractions=0.6;0.2", "commas"), ("seed=x", "seed=N"), ("group", "KEY")):
+        with pytest.raises(SystemExit) as left:
+            main(["check", str(folder), "--as", "folder", "-q", "--option", wrong])
+        assert left.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_virtual_h5_is_refused(tmp_path: Path) -> None:
     folder = write_abdomen(tmp_path, cases=2, size=32, slices=3, layout="transunet")
     volume = next((folder / "test_vol_h5").iterdir())
@@ -237,25 +287,6 @@ def test_real_data_holds_nothing_wrong_but_gaps(
 def test_acdc_holds_one_patient_under_two_names(real_data: Path) -> None:
     report = check(real_data / "acdc" / "ACDC_training_volumes")
     assert (report.cases, report.failed) == (200, 0)
-def test_options_are_taken_as_prepare_takes_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = write_blobs(tmp_path / "photos", images=6, size=(24, 32))
-    given = ["classes=lesion", "fractions=0.5,0.25,0.25", "mask-threshold=127", "group=none"]
-    words = [word for pair in given for word in ("--option", pair)]
-    with pytest.raises(SystemExit):
-        main(["check", str(folder), "--as", "folder", "--json", *words])
-    content = json.loads(capsys.readouterr().out)
-    assert content["ok"]
-    facts = {fact["what"]: fact for fact in content["facts"]}
-    assert facts["labels (in cases)"]["expected"] == "1 lesion"
-    for wrong, said in (("fractions=0.6;0.2", "commas"), ("seed=x", "seed=N"), ("group", "KEY")):
-        with pytest.raises(SystemExit) as left:
-            main(["check", str(folder), "--as", "folder", "-q", "--option", wrong])
-        assert left.value.code == 2
-        assert said in capsys.readouterr().err
-
-
     doubled = [(p.case, p.found) for p in report.errors]
     assert doubled == [
         ("patient076_ED", "the pixels of patient074_ED"),

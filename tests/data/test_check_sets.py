@@ -91,6 +91,17 @@ def test_every_fault_of_the_decathlon_is_listed(abdomens: Path, tmp_path: Path) 
     all_named(report, {**faults, "listed twice": ("same-id", folder / "dataset.json")})
     with pytest.raises(InputError, match="twice"):
         prepare("decathlon", folder, tmp_path / "s")
+    # Paths of another machine, and what is no path.
+    gone = "/nowhere/ct_77.nii.gz"
+    rows = [{"image": gone, "label": gone}, {"image": None, "label": 7}]
+    about["training"] = about["training"][:-1] + rows
+    (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    report = check(folder)
+    all_named(
+        report, {"gone": ("missing", Path(gone)), "null": ("layout", folder / "dataset.json")}
+    )
+    with pytest.raises(InputError, match="as paths"):
+        prepare("decathlon", folder, tmp_path / "s")
 
 
 def test_every_fault_of_a_table_is_listed(raw: Path) -> None:
@@ -138,6 +149,16 @@ def test_every_fault_of_transunets_files_is_listed(tmp_path: Path) -> None:
         },
     )
     assert any("no slice 2" in p.found for p in report.problems if p.kind == "missing")
+
+
+def test_every_slice_without_a_label_is_listed(tmp_path: Path) -> None:
+    folder = write_abdomen(tmp_path / "Synapse", cases=2, size=32, slices=6, layout="transunet")
+    slices = sorted((folder / "train_npz").iterdir())[1:4:2]
+    for path in slices:
+        with np.load(path) as held:
+            np.savez(path, image=held["image"])
+    lost = [p.file for p in check(folder).errors if p.kind == "missing" and p.file is not None]
+    assert sorted(lost) == slices
 
 
 def test_every_fault_of_a_folder_is_listed(tmp_path: Path) -> None:
@@ -199,6 +220,17 @@ def test_every_fault_of_channels_is_listed(tmp_path: Path) -> None:
         "renamed, itself": ("unused", second[4].with_name("other_0001.nii.gz")),
     }
     all_named(check(made.source), faults)
+
+
+def test_a_channel_too_many_is_the_fault_of_its_case_alone(tmp_path: Path) -> None:
+    made = MAKERS["nnunet"](tmp_path / "Dataset001_one")
+    extra = made.parts[3].image.with_name(made.parts[3].image.name.replace("_0000", "_0001"))
+    shutil.copy(made.parts[3].image, extra)
+    report = check(made.source)
+    assert [p.file for p in report.errors if p.file is not None] == [extra]
+    assert report.cases == len(made.parts) - 1
+    said = prepare("nnunet", made.source, tmp_path / "s").missing
+    assert f"imagesTr: {extra.name} is beyond the channels, the case is left out" in said
 
 
 def test_every_fault_of_dicom_series_is_listed(tmp_path: Path) -> None:

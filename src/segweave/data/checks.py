@@ -32,7 +32,9 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
         )
     if case.label is None:
         if labelled:
-            raise InputError(doing, file=file, expected="a label", found="none")
+            raise InputError(
+                doing, file=file, expected="image and label together", found="no label"
+            )
         return
     overlapping = target.kind == "overlapping"
     if (case.label.ndim == 4) != overlapping or (

@@ -255,15 +255,14 @@ def _outside(found: Survey, looks: list[Look]) -> list[Problem]:
 
 def _unused(found: Survey) -> list[Problem]:
     problems = []
-    names = {
-        (real.parent, plain_name(real)): real
-        for item in found.plan.items
-        for path in item.files
-        for real in [found.roots.real(path)]
-    }
+    read = [found.roots.real(path) for item in found.plan.items for path in item.files]
+    plain = {(path.parent, plain_name(path)): path for path in read}
+    # An image may lie beside its mask: the file of the very same name is the twin.
+    same = {(path.parent, case_name(path)): path for path in read}
     noted = {problem.file for problem in found.problems}
     for path in unused(found):
-        twin = names.get((path.parent, plain_name(path)))
+        twin = same.get((path.parent, case_name(path)))
+        twin = twin or plain.get((path.parent, plain_name(path)))
         if path in noted:
             continue
         if twin is not None and suffix_of(path):

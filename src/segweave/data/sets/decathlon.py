@@ -120,12 +120,15 @@ def _pairs(
     left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
     for row in listed:
-        if not isinstance(row, dict) or not {"image", "label"} <= set(row):
+        told = [row.get(key) if isinstance(row, dict) else None for key in ("image", "label")]
+        if not all(isinstance(path, str) and path for path in told):
             errors.append(
-                InputError(_DOING, file=file, expected="image and label", found=str(row)[:80])
+                InputError(
+                    _DOING, file=file, expected="image and label, as paths", found=str(row)[:80]
+                )
             )
             continue
-        image, label = (source / str(row[key]) for key in ("image", "label"))
+        image, label = (source / str(path) for path in told)
         id = case_name(image)
         if id in pairs:
             errors.append(
@@ -159,7 +162,7 @@ def _pairs(
 
 
 def _shown(path: Path, source: Path) -> str:
-    return str(path.relative_to(source))
+    return str(path.relative_to(source) if path.is_relative_to(source) else path)
 
 
 def _read(image: Path, label: Path, id: str, group: str, channels: int, geometry: Geometry) -> Case:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -94,7 +95,7 @@ def plan(
     found: dict[str, dict[str, tuple[tuple[Path, ...], Path]]] = {}
     for part in ("Tr", "Ts"):
         if part == "Tr" or (folder / "labelsTs").is_dir():
-            found[part] = _pairs(folder, part, ending, left_out)
+            found[part] = _pairs(folder, part, ending, len(channels), left_out)
     ids = [id for pairs in found.values() for id in pairs]
     table = _exported(folder / "cases.csv")
     told = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
@@ -123,9 +124,9 @@ def plan(
     parts = {id: table.get(id, {}).get("part", "") for id in ids}
     if any(parts.values()):
         more["given"] = {part: [id for id in ids if parts[id] == part] for part in PARTS}
-    wanted = about.get("numTraining")
     more, leaking = told_leaking(more, groups)
     warnings += leaking
+    wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(found["Tr"]):
         missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
     return Plan(
@@ -210,7 +211,7 @@ def _labels(about: dict[str, Any], file: Path) -> Labels:
 
 
 def _pairs(
-    folder: Path, part: str, ending: str, left_out: list[LeftOut]
+    folder: Path, part: str, ending: str, channels: int, left_out: list[LeftOut]
 ) -> dict[str, tuple[tuple[Path, ...], Path]]:
     """Case id → files of its channels and its label, of the training (Tr) or test (Ts) part."""
     pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
@@ -223,13 +224,24 @@ def _pairs(
         for path in sorted((folder / f"labels{part}").glob(f"*{ending}"))
         if not path.name.startswith(".")
     }
-    most = max((len(files) for files in numbered.values()), default=0)
+    # One file a channel; pictures of several channels have one file in all.
+    counts = Counter(len(files) for files in numbered.values())
+    most = channels if channels in counts else max(counts, key=counts.__getitem__, default=0)
     pairs = {}
     for id, files in numbered.items():
         if id not in labels:
             lacks = f"labels{part}/{id}{ending}"
             said = f"{lacks} is not there, the case is left out"
             left_out += alone(said, list(files.values()), lacks=lacks)
+        elif extra := [path for k, path in sorted(files.items()) if k >= most]:
+            said = f"images{part}: {few([path.name for path in extra])} is beyond the channels"
+            expected = f"channels up to {most - 1:04d}"
+            faults = [
+                InputError(_DOING, file=path, expected=expected, found="one more, left out")
+                for path in extra
+            ]
+            there = (*(path for path in files.values() if path not in extra), labels[id])
+            left_out.append(LeftOut(f"{said}, the case is left out", list(faults), there))
         elif sorted(files) != list(range(most)):
             absent = few([f"{id}_{k:04d}{ending}" for k in range(most) if k not in files])
             said = f"images{part}: no {absent}, the case is left out"
