@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segweave.cli import main
+from segweave.data.check import check
 from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.sets import prepare
 from segweave.data.store import Store
@@ -249,3 +252,32 @@ def test_one_picture_under_two_names_is_told_and_refused_if_strict(tmp_path: Pat
     assert "a and c have the same image" in line
     assert "given: train and test" in line
     assert Store(tmp_path / "s").warnings == [line]
+
+
+def test_a_store_among_the_images_is_passed_over(tmp_path: Path) -> None:
+    _pairs(tmp_path, {"a": np.eye(6, 8, dtype=np.uint8), "b": np.eye(6, 8, dtype=np.uint8)})
+    both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    for name in ("one", "two"):
+        prepare("folder", out=tmp_path / "images" / name, **both)
+        assert Store(tmp_path / "images" / name).ids == ["a", "b"]
+    prepare("folder", out=tmp_path / "masks" / "three", **both)
+    assert prepare("folder", out=tmp_path / "s", **both).missing == []
+    assert not [p for p in check(tmp_path).problems if p.kind == "unused"]
+
+
+def test_names_that_are_no_text_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _pairs(tmp_path, {"a": np.eye(6, 8, dtype=np.uint8), "b": np.eye(6, 8, dtype=np.uint8)})
+    for path in (tmp_path / "images" / "b.png", tmp_path / "masks" / "b_mask.png"):
+        path.rename(os.fsdecode(os.fsencode(path).replace(b"/b", b"/b\xff")))
+    both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    with pytest.raises(InputError, match=r"UTF-8[^$]*b\\xff\.png"):
+        prepare("folder", out=tmp_path / "s", **both)
+    assert not (tmp_path / "s").exists()
+    told = [p.found for p in check(tmp_path).errors]
+    assert [Path(name).name for name in told] == [r"b\xff.png", r"b\xff_mask.png"]
+    with pytest.raises(SystemExit) as left:
+        main(["check", str(tmp_path), "-q"])
+    assert left.value.code == 0
+    assert r"b\xff.png" in capsys.readouterr().out

@@ -10,7 +10,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     0: done; 2: wrong use or input; 1: a failure; 130: interrupted.
     """
+    import io
+    import sys
+
     from segweave.cli.guard import guarded
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that is no text is shown with its odd bytes spelt out.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
     @guarded
     def run() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from segweave.data.check.kinds import kind_of, problem_of
 from segweave.data.check.report import Problem
 from segweave.data.formats import case_name, find_images, read_array, read_case
-from segweave.data.formats.files import suffix_of
-from segweave.data.sets.base import Item, Plan
+from segweave.data.formats.files import is_store, suffix_of
+from segweave.data.sets.base import Item, Plan, odd_names
 from segweave.data.sets.folder import MASK_ENDINGS
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError
@@ -245,7 +245,8 @@ def _planned(source: Path, name: str, options: dict[str, Any], mirror: Path) -> 
             found=f"more than {_TRIES} files that stop the search",
             remedy=f"mend these first; the last: {problems[-1].file}",
         )
-    for fault in [*plan.errors, *(fault for one in plan.left_out for fault in one.faults)]:
+    left_out = [fault for one in plan.left_out for fault in one.faults]
+    for fault in [*plan.errors, *odd_names(plan.items), *left_out]:
         problems.append(
             _problem(fault, None if fault.file is None else roots.real(fault.file), roots)
         )
@@ -326,6 +327,10 @@ def _below(roots: list[Path]) -> set[Path]:
     found = set()
     for root in roots:
         for place, folders, _ in os.walk(root):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [
+                name
+                for name in folders
+                if not name.startswith(".") and not is_store(Path(place) / name)
+            ]
             found.add(Path(place))
     return found

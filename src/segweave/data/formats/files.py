@@ -47,7 +47,7 @@ def find_images(path: str | Path) -> list[Path]:
     """The file itself, or every image file in a folder and the folders below, sorted. A folder that
     holds several DICOM files is one image, the series.
 
-    Hidden files are passed over, and so are label files that lie beside their image
+    Hidden files and stores are passed over, and so are label files that lie beside their image
     (`NAME_gt.nii.gz` beside `NAME.nii.gz`; also _label, _mask, _seg, _segmentation). Raises
     InputError where nothing is there to read.
     """
@@ -60,13 +60,7 @@ def find_images(path: str | Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(doing, file=folder, expected="a file or a folder", found="nothing there")
     try:
-        found = sorted(
-            file
-            for file in folder.rglob("*")
-            if suffix_of(file)
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        )
+        found = sorted(file for file in visible(folder) if suffix_of(file) and file.is_file())
     except OSError as error:
         raise InputError(
             doing, file=folder, expected="a folder that may be read", found=str(error.strerror)
@@ -82,6 +76,22 @@ def find_images(path: str | Path) -> list[Path]:
             found="none",
         )
     return images
+
+
+def is_store(folder: Path) -> bool:
+    """Whether it is what `prepare` wrote, whose arrays are no images to be read."""
+    return (folder / "manifest.json").is_file() and (folder / "records").is_dir()
+
+
+def visible(folder: Path) -> list[Path]:
+    """All that is in a folder and those below, but what is hidden or in a store below it."""
+    found: list[Path] = []
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            found.append(path)
+            if path.is_dir() and not path.is_symlink() and not is_store(path):
+                found += visible(path)
+    return sorted(found)
 
 
 def _with_series(folder: Path, found: list[Path]) -> list[Path]:

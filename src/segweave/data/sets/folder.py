@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.formats import case_name, find_images, read_array, read_case, read_label
-from segweave.data.formats.files import suffix_of
+from segweave.data.formats.files import suffix_of, visible
+from segweave.data.formats.nifti import Geometry
 from segweave.data.sets._groups import groups_by, half_filled, rows_by_case
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
@@ -49,8 +50,8 @@ def plan(
     cases: str | Path | None = None,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
-) -> Plan:
     geometry: Geometry = "check",
+) -> Plan:
     """Match every image in `source` with the mask of its name in `masks` (which may be `source`).
 
     A mask's name is the image's, with or without an ending such as `_mask`, `_segmentation` or
@@ -195,9 +196,8 @@ def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> 
     if not folder.is_dir():
         raise InputError(_DOING, file=folder, expected="a folder of masks", found="no folder")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.is_file() or not suffix_of(path) or case_name(path) in images:
+    for path in visible(folder):
+        if not path.is_file() or not suffix_of(path) or case_name(path) in images:
             continue
         name = case_name(path)
         short = _without_ending(name) or name
