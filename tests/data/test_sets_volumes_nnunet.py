@@ -15,7 +15,7 @@ from PIL import Image
 from segweave.cli import main
 from segweave.cli.export_nnunet import export_nnunet
 from segweave.data.case import Case
-from segweave.data.export_nnunet import write_nnunet
+from segweave.data.export_nnunet import in_no_part, write_nnunet
 from segweave.data.sets import prepare
 from segweave.data.sets.synapse import CARD
 from segweave.data.specs import TargetSpec
@@ -298,3 +298,37 @@ def test_tables_that_say_nothing_of_patients_are_left_alone(tmp_path: Path) -> N
     (folder / "cases.csv").write_text("case,age\np1-ED,60\n", encoding="utf-8")
     prepare("nnunet", folder, tmp_path / "u")
     assert "given" not in Store(tmp_path / "u").splits
+
+
+def test_only_what_is_trained_on_becomes_training_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    homes = {"a": "train", "b": "valid", "c": "testA", "d": "testB", "e": "", "f": "testA"}
+    parts = {name: [id for id in homes if homes[id] == name] for name in homes.values() if name}
+    with StoreWriter(tmp_path / "s", "hearts", TARGET) as writer:
+        for id in homes:
+            writer.add(made_case(id))
+        store = writer.finish({"mine": parts, "other": {"train": ["a"], "test": ["b"]}})
+    assert in_no_part(store, "other") == ["c", "d", "e", "f"]
+    assert _exit("export-nnunet", store.path, tmp_path, "--split", "mine") == 0
+    assert "left out, in no part of the split: 1 of 6 cases: e" in capsys.readouterr().err
+    folder = tmp_path / "Dataset001_hearts"
+    held = {
+        name: sorted(path.name[0] for path in (folder / name).iterdir())
+        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+    }
+    assert held["imagesTr"] == held["labelsTr"] == ["a", "b"]
+    assert held["imagesTs"] == held["labelsTs"] == ["c", "d", "f"]
+    about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    assert about["numTraining"] == 2
+    report = prepare("nnunet", folder, tmp_path / "t")
+    assert report.missing == []
+    given = Store(tmp_path / "t").splits["given"]
+    assert given == {
+        "train": ["a"],
+        "valid": ["b"],
+        "test": [],
+        **{part: parts[part] for part in ("testA", "testB")},
+    }
+    with pytest.raises(UsageError, match="did you mean mine"):
+        write_nnunet(store, tmp_path / "x", split="mein")

@@ -49,21 +49,29 @@ def export_nnunet(
 ) -> None:
     """Write a store as nnU-Net's raw data, so that both train on the same cases.
 
-    The test part of the split goes to imagesTs and labelsTs; train and valid are one fold in
-    splits_final.json, for nnU-Net's folder of preprocessed data. cases.csv has the patient and the
-    part of each case. nnU-Net's predictions for imagesTs are scored with
+    What the split trains and validates on goes to imagesTr and labelsTr, its test parts to imagesTs
+    and labelsTs; cases in none of its parts are left out, and named. Train and valid are one fold
+    in splits_final.json, for nnU-Net's folder of preprocessed data. cases.csv has the patient and
+    the part of each case. nnU-Net's predictions for imagesTs are scored with
     `segweave evaluate PREDICTIONS labelsTs --cases cases.csv --out scores`.
     """
-    from segweave.cli.show import results
-    from segweave.data.export_nnunet import write_nnunet
+    from segweave.cli.show import remark, results
+    from segweave.data.export_nnunet import in_no_part, write_nnunet
+    from segweave.data.sets.base import few
     from segweave.data.store import Store
 
+    opened = Store(store)
     folder = write_nnunet(
-        Store(store),
+        opened,
         out,
         number=number,
         name=name,
         split=split,
         channels=[part.strip() for part in channels.split(",")] if channels else None,
     )
+    if spare := in_no_part(opened, split):
+        remark(
+            f"left out, in no part of the split: {len(spare)} of {len(opened.ids)} cases: "
+            f"{few(spare)}"
+        )
     results(dataset=folder, description=folder / "dataset.json")

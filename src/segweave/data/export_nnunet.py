@@ -16,10 +16,12 @@ from segweave.data.case import Case
 from segweave.data.geometry import spacing_of
 from segweave.data.specs import TargetSpec
 from segweave.data.store import Store
-from segweave.errors import InputError, UsageError
+from segweave.errors import InputError, UsageError, nearest
 from segweave.files import atomic_write
 
 _DOING = "writing an nnU-Net data set"
+_LEARNT = ("train", "valid", "")
+"""Parts that nnU-Net trains on; the last is that of a store without splits."""
 _FITS = {"b": np.uint8, "float16": np.float32}
 
 
@@ -34,11 +36,12 @@ def write_nnunet(
 ) -> Path:
     """Write every case of `store` below `out` as DatasetNNN_NAME; returns that folder.
 
-    Cases of the test part of `split` (needed where the store has several) go to imagesTs and
-    labelsTs, the others to imagesTr and labelsTr; train and valid become the one fold of
-    splits_final.json, which nnU-Net reads from its folder of preprocessed data. Volumes become
-    NIfTI, one file a channel, lossless, with the case's affine (without one: spacing, or 1 mm,
-    along the axes). Single images and frames become PNG where they are 8-bit grey or RGB.
+    Cases that `split` (needed where the store has several) trains and validates on go to imagesTr
+    and labelsTr, those of its other parts to imagesTs and labelsTs, those of no part nowhere
+    (`in_no_part` names them); without a split all go to imagesTr. Train and valid become the one
+    fold of splits_final.json, which nnU-Net reads from its folder of preprocessed data. Volumes
+    become NIfTI, one file a channel, lossless, with the case's affine (without one: spacing, or
+    1 mm, along the axes). Single images and frames become PNG where they are 8-bit grey or RGB.
     `channels` names the channels for dataset.json: nnU-Net chooses its normalisation by them
     ("CT"). A table, cases.csv, gives the id in the store, group and part of each of nnU-Net's
     cases, for `evaluate` and for reading it all back; where the store does not know groups, it
@@ -66,10 +69,10 @@ def write_nnunet(
     count = 0
     for id in store.ids:
         case = store.case(id)
-        if case.label is None:
+        if case.label is None or (parts and id not in parts):
             continue
         count = case.image.shape[1]
-        place = "Ts" if parts.get(id) == "test" else "Tr"
+        place = "Tr" if parts.get(id, "") in _LEARNT else "Ts"
         for stem, index in _pieces(case, names[id], pictures):
             _write_case(folder, place, stem, case, index, target, pictures)
             known = store.grouped or case.group != id or stem != names[id]
@@ -78,8 +81,14 @@ def write_nnunet(
     return folder
 
 
+def in_no_part(store: Store, split: str | None = None) -> list[str]:
+    """The cases that `write_nnunet` leaves out, because `split` has them in none of its parts."""
+    parts = _parts(store, split)
+    return [id for id in store.ids if id not in parts] if parts else []
+
+
 def _parts(store: Store, split: str | None) -> dict[str, str]:
-    """Case id → part."""
+    """Case id → part; nothing where the store has no split."""
     if split is None and len(store.splits) > 1:
         raise UsageError(
             _DOING, expected="the name of a split", found=f"several: {', '.join(store.splits)}"
@@ -87,12 +96,9 @@ def _parts(store: Store, split: str | None) -> dict[str, str]:
     chosen = split or next(iter(store.splits), None)
     if chosen is None:
         return {}
-    return {
-        id: part
-        for part in ("train", "valid", "test")
-        if part in store.splits.get(chosen, {"train": ()})
-        for id in store.split(chosen, part)
-    }
+    if chosen not in store.splits:
+        raise UsageError(_DOING, found=f"split {chosen!r}", remedy=nearest(chosen, store.splits))
+    return {id: part for part, ids in store.splits[chosen].items() for id in ids}
 
 
 def _as_pictures(store: Store) -> bool:
@@ -224,7 +230,7 @@ def _write_about(
         labels = {"background": 0, **{name: i for name, i in labels.items() if i}}
     if target.ignored is not None:
         labels["ignore"] = len(names)
-    training = [row for row in rows if row[3] != "test"]
+    training = [row for row in rows if row[3] in _LEARNT]
     about = {
         "channel_names": {str(k): name for k, name in enumerate(named)},
         "labels": labels,

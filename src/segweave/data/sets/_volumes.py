@@ -147,7 +147,8 @@ def splits_by(
         found = {f"seed-{seed}": cases_of(parts, groups)}
         for name, wanted in (more or {}).items():
             found[name] = {
-                part: [id for id in groups if id in set(wanted.get(part, ()))] for part in PARTS
+                part: [id for id in groups if id in set(wanted.get(part, ()))]
+                for part in dict.fromkeys((*PARTS, *wanted))
             }
         return found
 

@@ -121,9 +121,10 @@ def plan(
             one = partial(read, images, label, id, groups[id])
             items[id] = Item(id, (*images, label), one, group=groups[id])
     more = _given(folder, found)
-    parts = {id: table.get(id, {}).get("part", "") for id in ids}
-    if any(parts.values()):
-        more["given"] = {part: [id for id in ids if parts[id] == part] for part in PARTS}
+    named = {id: table[id]["part"] for id in ids if table.get(id, {}).get("part")}
+    if named:
+        parts = dict.fromkeys((*PARTS, *named.values()))
+        more["given"] = {part: [id for id in named if named[id] == part] for part in parts}
     more, leaking = told_leaking(more, groups)
     warnings += leaking
     wanted = about.get("numTraining")
