@@ -281,3 +281,39 @@ def test_names_that_are_no_text_are_refused_by_name(
         main(["check", str(tmp_path), "-q"])
     assert left.value.code == 0
     assert r"b\xff.png" in capsys.readouterr().out
+
+
+def _mask(*ids: int) -> Any:
+    """A mask that holds just these values."""
+    return np.resize(np.asarray(ids, np.uint8), (6, 8))
+
+
+@pytest.mark.parametrize("classes", [None, ("background", "a", "b")])
+def test_an_ignored_255_never_becomes_a_class(
+    tmp_path: Path, classes: tuple[str, ...] | None
+) -> None:
+    _pairs(tmp_path, {"a": _mask(0, 1, 2), "b": _mask(0, 2, 1), "c": _mask(0, 255)})
+    with pytest.raises(InputError, match="255") as caught:
+        prepare(
+            "folder", tmp_path / "images", tmp_path / "s", masks=tmp_path / "masks", classes=classes
+        )
+    assert "c_mask" in str(caught.value) or "'c'" in str(caught.value)
+    table = tmp_path / "t.csv"
+    rows = [f"images/{id}.png,masks/{id}_mask.png" for id in "abc"]
+    table.write_text("\n".join(["image,mask", *rows]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="255"):
+        prepare("table", table, tmp_path / "t", classes=classes)
+
+
+def test_one_odd_mask_is_named_among_those_of_0_and_255(tmp_path: Path) -> None:
+    masks = {name: _mask(0, 255) for name in "abcd"}
+    _pairs(tmp_path, {**masks, "e": _mask(0, 1, 255)})
+    both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    with pytest.raises(InputError, match="255 in 1 of 5 masks") as caught:
+        prepare("folder", out=tmp_path / "s", **both)
+    assert "e_mask" in str(caught.value)
+    _write(tmp_path / "masks" / "e_mask.png", _mask(0, 1))
+    prepare("folder", out=tmp_path / "s", **both)
+    for id in "abcde":
+        label = Store(tmp_path / "s").case(id).label
+        np.testing.assert_array_equal(label[0], _mask(0, 1))  # type: ignore[index]

@@ -332,3 +332,27 @@ def test_only_what_is_trained_on_becomes_training_data(
     }
     with pytest.raises(UsageError, match="did you mean mine"):
         write_nnunet(store, tmp_path / "x", split="mein")
+
+
+def test_an_ignored_255_of_pictures_stays_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset001_tiles"
+    masks = {"a": (0, 1, 2, 255), "b": (0, 255)}
+    for id, ids in masks.items():
+        for place, values in (("imagesTr", range(48)), ("labelsTr", ids)):
+            name = f"{id}_0000.png" if place == "imagesTr" else f"{id}.png"
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            pixels = np.resize(np.asarray(values, np.uint8), (6, 8))
+            Image.fromarray(pixels).save(folder / place / name)
+    about = {
+        "channel_names": {"0": "grey"},
+        "labels": {"background": 0, "a": 1, "b": 2, "ignore": 255},
+        "numTraining": 2,
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    prepare("nnunet", folder, tmp_path / "s")
+    store = Store(tmp_path / "s")
+    assert store.target.ignored == 255
+    for id, ids in masks.items():
+        label = store.case(id).label
+        np.testing.assert_array_equal(np.unique(label), ids)  # type: ignore[arg-type]

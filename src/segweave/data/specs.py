@@ -97,6 +97,16 @@ class TargetSpec(BaseModel):
         return 1 if self.kind == "binary" else len(self.names)
 
     @property
+    def one_class(self) -> bool:
+        """Whether there is one class beside the background."""
+        return self.kind != "overlapping" and len(self.names) <= 2
+
+    @property
+    def white_is_one(self) -> bool:
+        """Whether 255 in a true mask of 0 and 255 may be the one class, and is no ignored value."""
+        return self.one_class and self.ignored is None
+
+    @property
     def foreground(self) -> dict[int, str]:
         """Label id → name of every class that is scored: exclusive skips id 0; binary has id 1."""
         if self.kind == "binary":

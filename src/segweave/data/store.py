@@ -36,7 +36,7 @@ from segweave.data.splits import Splits, check_splits, copies_across
 from segweave.errors import InputError, UsageError, nearest
 from segweave.files import atomic_write
 
-CONVERTER = "segweave-store 1"
+CONVERTER = "segweave-store 2"
 
 
 class CaseStore(Protocol):

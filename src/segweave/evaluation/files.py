@@ -15,6 +15,7 @@ import numpy as np
 from segweave.data.case import Case, Stack
 from segweave.data.formats import SUFFIXES, case_name, read_label, read_label_case, suffix_of
 from segweave.data.formats.nifti import Geometry
+from segweave.data.formats.pictures import scaled_ids
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.evaluation.cases import Problems, References, new_manifest, problem_list, score_rows
@@ -119,14 +120,19 @@ def evaluate_folders(
         file = theirs[name]
         try:
             case = read_label_case(
-                file, id=name, group=entry.group, geometry=geometry, stack=entry.stack or stack
+                file,
+                id=name,
+                group=entry.group,
+                geometry=geometry,
+                stack=entry.stack or stack,
+                scaled=target.white_is_one,
             )
             case = _thresholded(case, mask_threshold)
             file = ours[name]
             if rules.needs.any_size:
-                prediction = read_label_case(file, geometry=geometry).label
+                prediction = read_label_case(file, geometry=geometry, scaled=target.one_class).label
             else:
-                prediction = read_label(file, case, geometry=geometry)
+                prediction = read_label(file, case, geometry=geometry, scaled=target.one_class)
             assert prediction is not None
             found = score_rows(
                 case,
@@ -325,23 +331,25 @@ def _target_of(
     files: Mapping[str, Path], names: list[str], geometry: Geometry, threshold: int | None
 ) -> TargetSpec:
     """Classes by the ids that the references hold."""
-    ids: set[int] = set()
+    held: dict[Path, set[int]] = {}
     overlapping = 0
     problems = Problems("reading the references")
     for name in names:
         try:
-            case = _thresholded(read_label_case(files[name], geometry=geometry), threshold)
+            case = read_label_case(files[name], geometry=geometry, scaled=False)
+            case = _thresholded(case, threshold)
         except SegweaveError as error:
             problems.add(files[name].name, error)
             continue
         assert case.label is not None
-        ids.update(unique_ids(case.label))
+        held[files[name]] = {int(id) for id in unique_ids(case.label)}
         overlapping = max(overlapping, case.label.shape[1] if case.label.ndim == 4 else 0)
     problems.check()
     if overlapping:
         return TargetSpec(
             kind="overlapping", names=tuple(f"class {k}" for k in range(1, overlapping + 1))
         )
+    ids = {id for several in scaled_ids(held)[1].values() for id in several}
     highest = max(ids, default=0)
     if highest < 1:
         raise InputError(

@@ -146,7 +146,8 @@ def panels(
         notes: dict[str, str] = {}
         for arm, folder in predictions.items():
             # Where a header contradicts itself, its size was settled when the case was read.
-            scored = read_label(_label_file(folder, id), case, geometry="pixdim")
+            file = _label_file(folder, id)
+            scored = read_label(file, case, geometry="pixdim", scaled=target.one_class)
             labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
             maps[arm] = labels[rows_, columns]
             notes[arm] = _dice_note(labels, truth, target)

@@ -12,6 +12,7 @@ _KINDS = (
     ("opaque pixels", "values"),
     ("class ids", "labels"),
     ("0 and 1", "labels"),
+    ("0 and 255", "labels"),
     ("a label map of integers", "labels"),
     ("a label image with class ids", "labels"),
     ("ids [", "labels"),

@@ -27,6 +27,7 @@ from segweave.data.formats.pictures import exif_turn
 from segweave.data.formats.read import read_case, read_content, read_label_case
 from segweave.data.geometry import farthest_apart
 from segweave.data.sets.base import Item
+from segweave.data.specs import TargetSpec
 from segweave.errors import MissingExtraError, SegweaveError
 
 NEAR = 0.1
@@ -76,7 +77,7 @@ def probe(item: Item, found_in: Survey) -> Probe:
         raise
     except SegweaveError as error:
         done.problems += _apart(item, found_in, error, done)
-        done.ids = ids_in(label_file(item))
+        done.ids = ids_in(label_file(item), found_in.plan.target)
         return done
     except (OSError, ValueError, MemoryError) as error:
         file = found_in.roots.real(item.files[0]) if item.files else None
@@ -288,12 +289,12 @@ def label_file(item: Item) -> Path | None:
     return None if last is None or suffix_of(last) in ARRAYS else last
 
 
-def ids_in(path: Path | None) -> frozenset[int]:
+def ids_in(path: Path | None, target: TargetSpec) -> frozenset[int]:
     """The ids in a label's own file; none where it can't be read."""
     if path is None:
         return frozenset()
     try:
-        label = read_label_case(path, geometry="affine").label
+        label = read_label_case(path, geometry="affine", scaled=target.white_is_one).label
     except SegweaveError:
         return frozenset()
     return frozenset() if label is None else frozenset(np.unique(label).tolist())

@@ -118,7 +118,7 @@ def _strange_ids(found: Survey, unread: list[tuple[Item, frozenset[int]]]) -> li
     lost = {item.id for item, _ in unread}
     known = set(range(len(found.plan.target.names))) | {found.plan.target.ignored}
     for item in [item for item in found.plan.items if item.id not in lost][:_LOOKED_AT]:
-        known |= ids_in(label_file(item))
+        known |= ids_in(label_file(item), found.plan.target)
     return [
         Problem(
             "labels",

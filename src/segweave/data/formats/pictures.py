@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.formats.content import Content
+from segweave.data.formats.files import PICTURES, suffix_of
 from segweave.data.formats.guard import DEFLATE_LIMIT, check_declared, check_finite, reading
 from segweave.errors import InputError
 from segweave.files import atomic_write
@@ -144,7 +145,7 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
 
 
 def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
-    """A label's one channel; masks that hold nothing but 0 and 255 are read as 0 and 1."""
+    """A label's one channel, as it is stored."""
     if values.ndim == 3:
         if not ((values == values[..., :1]).all()):
             raise InputError(
@@ -155,9 +156,34 @@ def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
                 remedy="map each colour to a class id first",
             )
         values = values[..., 0]
-    if values.dtype == np.uint8 and values.max() == 255 and np.isin(values, (0, 255)).all():
-        return values // 255
     return values
+
+
+def white_as_one(values: NDArray[Any]) -> NDArray[Any]:
+    """A mask that holds nothing but 0 and 255 as 0 and 1, any other as it is."""
+    if values.dtype == np.uint8 and values.max() == 255 and np.isin(values, (0, 255)).all():
+        return values // np.uint8(255)
+    return values
+
+
+def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, list[int]]]:
+    """Whether 255 stands for 1 in the masks (file → the values in it) of a data set, and the ids
+    that they then hold.
+
+    It does where most pictures with a 255 hold nothing but 0 and 255. A 255 beside class ids is an
+    ignored value, and then it is one too in the masks that hold nothing else.
+    """
+    white = {p for p, ids in held.items() if 255 in ids and {*ids} <= {0, 255} and _picture(p)}
+    other = [p for p, ids in held.items() if p not in white and not {*ids} <= {0, 1}]
+    scaled = len(white) > 2 * len(other)
+    return scaled, {
+        path: sorted({min(id, 1) if scaled and path in white else id for id in ids})
+        for path, ids in held.items()
+    }
+
+
+def _picture(path: Path) -> bool:
+    return suffix_of(path) in PICTURES
 
 
 def write_picture(labels: NDArray[np.uint8], path: Path, *, binary: bool = False) -> None:

@@ -26,7 +26,7 @@ from segweave.data.formats.guard import as_label as to_label
 from segweave.data.formats.guard import check_file, sha256_of
 from segweave.data.formats.meta import read_meta
 from segweave.data.formats.nifti import Geometry, read_nifti
-from segweave.data.formats.pictures import read_picture
+from segweave.data.formats.pictures import read_picture, white_as_one
 from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError
 
@@ -95,6 +95,7 @@ def read_case(
     stack: Stack | None = None,
     with_label: bool = True,
     channels: bool = False,
+    scaled: bool = True,
 ) -> Case:
     """Read one image or volume, with its label from `label` or from the same file (h5, npz).
 
@@ -103,8 +104,8 @@ def read_case(
     takes pixdim's steps along the affine's directions, "affine" takes the affine. `stack` is
     `space` for NIfTI volumes and arrays of several slices, else `single`. `with_label=False` leaves
     a label in the same file unread. `channels` lets a NIfTI file have a fourth axis of channels; a
-    folder is a DICOM series. Raises InputError for every file that is missing, damaged, too
-    large or inconsistent.
+    folder is a DICOM series; `scaled` is that of `read_label`. Raises InputError for every file
+    that is missing, damaged, too large or inconsistent.
     """
     content, image = _read_image(path, geometry, with_label and label is None, channels)
     file = Path(path)
@@ -133,7 +134,7 @@ def read_case(
         return case
     from dataclasses import replace
 
-    return replace(case, label=read_label(label, case, geometry=geometry))
+    return replace(case, label=read_label(label, case, geometry=geometry, scaled=scaled))
 
 
 def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
@@ -150,11 +151,14 @@ def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
         )
 
 
-def read_label(path: str | Path, case: Case, *, geometry: Geometry = "check") -> NDArray[np.uint8]:
+def read_label(
+    path: str | Path, case: Case, *, geometry: Geometry = "check", scaled: bool = True
+) -> NDArray[np.uint8]:
     """The label map of `case`, uint8 (slices, height, width) on the case's axes (with a class axis
     after slices where the file holds overlapping classes).
 
-    Masks of images that hold nothing but 0 and 255 are read as 0 and 1. A NIfTI label may lie on
+    Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
+    there is one class and nothing is ignored (`TargetSpec.white_is_one`). A NIfTI label may lie on
     other axes than its image, as long as it lies on the same voxels in the patient. Raises
     InputError for another size or place, and for values that are not integers from 0 to 255.
     """
@@ -165,7 +169,7 @@ def read_label(path: str | Path, case: Case, *, geometry: Geometry = "check") ->
     if content.source_grid is not None and case.affine is not None and not content.oriented:
         # A label without orientation of its own lies on its image's voxels.
         raw = _regrid(raw, content, case)
-    label = to_label(raw, _READING_LABEL, file)
+    label = _scaled(to_label(raw, _READING_LABEL, file), file, scaled)
     _check_size(label, case.image, file)
     if content.affine is not None and case.affine is not None and content.oriented:
         grid = (case.slices, *case.size)
@@ -180,6 +184,10 @@ def read_label(path: str | Path, case: Case, *, geometry: Geometry = "check") ->
                 "(nearest neighbour) onto the image",
             )
     return np.ascontiguousarray(label)
+
+
+def _scaled(label: NDArray[np.uint8], file: Path, scaled: bool) -> NDArray[np.uint8]:
+    return white_as_one(label) if scaled and suffix_of(file) in PICTURES else label
 
 
 def _regrid(raw: NDArray[Any], content: Content, case: Case) -> NDArray[Any]:
@@ -201,16 +209,19 @@ def read_label_case(
     group: str | None = None,
     geometry: Geometry = "check",
     stack: Stack | None = None,
+    scaled: bool = True,
 ) -> Case:
     """A label map without its image, as a case whose image and label both are the map.
 
     For scoring folders of predictions against folders of references: read the reference with this
-    and the prediction with `read_label(path, reference)`.
+    and the prediction with `read_label(path, reference)`, which tells what `scaled` is.
     """
     file = Path(path)
     content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
     assert content.label is not None
-    label = np.ascontiguousarray(to_label(content.label, _READING_LABEL, file))
+    label = np.ascontiguousarray(
+        _scaled(to_label(content.label, _READING_LABEL, file), file, scaled)
+    )
     if label.ndim not in (3, 4) or 0 in label.shape:
         raise InputError(
             _READING_LABEL, file=file, expected="a label map", found=f"shape {label.shape}"

@@ -40,8 +40,10 @@ def read_volume(
     geometry: Geometry = "check",
     channels: bool = False,
     stack: Stack | None = None,
+    scaled: bool = True,
 ) -> Case:
-    """A case from one file a channel (all on the same voxels) and a label map.
+    """A case from one file a channel (all on the same voxels) and a label map, `scaled` as
+    `read_label` does.
 
     Raises InputError where a channel has another size or lies elsewhere than the first.
     """
@@ -55,9 +57,9 @@ def read_volume(
         _check_fits(first, other, images[0], path)
         parts.append(other.image)
     case = first if len(parts) == 1 else replace(first, image=np.concatenate(parts, axis=1))
-    return (
-        case if label is None else replace(case, label=read_label(label, case, geometry=geometry))
-    )
+    if label is None:
+        return case
+    return replace(case, label=read_label(label, case, geometry=geometry, scaled=scaled))
 
 
 def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:

@@ -16,6 +16,7 @@ from segweave.data.case import Case
 from segweave.data.formats import case_name, find_images, read_array, read_case, read_label
 from segweave.data.formats.files import suffix_of, visible
 from segweave.data.formats.nifti import Geometry
+from segweave.data.formats.pictures import scaled_ids
 from segweave.data.sets._groups import groups_by, half_filled, rows_by_case
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
@@ -55,14 +56,14 @@ def plan(
     """Match every image in `source` with the mask of its name in `masks` (which may be `source`).
 
     A mask's name is the image's, with or without an ending such as `_mask`, `_segmentation` or
-    `_gt`. Masks hold class ids, or 0 and 255, or are 1-bit; with `mask_threshold` whatever is above
-    it is foreground. `kind` auto is binary where no id is above 1. `classes` names the foreground
-    of a binary target, or all classes from id 0 (background) on. Groups come from `group`, a
-    regular expression on the case's id (its first bracket, or the whole match), or from `cases`, a
-    CSV file with the columns case, group and, if wanted, part (train, valid, test); else every
-    image is its own. Without parts, groups are dealt out by `fractions` and `seed`. `geometry`
-    decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises InputError or
-    UsageError for whatever does not fit.
+    `_gt`. Masks hold class ids, or all of them 0 and 255, or are 1-bit; with `mask_threshold`
+    whatever is above it is foreground. `kind` auto is binary where no id is above 1. `classes`
+    names the foreground of a binary target, or all classes from id 0 (background) on. Groups come
+    from `group`, a regular expression on the case's id (its first bracket, or the whole match), or
+    from `cases`, a CSV file with the columns case, group and, if wanted, part (train, valid, test);
+    else every image is its own. Without parts, groups are dealt out by `fractions` and `seed`.
+    `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises
+    InputError or UsageError for whatever does not fit.
     """
     if masks is None:
         raise UsageError(
@@ -84,16 +85,18 @@ def plan(
     errors += half_filled(told, _DOING, Path(cases)) if cases is not None else []
     groups = {id: name or id for id, name in told.items()}
     held = {mask: _mask_values(mask, mask_threshold, geometry) for _, mask in pairs.values()}
-    target = _target(kind, classes, held, errors)
+    white, held = scaled_ids(held)
+    target = _target(kind, classes, held, white, errors)
     warnings = _too_dark(held, mask_threshold)
     grouped = any(told.values())
     if not grouped:
         warnings.append("every image is its own group; if patients have several, say so (group)")
+    scaled = white and target.white_is_one
     items = [
         Item(
             id,
             (image, mask),
-            partial(_read, image, mask, id, groups[id], mask_threshold, geometry),
+            partial(_read, image, mask, id, groups[id], mask_threshold, geometry, scaled),
             group=groups[id],
         )
         for id, (image, mask) in pairs.items()
@@ -112,16 +115,22 @@ def plan(
         left_out=left_out,
         warnings=warnings,
         grouped=grouped,
-        options=f"threshold {mask_threshold}, geometry {geometry}",
+        options=f"threshold {mask_threshold}, geometry {geometry}, scaled {scaled}",
         provenance={"split": f"{name}, by group"},
     )
 
 
 def _read(
-    image: Path, mask: Path, id: str, group: str, threshold: int | None, geometry: Geometry
+    image: Path,
+    mask: Path,
+    id: str,
+    group: str,
+    threshold: int | None,
+    geometry: Geometry,
+    scaled: bool,
 ) -> Case:
     if threshold is None:
-        return read_case(image, label=mask, id=id, group=group, geometry=geometry)
+        return read_case(image, label=mask, id=id, group=group, geometry=geometry, scaled=scaled)
     case = read_case(image, id=id, group=group, geometry=geometry, with_label=False)
     label = _above(mask, threshold)
     if label.shape != (case.slices, *case.size):
@@ -170,7 +179,8 @@ def _ids(mask: Path, geometry: Geometry) -> list[int]:
     stand_in = Case(
         id=case_name(mask), group="", image=own, stack="single" if len(own) == 1 else "space"
     )
-    return [int(value) for value in np.unique(read_label(mask, stand_in, geometry=geometry))]
+    label = read_label(mask, stand_in, geometry=geometry, scaled=False)
+    return [int(value) for value in np.unique(label)]
 
 
 def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Path]:
@@ -256,18 +266,22 @@ def _target(
     kind: str,
     classes: Sequence[str] | None,
     held: Mapping[Path, Sequence[int]],
+    white: bool,
     errors: list[SegweaveError],
 ) -> TargetSpec:
     if kind not in ("auto", "binary", "exclusive"):
         raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
-    odd = sorted(mask for mask, ids in held.items() if max(ids, default=0) > _MOST)
+    most = 1 if white else _MOST
+    odd = sorted(mask for mask, ids in held.items() if max(ids, default=0) > most)
     if odd and classes is None and kind != "binary":
         ids = sorted({id for mask in odd for id in held[mask]})
         errors.append(
             InputError(
                 _DOING,
                 file=odd[0],
-                expected="class ids 0, 1, 2, ... in every mask",
+                expected="0 and 255 alone, as in most masks"
+                if white
+                else "class ids 0, 1, 2, ... in every mask",
                 found=f"ids up to {ids[-1]} in {len(odd)} of {len(held)} masks: "
                 f"{few([str(i) for i in ids])}",
                 remedy="name the classes, or give a mask_threshold if they are grey masks",

@@ -305,7 +305,9 @@ def _read(
     channels: int,
     geometry: Geometry,
 ) -> Case:
-    case = read_volume(images, label, id=id, group=group, geometry=geometry)
+    case = read_volume(
+        images, label, id=id, group=group, geometry=geometry, scaled=labels.target.white_is_one
+    )
     if case.image.shape[1] != channels:
         raise InputError(
             "reading the channels of an image",

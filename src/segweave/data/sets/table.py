@@ -13,6 +13,7 @@ import numpy as np
 from segweave.data.case import Case
 from segweave.data.formats import case_name, read_case, read_label_case
 from segweave.data.formats.nifti import Geometry
+from segweave.data.formats.pictures import scaled_ids
 from segweave.data.sets._groups import half_filled, own_group_warning
 from segweave.data.sets._volumes import colours, labelled, read_volume, splits_by
 from segweave.data.sets.base import Item, LeftOut, Plan, few, not_there
@@ -90,12 +91,12 @@ def plan(
         errors.append(
             InputError(_DOING, file=file, expected="a part in every row", found=few(lost))
         )
-    target = _target(kind, classes, files, geometry, file, errors)
+    target, scaled = _target(kind, classes, files, geometry, file, errors)
     items = [
         Item(
             id,
             tuple(_listed(image) + ([mask] if mask else [])),
-            partial(_read, image, mask, id, groups[id], geometry),
+            partial(_read, image, mask, id, groups[id], geometry, scaled),
             group=groups[id],
         )
         for id, (image, mask) in files.items()
@@ -201,38 +202,48 @@ def _target(
     geometry: Geometry,
     table: Path,
     errors: list[SegweaveError],
-) -> TargetSpec:
+) -> tuple[TargetSpec, bool]:
+    """The classes, and whether 255 in a picture stands for the one of them."""
     if kind not in ("auto", "binary", "exclusive"):
         raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
     if classes and (kind == "binary" or (kind == "auto" and len(classes) <= 2)):
         names = tuple(classes) if len(classes) > 1 else ("background", *classes)
-        return TargetSpec(kind="binary", names=names, colours=colours(len(names)))
+        return TargetSpec(kind="binary", names=names, colours=colours(len(names))), True
     if classes:
-        return TargetSpec(kind="exclusive", names=tuple(classes), colours=colours(len(classes)))
-    ids = {id for pair in files.values() for id in _ids(*pair, geometry)}
-    odd = sorted(id for id in ids if id > _MOST)
+        target = TargetSpec(kind="exclusive", names=tuple(classes), colours=colours(len(classes)))
+        return target, False
+    scaled, held = scaled_ids(
+        {mask or image: _ids(image, mask, geometry) for image, mask in files.values()}
+    )
+    ids = {id for several in held.values() for id in several}
+    most = 1 if scaled else _MOST
+    odd = sorted(id for id in ids if id > most)
     highest = max(ids - set(odd), default=0)
     if odd:
         errors.append(
             InputError(
                 _DOING,
                 file=table,
-                expected=f"class ids up to {_MOST}",
+                expected="0 and 255 alone, as in most masks"
+                if scaled
+                else f"class ids up to {_MOST}",
                 found=f"ids up to {odd[-1]}",
                 remedy="name the classes (classes), from id 0 on",
             )
         )
     if kind == "binary" or (kind == "auto" and highest <= 1):
-        return TargetSpec(kind="binary", names=("background", "foreground"), colours=colours(2))
+        names = ("background", "foreground")
+        return TargetSpec(kind="binary", names=names, colours=colours(2)), scaled
     names = ("background", *(f"class {i}" for i in range(1, highest + 1)))
-    return TargetSpec(kind="exclusive", names=names, colours=colours(len(names)))
+    target = TargetSpec(kind="exclusive", names=names, colours=colours(len(names)))
+    return target, scaled and target.white_is_one
 
 
 def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:
     """The ids in one mask; damaged files are for the reader to report."""
     try:
         if mask is not None:
-            label = read_label_case(mask, geometry=geometry).label
+            label = read_label_case(mask, geometry=geometry, scaled=False).label
         else:
             label = read_case(image, geometry=geometry).label
     except SegweaveError:
@@ -240,7 +251,9 @@ def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:
     return [] if label is None else [int(i) for i in np.flatnonzero(np.bincount(label.ravel()))]
 
 
-def _read(image: Path, mask: Path | None, id: str, group: str, geometry: Geometry) -> Case:
-    case = read_volume([image], mask, id=id, group=group, geometry=geometry)
+def _read(
+    image: Path, mask: Path | None, id: str, group: str, geometry: Geometry, scaled: bool
+) -> Case:
+    case = read_volume([image], mask, id=id, group=group, geometry=geometry, scaled=scaled)
     labelled(case, image)
     return case
