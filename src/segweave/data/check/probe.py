@@ -87,10 +87,7 @@ def probe(item: Item, found_in: Survey) -> Probe:
         check_case(case, found_in.plan.target, labelled=found_in.labelled)
     except SegweaveError as error:
         done.problems += _strange(item, found_in) or [_of(error, item, found_in)]
-    if case.label is not None and not case.label.any():
-        done.problems.append(
-            Problem("empty-label", "note", found="no pixel is labelled", case=case.id)
-        )
+    done.problems += _one_sided(case, item, found_in)
     done.look = _look(case, item, found_in)
     if case.stack == "time":
         images = dict.fromkeys(path for path, _ in item.parts[::2])
@@ -99,6 +96,29 @@ def probe(item: Item, found_in: Survey) -> Probe:
             for path, plane in zip(images, case.image, strict=False)
         }
     return done
+
+
+def _one_sided(case: Case, item: Item, found_in: Survey) -> list[Problem]:
+    """Labels that are background throughout, and masks (of slices too) that are all foreground."""
+    if case.label is None:
+        return []
+    if not case.label.any():
+        return [Problem("empty-label", "note", found="no pixel is labelled", case=case.id)]
+    full = [k for k, plane in enumerate(case.label) if plane.all()]
+    if found_in.plan.target.kind != "binary" or not full:
+        return []
+    file = item.parts[2 * full[0] + 1][0] if len(item.parts) > 2 else label_file(item)
+    return [
+        Problem(
+            "full-label",
+            "warning",
+            found="every pixel is labelled"
+            + (f" in {len(full)} slices" if case.slices > 1 else ""),
+            expected="background beside the foreground",
+            case=case.id,
+            file=None if file is None else found_in.roots.real(file),
+        )
+    ]
 
 
 def _look(case: Case, item: Item, found_in: Survey) -> Look:

@@ -26,6 +26,7 @@ REMEDIES = {
     "tag",
     "odd": "look at the case: is it of this data set?",
     "empty-label": "nothing, where the case truly shows nothing",
+    "full-label": "look at the mask: is it one, and of this image?",
     "range": "look at the case; a phantom or a resampled copy differs on purpose",
     "split": "name the case as the release does, or give a split of your own",
     "unused": "rename the file as the layout asks, or leave it",

@@ -19,6 +19,7 @@ from segweave import __version__
 from segweave.data.case import Case, Provenance
 from segweave.data.formats import read_array, read_case
 from segweave.data.formats.guard import sha256_of
+from segweave.data.formats.read import read_content
 from segweave.data.sets._groups import rows_by_case
 from segweave.data.sets._pairs import Pair
 from segweave.data.sets.base import Item, few
@@ -29,6 +30,10 @@ from segweave.registry import DatasetCard
 
 COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
+_NOISE = 1 / 8
+"""How far from black and white, as a share of white, noise reaches away from edges."""
+_SOFT = 0.1
+"""The largest share of grey pixels that edges make up."""
 Splits = dict[str, dict[str, list[str]]]
 
 _CASE_COLUMNS = ("case", "image", "image_id", "isic_id", "name")
@@ -47,25 +52,53 @@ def provenance_of(card: DatasetCard, **more: Any) -> dict[str, Any]:
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """A mask of any kind → 0 and 1 (height, width): 1-bit, 0 and 1, or 0 and 255, where whatever
-    lies above the middle is foreground (noise of JPEG, soft edges); of colours the brightest
-    counts.
+    lies above the middle is foreground (noise of JPEG, soft edges).
 
-    Raises InputError for grey values that are neither.
+    Raises InputError for colours (of a palette the indices count), and for grey that is more than
+    the noise and the soft edges of two values: areas of one grey, or a large share of greys.
     """
-    values = read_array(path)[0].max(axis=0)
-    highest = float(values.max())
+    doing = "reading a mask"
+    values = read_array(path)[0]
+    grey = values.max(axis=0)
+    whole = 65535.0 if values.dtype.itemsize > 1 and grey.max() > 255 else 255.0
+    if (grey - values.min(axis=0)).max() > _NOISE * whole:
+        # Of a palette the indices are the ids; any other colours are refused.
+        label = read_content(path, doing=doing, as_label=True).label
+        assert label is not None
+        grey = label[0]
+    highest = float(grey.max())
     if highest <= 1:
-        return (values > 0).astype(np.uint8)
-    whole = 65535.0 if values.dtype.itemsize > 1 and highest > 255 else 255.0
+        return (grey > 0).astype(np.uint8)
+    between = (grey > _NOISE * whole) & (grey < (1 - _NOISE) * whole)
+    found = ""
     if highest <= 0.5 * whole:
+        found = f"values up to {highest:g}"
+    elif len(held := np.unique(grey)) == 3 and held[1] == 1:
+        found = f"the ids 0, 1 and {highest:g}"
+    elif (even := _even(grey, between, whole)) is not None:
+        found = f"an area of the value {even:g}"
+    elif between.mean() > _SOFT:
+        found = f"{between.mean():.0%} of the pixels grey"
+    if found:
         raise InputError(
-            "reading a mask",
+            doing,
             file=path,
             expected="0 and 1, or 0 and 255 with noise",
-            found=f"values up to {highest:g}",
+            found=found,
             remedy="check that this is a mask of foreground and background",
         )
-    return (values > 0.5 * whole).astype(np.uint8)
+    return (grey > 0.5 * whole).astype(np.uint8)
+
+
+def _even(grey: NDArray[Any], between: NDArray[np.bool_], whole: float) -> float | None:
+    """The value of an area of one grey, at least 3 × 3 pixels large, where there is one."""
+    if not between.any():
+        return None
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    low, high = minimum_filter(grey, 3), maximum_filter(grey, 3)
+    inside = minimum_filter(between, 3) & (high - low <= whole / 32)
+    return float(grey[inside][0]) if inside.any() else None
 
 
 def single_item(
