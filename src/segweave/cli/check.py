@@ -119,6 +119,7 @@ def _annotation(key: str, name: str | None) -> Any:
 
 def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> None:
     from segweave.cli.show import remark, results, table
+    from segweave.data.check import log_of
 
     table(
         f"{report.source}, read as {report.name} ({report.layout})",
@@ -147,7 +148,7 @@ def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> No
     said = "nothing is wrong" if report.ok else f"{count} thing{'s' if count > 1 else ''} to mend"
     told: dict[str, Any] = {"verdict": said}
     if lines:
-        told |= {"mended": f"{mended} labels", "log": source / "check-fixes.jsonl"}
+        told |= {"mended": f"{mended} labels", "log": log_of(source)}
     results(**told)
 
 

@@ -16,7 +16,8 @@ REMEDIES = {
     "missing": "complete the data set, or convert what is there",
     "same-id": "remove or rename one of the two",
     "same-content": "keep one of the two: in training and test they would leak",
-    "size": "find the label that belongs to the image; --fix resample puts a volume's onto it",
+    "size": "find the label that belongs to the image; where a volume's header is right, --fix "
+    "resample puts it onto the image",
     "geometry": "trust the header (--fix resample) or the voxels (--fix copy-header)",
     "header": "say which is right: geometry=pixdim or geometry=affine",
     "labels": "check that it is a label map of this data set; map its ids or name all classes",

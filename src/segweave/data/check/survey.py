@@ -28,7 +28,7 @@ _TRIES = 40
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ground truth", "annotations")
 _IMAGE_FOLDERS = ("images", "image", "img", "imgs", "original")
 _PROSE = {".txt", ".md", ".cfg", ".json", ".csv", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml",
-          ".xlsx", ".py", ".m", ".ds_store", ".rst", ".tsv"}  # fmt: skip
+          ".xlsx", ".py", ".m", ".ds_store", ".rst", ".tsv", ".jsonl"}  # fmt: skip
 _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 
 
