@@ -303,3 +303,10 @@ def test_real_data_is_told_apart(real_data: Path) -> None:
     assert (report.name, report.layout, report.cases) == ("synapse", "transunet", 1)
     assert {p.kind for p in report.errors} == {"missing"}
     assert any("leak" in p.found for p in report.problems)
+
+
+def test_slices_one_pixel_wide_are_odd(tmp_path: Path) -> None:
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.arange(12 if name == "a" else 16).reshape(-1, 4, 1))
+    odd = [p for p in check(tmp_path).problems if p.kind == "odd"]
+    assert [(p.case, p.found) for p in odd] == [(n, "slices of 4 × 1 pixels") for n in "ab"]

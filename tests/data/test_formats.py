@@ -66,6 +66,10 @@ def test_npz_slice(tmp_path, name):
         (COLOUR, (1, 3, 6, 7), "single"),
         (np.stack([COLOUR] * 5), (5, 3, 6, 7), "space"),
         (VOLUME[:, None].repeat(2, 1), (3, 2, 6, 7), "space"),
+        (COLOUR[..., :1], (1, 1, 6, 7), "single"),
+        (np.stack([COLOUR[..., :1]] * 5), (5, 1, 6, 7), "space"),
+        (np.dstack([COLOUR, COLOUR[..., 0]]), (1, 4, 6, 7), "single"),
+        (np.stack([np.dstack([COLOUR, COLOUR[..., 0]])] * 5), (5, 4, 6, 7), "space"),
     ],
 )
 def test_npy_axes(tmp_path, values, shape, stack):
@@ -74,6 +78,18 @@ def test_npy_axes(tmp_path, values, shape, stack):
     assert (case.image.shape, case.stack) == (shape, stack)
     assert read_array(tmp_path / "a.npy").shape == shape
     assert read_case(tmp_path / "a.npy", stack="time").stack == "time"
+
+
+@pytest.mark.parametrize("slices", [1, 5])
+def test_channels_last_of_image_and_label(tmp_path, slices):
+    image, label = np.stack([COLOUR[..., :1]] * slices), np.stack([LABEL[0][..., None]] * slices)
+    image, label = (image[0], label[0]) if slices == 1 else (image, label)
+    np.savez(tmp_path / "a.npz", image=image, label=label)
+    np.save(tmp_path / "b.npy", label)
+    case = read_case(tmp_path / "a.npz")
+    assert case.image.shape == (slices, 1, 6, 7)
+    for read in (case.label, read_label(tmp_path / "b.npy", case)):
+        np.testing.assert_array_equal(read, np.stack([LABEL[0]] * slices))
 
 
 def test_array_labels_are_written_as_npz(tmp_path):

@@ -201,6 +201,18 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
             for look in looks
             if trait(look) != usual
         ]
+    problems += [
+        Problem(
+            "odd",
+            "warning",
+            found=f"slices of {look.size[0]} × {look.size[1]} pixels",
+            expected="slices wider than a pixel (the last axis of an array is its columns)",
+            case=look.id,
+            file=look.files[0] if look.files else None,
+        )
+        for look in looks
+        if min(look.size) == 1
+    ]
     if found.name not in GENERIC or len(looks) < 4:
         return problems
     # Classes were told from the masks themselves, so that a stray value would pass for a class.

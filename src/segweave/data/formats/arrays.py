@@ -24,15 +24,18 @@ from segweave.files import atomic_write
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "mask")
+_FEWEST_PIXELS = 4
+"""An image with more rows and columns than this and a short last axis has its channels last."""
 _SPACING_NAMES = ("spacing_zyx_mm", "spacing")
 
 
 def _as_image(values: NDArray[Any], doing: str, file: Path) -> tuple[NDArray[Any], Stack]:
-    """(height, width), (slices, height, width), (slices, channels, height, width), and with colours
-    last (height, width, 3) or (slices, height, width, 3) → (slices, channels, height, width).
+    """(height, width), (slices, height, width), (slices, channels, height, width), and with 1, 3 or
+    4 channels last (height, width, 3) or (slices, height, width, 3) → (slices, channels, height,
+    width).
     """
     shape = values.shape
-    colours_last = values.ndim in (3, 4) and shape[-1] == 3 and min(shape[-3:-1]) > 4
+    colours_last = _channels_last(shape, (1, 3, 4))
     if values.ndim == 2:
         return values[None, None], "single"
     if values.ndim == 3 and colours_last:
@@ -52,6 +55,10 @@ def _as_image(values: NDArray[Any], doing: str, file: Path) -> tuple[NDArray[Any
     )
 
 
+def _channels_last(shape: tuple[int, ...], counts: tuple[int, ...]) -> bool:
+    return len(shape) in (3, 4) and shape[-1] in counts and min(shape[-3:-1]) > _FEWEST_PIXELS
+
+
 def _content(
     image: NDArray[Any] | None,
     label: NDArray[Any] | None,
@@ -65,6 +72,8 @@ def _content(
         check_finite(image, doing, file)
         turned, stack = _as_image(image, doing, file)
         turned = np.ascontiguousarray(turned)
+    if label is not None and _channels_last(label.shape, (1,)):
+        label = label[..., 0]
     if label is not None and label.ndim == 2:
         label = label[None]
     spacing = None
