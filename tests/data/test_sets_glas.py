@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from segweave.data.check import check
 from segweave.data.phantoms.gland import write_glands
 from segweave.data.sets import prepare
 from segweave.data.store import Store
@@ -124,3 +125,31 @@ def test_real_slides(real_data: Path, tmp_path: Path) -> None:
         assert len(np.unique(case.instances)) - 1 == int(rows[id]["glands"])
         assert case.size == (int(rows[id]["h"]), int(rows[id]["w"]))
         assert case.attributes["grade"] == rows[id]["grade (GlaS)"]
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_masks_that_were_made_of_the_numbers(slides: Path, tmp_path: Path, white: int) -> None:
+    raw = shutil.copytree(slides, tmp_path / "raw")
+    mask = raw / "train_1_anno.bmp"
+    glands = read(mask) > 0
+    assert ndimage.label(glands)[1] > 1
+    write(mask, glands * np.uint8(white))
+    prepare("glas", raw, tmp_path / "s")
+    case = Store(tmp_path / "s").case("train_1")
+    np.testing.assert_array_equal(case.label[0], glands)  # type: ignore[index]
+    assert (case.instances is None) == (white == 255)
+    odd = [p for p in check(raw).problems if p.kind == "odd" and p.case == "train_1"]
+    assert len(odd) == 1
+    assert ("numbered objects" if white == 255 else "several pieces") in odd[0].found
+
+
+def test_a_lost_row_is_told_and_refused(slides: Path, tmp_path: Path) -> None:
+    raw = shutil.copytree(slides, tmp_path / "raw")
+    table = raw / "Grade.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text("\n".join(li for li in lines if not li.startswith("train_2,")), "utf-8")
+    errors = [p for p in check(raw, "glas").errors if p.file == table]
+    assert ["train_2" in p.found for p in errors] == [True]
+    with pytest.raises(InputError, match="unit=image"):
+        prepare("glas", raw, tmp_path / "s")
+    assert "official-leaks" in prepare("glas", raw, tmp_path / "s", unit="image").splits

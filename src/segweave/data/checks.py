@@ -62,6 +62,18 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
         )
 
 
+def scattered(case: Case) -> list[int]:
+    """The numbers of objects that cover several pieces (pixels that touch at a corner are one)."""
+    from scipy.ndimage import find_objects, label
+
+    found = []
+    for plane in () if case.instances is None else case.instances:
+        for number, box in enumerate(find_objects(plane), 1):
+            if box is not None and label(plane[box] == number, np.ones((3, 3)))[1] > 1:
+                found.append(number)
+    return found
+
+
 def classes_held(case: Case, target: TargetSpec) -> set[int]:
     """The numbers of the classes, as in `target.foreground`, that a case's label holds."""
     if case.label is None:

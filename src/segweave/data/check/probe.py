@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.check.kinds import kind_of, problem_of
+from segweave.data.check.labels import odd_labels
 from segweave.data.check.report import Problem
 from segweave.data.check.survey import Survey
 from segweave.data.checks import check_case
@@ -46,6 +47,7 @@ class Look:
     spacing: tuple[float, float, float] | None
     stack: str
     dtype: str
+    numbered: bool
     orientation: str
     low: float
     high: float
@@ -87,7 +89,12 @@ def probe(item: Item, found_in: Survey) -> Probe:
         check_case(case, found_in.plan.target, labelled=found_in.labelled)
     except SegweaveError as error:
         done.problems += _strange(item, found_in) or [_of(error, item, found_in)]
-    done.problems += _one_sided(case, item, found_in)
+
+    def mask_of(k: int) -> Path | None:
+        file = item.parts[2 * k + 1][0] if len(item.parts) > 2 else label_file(item)
+        return None if file is None else found_in.roots.real(file)
+
+    done.problems += odd_labels(case, found_in.plan.target, mask_of)
     done.look = _look(case, item, found_in)
     if case.stack == "time":
         images = dict.fromkeys(path for path, _ in item.parts[::2])
@@ -96,29 +103,6 @@ def probe(item: Item, found_in: Survey) -> Probe:
             for path, plane in zip(images, case.image, strict=False)
         }
     return done
-
-
-def _one_sided(case: Case, item: Item, found_in: Survey) -> list[Problem]:
-    """Labels that are background throughout, and masks (of slices too) that are all foreground."""
-    if case.label is None:
-        return []
-    if not case.label.any():
-        return [Problem("empty-label", "note", found="no pixel is labelled", case=case.id)]
-    full = [k for k, plane in enumerate(case.label) if plane.all()]
-    if found_in.plan.target.kind != "binary" or not full:
-        return []
-    file = item.parts[2 * full[0] + 1][0] if len(item.parts) > 2 else label_file(item)
-    return [
-        Problem(
-            "full-label",
-            "warning",
-            found="every pixel is labelled"
-            + (f" in {len(full)} slices" if case.slices > 1 else ""),
-            expected="background beside the foreground",
-            case=case.id,
-            file=None if file is None else found_in.roots.real(file),
-        )
-    ]
 
 
 def _look(case: Case, item: Item, found_in: Survey) -> Look:
@@ -140,6 +124,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         spacing=case.spacing,
         stack=case.stack,
         dtype=str(case.image.dtype),
+        numbered=case.instances is not None,
         orientation=_orientation(case),
         low=float(case.image.min()),
         high=float(case.image.max()),

@@ -184,6 +184,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         ("kind of stack", lambda look: look.stack),
         ("direction of the slices", lambda look: look.orientation),
         ("spacing known", lambda look: look.spacing is not None),
+        ("numbered objects", lambda look: look.numbered),
     )
     for what, trait in traits:
         if not looks:

@@ -25,7 +25,7 @@ from segweave.data.sets._pictures import (
     read_mask,
     target_of,
 )
-from segweave.data.sets.base import Item, Plan
+from segweave.data.sets.base import Item, Plan, few
 from segweave.data.splits import seeded_split
 from segweave.errors import InputError, UsageError, nearest
 from segweave.registry import DatasetCard
@@ -60,10 +60,11 @@ def plan(
     Test_Folder).
 
     The label is gland or not; `Case.instances` holds the number of each gland where the masks have
-    them. `unit="patient"` (from Grade.csv): splits `seed-0` and up to five folds by patient. The
-    challenge's own parts share patients; `unit="image"` offers them, counting every image as its
-    own group: `official-leaks` (train; both test parts as test) and `official-a-b-leaks` (train,
-    testA, testB). Without Grade.csv it is `unit="image"`.
+    them (a mask of 0 and 255 has none). `unit="patient"` (from Grade.csv): splits `seed-0` and up
+    to five folds by patient. The challenge's own parts share patients; `unit="image"` offers them,
+    counting every image as its own group: `official-leaks` (train; both test parts as test) and
+    `official-a-b-leaks` (train, testA, testB). Without Grade.csv it is `unit="image"`; one that
+    does not name every image is refused.
     """
     if unit not in ("patient", "image"):
         raise UsageError(
@@ -76,11 +77,21 @@ def plan(
     name, where = choose_layout("GlaS", source, layout, finders, expected)
     pairs, left_out, errors = find_pairs(where)
     missing: list[str] = []
-    facts = _facts(source, where[0].images, where[0].images.parent)
+    table, facts = _facts(source, where[0].images, where[0].images.parent)
     warnings: list[str] = []
     ids = [pair.id for pair in pairs]
     unknown = [id for id in ids if id not in facts]
-    if unknown:
+    if unknown and facts and unit == "patient":
+        errors.append(
+            InputError(
+                "reading which patient an image of GlaS is of",
+                file=table,
+                expected="a row for every image",
+                found=f"none for {len(unknown)}: {few(unknown)}",
+                remedy="complete it, or leave patients aside with unit=image",
+            )
+        )
+    elif unknown:
         warnings.append(
             f"no Grade.csv says of which patient {len(unknown)} images are: every image counts as "
             "its own group"
@@ -168,9 +179,10 @@ def _read(pair: Pair, group: str, facts: dict[str, Any], numbered: bool) -> Case
 
 def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
     """Gland or not, and the number of each gland where the mask holds them."""
-    if not numbered:
-        numbered = 1 < int(read_array(pair.mask).max()) <= 127
-    if not numbered:
+    held = np.unique(read_array(pair.mask))
+    # 0 and 255 alone are a mask that somebody made of the numbers.
+    white = held[-1] == 255 and len(held) <= 2
+    if white or not (numbered or 1 < held[-1] <= 127):
         return read_mask(pair.mask)[None], None
     if suffix_of(pair.mask) in (".jpg", ".jpeg"):
         raise InputError(
@@ -180,23 +192,23 @@ def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.u
             found="JPEG, whose noise counts as glands",
             remedy="take the file as it was released (BMP or PNG)",
         )
-    numbers = read_label_case(pair.mask).label
+    numbers = read_label_case(pair.mask, scaled=False).label
     assert numbers is not None
     return (numbers > 0).astype(np.uint8), numbers.astype(np.uint16)
 
 
-def _facts(*folders: Path) -> dict[str, dict[str, Any]]:
-    """Image → patient and grade, from the first Grade.csv that lies in one of the folders."""
+def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
+    """The first Grade.csv that lies in one of the folders, and image → patient and grade of it."""
     path = next((f / "Grade.csv" for f in folders if (f / "Grade.csv").is_file()), None)
     if path is None:
-        return {}
+        return None, {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [
                 {str(key).strip(): str(value).strip() for key, value in row.items()}
                 for row in csv.DictReader(stream)
             ]
-        return {
+        return path, {
             row["name"]: {
                 "patient": f"patient{int(row['patient ID']):02d}",
                 "grade": row[_grade(row)],
