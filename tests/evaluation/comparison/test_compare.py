@@ -130,61 +130,6 @@ def test_holm_goes_over_the_arms_that_were_tested(tmp_path: Path) -> None:
     assert "after Holm over 4 arms" in result.arms[-1].verdict
 
 
-def folds(folder: Path, arm: str, by: float, count: int = 5, **fields: object) -> list:
-    return [
-        evaluation(
-            folder / f"{arm}-{k}",
-            arm,
-            shifted(by),
-            groups=range(4 * k, 4 * k + 4),
-            fold=k,
-            **fields,
-        )
-        for k in range(count)
-    ]
-
-
-def test_folds_replace_the_main_test(tmp_path: Path) -> None:
-    made = folds(tmp_path, "a", 0.0) + folds(tmp_path, "b", 0.03)
-    (b,) = compare(made, "a").arms
-    assert b.main is not None
-    assert b.main.design == "one mean difference a fold"
-    assert b.main.dof == 4
-    means = [np.mean([b.by_group[f"patient {g:02}"] for g in range(4 * k, 4 * k + 4)])
-             for k in range(5)]  # fmt: skip
-    assert b.main.error == pytest.approx(np.sqrt((1 / 5 + 4 / 16) * np.var(means, ddof=1)))
-    assert b.weights.p is not None
-    few = compare(made, "a", training_groups=8)
-    assert few.arms[0].main is not None
-    assert few.arms[0].main.error > b.main.error
-    assert any("4 test and 8 training groups" in note for note in few.notes)
-
-
-def test_folds_say_themselves_on_how_many_groups_they_were_trained(tmp_path: Path) -> None:
-    made = {
-        (arm, groups): folds(tmp_path / str(groups), arm, by, training_groups=groups)
-        for arm, by in (("a", 0.0), ("b", 0.03))
-        for groups in (12, None)
-    }
-
-    def error(a: int | None, b: int | None, **options: int) -> tuple[float, str]:
-        result = compare([*made["a", a], *made["b", b]], "a", **options)
-        main = result.arms[0].main
-        assert main is not None
-        (note,) = (note for note in result.notes if note.startswith("Folds share"))
-        return main.error, note
-
-    known, note = error(12, 12)
-    assert "4 test and 12 training groups each." in note
-    unknown, note = error(None, None)
-    assert "16 training groups each (how many is unknown: all others" in note
-    assert known / unknown == pytest.approx(np.sqrt((1 / 5 + 4 / 12) / (1 / 5 + 4 / 16)))
-    half, note = error(12, None)
-    assert half == known
-    assert "12 training groups each (unknown for b, taken from the other arm)" in note
-    assert error(12, 12, training_groups=16)[0] == unknown
-
-
 def test_test_cases_scored_again_are_noted(tmp_path: Path) -> None:
     once = arms(tmp_path / "once", {"a": level, "b": shifted(0.02)}, tested={"clean": 1})
     assert not any("more than once" in note for note in compare(once, "a").notes)
@@ -199,17 +144,6 @@ def test_one_of_a_kind_is_no_plural(tmp_path: Path) -> None:
     text = as_markdown(compare(made, "a"))
     assert "1 case, 1 group." in text
     assert "1 groups" not in text
-
-
-def test_folds_on_one_test_set_are_no_sample(tmp_path: Path) -> None:
-    made = [
-        evaluation(tmp_path / f"{arm}{k}", arm, shifted(by), fold=k)
-        for arm, by in (("a", 0.0), ("b", 0.03))
-        for k in range(5)
-    ]
-    (b,) = compare(made, "a").arms
-    assert b.main is None
-    assert "same groups" in b.verdict
 
 
 def test_a_group_is_the_mean_of_its_cases_and_a_case_of_its_classes(tmp_path: Path) -> None:

@@ -91,6 +91,17 @@ def test_a_run_that_lacks_cases(tmp_path: Path) -> None:
         compare([*made, few], "a")
 
 
+def test_a_run_without_dice(tmp_path: Path) -> None:
+    made = arms(tmp_path, DICE, seeds=(0, 1))
+    rows = [
+        Row(f"case {g:02}", f"patient {g:02}", Score(None, "organ", "iou", 0.5), "b", 2)
+        for g in range(8)
+    ]
+    bare = evaluation(tmp_path / "bare", "b", level, groups=[], extra=rows)
+    with pytest.raises(InputError, match="every run of b and a has Dice"):
+        compare([*made, bare], "a")
+
+
 def test_other_folds(tmp_path: Path) -> None:
     def runs(arm: str, size: int) -> list:
         return [

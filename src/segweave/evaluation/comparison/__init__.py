@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from segweave.errors import UsageError
 from segweave.evaluation.comparison.arms import (
     DOING,
@@ -16,11 +14,10 @@ from segweave.evaluation.comparison.arms import (
     arm_name,
     choice,
     find_reference,
-    group_values,
     read_arms,
 )
 from segweave.evaluation.comparison.decisions import holm, verdict
-from segweave.evaluation.comparison.designs import Design, design_of
+from segweave.evaluation.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
 from segweave.evaluation.comparison.pairs import PRIMARY, compare_pair
 from segweave.evaluation.comparison.rendering import (
     as_csv,
@@ -107,23 +104,22 @@ def compare(
         groups=len(set(other.groups.values())),
         grouped=all(e.manifest.grouped for arm in arms.values() for e in arm.evaluations),
         margin=margin,
-        facts=[_facts(arm) for arm in [other, *(a for a in arms.values() if a is not other)]],
+        means=BY_FOLD if any(design.by_fold for design in designs) else BY_RUN,
+        facts=[
+            _facts(other, results[0].reference_mean),
+            *(_facts(arms[result.arm], result.mean) for result in results),
+        ],
         arms=results,
         notes=_notes(arms, other, designs, results),
         places=[place for arm in arms.values() for place in _places(arm)],
     )
 
 
-def _facts(arm: Arm) -> ArmFacts:
+def _facts(arm: Arm, mean: float) -> ArmFacts:
     parameters = {e.manifest.parameters for e in arm.evaluations}
-    means = [
-        float(np.mean(list(group_values(arm, run, PRIMARY, leave=None).values())))
-        for run in arm.runs
-        if arm.scores[run].get(PRIMARY)
-    ]
     return ArmFacts(
         arm=arm.name,
-        mean=float(np.mean(means)),
+        mean=mean,
         seeds=arm.seeds,
         folds=arm.folds,
         runs=len(arm.runs),

@@ -31,24 +31,32 @@ WORDS: dict[Kind, str] = {
     "weights": "groups, for these weights",
 }
 
+BY_RUN = "over groups and runs"
+BY_FOLD = "over the seeds of each group, the groups of each fold, then folds, which weigh alike"
+
 
 @dataclass(frozen=True)
 class Design:
-    """How two arms are compared; `reasons` say why nothing can be said of new trainings."""
+    """How two arms are compared; `reasons` say why nothing can be said of new trainings. `by_fold`
+    where folds were scored on different groups, so that means go over seeds, groups, then folds.
+    """
 
     kind: Kind
     reasons: tuple[str, ...] = ()
+    by_fold: bool = False
     test_over_training: float = 0.0
     note: str = ""
 
 
 @dataclass
 class Differences:
-    """Differences of one metric: `by_group` means over runs, `effect` the mean with its variance
-    (None below two groups), `squares` where the seeds are paired.
+    """Differences of one metric: `by_group` means over runs, `weighed` the same, but such that
+    their mean is `ours` − `theirs` (folds weigh alike, whatever their number of groups), `effect`
+    that mean with its variance (None below two groups), `squares` where the seeds are paired.
     """
 
     by_group: dict[str, float]
+    weighed: dict[str, float]
     effect: Effect | None = None
     squares: MeanSquares | None = None
     ours: float = 0.0
@@ -99,7 +107,8 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
             ),
         )
     if len(folds) < LEAST_SEEDS:
-        return Design("weights", (f"{len(folds)} folds; at least {LEAST_SEEDS} are needed",))
+        short = f"{len(folds)} folds; at least {LEAST_SEEDS} are needed to speak of new trainings"
+        return Design("weights", (short,), by_fold=True)
     test = float(np.mean([len(groups) for groups in folds]))
     training, remark = float(training_groups or 0), ""
     if training_groups is None:
@@ -116,7 +125,7 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
         f"Folds share training data: one mean difference a fold, {len(folds)} folds, {test:g} test "
         f"and {training:g} training groups each{remark}."
     )
-    return Design("folds", test_over_training=test / max(training, 1.0), note=note)
+    return Design("folds", by_fold=True, test_over_training=test / max(training, 1.0), note=note)
 
 
 def _groups_by_fold(arm: Arm) -> dict[int, frozenset[str]]:
@@ -142,7 +151,7 @@ def differences(
         {run: group_values(a, run, metric, class_name=class_name, leave=leave) for run in a.runs}
         for a in (arm, reference)
     )
-    if design.kind == "folds":
+    if design.by_fold:
         return _by_folds(mine, theirs, design)
     # The runs of folds on one test set, or of unknown seeds, stand beside each other like seeds.
     held = [set(values) for values in (*mine.values(), *theirs.values())]
@@ -151,8 +160,10 @@ def differences(
         return None
     a, b = (_table(runs, groups) for runs in (mine, theirs))
     by_group = a.mean(1) - b.mean(1)
+    named = dict(zip(groups, by_group.tolist(), strict=True))
     found = Differences(
-        dict(zip(groups, by_group.tolist(), strict=True)),
+        named,
+        weighed=named,
         ours=float(a.mean()),
         theirs=float(b.mean()),
     )
@@ -178,7 +189,9 @@ def _by_folds(
     mine: dict[RunKey, dict[str, float]], theirs: dict[RunKey, dict[str, float]], design: Design
 ) -> Differences | None:
     ours, others = _fold_means(mine), _fold_means(theirs)
-    by_fold, groups = {}, defaultdict(list)
+    by_fold: dict[int, float] = {}
+    groups: dict[str, list[float]] = defaultdict(list)
+    parts: dict[str, float] = defaultdict(float)
     levels = []
     for fold in ours:
         shared = sorted(set(ours[fold]) & set(others.get(fold, {})))
@@ -189,15 +202,20 @@ def _by_folds(
         levels.append((a.mean(), b.mean()))
         for group, difference in zip(shared, (a - b).tolist(), strict=True):
             groups[group].append(difference)
+            parts[group] += difference / len(shared)
     if not by_fold:
         return None
+    alike = len(groups) / len(by_fold)
     found = Differences(
         {group: float(np.mean(values)) for group, values in sorted(groups.items())},
+        weighed={group: part * alike for group, part in sorted(parts.items())},
         ours=float(np.mean([a for a, _ in levels])),
         theirs=float(np.mean([b for _, b in levels])),
         by_fold=by_fold,
     )
-    if len(by_fold) > 1:
+    if design.kind == "weights" and len(groups) > 1:
+        found.effect = group_effect(np.array(list(found.weighed.values())))
+    elif design.kind == "folds" and len(by_fold) > 1:
         found.effect = fold_effect(np.array(list(by_fold.values())), design.test_over_training)
     return found
 

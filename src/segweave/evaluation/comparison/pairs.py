@@ -8,7 +8,8 @@ import numpy as np
 from scipy import stats
 
 from segweave import registry
-from segweave.evaluation.comparison.arms import Arm, Item, case_means, group_values
+from segweave.errors import InputError
+from segweave.evaluation.comparison.arms import DOING, Arm, Item, case_means, group_values
 from segweave.evaluation.comparison.decisions import LEAST_GROUPS, equivalent
 from segweave.evaluation.comparison.designs import WORDS, Design, Differences, differences
 from segweave.evaluation.comparison.resampling import group_interval, sign_flip_p
@@ -35,7 +36,13 @@ def compare_pair(
 ) -> ArmComparison:
     """The arm against the reference, before Holm and without a verdict."""
     found = differences(arm, reference, design)
-    assert found is not None  # every arm was seen to have Dice on the same cases
+    if found is None:
+        raise InputError(
+            DOING,
+            expected=f"a group of which every run of {arm.name} and {reference.name} has Dice",
+            found="none",
+            remedy="leave out the run without Dice",
+        )
     by_group = found.by_group
     reasons = list(design.reasons)
     enough = len(by_group) >= LEAST_GROUPS
@@ -52,7 +59,7 @@ def compare_pair(
         mean=found.ours,
         reference_mean=found.theirs,
         difference=found.ours - found.theirs,
-        weights=_weights_test(by_group, enough),
+        weights=_weights_test(found.weighed, enough),
         better=int(np.count_nonzero(values > slack)),
         worse=int(np.count_nonzero(values < -slack)),
         equal=int(np.count_nonzero(np.abs(values) <= slack)),
@@ -80,7 +87,7 @@ def _fill_inference(
     if design.kind == "weights":
         result.p = result.weights.p
         result.low, result.high = result.weights.low, result.weights.high
-        narrow = group_interval(found.by_group, 0.90)
+        narrow = group_interval(found.weighed, 0.90)
         result.low90, result.high90 = narrow.low, narrow.high
         return
     result.low, result.high = (float(end) for end in effect.interval(0.95))
@@ -102,9 +109,9 @@ def _fill_inference(
             result.shares = Shares(groups=groups, seeds=seeds, rest=rest)
 
 
-def _weights_test(by_group: dict[str, float], enough: bool) -> WeightsTest:
-    found = group_interval(by_group)
-    p = sign_flip_p(np.array(list(by_group.values()))) if enough else None
+def _weights_test(differences: dict[str, float], enough: bool) -> WeightsTest:
+    found = group_interval(differences)
+    p = sign_flip_p(np.array(list(differences.values()))) if enough else None
     return WeightsTest(p=p, low=found.low, high=found.high, method=found.method)
 
 

@@ -148,7 +148,7 @@ def _primary_notes(comparison: Comparison) -> list[str]:
     notes = [
         f"Protocol {comparison.protocol}: {comparison.title}.",
         f"Dice: {comparison.definition}. A group's value is the mean over its cases of the mean "
-        "over the classes that count there; Dice is the mean over groups and runs.",
+        f"over the classes that count there; Dice is the mean {comparison.means}.",
         f"{counted(comparison.cases, 'case')}, {counted(comparison.groups, 'group')}.",
     ]
     tested = [arm.arm for arm in comparison.arms if arm.p is not None]

@@ -131,7 +131,9 @@ class Place(Result):
 
 
 class Comparison(Result):
-    """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs."""
+    """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs.
+    `means` says over what an arm's Dice is a mean.
+    """
 
     protocol: str
     title: str
@@ -143,6 +145,7 @@ class Comparison(Result):
     groups: int
     grouped: bool
     margin: float | None
+    means: str
     facts: list[ArmFacts]
     arms: list[ArmComparison]
     notes: list[str] = Field(default_factory=list)
