@@ -12,12 +12,12 @@ from segweave.evaluation.comparison.arms import (
     DOING,
     Arm,
     arm_name,
-    choice,
     find_reference,
     read_arms,
 )
 from segweave.evaluation.comparison.decisions import holm, verdict
 from segweave.evaluation.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
+from segweave.evaluation.comparison.notes import exploratory_notes, notes_of
 from segweave.evaluation.comparison.pairs import PRIMARY, compare_pair
 from segweave.evaluation.comparison.rendering import (
     as_csv,
@@ -34,7 +34,6 @@ from segweave.evaluation.comparison.results import (
     Place,
 )
 from segweave.evaluation.folder import Evaluation
-from segweave.evaluation.words import counted, scored_again
 
 __all__ = [
     "ArmComparison",
@@ -110,7 +109,8 @@ def compare(
             *(_facts(arms[result.arm], result.mean) for result in results),
         ],
         arms=results,
-        notes=_notes(arms, other, designs, results),
+        notes=notes_of(arms, other, designs, results),
+        exploratory_notes=exploratory_notes(arms.values()),
         places=[place for arm in arms.values() for place in _places(arm)],
     )
 
@@ -127,6 +127,7 @@ def _facts(arm: Arm, mean: float) -> ArmFacts:
         checkpoint=next(iter(arm.known("checkpoint")), None),
         part=next(iter(arm.known("part")), None),
         false_alarms=arm.alarms,
+        by_rule=(arm.ruled(PRIMARY), arm.asked(PRIMARY)),
     )
 
 
@@ -144,44 +145,3 @@ def _places(arm: Arm) -> list[Place]:
             (row.seed, row.fold) for row in evaluation.rows if arm_name(row, evaluation) == arm.name
         )
     ]
-
-
-def _notes(
-    arms: dict[str, Arm], reference: Arm, designs: list[Design], results: list[ArmComparison]
-) -> list[str]:
-    notes = list(dict.fromkeys(design.note for design in designs if design.note))
-    if any(design.kind == "unpaired" for design in designs):
-        notes.append(
-            "Seeds of some arms differ from the reference's: their variances are added, nothing is "
-            "gained from pairing."
-        )
-    manifests = [e.manifest for arm in arms.values() for e in arm.evaluations]
-    if not all(manifest.grouped for manifest in manifests):
-        notes.append(
-            "No groups were given for some arms: each file counts as its own group, so that p and "
-            "intervals are too optimistic where a patient or video has several files."
-        )
-    unknown = [
-        arm.name
-        for arm in arms.values()
-        if any(not choice(e.manifest, "checkpoint") for e in arm.evaluations)
-    ]
-    if unknown:
-        notes.append(f"How the weights were chosen is unknown for: {', '.join(unknown)}.")
-    if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
-        notes.append("The weights were chosen on the test set: all scores here are too good.")
-    notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
-    if any(arm.known("part") - {"test"} for arm in arms.values()):
-        notes.append("These are not test cases: choices were made on them.")
-    lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
-    if lost:
-        notes.append(
-            f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
-            "no Dice."
-        )
-    if "conv" in arms and reference.name != "conv" and len(arms) > 2:
-        notes.append(
-            "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "
-            "what a module adds to that."
-        )
-    return notes

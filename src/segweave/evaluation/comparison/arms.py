@@ -23,13 +23,16 @@ _SHOWN = 5
 
 @dataclass
 class Arm:
-    """All runs of one arm: `scores` by run and metric, `failed` likewise."""
+    """All runs of one arm: `scores` by run and metric, `failed` likewise, and `by_rule`, of which
+    scores the protocol set because the class is missing on a side.
+    """
 
     name: str
     evaluations: list[Evaluation] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     scores: dict[RunKey, dict[str, dict[Item, float]]] = field(default_factory=dict)
     failed: dict[RunKey, dict[str, set[Item]]] = field(default_factory=dict)
+    by_rule: dict[RunKey, dict[str, set[Item]]] = field(default_factory=dict)
     units: dict[str, set[str]] = field(default_factory=dict)
     alarms: tuple[int, int] = (0, 0)
 
@@ -54,6 +57,18 @@ class Arm:
             case for values in self.failed[run].values() for case, _, _ in values
         }
 
+    def failures(self, metric: str, class_name: str | None = None) -> int:
+        """How many scores of a metric, of one class or all, have no value; over all runs."""
+        return _count(self.failed, metric, class_name)
+
+    def ruled(self, metric: str, class_name: str | None = None) -> int:
+        """How many were set by rule; over all runs."""
+        return _count(self.by_rule, metric, class_name)
+
+    def asked(self, metric: str) -> int:
+        """How many scores of a metric there are; over all runs."""
+        return sum(len(values.get(metric, ())) for values in self.scores.values())
+
     @property
     def training_groups(self) -> float | None:
         """How many groups a run was trained on, the mean over runs; None where one doesn't say."""
@@ -64,6 +79,12 @@ class Arm:
     def known(self, what: str) -> set[str]:
         """What its folders say of `checkpoint` or `part`; empty where none says anything."""
         return {value for e in self.evaluations if (value := choice(e.manifest, what))}
+
+
+def _count(items: dict[RunKey, dict[str, set[Item]]], metric: str, class_name: str | None) -> int:
+    return sum(
+        class_name in (None, item[2]) for run in items.values() for item in run.get(metric, ())
+    )
 
 
 def choice(manifest: Manifest, what: str) -> str | None:
@@ -123,6 +144,7 @@ def _add(arm: Arm, row: Row, evaluation: Evaluation) -> None:
         )
     values = arm.scores.setdefault(run, defaultdict(dict))[score.metric]
     failed = arm.failed.setdefault(run, defaultdict(set))[score.metric]
+    ruled = arm.by_rule.setdefault(run, defaultdict(set))[score.metric]
     item = (row.case, score.slice, score.class_name)
     if item in values or item in failed:
         raise InputError(
@@ -136,6 +158,8 @@ def _add(arm: Arm, row: Row, evaluation: Evaluation) -> None:
         failed.add(item)
     else:
         values[item] = score.value
+        if score.status == "rule":
+            ruled.add(item)
     arm.units.setdefault(score.metric, set()).add(score.unit)
     if score.metric == FALSE_ALARM:
         raised, asked = arm.alarms

@@ -143,22 +143,15 @@ def _one(
         unit=next(iter(arm.units[metric])),
         groups=len(found.by_group) if found else 0,
         difference=found.ours - found.theirs if found else None,
-        failed=_failures(arm, metric, class_name),
-        reference_failed=_failures(reference, metric, class_name),
+        failed=arm.failures(metric, class_name),
+        reference_failed=reference.failures(metric, class_name),
+        ruled=arm.ruled(metric, class_name),
+        reference_ruled=reference.ruled(metric, class_name),
     )
     if found is not None and found.effect is not None:
         result.low, result.high = (float(end) for end in found.effect.interval())
     result.better, result.worse = _wins(arm, reference, metric, class_name, failed)
     return result
-
-
-def _failures(arm: Arm, metric: str, class_name: str | None) -> int:
-    return sum(
-        1
-        for values in arm.failed.values()
-        for item in values.get(metric, set())
-        if class_name is None or item[2] == class_name
-    )
 
 
 def _wins(

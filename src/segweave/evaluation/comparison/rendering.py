@@ -168,6 +168,9 @@ def _primary_notes(comparison: Comparison) -> list[str]:
     alarms = [f"{f.arm} {f.false_alarms[0]} of {f.false_alarms[1]}" for f in comparison.facts]
     if any(facts.false_alarms[1] for facts in comparison.facts):
         notes.append(f"False alarms on absent classes (no Dice there): {'; '.join(alarms)}.")
+    ruled = [f"{f.arm} {f.by_rule[0]} of {f.by_rule[1]}" for f in comparison.facts]
+    if any(facts.by_rule[0] for facts in comparison.facts):
+        notes.append(f"Dice set by rule (class missing on a side): {'; '.join(ruled)}.")
     return notes + comparison.notes
 
 
@@ -231,15 +234,9 @@ def _over_cases(comparison: Comparison) -> Table:
 
 
 def _exploratory(comparison: Comparison) -> Table:
-    header = (
-        "arm",
-        "metric",
-        "class",
-        "difference [95 % interval]",
-        "groups",
-        "better / worse",
-        "failed (reference)",
-    )
+    header = ["arm", "metric", "class", "difference [95 % interval]", "groups", "better / worse"]
+    found = [row for arm in comparison.arms for row in arm.exploratory]
+    ruled = any(row.ruled or row.reference_ruled for row in found)
     rows = tuple(
         (
             arm.arm,
@@ -249,17 +246,13 @@ def _exploratory(comparison: Comparison) -> Table:
             str(row.groups),
             f"{row.better} / {row.worse}",
             f"{row.failed} ({row.reference_failed})",
+            *[f"{row.ruled} ({row.reference_ruled})"] * ruled,
         )
         for arm in comparison.arms
         for row in arm.exploratory
     )
-    notes = (
-        "Not tested and not corrected for being many: what stands out here is a question for a new "
-        "experiment, not an answer.",
-        "Distances: differences where all runs of both arms have one; in better / worse, groups in "
-        "which a class was missed count as the worst.",
-    )
-    return Table("Exploratory", header, rows, notes)
+    header += ["failed (reference)"] + ["by rule (reference)"] * ruled
+    return Table("Exploratory", tuple(header), rows, tuple(comparison.exploratory_notes))
 
 
 _COLUMNS = (
@@ -292,18 +285,23 @@ _COLUMNS = (
     "worse",
     "failed",
     "reference_failed",
+    "ruled",
+    "reference_ruled",
     "verdict",
 )
 
 
 def _csv_cells(comparison: Comparison, arm: ArmComparison) -> list[object]:
     main, shares = arm.main, arm.shares
+    facts = {facts.arm: facts for facts in comparison.facts}
     cells = {
         "arm": arm.arm,
         "reference": comparison.reference,
         "endpoint": "primary",
         "metric": "dice",
         "groups": len(arm.by_group),
+        "ruled": facts[arm.arm].by_rule[0],
+        "reference_ruled": facts[comparison.reference].by_rule[0],
         "design": main.design if main else "groups, for these weights",
         "dof": main.dof if main else None,
         "p_these_weights": arm.weights.p,

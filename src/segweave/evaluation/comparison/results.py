@@ -57,7 +57,8 @@ class Shares(Result):
 
 class Exploratory(Result):
     """Another metric, or one class: a mean difference over the `groups` where it is defined. No
-    p-value on purpose. In distances, `better` and `worse` take a failed one as the worst.
+    p-value on purpose. In distances, `better` and `worse` take a failed one as the worst. `ruled`
+    counts the scores that the protocol set because the class is missing on a side.
     """
 
     metric: str
@@ -71,6 +72,8 @@ class Exploratory(Result):
     worse: int = 0
     failed: int = 0
     reference_failed: int = 0
+    ruled: int = 0
+    reference_ruled: int = 0
 
 
 class ArmComparison(Result):
@@ -107,7 +110,9 @@ class ArmComparison(Result):
 
 
 class ArmFacts(Result):
-    """What is known of an arm: `checkpoint` and `part` None where nobody said."""
+    """What is known of an arm: `checkpoint` and `part` None where nobody said. `false_alarms` and
+    `by_rule` (Dice set by the protocol's rule) count over all runs, with how many were asked.
+    """
 
     arm: str
     mean: float
@@ -118,6 +123,7 @@ class ArmFacts(Result):
     checkpoint: str | None = None
     part: str | None = None
     false_alarms: tuple[int, int] = (0, 0)
+    by_rule: tuple[int, int] = (0, 0)
 
 
 class Place(Result):
@@ -149,6 +155,7 @@ class Comparison(Result):
     facts: list[ArmFacts]
     arms: list[ArmComparison]
     notes: list[str] = Field(default_factory=list)
+    exploratory_notes: list[str] = Field(default_factory=list)
     places: list[Place] = Field(default_factory=list)
 
     @property
