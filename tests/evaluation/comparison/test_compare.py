@@ -19,7 +19,7 @@ from segweave.evaluation.comparison import (
     compare,
     comparison_tables,
 )
-from segweave.evaluation.comparison.variance import paired_effect
+from segweave.evaluation.comparison.variance import mean_squares, paired_effect
 from tests.evaluation.comparison.made import arms, evaluation, level, shifted
 
 
@@ -85,6 +85,13 @@ def test_fewer_than_three_seeds_hold_for_these_weights_only(tmp_path: Path) -> N
     assert b.p == b.weights.p == 2 / 2**8
     assert b.verdict.startswith("Holds for these weights only: b is better than a")
     assert "at least 3 of each are needed to speak of new ones" in b.verdict
+    dice = shifted(0.03)
+    table = np.array([[dice(g, s) - level(g, s) for s in (0, 1)] for g in range(8)])
+    parts = [float(part) for part in mean_squares(table).components()]
+    assert b.shares is not None
+    assert b.shares.seeds == pytest.approx(parts[1] / sum(parts))
+    one = [run for run in made if run.manifest.seeds == [0]]
+    assert compare(one, "a").arms[0].shares is None
 
 
 def test_fewer_than_six_groups_have_no_p(tmp_path: Path) -> None:
@@ -116,6 +123,21 @@ def test_other_peoples_seeds_are_not_paired(tmp_path: Path) -> None:
     assert b.main is not None
     assert "seeds not paired" in b.main.design
     assert b.shares is None
+    for shares, dice, seeds in (
+        (b.own_shares, shifted(0.03), (7, 8, 9, 10)),
+        (b.reference_shares, level, (0, 1, 2)),
+    ):
+        assert shares is not None
+        parts = mean_squares(np.array([[dice(g, s) for s in seeds] for g in range(8)])).components()
+        assert (shares.groups, shares.seeds, shares.rest) == tuple(
+            pytest.approx(float(part) / float(sum(parts))) for part in parts
+        )
+    text = as_markdown(result)
+    assert f"| b {b.own_shares.groups:.0%} / " in text  # type: ignore[union-attr]
+    assert "; of one Dice of an arm, where seeds are not paired." in text
+    row = next(csv.DictReader(io.StringIO(as_csv(result))))
+    assert row["share_seeds"] == ""
+    assert float(row["own_share_seeds"]) == b.own_shares.seeds  # type: ignore[union-attr]
     assert any("unknown for: b" in note for note in result.notes)
     assert any("nothing is gained from pairing" in note for note in result.notes)
 

@@ -52,13 +52,15 @@ class Design:
 class Differences:
     """Differences of one metric: `by_group` means over runs, `weighed` the same, but such that
     their mean is `ours` − `theirs` (folds weigh alike, whatever their number of groups), `effect`
-    that mean with its variance (None below two groups), `squares` where the seeds are paired.
+    that mean with its variance (None below two groups). From two seeds on, `squares` are those of
+    the differences where the seeds are paired, else `own` those of either arm's values.
     """
 
     by_group: dict[str, float]
     weighed: dict[str, float]
     effect: Effect | None = None
     squares: MeanSquares | None = None
+    own: tuple[MeanSquares | None, MeanSquares | None] = (None, None)
     ours: float = 0.0
     theirs: float = 0.0
     by_fold: dict[int, float] = field(default_factory=dict)
@@ -171,12 +173,20 @@ def differences(
         return found
     if design.kind == "paired":
         found.effect = paired_effect(a - b)
-        found.squares = mean_squares(a - b)
     elif design.kind == "unpaired":
         found.effect = unpaired_effect(a, b)
     else:
         found.effect = group_effect(by_group)
+    if len({fold for _, fold in (*mine, *theirs)} - {None}) < 2:  # runs differ in seed alone
+        if {seed for seed, _ in mine} != {seed for seed, _ in theirs}:
+            found.own = (_squares(a), _squares(b))
+        else:
+            found.squares = _squares(a - b)
     return found
+
+
+def _squares(values: NDArray[np.float64]) -> MeanSquares | None:
+    return mean_squares(values) if values.shape[1] > 1 else None
 
 
 def _table(runs: dict[RunKey, dict[str, float]], groups: list[str]) -> NDArray[np.float64]:

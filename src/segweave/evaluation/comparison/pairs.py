@@ -21,6 +21,7 @@ from segweave.evaluation.comparison.results import (
     Shares,
     WeightsTest,
 )
+from segweave.evaluation.comparison.variance import MeanSquares
 from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
 from segweave.evaluation.words import counted
 
@@ -68,6 +69,9 @@ def compare_pair(
         by_case=by_case,
         exploratory=list(_exploratory(arm, reference, design)),
         case_tests=_case_tests(by_case) if case_tests else None,
+        shares=_shares(found.squares),
+        own_shares=_shares(found.own[0]),
+        reference_shares=_shares(found.own[1]),
     )
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     result.effect_size = float(values.mean()) / spread if spread > slack else None
@@ -102,11 +106,14 @@ def _fill_inference(
         low=result.low,
         high=result.high,
     )
-    if found.squares is not None:
-        parts = [float(part) for part in found.squares.components()]
-        if sum(parts) > 0:
-            groups, seeds, rest = (part / sum(parts) for part in parts)
-            result.shares = Shares(groups=groups, seeds=seeds, rest=rest)
+
+
+def _shares(squares: MeanSquares | None) -> Shares | None:
+    parts = [] if squares is None else [float(part) for part in squares.components()]
+    if sum(parts) <= 0:
+        return None
+    groups, seeds, rest = (part / sum(parts) for part in parts)
+    return Shares(groups=groups, seeds=seeds, rest=rest)
 
 
 def _weights_test(differences: dict[str, float], enough: bool) -> WeightsTest:

@@ -187,7 +187,7 @@ def _behind(comparison: Comparison) -> Table:
     )
     rows = []
     for arm in comparison.arms:
-        main, weights, shares = arm.main, arm.weights, arm.shares
+        main, weights = arm.main, arm.weights
         rows.append(
             (
                 arm.arm,
@@ -197,20 +197,28 @@ def _behind(comparison: Comparison) -> Table:
                 _p(weights.p),
                 _ends(weights.low, weights.high),
                 _NOTHING if arm.effect_size is None else f"{arm.effect_size:+.2f}",
-                f"{shares.groups:.0%} / {shares.seeds:.0%} / {shares.rest:.0%}"
-                if shares
-                else _NOTHING,
+                _variance(arm, comparison.reference),
             )
         )
+    own = any(arm.own_shares or arm.reference_shares for arm in comparison.arms)
     methods = sorted({arm.weights.method for arm in comparison.arms if arm.weights.method})
     notes = [
         "The main test speaks of new groups and new trainings. The columns 'these weights' speak "
         "of new groups for the trained networks at hand: signs of the groups' differences flipped"
         + (f"; interval by {' and '.join(methods)}." if methods else "."),
         "Effect size: mean of the groups' differences over their sd.",
-        "Variance of one difference (one group, one seed), in parts.",
+        "Variance of one difference (one group, one seed), in parts"
+        + ("; of one Dice of an arm, where seeds are not paired." if own else "."),
     ]
     return Table("Behind it", header, tuple(rows), tuple(notes))
+
+
+def _variance(arm: ArmComparison, reference: str) -> str:
+    """The parts of the difference's variance, or of each arm's own."""
+    parts = [("", arm.shares), (f"{arm.arm} ", arm.own_shares)]
+    parts += [(f"{reference} ", arm.reference_shares)]
+    told = [f"{of}{s.groups:.0%} / {s.seeds:.0%} / {s.rest:.0%}" for of, s in parts if s]
+    return "; ".join(told) or _NOTHING
 
 
 def _over_cases(comparison: Comparison) -> Table:
@@ -255,6 +263,7 @@ def _exploratory(comparison: Comparison) -> Table:
     return Table("Exploratory", tuple(header), rows, tuple(comparison.exploratory_notes))
 
 
+_PARTS = ("groups", "seeds", "rest")
 _COLUMNS = (
     "arm",
     "reference",
@@ -278,9 +287,7 @@ _COLUMNS = (
     "effect_size",
     "detectable",
     "equivalent",
-    "share_groups",
-    "share_seeds",
-    "share_rest",
+    *(f"{of}share_{part}" for of in ("", "own_", "reference_") for part in _PARTS),
     "better",
     "worse",
     "failed",
@@ -292,7 +299,7 @@ _COLUMNS = (
 
 
 def _csv_cells(comparison: Comparison, arm: ArmComparison) -> list[object]:
-    main, shares = arm.main, arm.shares
+    main = arm.main
     facts = {facts.arm: facts for facts in comparison.facts}
     cells = {
         "arm": arm.arm,
@@ -307,10 +314,14 @@ def _csv_cells(comparison: Comparison, arm: ArmComparison) -> list[object]:
         "p_these_weights": arm.weights.p,
         "low_these_weights": arm.weights.low,
         "high_these_weights": arm.weights.high,
-        "share_groups": shares.groups if shares else None,
-        "share_seeds": shares.seeds if shares else None,
-        "share_rest": shares.rest if shares else None,
     }
+    for prefix, shares in (
+        ("", arm.shares),
+        ("own_", arm.own_shares),
+        ("reference_", arm.reference_shares),
+    ):
+        for part in _PARTS if shares else ():
+            cells[f"{prefix}share_{part}"] = getattr(shares, part)
     return [cells.get(name, getattr(arm, name, None)) for name in _COLUMNS]
 
 

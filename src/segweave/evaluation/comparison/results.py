@@ -46,8 +46,8 @@ class CaseTests(Result):
 
 
 class Shares(Result):
-    """Of the variance of one difference (one group, one seed): between groups, between seeds and in
-    the rest, as parts of 1.
+    """Of the variance of one difference or one Dice (one group, one seed): between groups, between
+    seeds and in the rest, as parts of 1.
     """
 
     groups: float
@@ -79,7 +79,8 @@ class Exploratory(Result):
 class ArmComparison(Result):
     """One arm against the reference. `p` is that of the main test or, where there is none, of the
     permutation; `low` and `high` (95 %), `low90` and `high90` likewise. `reasons` say what is
-    missing for a p-value, or for saying anything of new trainings.
+    missing for a p-value, or for saying anything of new trainings. `shares` are of the differences;
+    where seeds are not paired there are none, but those of each arm's own Dice.
     """
 
     arm: str
@@ -95,6 +96,8 @@ class ArmComparison(Result):
     main: MainTest | None = None
     weights: WeightsTest
     shares: Shares | None = None
+    own_shares: Shares | None = None
+    reference_shares: Shares | None = None
     effect_size: float | None = None
     better: int
     worse: int
