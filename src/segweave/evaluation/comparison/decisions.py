@@ -42,30 +42,62 @@ def _finding(
 ) -> str:
     arm, difference = result.arm, result.difference
     if result.p_holm is None:
-        return (
+        text = (
             f"{arm} scores {difference:+.4f} Dice against {reference}{_interval(result)}; "
             "whether this is more than chance is not decided"
         )
-    if result.p_holm < LEVEL and difference != 0:
+    elif _disagree(result):
+        text = (
+            f"whether {arm} differs from {reference} is not decided ({difference:+.4f} Dice"
+            f"{_interval(result, ', ')} by {result.weights.method}, {_p(result, family)} by "
+            "permutation: the two disagree)"
+        )
+    elif result.p_holm < LEVEL:
         word = "better" if difference > 0 else "worse"
         text = f"{arm} is {word} than {reference} by {abs(difference):.4f} Dice"
         text += f"{_interval(result)}, {_p(result, family)}"
         return f"{text}, yet by less than the margin of {margin:g}" if result.equivalent else text
-    if result.equivalent:
+    elif result.equivalent:
         return (
-            f"{arm} and {reference} are equivalent within ±{margin:g} Dice (90 % interval of the "
-            f"difference {result.low90:+.4f} to {result.high90:+.4f})"
+            f"{arm} and {reference} are equivalent within ±{margin:g} Dice "
+            f"({_interval90(result)} of the difference)"
         )
-    text = (
-        f"{'no' if inside else 'No'} difference between {arm} and {reference} is shown "
-        f"({difference:+.4f} Dice{_interval(result, ', ')}, {_p(result, family)})"
-    )
-    if result.detectable is not None:
-        text += (
-            f", which is no proof that there is none: a true one of {result.detectable:.4f} would "
-            "be found four times in five, smaller ones are easily missed"
+    else:
+        text = (
+            f"{'no' if inside else 'No'} difference between {arm} and {reference} is shown "
+            f"({difference:+.4f} Dice{_interval(result, ', ')}, {_p(result, family)})"
         )
-    return text
+        if result.detectable is not None:
+            text += (
+                ", which is no proof that there is none: a true one of "
+                f"{result.detectable:.4f} would be found four times in five"
+                f"{' by a single test at 5 %, before Holm' if family > 1 else ''}, smaller ones "
+                "are easily missed"
+            )
+    return text + _equivalence(result, margin)
+
+
+def _disagree(result: ArmComparison) -> bool:
+    """Whether p and interval, for these weights from different methods, say different things. That
+    Holm's correction makes p larger, while no interval is corrected, is no such case.
+    """
+    if result.main or result.p is None or result.p_holm is None:
+        return False
+    if result.low is None or result.high is None:
+        return False
+    if result.low <= 0 <= result.high:
+        return result.p_holm < LEVEL
+    return result.p >= LEVEL
+
+
+def _equivalence(result: ArmComparison, margin: float | None) -> str:
+    """What became of the question for equivalence, where the finding doesn't say."""
+    if margin is None:
+        return ""
+    if result.equivalent is None:
+        return f"; equivalence within ±{margin:g} is not tested below {LEAST_GROUPS} groups"
+    shown = "they are equivalent" if result.equivalent else "equivalence is not shown either"
+    return f"; within ±{margin:g} {shown} ({_interval90(result)})"
 
 
 def _interval(result: ArmComparison, joint: str = " (") -> str:
@@ -73,6 +105,10 @@ def _interval(result: ArmComparison, joint: str = " (") -> str:
         return ""
     end = ")" if joint == " (" else ""
     return f"{joint}95 % interval {result.low:+.4f} to {result.high:+.4f}{end}"
+
+
+def _interval90(result: ArmComparison) -> str:
+    return f"90 % interval {result.low90:+.4f} to {result.high90:+.4f}"
 
 
 def _p(result: ArmComparison, family: int) -> str:

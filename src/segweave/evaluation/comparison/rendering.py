@@ -355,7 +355,7 @@ def _p(value: float | None) -> str:
 
 
 def _yes(value: bool | None) -> str:
-    return _NOTHING if value is None else "yes" if value else "not shown"
+    return "not tested" if value is None else "yes" if value else "not shown"
 
 
 def _runs(seeds: Sequence[int | None], folds: Sequence[int]) -> str:
