@@ -19,7 +19,10 @@ from segweave.evaluation.comparison import (
     compare,
     comparison_tables,
 )
+from segweave.evaluation.comparison.rendering import latex_table
 from segweave.evaluation.comparison.variance import mean_squares, paired_effect
+from segweave.evaluation.protocols import list_protocols
+from segweave.evaluation.tables import Table
 from tests.evaluation.comparison.made import arms, evaluation, level, shifted
 
 
@@ -213,6 +216,28 @@ def test_a_failed_distance_is_left_out_of_the_mean_and_worst_in_the_count(tmp_pa
     assert (row.failed, row.reference_failed) == (1, 1)
 
 
+def test_metrics_that_are_left_out_are_named(tmp_path: Path) -> None:
+    def scores(arm: str, *units: str) -> list[Row]:
+        return [
+            Row(f"case {g:02}", f"patient {g:02}", Score(None, "organ", metric, 2.0, unit), arm, 0)
+            for metric, unit in zip(("hd95", "asd"), units, strict=False)
+            for g in range(8)
+        ]
+
+    made = [
+        evaluation(tmp_path / arm, arm, level, extra=scores(arm, *units))
+        for arm, units in (("a", ("mm", "mm")), ("b", ("px", "mm")), ("c", ("mm",)), ("d", ("px",)))
+    ]
+    found = compare(made, "a")
+    shown = [[row.metric for row in arm.exploratory] for arm in found.arms]
+    assert shown == [["asd"], ["hd95"], []]
+    assert (
+        "Left out of what is exploratory: hd95 of b, d (mm and px); "
+        "asd of c, d (not scored in both)."
+    ) in found.notes
+    assert "Left out" in as_markdown(compare([made[0], made[3]], "a"))
+
+
 def test_tests_over_cases_stand_under_published_alone(tmp_path: Path) -> None:
     dice = {"a": level, "b": shifted(0.03)}
     clean = compare(arms(tmp_path / "c", dice), "a")
@@ -277,3 +302,10 @@ def test_markdown_latex_and_csv_hold_the_same(tmp_path: Path) -> None:
 def test_a_comparison_survives_json(tmp_path: Path) -> None:
     result = found(tmp_path)
     assert Comparison.model_validate_json(result.model_dump_json()) == result
+
+
+def test_all_that_protocols_say_can_be_set_in_latex() -> None:
+    for name, protocol in list_protocols().items():
+        said = (protocol.title, protocol.means, *protocol.definitions.values(), *protocol.sources)
+        text = latex_table(Table(name, ("arm",), (("a",),), said))
+        assert text.isascii(), {letter for letter in text if not letter.isascii()}

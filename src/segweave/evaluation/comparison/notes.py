@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from segweave.evaluation.comparison.arms import Arm, choice
 from segweave.evaluation.comparison.designs import Design
+from segweave.evaluation.comparison.pairs import why_left_out
 from segweave.evaluation.comparison.results import ArmComparison
-from segweave.evaluation.protocols import DISTANCES
+from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
 from segweave.evaluation.words import counted, scored_again
 
 
@@ -45,6 +46,7 @@ def notes_of(
             f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
             "no Dice."
         )
+    notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
     if "conv" in arms and reference.name != "conv" and len(arms) > 2:
         notes.append(
             "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "
@@ -75,6 +77,17 @@ def exploratory_notes(arms: Collection[Arm]) -> list[str]:
             "a class looks better by its distance"
         )
     return [*notes, *([f"Distances: {'; '.join(told)}."] if told else [])]
+
+
+def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
+    """Metrics that the exploratory part lacks, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for arm in others:
+        for metric in dict.fromkeys((*reference.units, *arm.units)):
+            if metric != FALSE_ALARM and (why := why_left_out(arm, reference, metric)):
+                found.setdefault((metric, why), []).append(arm.name)
+    told = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in found.items()]
+    return [f"Left out of what is exploratory: {'; '.join(told)}."] if told else []
 
 
 def _flattered(arm: Arm, metric: str) -> bool:

@@ -129,10 +129,16 @@ def _exploratory(arm: Arm, reference: Arm, design: Design) -> Iterator[Explorato
         for name in classes:
             yield _one(arm, reference, design, PRIMARY, name)
     for metric in arm.units:
-        if metric in (PRIMARY, FALSE_ALARM) or metric not in reference.units:
-            continue
-        if len(arm.units[metric] | reference.units[metric]) == 1:
+        if metric not in (PRIMARY, FALSE_ALARM) and not why_left_out(arm, reference, metric):
             yield _one(arm, reference, design, metric, None)
+
+
+def why_left_out(arm: Arm, reference: Arm, metric: str) -> str:
+    """Why two arms can't be compared by a metric; empty where they can."""
+    if metric not in arm.units or metric not in reference.units:
+        return "not scored in both"
+    units = sorted(arm.units[metric] | reference.units[metric])
+    return " and ".join(unit or "no unit" for unit in units) if len(units) > 1 else ""
 
 
 def _one(
