@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import numpy as np
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import Evaluation, Row, score_case, write_evaluation
 from segweave.evaluation.cases import new_manifest
-from segweave.evaluation.comparison import Comparison, as_markdown, compare
+from segweave.evaluation.comparison import Comparison, as_csv, as_markdown, compare
+from segweave.evaluation.protocols import get_protocol
 
 TARGET = TargetSpec(kind="binary", names=("background", "organ"))
 GROUPS = 7
@@ -51,6 +54,10 @@ def test_published_counts_them_and_says_that_a_miss_looks_better(tmp_path: Path)
     assert (row.metric, row.ruled, row.reference_ruled, row.failed) == ("hd95", 3, 1, 0)
     assert "Dice set by rule (class missing on a side): a 1 of 7; b 3 of 7." in text
     assert "| 0 (0) | 3 (1) |" in text
+    for cells in csv.DictReader(io.StringIO(as_csv(found))):
+        counts = cells["protocol"], cells["ruled"], cells["reference_ruled"]
+        assert counts == ("published", "3", "1")
+        assert cells["definition"] == get_protocol("published").definitions[cells["metric"]]
     assert "an arm that misses a class looks better by its distance" in text
     assert "count as the worst" not in text
 

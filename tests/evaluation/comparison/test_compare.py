@@ -27,7 +27,8 @@ from tests.evaluation.comparison.made import arms, evaluation, level, shifted
 
 
 def found(folder: Path, **options: object) -> Comparison:
-    made = arms(folder, {"unet": level, "better": shifted(0.03), "same": shifted(0.0)})
+    dice = {"unet": level, "better": shifted(0.03), "same": shifted(0.0)}
+    made = arms(folder, dice, parameters=1000)
     return compare(made, "unet", **options)  # type: ignore[arg-type]
 
 
@@ -297,6 +298,20 @@ def test_markdown_latex_and_csv_hold_the_same(tmp_path: Path) -> None:
     assert float(first["difference"]) == better.difference
     assert float(first["p_holm"]) == better.p_holm
     assert first["verdict"] == better.verdict
+    assert r"\item better is better than unet by" in latex
+    for name, value in (
+        ("protocol", "clean"),
+        ("definition", "2·TP / (2·TP + FP + FN)"),
+        ("cases", "8"),
+        ("groups", "8"),
+        ("seeds", "0 1 2"),
+        ("reference_seeds", "0 1 2"),
+        ("parameters", "1000"),
+        ("margin", "0.02"),
+        ("low90", str(better.low90)),
+        ("high90", str(better.high90)),
+    ):
+        assert first[name] == value
 
 
 def test_a_comparison_survives_json(tmp_path: Path) -> None:

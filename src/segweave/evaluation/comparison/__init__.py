@@ -18,9 +18,9 @@ from segweave.evaluation.comparison.arms import (
 from segweave.evaluation.comparison.decisions import holm, verdict
 from segweave.evaluation.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
 from segweave.evaluation.comparison.notes import exploratory_notes, notes_of
+from segweave.evaluation.comparison.numbers import as_csv
 from segweave.evaluation.comparison.pairs import PRIMARY, compare_pair
 from segweave.evaluation.comparison.rendering import (
-    as_csv,
     as_latex,
     as_markdown,
     comparison_tables,

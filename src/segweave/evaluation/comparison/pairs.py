@@ -154,6 +154,7 @@ def _one(
         metric=metric,
         class_name=class_name or "",
         unit=next(iter(arm.units[metric])),
+        definition=arm.evaluations[0].manifest.definitions.get(metric, ""),
         groups=len(found.by_group) if found else 0,
         difference=found.ours - found.theirs if found else None,
         failed=arm.failures(metric, class_name),

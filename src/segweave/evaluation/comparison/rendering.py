@@ -1,14 +1,13 @@
-"""A comparison as tables, Markdown, LaTeX and CSV."""
+"""A comparison as tables, Markdown and LaTeX, and as a file of any of its forms."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from segweave.errors import UsageError, nearest
-from segweave.evaluation.comparison.results import ArmComparison, Comparison, Exploratory
+from segweave.evaluation.comparison.numbers import as_csv
+from segweave.evaluation.comparison.results import ArmComparison, Comparison
 from segweave.evaluation.tables import Table
 from segweave.evaluation.words import counted
 from segweave.files import atomic_write
@@ -56,20 +55,10 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def as_latex(comparison: Comparison) -> str:
-    """The tables for LaTeX (package booktabs)."""
-    return "\n".join(latex_table(table) for table in comparison_tables(comparison))
-
-
-def as_csv(comparison: Comparison) -> str:
-    """One row an arm and endpoint, numbers in full."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for arm in comparison.arms:
-        writer.writerow(_csv_cells(comparison, arm))
-        for row in arm.exploratory:
-            writer.writerow(_csv_exploratory(comparison, arm, row))
-    return stream.getvalue()
+    """Verdicts, then the tables for LaTeX (package booktabs)."""
+    verdicts = [rf"\item {_latex(verdict)}" for verdict in comparison.verdicts]
+    lines = [r"\begin{itemize}", *verdicts, r"\end{itemize}", ""]
+    return "\n".join([*lines, *(latex_table(table) for table in comparison_tables(comparison))])
 
 
 def write_text(comparison: Comparison, path: str | Path) -> Path:
@@ -262,78 +251,6 @@ def _exploratory(comparison: Comparison) -> Table:
     )
     header += ["failed (reference)"] + ["by rule (reference)"] * ruled
     return Table("Exploratory", tuple(header), rows, tuple(comparison.exploratory_notes))
-
-
-_PARTS = ("groups", "seeds", "rest")
-_COLUMNS = (
-    "arm",
-    "reference",
-    "endpoint",
-    "metric",
-    "class",
-    "unit",
-    "groups",
-    "mean",
-    "reference_mean",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "design",
-    "dof",
-    "p_these_weights",
-    "low_these_weights",
-    "high_these_weights",
-    "effect_size",
-    "detectable",
-    "equivalent",
-    *(f"{of}share_{part}" for of in ("", "own_", "reference_") for part in _PARTS),
-    "better",
-    "worse",
-    "failed",
-    "reference_failed",
-    "ruled",
-    "reference_ruled",
-    "verdict",
-)
-
-
-def _csv_cells(comparison: Comparison, arm: ArmComparison) -> list[object]:
-    main = arm.main
-    facts = {facts.arm: facts for facts in comparison.facts}
-    cells = {
-        "arm": arm.arm,
-        "reference": comparison.reference,
-        "endpoint": "primary",
-        "metric": "dice",
-        "groups": len(arm.by_group),
-        "ruled": facts[arm.arm].by_rule[0],
-        "reference_ruled": facts[comparison.reference].by_rule[0],
-        "design": main.design if main else "groups, for these weights",
-        "dof": main.dof if main else None,
-        "p_these_weights": arm.weights.p,
-        "low_these_weights": arm.weights.low,
-        "high_these_weights": arm.weights.high,
-    }
-    for prefix, shares in (
-        ("", arm.shares),
-        ("own_", arm.own_shares),
-        ("reference_", arm.reference_shares),
-    ):
-        for part in _PARTS if shares else ():
-            cells[f"{prefix}share_{part}"] = getattr(shares, part)
-    return [cells.get(name, getattr(arm, name, None)) for name in _COLUMNS]
-
-
-def _csv_exploratory(comparison: Comparison, arm: ArmComparison, row: Exploratory) -> list[object]:
-    cells = {
-        "arm": arm.arm,
-        "reference": comparison.reference,
-        "endpoint": "exploratory",
-        "class": row.class_name,
-    }
-    return [cells.get(name, getattr(row, name, None)) for name in _COLUMNS]
 
 
 def _interval(value: float, low: float | None, high: float | None) -> str:

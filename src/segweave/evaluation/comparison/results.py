@@ -64,6 +64,7 @@ class Exploratory(Result):
     metric: str
     class_name: str
     unit: str
+    definition: str = ""
     groups: int
     difference: float | None
     low: float | None = None
