@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import (
     Evaluation,
+    Row,
+    Score,
     evaluate_cases,
     read_evaluation,
     summarise,
     validation_scores,
     write_evaluation,
 )
+from segweave.evaluation.cases import new_manifest
 from segweave.evaluation.folder import COLUMNS
 
 TARGET = TargetSpec(names=("background", "one", "two"))
@@ -72,6 +78,18 @@ def test_round_trip(tmp_path: Path) -> None:
         "summary.json",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["e"]  # nothing temporary is left
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=4, max_size=4))
+@example(["a\u2028b", "c\x85d", "e\x0bf", "g\x1ch"])
+@example(["a\rb", "c\nd", "e\r\nf", 'g"h,'])
+def test_any_names_are_read_back(names: list[str]) -> None:
+    case, group, class_name, arm = names
+    rows = (Row(case, group, Score(None, class_name, "dice", 0.5), arm, 0),)
+    with tempfile.TemporaryDirectory() as folder:
+        write_evaluation(Path(folder) / "e", rows, new_manifest("clean", TARGET))
+        assert read_evaluation(Path(folder) / "e").rows == rows
 
 
 def test_the_table_of_cases_is_long_and_plain(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -240,10 +241,13 @@ def versions() -> dict[str, str]:
 def _write_rows(file: Path, rows: Iterable[Row]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(COLUMNS)
         for row in rows:
             score = row.score
-            writer.writerow(
+            # Python's csv quotes only what its own line end is made of, but reads \r as one too.
+            odd = "\r" in row.case + row.group + score.class_name + row.arm
+            (quoted if odd else writer).writerow(
                 (
                     row.case,
                     "" if score.slice is None else score.slice,
@@ -261,7 +265,7 @@ def _write_rows(file: Path, rows: Iterable[Row]) -> None:
 
 
 def _read_rows(file: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(text.splitlines())
+    reader = csv.reader(io.StringIO(text, newline=""))
     header = next(reader, [])
     if tuple(header) != COLUMNS:
         raise InputError(
