@@ -24,7 +24,8 @@ def test_published(command: Command) -> None:
     seen = command("compare", "--published")
     assert seen.code == 0, seen.err
     assert "| TIP VIII, Synapse, SA-LSTM | 3.6025 | 3.6025 | 0.0227 | 0.0227 |" in seen.out
-    command("compare", "--published", "--reference", "a").refused("--published alone")
+    for option in (("--reference", "a"), ("--margin", "0.01"), ("--training-groups", "9")):
+        command("compare", "--published", *option).refused("--published alone")
 
 
 def test_wrong_use(command: Command, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def compare(
     if published:
         from segweave.evaluation.published_tables import published_tables
 
-        if folders or reference or out:
+        if folders or out or any(x is not None for x in (reference, margin, training_groups)):
             raise UsageError(
                 "reading the command line",
                 expected="--published alone",
