@@ -84,6 +84,17 @@ def test_one_run_twice(tmp_path: Path) -> None:
         compare([*made, made[0]], "a")
 
 
+@pytest.mark.parametrize("folds", [(None, 0), (None, 0, 1)])
+def test_a_seed_with_and_without_a_fold(tmp_path: Path, folds: tuple[int | None, ...]) -> None:
+    made = [
+        evaluation(tmp_path / f"{arm}{fold}", arm, level, fold=fold)
+        for arm in "ab"
+        for fold in folds
+    ]
+    with pytest.raises(InputError, match="seed 0 once without a fold and once in fold 0"):
+        compare(made, "a")
+
+
 def test_a_run_that_lacks_cases(tmp_path: Path) -> None:
     made = arms(tmp_path, DICE, seeds=(0, 1))
     few = evaluation(tmp_path / "few", "b", level, seed=2, groups=range(5))

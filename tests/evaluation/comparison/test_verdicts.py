@@ -102,3 +102,9 @@ def test_power_is_that_of_a_single_test(tmp_path: Path, names: str, words: bool)
     text = compared(tmp_path, 8, names).verdicts[0]
     assert "found four times in five" in text
     assert ("by a single test at 5 %, before Holm" in text) == words
+
+
+def test_one_group_says_why_nothing_is_said_of_new_ones(tmp_path: Path) -> None:
+    (text,) = compared(tmp_path, 1).verdicts
+    assert text.startswith("Holds for these weights only: b scores ")
+    assert "How groups vary can't be seen from one" in text

@@ -248,7 +248,18 @@ def _check_cases(arms: Sequence[Arm]) -> None:
 
 
 def _check_runs(arm: Arm) -> None:
-    """All runs of an arm, or of one of its folds, have scored the same cases."""
+    """All runs of an arm, or of one of its folds, have scored the same cases, and no seed stands
+    both in a fold and without one: it may be one training, scored twice.
+    """
+    loose = {seed for seed, fold in arm.scores if fold is None}
+    doubled = [run for run in arm.runs if run[1] is not None and run[0] in loose]
+    if doubled:
+        raise InputError(
+            DOING,
+            expected=f"a fold for each run of {arm.name}, or for none",
+            found="seed {} once without a fold and once in fold {}".format(*doubled[0]),
+            remedy="leave one out if both are the same training, else evaluate it with its fold",
+        )
     parts: list[int | None] = [*arm.folds] if len(arm.folds) > 1 else [None]
     for fold in parts:
         runs = [run for run in arm.runs if fold is None or run[1] == fold]
