@@ -152,7 +152,7 @@ def test_steps_that_disagree_name_the_option_that_decides(tmp_path):
     image.header["pixdim"][1:4] = (1.5, 1.5, 10)
     nib.save(image, tmp_path / "a.nii.gz")
     assert raw_header(tmp_path / "a.nii.gz")["pixdim"][3] == 10
-    with pytest.raises(InputError, match='geometry="pixdim"') as caught:
+    with pytest.raises(InputError, match="--geometry pixdim") as caught:
         read_case(tmp_path / "a.nii.gz")
     assert "1 × 1 × 1" in str(caught.value)
     assert "1.5 × 1.5 × 10" in str(caught.value)

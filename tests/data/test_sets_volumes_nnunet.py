@@ -262,7 +262,7 @@ def test_the_command_that_the_help_gives_scores_what_was_exported(
     words = given[1].replace("PREDICTIONS", "../PREDICTIONS").split()
     assert _exit(*words, "-q") == 0
     found = read_evaluation(folder / "scores")
-    ids = {"p4-ED", "p4-ES", "p5-ED", "p5-ES"}
+    ids = {"p4 ED", "p4 ES", "p5 ED", "p5 ES"}
     assert {row.case for row in found.rows} == ids
     assert {row.group for row in found.rows} == ({"p4", "p5"} if grouped else ids)
     assert found.manifest.grouped == grouped

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.geometry import spacing_of
 from segweave.data.specs import TargetSpec
+from segweave.data.splits import only_split
 from segweave.data.store import Store
 from segweave.errors import InputError, UsageError, nearest
 from segweave.files import atomic_write
@@ -43,9 +44,10 @@ def write_nnunet(
     become NIfTI, one file a channel, lossless, with the case's affine (without one: spacing, or
     1 mm, along the axes). Single images and frames become PNG where they are 8-bit grey or RGB.
     `channels` names the channels for dataset.json: nnU-Net chooses its normalisation by them
-    ("CT"). A table, cases.csv, gives the id in the store, group and part of each of nnU-Net's
-    cases, for `evaluate` and for reading it all back; where the store does not know groups, it
-    names none, but puts the frames of a video together. Raises UsageError for an existing folder
+    ("CT"). A table, cases.csv, gives the id in the store, the group, the part and, of a video's
+    frames, the slice of each of nnU-Net's cases, for `evaluate` and for reading it all back; where
+    the store does not know groups, it names none, but puts the frames of a video together.
+    Raises UsageError for an existing folder
     and for overlapping classes.
     """
     target = store.target
@@ -65,7 +67,7 @@ def write_nnunet(
         raise UsageError(_DOING, file=folder, expected="a new folder", found="one with files in it")
     pictures = _as_pictures(store)
     names = _names(store)
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, str, str, str, str]] = []
     count = 0
     for id in store.ids:
         case = store.case(id)
@@ -76,7 +78,8 @@ def write_nnunet(
         for stem, index in _pieces(case, names[id], pictures):
             _write_case(folder, place, stem, case, index, target, pictures)
             known = store.grouped or case.group != id or stem != names[id]
-            rows.append((stem, id, case.group if known else "", parts.get(id, "")))
+            place_in = "" if index is None or case.slices == 1 else str(index)
+            rows.append((stem, id, case.group if known else "", parts.get(id, ""), place_in))
     _write_about(folder, store, rows, parts, count, pictures, channels, split)
     return folder
 
@@ -89,13 +92,13 @@ def in_no_part(store: Store, split: str | None = None) -> list[str]:
 
 def _parts(store: Store, split: str | None) -> dict[str, str]:
     """Case id → part; nothing where the store has no split."""
-    if split is None and len(store.splits) > 1:
+    if not store.splits:
+        return {}
+    chosen = split or only_split(store.splits)
+    if chosen is None:
         raise UsageError(
             _DOING, expected="the name of a split", found=f"several: {', '.join(store.splits)}"
         )
-    chosen = split or next(iter(store.splits), None)
-    if chosen is None:
-        return {}
     if chosen not in store.splits:
         raise UsageError(_DOING, found=f"split {chosen!r}", remedy=nearest(chosen, store.splits))
     return {id: part for part, ids in store.splits[chosen].items() for id in ids}
@@ -207,7 +210,7 @@ def _write_nifti(path: Path, values: NDArray[Any], case: Case) -> None:
 def _write_about(
     folder: Path,
     store: Store,
-    rows: Sequence[tuple[str, str, str, str]],
+    rows: Sequence[tuple[str, str, str, str, str]],
     parts: Mapping[str, str],
     count: int,
     pictures: bool,
@@ -248,7 +251,7 @@ def _write_about(
         }
         with atomic_write(folder / "splits_final.json") as file:
             file.write_text(json.dumps([fold], indent=1), encoding="utf-8")
-    columns = [("case", "id", "group", "part"), *rows]
+    columns = [("case", "id", "group", "part", "slice"), *rows]
     lines = [",".join(map(_quoted, row)) for row in columns]
     with atomic_write(folder / "cases.csv") as file:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from torch import nn
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
 from segweave.data.case import Case
-from segweave.data.splits import LEAKS
+from segweave.data.splits import LEAKS, only_split
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError, nearest
 from segweave.files import atomic_write
@@ -156,14 +156,13 @@ def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
     doing = f"choosing cases of the store {store.name}"
     name = recipe.data.split
     if name is None:
-        whole = [split for split in store.splits if not split.startswith("fold-")]
-        if len(whole) != 1:
+        name = only_split(store.splits)
+        if name is None:
             raise UsageError(
                 doing,
                 expected="data.split, as the store has not exactly one beside its folds",
                 found=", ".join(store.splits) or "no splits",
             )
-        name = whole[0]
     name = name.replace("{fold}", str(recipe.fold))
     if name not in store.splits:
         raise UsageError(doing, found=f"data.split: {name}", remedy=nearest(name, store.splits))

@@ -18,6 +18,7 @@ from segweave.data.geometry import farthest_apart
 from segweave.data.sets.base import Splitter, few
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
+from segweave.data.splits.folds import usual_folds
 from segweave.errors import InputError, SegweaveError
 
 PALETTE = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b",
@@ -134,7 +135,8 @@ def splits_by(
     fractions: Sequence[float], seed: int, held_out: Sequence[str] = (), more: Any = None
 ) -> Splitter:
     """Splits dealt out by groups; the groups of cases in `held_out` are the test part, where there
-    are any. `more` are further splits, name → part → ids, kept where all their cases are there.
+    are any. `more` are further splits, name → part → ids; without folds among them, the usual ones
+    are made of all cases that are not held out.
     """
 
     def split(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
@@ -152,6 +154,9 @@ def splits_by(
                 part: [id for id in groups if id in set(wanted.get(part, ()))]
                 for part in dict.fromkeys((*PARTS, *wanted))
             }
+        if not any(name.startswith("fold-") for name in found):
+            inside = {id: group for id, group in groups.items() if group not in test}
+            found |= usual_folds(inside, seed)
         return found
 
     return split

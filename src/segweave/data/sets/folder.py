@@ -21,6 +21,7 @@ from segweave.data.sets._groups import groups_by, half_filled, rows_by_case
 from segweave.data.sets.base import Item, LeftOut, Plan, alone, few
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
+from segweave.data.splits.folds import usual_folds
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.registry import DatasetCard
 
@@ -110,7 +111,7 @@ def plan(
         layout="pairs",
         target=target,
         items=items,
-        splits=lambda here: {name: cases_of(parts, here)},
+        splits=lambda here: {name: cases_of(parts, here), **usual_folds(here, seed)},
         errors=errors,
         left_out=left_out,
         warnings=warnings,

@@ -290,7 +290,7 @@ def _exported(path: Path) -> dict[str, dict[str, str]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(_DOING, file=path, expected="a CSV file", found=str(error)) from error
-    if not rows or set(rows[0]) != {"case", "id", "group", "part"}:
+    if not rows or set(rows[0]) - {"slice"} != {"case", "id", "group", "part"}:
         return {}
     return rows_by_case(rows, "case", ("group", "part"), doing=_DOING, file=path)
 

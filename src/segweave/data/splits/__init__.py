@@ -44,6 +44,12 @@ def load_split(dataset: str) -> Split:
     return Split(raw["name"], raw["source"], raw["parts"])
 
 
+def only_split(splits: Splits) -> str | None:
+    """The name of the one split beside the folds; None where there is none, or several."""
+    whole = [name for name in splits if not name.startswith("fold-")]
+    return whole[0] if len(whole) == 1 else None
+
+
 def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
     """Parts of groups → parts of the cases (id → group) that belong to them."""
     home = {group: part for part, names in parts.items() for group in names}
