@@ -241,8 +241,8 @@ def test_every_fault_of_dicom_series_is_listed(tmp_path: Path) -> None:
         volume = rng.integers(0, 900, (5, 6, 7)).astype(np.int16)
         folders.append(write_series(tmp_path / f"series{n}", volume))
         case = read_case(folders[-1])
-        label = np.zeros((case.slices, *case.size), np.uint8)
-        label[:, 1:] = 1
+        label = np.ones((case.slices, *case.size), np.uint8)
+        label[0] = 0
         write_label(label, case, tmp_path / f"l{n}.nii")
         lines.append(f"series{n},l{n}.nii,case{n}")
     table = tmp_path / "cases.csv"

@@ -122,7 +122,7 @@ def evaluate_folders(
             case = read_label_case(
                 file,
                 id=name,
-                group=entry.group,
+                group=entry.group or entry.id,
                 geometry=geometry,
                 stack=entry.stack or stack,
                 scaled=target.white_is_one,

@@ -24,7 +24,9 @@ def odd_labels(
         return []
     if not case.label.any():
         problems.append(Problem("empty-label", "note", "no pixel is labelled", case=case.id))
-    full = [k for k, plane in enumerate(case.label) if plane.all()]
+    # A slice of a volume may well lie inside of what is labelled.
+    whole = case.stack != "space" or case.label.all()
+    full = [k for k, plane in enumerate(case.label) if plane.all()] if whole else []
     if target.kind == "binary" and full:
         problems.append(
             Problem(

@@ -30,8 +30,6 @@ from segweave.registry import DatasetCard
 
 COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
-_NOISE = 1 / 8
-"""How far from black and white, as a share of white, noise reaches away from edges."""
 _SOFT = 0.1
 """The largest share of grey pixels that edges make up."""
 Splits = dict[str, dict[str, list[str]]]
@@ -60,8 +58,9 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     doing = "reading a mask"
     values = read_array(path)[0]
     grey = values.max(axis=0)
-    whole = 65535.0 if values.dtype.itemsize > 1 and grey.max() > 255 else 255.0
-    if (grey - values.min(axis=0)).max() > _NOISE * whole:
+    whole = 65535 if values.dtype.itemsize > 1 and grey.max() > 255 else 255
+    noise = whole // 8
+    if len(values) > 1 and (grey - values.min(axis=0)).max() > noise:
         # Of a palette the indices are the ids; any other colours are refused.
         label = read_content(path, doing=doing, as_label=True).label
         assert label is not None
@@ -69,12 +68,13 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     highest = float(grey.max())
     if highest <= 1:
         return (grey > 0).astype(np.uint8)
-    between = (grey > _NOISE * whole) & (grey < (1 - _NOISE) * whole)
+    between = (grey > noise) & (grey < whole - noise)
+    third = grey[(grey > 0) & (grey < highest)]
     found = ""
     if highest <= 0.5 * whole:
         found = f"values up to {highest:g}"
-    elif len(held := np.unique(grey)) == 3 and held[1] == 1:
-        found = f"the ids 0, 1 and {highest:g}"
+    elif third.size and third.min() == third.max() <= noise:
+        found = f"the ids 0, {third[0]:g} and {highest:g}"
     elif (even := _even(grey, between, whole)) is not None:
         found = f"an area of the value {even:g}"
     elif between.mean() > _SOFT:
@@ -87,10 +87,10 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
             found=found,
             remedy="check that this is a mask of foreground and background",
         )
-    return (grey > 0.5 * whole).astype(np.uint8)
+    return (grey > whole // 2).astype(np.uint8)
 
 
-def _even(grey: NDArray[Any], between: NDArray[np.bool_], whole: float) -> float | None:
+def _even(grey: NDArray[Any], between: NDArray[np.bool_], whole: int) -> float | None:
     """The value of an area of one grey, at least 3 × 3 pixels large, where there is one."""
     if not between.any():
         return None
