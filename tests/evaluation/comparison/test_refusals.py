@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segweave.errors import InputError, UsageError
-from segweave.evaluation import Row, Score
+from segweave.evaluation import Row, Score, evaluate_folders
 from segweave.evaluation.comparison import compare, write_text
 from tests.evaluation.comparison.made import arms, evaluation, level, shifted
 
@@ -155,3 +157,25 @@ def test_an_ending_that_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.md, \.tex, \.csv or \.html"):
         write_text(result, tmp_path / "table.docx")
     assert not (tmp_path / "table.docx").exists()
+
+
+def test_other_references_under_the_same_names_are_refused(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:24, :30]
+    scored = []
+    for arm, shift in (("a", 0), ("b", 3)):
+        for k in range(6):
+            for folder, more in (("p", 1), ("r", shift)):
+                place = tmp_path / arm / folder
+                place.mkdir(parents=True, exist_ok=True)
+                disc = (rows - 12) ** 2 + (columns - 12 - more) ** 2 < (5 + k) ** 2
+                Image.fromarray(disc.astype(np.uint8)).save(place / f"image{k}.png")
+        scored.append(
+            evaluate_folders(
+                tmp_path / arm / "p", tmp_path / arm / "r", tmp_path / f"{arm}-scores", arm=arm
+            )
+        )
+    with pytest.raises(UsageError, match="other true labels in: image0, image1"):
+        compare(scored, "a")
+    # An evaluation of before says nothing of its references.
+    scored[1].manifest.references = {}
+    assert compare(scored, "a").arms[0].arm == "b"

@@ -51,6 +51,15 @@ class Arm:
         """The different folds that are known."""
         return sorted({fold for _, fold in self.scores if fold is not None})
 
+    @property
+    def references(self) -> dict[str, set[str]]:
+        """Case → checksums of its true labels, as far as evaluations tell them."""
+        found: dict[str, set[str]] = {}
+        for evaluation in self.evaluations:
+            for case, checksum in evaluation.manifest.references.items():
+                found.setdefault(case, set()).add(checksum)
+        return found
+
     def cases(self, run: RunKey) -> set[str]:
         """The cases that a run was scored on."""
         return {case for values in self.scores[run].values() for case, _, _ in values} | {
@@ -236,6 +245,10 @@ def _check_cases(arms: Sequence[Arm]) -> None:
             if items != others:
                 cases = sorted({case for case, _, _ in items ^ others})
                 problems.append(f"other classes or slices count in: {_some(cases)}")
+            ours, theirs = first.references, arm.references
+            other = [c for c in sorted(ours) if len(ours[c] | theirs.get(c, set())) > 1]
+            if other:
+                problems.append(f"other true labels in: {_some(other)}")
         if problems:
             raise UsageError(
                 f"{DOING} that were scored on different cases",
