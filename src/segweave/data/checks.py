@@ -32,9 +32,7 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
         )
     if case.label is None:
         if labelled:
-            raise InputError(
-                doing, file=file, expected="image and label together", found="no label"
-            )
+            raise InputError(doing, file=file, expected="a label for the image", found="none")
         return
     overlapping = target.kind == "overlapping"
     if (case.label.ndim == 4) != overlapping or (

@@ -26,6 +26,7 @@ _KINDS = (
     ("a complete, undamaged", "damaged"),
     ("a file with content", "damaged"),
     ("an array named label", "missing"),
+    ("a label for the image", "missing"),
     ("image and label together", "missing"),
     ("every file that is listed", "missing"),
 )
