@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from segweave.data.check import check
+from segweave.data.phantoms.cardiac import write_cardiac
 from segweave.errors import UsageError
 from tests.data.layouts import label_of, pixels, save
 
@@ -37,3 +38,12 @@ def test_the_folder_of_masks_is_found_where_it_is_asked_for(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="masks=FOLDER"):
         check(mine / "images", "folder")
     assert check(mine / "images", "folder", masks=mine / "masks").cases == 4
+
+
+def test_an_option_that_no_data_set_takes_is_not_passed_over(tmp_path: Path) -> None:
+    write_cardiac(tmp_path / "made", 1, size=(40, 36), slices=3)
+    with pytest.raises(UsageError, match="did you mean layout"):
+        check(tmp_path / "made", layuot="raw")
+    with pytest.raises(UsageError, match="--as NAME"):
+        check(tmp_path / "made", mask_threshold=3)
+    assert check(tmp_path / "made", layout="raw").name == "acdc"

@@ -250,7 +250,7 @@ def _bad(**changes: object) -> Case:
     ("case", "message"),
     [
         (_bad(label=np.full((4, 10, 12), 9, np.uint8)), r"\[9\]"),
-        (_bad(label=None), "no label"),
+        (_bad(label=None), "a label"),
         (_bad(image=np.full((4, 1, 10, 12), np.nan, np.float32)), "NaN or infinite"),
         (_bad(image=np.full((4, 1, 10, 12), np.inf, np.float64)), "slice 0"),
         (_bad(label=np.zeros((4, 2, 10, 12), np.uint8)), "one label map a slice"),

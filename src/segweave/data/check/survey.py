@@ -17,7 +17,7 @@ from segweave.data.formats.files import is_store, suffix_of
 from segweave.data.sets.base import Item, Plan, odd_names
 from segweave.data.sets.folder import MASK_ENDINGS
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError
+from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError, nearest
 from segweave.factories import build
 from segweave.registry import datasets
 
@@ -176,6 +176,20 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
             for one in candidates
         ]
         return own
+    if options:
+        known = {
+            option
+            for name in datasets.cards()
+            for option in inspect.signature(datasets.entry(name)).parameters
+        }
+        unknown = [option for option in options if option not in known]
+        raise UsageError(
+            "checking a data set",
+            file=source,
+            expected="a layout of a data set that takes these options",
+            found=", ".join(unknown or options),
+            remedy=nearest(unknown[0], known) if unknown else "say which data set it is: --as NAME",
+        )
     return _bare(source)
 
 
