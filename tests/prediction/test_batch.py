@@ -200,7 +200,7 @@ def test_contradicting_headers_are_decided_by_the_option(tmp_path):
     nib.save(image, tmp_path / "a.nii")
     predictor = by_brightness((16, 16))
     report = predict_files(predictor, tmp_path / "a.nii", tmp_path / "out")
-    assert 'geometry="pixdim"' in str(report.failures[0].error)
+    assert "--geometry pixdim" in str(report.failures[0].error)
     report = predict_files(predictor, tmp_path / "a.nii", tmp_path / "out", geometry="pixdim")
     assert report.files[0].spacing == pytest.approx((10, 1.5, 1.5))
 
