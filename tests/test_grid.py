@@ -157,7 +157,7 @@ def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path, store: Path
 ) -> None:
-    sets = [*SETS[1:], "training.epochs=400", "training.validate_every=400"]
+    sets = [*SETS[1:], "training.epochs=250", "training.validate_every=250"]
     file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
     call = [sys.executable, "-m", "segweave", "grid", str(file)]
     process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
