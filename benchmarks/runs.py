@@ -4,7 +4,7 @@
     python benchmarks/runs.py acdc                  print the tables of benchmarks/acdc.md
 
 `acdc` is a folder beside this file; another set of runs takes another name. Kept are the evaluation
-folders of a run and a few numbers, as ARM-seedN, no weights. The runs come from the grids in
+folders of a run and a few numbers, as ARM-seedN, no weights and no names of folders. The runs come from the grids in
 benchmarks/grids.
 """
 
@@ -54,6 +54,7 @@ def keep(folder: Path, kept: Path) -> None:
                 remedy=f"segweave evaluate {folder} --protocol {protocol}",
             )
         shutil.copytree(source, target / protocol, dirs_exist_ok=True)
+        forget_places(target / protocol / "manifest.json")
     scores = {name: value for name, value in rows[-1].items() if name.startswith("validation_")}
     environment = run.environment
     note = {
@@ -70,6 +71,14 @@ def keep(folder: Path, kept: Path) -> None:
         "threads": environment["sessions"][0]["threads"],
     }
     (target / "run.json").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+
+
+def forget_places(file: Path) -> None:
+    """What is kept says nothing of the folders of the machine that made it."""
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    for name in ("run", "members", "predictions"):
+        manifest["sources"].pop(name, None)
+    file.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def processor() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,4 +53,29 @@ def test_tables_of_kept_runs_are_what_their_command_prints(name: str) -> None:
     assert any(FOLDER.glob(f"{name}/*/clean/cases.csv"))
     page = (FOLDER / f"{name}.md").read_text(encoding="utf-8").splitlines()
     rows = [line for line in printed(FOLDER / "runs.py", name).splitlines() if line.strip()]
+    assert [row for row in rows if row not in page] == []
+
+
+def compare_commands() -> list[tuple[str, str]]:
+    """(page, command) of the comparisons that pages keep as they came out."""
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in FOLDER.glob("*.md")}
+    return [
+        (name, command)
+        for name, text in sorted(pages.items())
+        if "as it came out" in text.lower()
+        for command in re.findall(r"^segweave (compare .+)$", text, re.MULTILINE)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "command"), compare_commands())
+def test_comparisons_are_what_their_command_prints(name: str, command: str) -> None:
+    words = [
+        part
+        for word in shlex.split(command)
+        for part in (sorted(map(str, ROOT.glob(word))) if "*" in word else [word])
+    ]
+    page = (FOLDER / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in printed("-m", "segweave", *words).splitlines() if line.strip()]
+    assert len(rows) > 10
     assert [row for row in rows if row not in page] == []

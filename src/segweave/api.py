@@ -306,7 +306,7 @@ def _evaluate_run(
                 **variant.sources,
                 "part": part,
                 "store": cases.checksum,
-                "predictions": str(maps),
+                "predictions": str(maps.absolute()),
             },
             parameters=sum(p.numel() for model in models for p in model.network.parameters()),
             checkpoint=variant.checkpoint or recipe.training.checkpoint,

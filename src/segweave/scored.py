@@ -85,9 +85,9 @@ class Variant:
     @property
     def sources(self) -> dict[str, str]:
         """Where the runs lie and which models they are, for the evaluation's manifest."""
-        found = {"run": str(self.run.folder), "model": model_sum(self.run)}
+        found = {"run": str(self.run.folder.absolute()), "model": model_sum(self.run)}
         if len(self.runs) > 1:
-            found["members"] = ", ".join(str(run.folder) for run in self.runs[1:])
+            found["members"] = ", ".join(str(run.folder.absolute()) for run in self.runs[1:])
         return found
 
     def training_groups(self, store: CaseStore) -> int | None:
