@@ -4,8 +4,8 @@
     python benchmarks/runs.py acdc                  print the tables of benchmarks/acdc.md
 
 `acdc` is a folder beside this file; another set of runs takes another name. Kept are the evaluation
-folders of a run and a few numbers, as ARM-seedN, no weights and no names of folders. The runs come from the grids in
-benchmarks/grids.
+folders of a run and a few numbers, as ARM-seedN, no weights and no names of folders. The runs come
+from the grids in benchmarks/grids.
 """
 
 from __future__ import annotations
