@@ -8,23 +8,14 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pytest
 
 from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.store import Store
-from tests.small import SETS, make_run, make_store, write_volume
+from tests.small import SETS, write_volume
 
 from .conftest import Command
 
 TRAIN = [part for text in SETS for part in ("--set", text)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("commands")
-    make_store(folder)
-    make_run(folder)
-    return folder
 
 
 def test_prepare_acdc_says_what_is_missing(command: Command, made: Path, tmp_path: Path) -> None:
