@@ -3,6 +3,7 @@ benchmarks/protocols.md.
 
     python benchmarks/protocols.py STORE RUN ...            scored under clean and published
     python benchmarks/protocols.py --curve RUN              checkpoint chosen on the test set
+    python benchmarks/protocols.py --missed EVALUATION ...  a missed class has the distance 0
 
 The first form takes the label maps that `segweave evaluate` kept in the runs and scores them by
 `clean`, by `clean` with one habit changed, and with all of them changed; the last must be what the
@@ -10,6 +11,9 @@ run's `evaluation/published` says, or the program stops.
 
 The second form reads the curve of a training under `--set protocol=published`, which scores the
 validation and the test cases after each epoch, the test cases for this question alone.
+
+The third form takes evaluations under `clean`, of several arms, and gives every missed class the
+distance that the released ACDC rule gives it.
 """
 
 from __future__ import annotations
@@ -202,15 +206,38 @@ def curve(run: Run) -> None:
     print("| validation | " + " | ".join(f"{value:.3f}" for value in validation) + " |")
 
 
+def missed(folders: Sequence[Path]) -> None:
+    """HD95 of each arm over what was found, and with 0 for what was missed."""
+    values: dict[str, list[float | None]] = {}
+    units = set()
+    for folder in folders:
+        for row in read_evaluation(folder).rows:
+            if row.score.metric == "hd95":
+                values.setdefault(row.arm, []).append(row.score.value)
+                units.add(row.score.unit)
+    (unit,) = units
+    print(f"| arm | images × runs | missed | mean HD95 of the found, {unit} | 0 for the missed |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for arm, own in values.items():
+        found = [value for value in own if value is not None]
+        print(
+            f"| {arm} | {len(own)} | {len(own) - len(found)} | {mean(found):.2f} "
+            f"| {sum(found) / len(own):.2f} |"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--curve", action="store_true", help="the folder is one run")
+    parser.add_argument("--missed", action="store_true", help="the folders are evaluations")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     first, *rest = options.folders
-    if options.curve and not rest:
+    if options.missed:
+        missed(options.folders)
+    elif options.curve and not rest:
         curve(Run(first))
     elif rest and not options.curve:
         tables(Store(first), [Run(folder) for folder in rest])
