@@ -149,7 +149,7 @@ def our_values(setting: Setting, classes: Sequence[int], engine: str) -> Values:
     """The same numbers of all classes at once."""
     values = []
     for p, r in setting.pairs:
-        counts = confusion(p, r, classes)
+        counts = confusion(p, r, classes, engine=engine)  # type: ignore[arg-type]
         distances = surface_distances(p, r, setting.spacing, classes, engine=engine)  # type: ignore[arg-type]
         values.append(
             [

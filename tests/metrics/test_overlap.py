@@ -80,3 +80,21 @@ def test_wrong_input() -> None:
         confusion(np.zeros((2, 2)), np.zeros((2, 2), int), (1,))
     with pytest.raises(UsageError, match="different ids"):
         confusion(np.zeros((2, 2), int), np.zeros((2, 2), int), (0, 1))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 11)),
+    seed=st.integers(0, 999),
+    kind=st.sampled_from(["uint8", "uint16", "int32"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_compiled_counts_are_the_same(shape: tuple[int, int, int], seed: int, kind: str) -> None:
+    pytest.importorskip("numba")
+    generator = np.random.default_rng(seed)
+    maps = [
+        (generator.integers(0, 7, shape) * (generator.random(shape) < 0.3)).astype(kind)
+        for _ in range(2)
+    ]
+    for classes in ((1,), (5, 2), (1, 2, 3, 4, 5, 6)):
+        plain = confusion(*maps, classes, engine="numpy")
+        assert confusion(*maps, classes, engine="compiled") == plain

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.metrics.labels import check_classes, check_pair, foreground_box, numbered
+from segweave.metrics.search import Engine, compiled_loops
 from segweave.registry import MetricCard
 
 CARDS = (
@@ -81,10 +82,14 @@ class Confusion:
 
 
 def confusion(
-    prediction: NDArray[Any], reference: NDArray[Any], classes: Sequence[int]
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    classes: Sequence[int],
+    *,
+    engine: Engine = "auto",
 ) -> dict[int, Confusion]:
     """Voxel counts of all `classes` (ids ≥ 1) in one pass over two label maps of one shape, 2D or
-    3D. Raises InputError where shapes or types are wrong.
+    3D; `engine` as in `surface_distances`. Raises InputError where shapes or types are wrong.
     """
     check_pair(prediction, reference)
     ids = check_classes(classes)
@@ -92,6 +97,12 @@ def confusion(
     box = foreground_box(prediction, reference)
     if box is None:
         hits = predicted = present = np.zeros(len(ids) + 1, np.int64)
+    elif (loops := compiled_loops(engine, prediction.size)) is not None:
+        ours, theirs = (
+            np.ascontiguousarray(numbered(array[box], ids)).ravel()
+            for array in (prediction, reference)
+        )
+        hits, predicted, present = _of_table(loops.count_pairs(ours, theirs, len(ids) + 1))
     elif len(ids) <= _FEW_CLASSES:
         hits, predicted, present = _count_masks(prediction[box], reference[box], ids)
     else:
@@ -129,6 +140,11 @@ def _count_codes(
     either = np.flatnonzero(p | r)
     codes = r[either].astype(np.intp) * size + p[either]
     table = np.bincount(codes, minlength=size * size).reshape(size, size)
+    return _of_table(table)
+
+
+def _of_table(table: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """(shared, predicted, present) of a table of true by predicted classes."""
     return np.diag(table), table.sum(axis=0), table.sum(axis=1)
 
 

@@ -51,7 +51,7 @@ class Surface:
 
 def find_surface(labels: NDArray[np.uint8], count: int, engine: Engine = "auto") -> Surface:
     """Surface voxels of the classes 1..count of a label map, 2D or 3D."""
-    if (compiled := _compiled(engine, labels.size)) is not None:
+    if (compiled := compiled_loops(engine, labels.size)) is not None:
         return Surface(*compiled.find_surface(labels, count))
     inner = np.ones(labels.shape, np.bool_)
     for axis in range(labels.ndim):
@@ -81,7 +81,7 @@ def nearest_distances(
     if of.points.size == 0 or to.points.size == 0:
         return distances
     shape = of.map.shape
-    compiled = _compiled(engine, of.map.size)
+    compiled = compiled_loops(engine, of.map.size)
     if compiled is not None and len(shape) == 2:
         compiled.search_rows(
             of.points, of.start, to.points, to.start, shape[1], spacing[0], spacing[1], distances
@@ -160,11 +160,11 @@ def _steps(spacing: tuple[float, ...], limit: int) -> tuple[NDArray[np.int64], N
     return np.ascontiguousarray(steps[order]).astype(np.int64), lengths[order]
 
 
-def _compiled(engine: Engine, voxels: int) -> Any:
+def compiled_loops(engine: Engine, voxels: int) -> Any:
     """The compiled loops, or None where NumPy shall do it."""
     if engine not in ("auto", "numpy", "compiled"):
         raise UsageError(
-            "choosing how to search surfaces",
+            "choosing how to compute a metric",
             found=repr(engine),
             remedy=nearest(str(engine), ("auto", "numpy", "compiled")),
         )
