@@ -145,8 +145,12 @@ def test_grey_masks_are_no_hundred_classes(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     Image.fromarray(truth[0]).save(tmp_path / "r" / "a.jpg", quality=60)
     place = tmp_path / "p", tmp_path / "r", tmp_path / "out"
-    with pytest.raises(InputError, match=r"different values up to[^$]*--mask-threshold 127"):
+    for folder in ("p", "r"):
+        save(tmp_path / folder / "z.png", label(0)[:1])
+    with pytest.raises(InputError, match=r"a\.jpg[^$]*values up to[^$]*--mask-threshold 127"):
         evaluate_folders(*place)
+    for folder in ("p", "r"):
+        (tmp_path / folder / "z.png").unlink()
     assert not place[2].exists()
     grey = evaluate_folders(*place, mask_threshold=127)
     assert grey.manifest.classes == ["foreground"]

@@ -361,7 +361,7 @@ def _target_of(
     if highest > _MOST_UNNAMED and len(ids | {0}) <= highest:
         raise InputError(
             "finding the classes in the references",
-            file=max(files[name] for name in names),
+            file=max(held, key=lambda file: max(held[file], default=0)),
             expected="class ids 0, 1, 2, ...",
             found=f"{len(ids)} different values up to {highest}, as grey or JPEG masks have",
             remedy="give a mask threshold (--mask-threshold 127), or name the classes (--classes)",

@@ -88,6 +88,7 @@ def prepare(
     if strict and missing:
         raise _incomplete(doing, folder, missing)
     groups = plan.groups()
+    # Before hours of work, what the store would refuse at the end.
     check_splits(plan.splits(groups), groups)
     converter = f"segweave {__version__}, {name}, {plan.layout}"
     with StoreWriter(out, name, plan.target, converter=converter, overwrite=overwrite) as writer:
