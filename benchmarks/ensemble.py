@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segweave.api import train
 from segweave.data.case import Case
-from segweave.data.phantoms.cardiac import write_cardiac
-from segweave.data.sets import prepare
 from segweave.data.store import Store
+from segweave.datasets import prepare
 from segweave.evaluation import validation_scores
+from segweave.phantoms.cardiac import write_cardiac
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load, predict
 from segweave.training import Run
-from segweave.training.running import choose_parts
+from segweave.training.run_training import choose_parts
+from segweave.workflow.api import train
 
 SETS = ("training.epochs=1", "network.options.width=2", "input.size=[32,32]")
 

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.formats import read_label
 from segweave.data.store import Store
 from segweave.evaluation import read_evaluation, summarise
+from segweave.formats import read_label
 from segweave.metrics import confusion, get_policy, surface_distances
 from segweave.metrics.empties import missing
 from segweave.training import Run

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from segweave.evaluation.comparison.variance import (
+from segweave.comparison.variance import (
     Effect,
     fold_effect,
     group_effect,

@@ -21,8 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from segweave.data.phantoms.cardiac import write_cardiac
-from segweave.data.sets import prepare
+from segweave.datasets import prepare
+from segweave.phantoms.cardiac import write_cardiac
 from segweave.recipes import load_recipe
 from segweave.training import train
 

@@ -31,7 +31,7 @@ from benchmarks.networks import difference, spread, turns
 
 from segweave import create_network, load_released, weave
 from segweave.weaving import WovenNetwork, volume_outputs
-from segweave.weaving.released import released_model
+from segweave.weaving.author_models import released_model
 
 CLASSES = 4
 SIDE = 224

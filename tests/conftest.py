@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several packages share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from segweave.registry import REGISTRIES
 
+pytest_plugins = ["tests.synapse"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -12,8 +12,8 @@ SETS = ("training.epochs=1", "network.options.width=2", "input.size=[32,32]")
 
 def make_store(folder: Path, patients: int = 4) -> Path:
     """A store of made hearts at `folder`/store, from the raw layout at `folder`/raw."""
-    from segweave.data.phantoms.cardiac import write_cardiac
-    from segweave.data.sets import prepare
+    from segweave.datasets import prepare
+    from segweave.phantoms.cardiac import write_cardiac
 
     write_cardiac(folder / "raw", patients, size=(40, 36), slices=3)
     prepare("acdc", folder / "raw", folder / "store")
@@ -22,7 +22,7 @@ def make_store(folder: Path, patients: int = 4) -> Path:
 
 def make_run(folder: Path, *sets: str, name: str = "run") -> Path:
     """A finished training of seconds at `folder`/NAME, on `folder`/store."""
-    from segweave import api
+    from segweave.workflow import api
 
     api.train(
         "demo", folder / "store", folder / name, sets=[*SETS, *sets], progress=False, device="cpu"

@@ -65,10 +65,10 @@ def whole(source: Path, target: Path) -> None:
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages' commands find: made data in place of the real, and one finished run."""
-    from segweave import api
-    from segweave.data.phantoms.blobs import write_blobs
-    from segweave.data.phantoms.cardiac import write_cardiac
-    from segweave.data.sets import prepare
+    from segweave.datasets import prepare
+    from segweave.phantoms.blobs import write_blobs
+    from segweave.phantoms.cardiac import write_cardiac
+    from segweave.workflow import api
 
     folder = tmp_path_factory.mktemp("docs")
     write_cardiac(folder / "ACDC" / "database", 4, size=(40, 36), slices=3)

@@ -11,16 +11,16 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Case": "segweave.data.case",
-    "compare": "segweave.evaluation.comparison",
+    "compare": "segweave.comparison",
     "create_context": "segweave.context",
     "create_network": "segweave.networks",
-    "evaluate": "segweave.api",
+    "evaluate": "segweave.workflow.api",
     "list_contexts": "segweave.context",
     "list_networks": "segweave.networks",
     "load": "segweave.prediction",
-    "load_released": "segweave.released",
+    "load_released": "segweave.author_weights",
     "predict": "segweave.prediction",
-    "train": "segweave.api",
+    "train": "segweave.workflow.api",
     "weave": "segweave.weaving",
 }
 

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+_AVAILABLE = "available:"
+_ON_ONE_LINE = 8
+
+
 class SegweaveError(Exception):
     """Base of all errors that segweave raises on purpose.
 
@@ -26,7 +30,19 @@ class SegweaveError(Exception):
         expected: str | None = None,
         found: str | None = None,
         remedy: str | None = None,
+        kind: str | None = None,
     ) -> None:
+        """Make the error from its parts.
+
+        Args:
+            doing: what was being done, as a phrase ("reading a store").
+            file: the file or folder concerned.
+            expected: what was expected there.
+            found: what was found instead.
+            remedy: what to do about it.
+            kind: the kind of fault, for errors that `check` sorts; never shown.
+        """
+        self.kind = kind
         self.doing = doing
         self.file = Path(file) if file is not None else None
         self.expected = expected
@@ -39,7 +55,9 @@ class SegweaveError(Exception):
             ("found", found),
             ("what to do", remedy),
         ):
-            if value is not None:
+            if value is not None and str(value).startswith(_AVAILABLE):
+                parts.append(f"  {value}")
+            elif value is not None:
                 parts.append(f"  {label}: {value}")
         super().__init__("\n".join(parts))
 
@@ -71,9 +89,13 @@ class MissingExtraError(SegweaveError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the known entries closest to `name`, for error messages."""
+    """The remedy for a wrong name: the known entries closest to `name`, or all of them where none is
+    close.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
-    return "known: " + ", ".join(names)
+    if len(names) > _ON_ONE_LINE:
+        return "\n    ".join([_AVAILABLE, *names])
+    return f"{_AVAILABLE} " + ", ".join(names)

@@ -251,7 +251,7 @@ def _package_files(package: str) -> list[Path]:
 
 networks = Registry("network", "segweave.networks", NetworkCard, "segweave.networks")
 contexts = Registry("context module", "segweave.context", ContextCard, "segweave.contexts")
-datasets = Registry("data set", "segweave.data.sets", DatasetCard, "segweave.datasets")
+datasets = Registry("data set", "segweave.datasets", DatasetCard, "segweave.datasets")
 metrics = Registry("metric", "segweave.metrics", MetricCard, "segweave.metrics")
 losses = Registry("loss", "segweave.training.losses", LossCard, "segweave.losses")
 REGISTRIES: tuple[Registry[Any], ...] = (networks, contexts, datasets, metrics, losses)

@@ -9,8 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from segweave.data.phantoms.blobs import write_blobs
 from segweave.data.store import Store
+from segweave.phantoms.blobs import write_blobs
 from tests.small import SETS, write_volume
 
 from .conftest import Command

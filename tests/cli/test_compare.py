@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cli.conftest import Command
-from tests.evaluation.comparison.made import arms, evaluation, level, shifted
+from tests.comparison.made import arms, evaluation, level, shifted
 
 
 def test_tables_verdicts_and_files(command: Command, tmp_path: Path) -> None:

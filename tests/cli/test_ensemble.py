@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import segweave
-from segweave.data.formats import read_case
 from segweave.evaluation import read_evaluation
+from segweave.formats import read_case
 from segweave.prediction import Ensemble
 from tests.small import make_run, make_store, write_volume
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from segweave.author_weights import load_released
 from segweave.context import BothSides, create_context
-from segweave.released import load_released
 from tests.reference.fill import fill, filled_state_dict, image, sample, uniform
 
 FOLDER = Path(__file__).parent.parent / "reference" / "context"

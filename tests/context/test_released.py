@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from segweave.author_weights import load_released
 from segweave.context import BothSides, create_context
 from segweave.context._position import SinePositionCode
 from segweave.context._state_space import StateSpace, _hippo
 from segweave.errors import InputError, UsageError
-from segweave.released import load_released
 from tests.context.made import make, sequence
 
 

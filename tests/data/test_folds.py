@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segweave.data.sets.acdc import _splits as acdc_splits
 from segweave.data.splits import check_splits
 from segweave.data.splits.folds import folds, stratified_split
+from segweave.datasets.acdc import _splits as acdc_splits
 from segweave.errors import UsageError
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segweave.data.splits import cases_of, check_splits, load_split, seeded_split, told_leaking
+from segweave.data.splits import cases_of, check_splits, seeded_split, told_leaking
+from segweave.datasets.published_splits import load_split
 from segweave.errors import UsageError
 
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from segweave import api
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
@@ -31,7 +30,8 @@ from segweave.evaluation import (
 )
 from segweave.evaluation.families.lesions import resized_mask
 from segweave.evaluation.families.polyps import saved_map
-from segweave.scored import keep
+from segweave.workflow import api
+from segweave.workflow.scored import keep
 
 ORGANS = TargetSpec(names=("background", "spleen", "liver", "aorta", "stomach"))
 POLYP = TargetSpec(kind="binary", names=("background", "polyp"))

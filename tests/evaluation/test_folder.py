@@ -26,8 +26,8 @@ from segweave.evaluation import (
     validation_scores,
     write_evaluation,
 )
-from segweave.evaluation.cases import new_manifest
 from segweave.evaluation.folder import COLUMNS
+from segweave.evaluation.score_cases import new_manifest
 
 TARGET = TargetSpec(names=("background", "one", "two"))
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from segweave.author_weights import LoadReport, load_released
 from segweave.networks import create_network
 from segweave.networks.base import Output
-from segweave.released import LoadReport, load_released
-from segweave.weaving.released import released_model
+from segweave.weaving.author_models import released_model
 from tests.reference.fill import calibrate, fill, filled_state_dict, image, sample, uniform
 
 FOLDER = Path(__file__).resolve().parent.parent / "reference" / "networks"

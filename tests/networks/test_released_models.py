@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.author_weights import load_released
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.released import load_released
 from segweave.weaving import weave
-from segweave.weaving.released import RELEASED_MODELS, released_model
+from segweave.weaving.author_models import RELEASED_MODELS, released_model
 from tests.networks.agreement import Agreement, built, names_of, read_spec
 
 FILES = names_of("SALSTM", "LSTMSA")

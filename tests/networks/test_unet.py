@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segweave.author_weights import load_released
 from segweave.errors import InputError, UsageError
 from segweave.networks import create_network
-from segweave.released import load_released
 from tests.networks.agreement import Agreement, built, names_of, read_spec
 
 FILES = names_of("Unet")

@@ -14,7 +14,7 @@ from segweave.data.specs import TargetSpec, decide
 from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
 from segweave.prediction import Predictor, network_probabilities, predict, predict_cases
-from segweave.training.denormals import denormals_are_flushed
+from segweave.runtime.denormals import denormals_are_flushed
 from segweave.weaving import weave
 from tests.prediction.tiny import (
     BINARY,

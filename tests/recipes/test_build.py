@@ -12,7 +12,7 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.recipes import list_recipes, load_recipe
 from segweave.recipes.build import build_network
-from segweave.training.loss import WeightedLoss
+from segweave.training.objective import WeightedLoss
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
 HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))

@@ -16,9 +16,9 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError
 from segweave.networks.base import Output
 from segweave.recipes.recipe import LossTerm
-from segweave.training.loss import WeightedLoss
 from segweave.training.losses.cross_entropy import CrossEntropyLoss
 from segweave.training.losses.dice import DiceLoss
+from segweave.training.objective import WeightedLoss
 from tests.reference.fill import uniform
 
 REFERENCE = json.loads(

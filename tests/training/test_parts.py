@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.runs.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from segweave.runs.metrics_file import MetricsFile, read_rows
+from segweave.runtime.denormals import denormals_are_flushed, flushed_denormals
+from segweave.runtime.devices import choose_device
 from segweave.training import Run
-from segweave.training.checkpointing import Checkpoint, read_checkpoint, write_checkpoint
-from segweave.training.denormals import denormals_are_flushed, flushed_denormals
-from segweave.training.devices import choose_device
-from segweave.training.metrics_file import MetricsFile, read_rows
 from segweave.training.progress import TrainingBar, counted
 
 

@@ -11,7 +11,7 @@ import pytest
 from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.training import Run, train
-from segweave.training.running import choose_parts
+from segweave.training.run_training import choose_parts
 from tests.training import toy
 from tests.training.toy import run_of
 

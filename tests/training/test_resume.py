@@ -36,7 +36,7 @@ def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
     """Real processes that have imported everything already, so that each starts at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["lightning.pytorch", "torch.utils.tensorboard", "segweave.training.running"]
+        ["lightning.pytorch", "torch.utils.tensorboard", "segweave.training.run_training"]
     )
     return context
 

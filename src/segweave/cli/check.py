@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from segweave.data.check import CheckReport
+    from segweave.checking import CheckReport
 
 EXAMPLES = (
     ("segweave check downloads/ACDC", "recognised by its layout"),
@@ -65,10 +65,10 @@ def check(
     whether each label lies on its image in millimetres. Every problem is listed with three
     examples and what to do. Damaged files do not end the check.
     """
+    from segweave.checking import check as look
+    from segweave.checking import fix
     from segweave.cli.show import as_json as print_json
     from segweave.cli.show import counter, one_of
-    from segweave.data.check import check as look
-    from segweave.data.check import fix
 
     if mend is not None:
         one_of("--fix", mend, ("copy-header", "resample"))
@@ -118,8 +118,8 @@ def _annotation(key: str, name: str | None) -> Any:
 
 
 def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> None:
+    from segweave.checking import log_of
     from segweave.cli.show import remark, results, table
-    from segweave.data.check import log_of
 
     table(
         f"{report.source}, read as {report.name} ({report.layout})",

@@ -85,7 +85,7 @@ def compare(
     from segweave.errors import UsageError
 
     if published:
-        from segweave.evaluation.published_tables import published_tables
+        from segweave.comparison.published_tables import published_tables
 
         if folders or out or any(x is not None for x in (reference, margin, training_groups)):
             raise UsageError(
@@ -102,9 +102,9 @@ def compare(
             found="no folders" if not folders else "no --reference",
             remedy="segweave compare scores/a scores/b --reference a",
         )
-    from segweave.evaluation.comparison import compare as compare_arms
-    from segweave.evaluation.comparison import comparison_tables
-    from segweave.report.comparisons import write_comparison
+    from segweave.comparison import compare as compare_arms
+    from segweave.comparison import comparison_tables
+    from segweave.report.comparison_report import write_comparison
 
     found = compare_arms(folders, reference, margin=margin, training_groups=training_groups)
     written = [write_comparison(found, path) for path in out or ()]

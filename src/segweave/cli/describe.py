@@ -61,7 +61,7 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from segweave.report.runs import evaluations_of
+    from segweave.report.run_report import evaluations_of
     from segweave.training import Run
 
     run = Run(path)
@@ -110,7 +110,7 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 
 def _image(path: Path, geometry: str) -> dict[str, Any]:
-    from segweave.data.formats import read_case
+    from segweave.formats import read_case
 
     case = read_case(path, geometry=geometry)  # type: ignore[arg-type]
     found: dict[str, Any] = {

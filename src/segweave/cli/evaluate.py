@@ -155,10 +155,10 @@ def evaluate(
     quirks included. Test cases are scored once: a second time needs --force, because choosing
     between models by their test scores makes the scores worthless.
     """
-    from segweave import api
     from segweave.cli.show import counter, one_of, results, score_tables
     from segweave.evaluation import summary_table
     from segweave.prediction import Tiles
+    from segweave.workflow import api
 
     one_of("--geometry", geometry, ("check", "pixdim", "affine"))
     if stack is not None:

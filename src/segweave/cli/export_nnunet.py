@@ -56,9 +56,9 @@ def export_nnunet(
     `segweave evaluate PREDICTIONS labelsTs --cases cases.csv --out scores`.
     """
     from segweave.cli.show import remark, results
-    from segweave.data.export_nnunet import in_no_part, write_nnunet
-    from segweave.data.sets.base import few
     from segweave.data.store import Store
+    from segweave.datasets.base import few
+    from segweave.datasets.export_nnunet import in_no_part, write_nnunet
 
     opened = Store(store)
     folder = write_nnunet(

@@ -16,7 +16,7 @@ from segweave.cli.helps import examples, paragraphs
 from segweave.cli.values import from_text, simple
 
 if TYPE_CHECKING:
-    from segweave.data.sets import PrepareReport
+    from segweave.datasets import PrepareReport
     from segweave.registry import DatasetCard
 
 EXAMPLES = (
@@ -136,7 +136,7 @@ def _command(card: DatasetCard) -> Any:
 
 def _convert(card: DatasetCard, own: dict[str, inspect.Parameter], given: dict[str, Any]) -> None:
     from segweave.cli.show import counter
-    from segweave.data.sets import prepare as convert
+    from segweave.datasets import prepare as convert
 
     options = {
         name: from_text(given[name], parameter.annotation)

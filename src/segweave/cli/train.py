@@ -71,8 +71,8 @@ def train(
     recipe with every default written out, the environment, the curves, the checkpoints and
     the model. Every choice is made on the validation cases; test cases are not touched.
     """
-    from segweave import api
     from segweave.cli.show import results
+    from segweave.workflow import api
 
     run = api.train(
         recipe,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from segweave.author_weights import HasReleasedNames, ReleasedNames
 from segweave.context._recurrent import part
 from segweave.context.base import ContextModule, Prepared
 from segweave.errors import UsageError
-from segweave.released import HasReleasedNames, ReleasedNames
 
 DIRECTIONS = ("forward", "reverse")
 

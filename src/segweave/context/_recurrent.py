@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from segweave.author_weights import ReleasedNames
 from segweave.context._cells import Cell, Step
 from segweave.context._options import Form
 from segweave.context.base import ContextModule, Prepared
 from segweave.errors import UsageError, nearest
-from segweave.released import ReleasedNames
 
 
 def part(prepared: Prepared, prefix: str) -> Prepared:

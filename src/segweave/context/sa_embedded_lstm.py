@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
+from segweave.author_weights import ReleasedNames
 from segweave.context import _options as options
 from segweave.context._cells import Cell, Step
 from segweave.context._embedded_cell import EmbeddedCell, EmbeddedSettings, embedded_states
@@ -14,7 +15,6 @@ from segweave.context._state_space import RELEASED_NAMES, RELEASED_TABLES, State
 from segweave.context.base import Prepared
 from segweave.errors import UsageError
 from segweave.registry import ContextCard
-from segweave.released import ReleasedNames
 
 CARDS = (
     ContextCard(

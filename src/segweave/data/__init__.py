@@ -1,1 +1,1 @@
-"""Cases, the store, windows and augmentation; files, public data sets, phantoms and splits."""
+"""Cases, the store, windows, augmentation and splits."""

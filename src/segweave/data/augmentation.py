@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segweave.randomness import numpy_stream
+from segweave.runtime.randomness import numpy_stream
 
 if TYPE_CHECKING:
     import torch

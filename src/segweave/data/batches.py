@@ -14,7 +14,7 @@ from segweave.data.augmentation import Augmentation, augment, draw_batch
 from segweave.data.cache import Resized
 from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
-from segweave.randomness import numpy_stream
+from segweave.runtime.randomness import numpy_stream
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case, Provenance, SourceGrid
 from segweave.errors import InputError
-from segweave.files import atomic_write
+from segweave.storage import atomic_write
 
 FORMAT = 1
 _ARRAYS = ("image", "label", "instances")

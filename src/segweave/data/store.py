@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from segweave.data.case import Case
-from segweave.data.checks import check_case, classes_held
 from segweave.data.disk import disk_errors, locked
 from segweave.data.records import (
     FORMAT,
@@ -33,8 +32,9 @@ from segweave.data.records import (
 )
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import Splits, check_splits, copies_across
+from segweave.data.validate_case import check_case, classes_held
 from segweave.errors import InputError, UsageError, nearest
-from segweave.files import atomic_write
+from segweave.storage import atomic_write
 
 CONVERTER = "segweave-store 2"
 

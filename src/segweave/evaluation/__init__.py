@@ -1,24 +1,16 @@
 """Protocols, per-case scores, their folders and tables."""
 
-from segweave.evaluation.cases import evaluate_cases, new_manifest, score_rows, validation_scores
+from segweave.evaluation.families import get_protocol, list_protocols, score_case
 from segweave.evaluation.families.volumes import acdc as published
-from segweave.evaluation.files import evaluate_folders
-from segweave.evaluation.folder import (
-    Evaluation,
-    Manifest,
-    Row,
-    read_evaluation,
-    write_evaluation,
-)
-from segweave.evaluation.protocols import (
-    Needs,
-    Protocol,
-    Score,
-    clean,
-    get_protocol,
-    list_protocols,
-    nearest_zoom,
-    score_case,
+from segweave.evaluation.folder import read_evaluation, write_evaluation
+from segweave.evaluation.label_folders import evaluate_folders
+from segweave.evaluation.protocols import Needs, Protocol, Score, clean, nearest_zoom
+from segweave.evaluation.rows import Evaluation, Manifest, Row
+from segweave.evaluation.score_cases import (
+    evaluate_cases,
+    new_manifest,
+    score_rows,
+    validation_scores,
 )
 from segweave.evaluation.statistics import Estimate, estimate
 from segweave.evaluation.summary import Summary, summarise

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segweave.evaluation.folder import Row
+from segweave.evaluation.rows import Row
 
 
 def at_best_threshold(rows: Sequence[Row]) -> list[Row]:

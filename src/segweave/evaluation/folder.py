@@ -11,18 +11,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from segweave import __version__
 from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.evaluation.curves import at_best_threshold
 from segweave.evaluation.protocols import Score, Status
-from segweave.files import atomic_write
+from segweave.evaluation.rows import FORMAT, Evaluation, Manifest, Row, versions
+from segweave.evaluation.summary import summarise
+from segweave.storage import atomic_write
 
-FORMAT = 1
 COLUMNS = (
     "case",
     "slice",
@@ -37,66 +38,6 @@ COLUMNS = (
     "fold",
 )
 FILES = ("manifest.json", "cases.csv", "summary.json")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A score with what it belongs to: one line of cases.csv. `seed` and `fold` may be unknown."""
-
-    case: str
-    group: str
-    score: Score
-    arm: str = ""
-    seed: int | None = None
-    fold: int | None = None
-
-
-class Manifest(BaseModel):
-    """What an evaluation says of itself. `sources` names where predictions and references came
-    from; `grouped` is False where no groups were known, so that each file is its own. `per` says
-    whether cases or images weigh alike in means; `columns` are metrics that tables print beside
-    Dice and distances. `training_groups` is how many groups the model was trained on, None where
-    nobody said. `tested` counts how often the run's test cases had been scored under this protocol,
-    this time included, by the name of the evaluation. `references` has a checksum of each case's
-    true labels.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: int = FORMAT
-    protocol: str
-    title: str
-    means: str
-    definitions: dict[str, str]
-    units: dict[str, list[str]] = Field(default_factory=dict)
-    classes: list[str]
-    kind: str = "exclusive"
-    arms: list[str] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=list)
-    folds: list[int] = Field(default_factory=list)
-    per: Literal["case", "image"] = "case"
-    columns: list[str] = Field(default_factory=list)
-    cases: int = 0
-    groups: int = 0
-    grouped: bool = True
-    parameters: int | None = None
-    checkpoint: str | None = None
-    training_groups: int | None = None
-    tested: dict[str, int] = Field(default_factory=dict)
-    references: dict[str, str] = Field(default_factory=dict)
-    sources: dict[str, str] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
-    rows: int = 0
-    cases_sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """An evaluation folder that was read or has just been written."""
-
-    folder: Path
-    manifest: Manifest
-    rows: tuple[Row, ...]
 
 
 def check_free(folder: str | Path, *, force: bool = False) -> None:
@@ -126,9 +67,6 @@ def write_evaluation(
     """Write the three files into a folder beside `folder`, then rename it, so that a crash leaves
     the old evaluation or the new one. Fills in what the manifest counts of the rows.
     """
-    from segweave.evaluation.curves import at_best_threshold
-    from segweave.evaluation.summary import summarise
-
     path = Path(folder)
     check_free(path, force=force)
     rows = at_best_threshold(rows)
@@ -222,20 +160,6 @@ def _counted(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
             "versions": {"segweave": __version__, **versions(), **manifest.versions},
         }
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
-    import platform
-
-    import numpy
-    import scipy
-
-    return {
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-    }
 
 
 def _write_rows(file: Path, rows: Iterable[Row]) -> None:

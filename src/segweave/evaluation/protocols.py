@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,13 @@ from scipy.ndimage import zoom
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec, decide
 from segweave.errors import UsageError, nearest
-from segweave.evaluation.layers import Layer, layers_of
+from segweave.evaluation.label_pairs import Layer, layers_of
 from segweave.metrics import SurfaceDistances, confusion, surface_distances
 
 Status = Literal["scored", "failed", "rule"]
 Spacing = Sequence[float] | None
 
+CLEAN = "clean"
 OVERLAPS = ("dice", "iou", "precision", "sensitivity")
 DISTANCES = ("hd", "hd95", "asd", "asd-reverse", "assd", "object-hd")
 FALSE_ALARM = "false-alarm"
@@ -99,13 +99,6 @@ class Protocol(ABC):
         instances: NDArray[Any] | None = None,
     ) -> list[Score]:
         """All scores of one case, or those of `metrics`; see `score_case`."""
-        if stack not in self.stacks:
-            raise UsageError(
-                f"scoring under the protocol {self.name}",
-                expected=" or ".join(_STACKS[kind] for kind in self.stacks),
-                found=_STACKS[stack],
-                remedy=f"use one of {', '.join(protocols_for(stack))}",
-            )
         for name in metrics or ():
             if name not in self.definitions:
                 raise UsageError(
@@ -170,7 +163,7 @@ _SURFACE = (
 )
 
 clean: Protocol = _Clean(
-    name="clean",
+    name=CLEAN,
     title=(
         "every slice at the case's own size, volumes in 3D, frames and images one by one; "
         "a class counts where the reference holds it"
@@ -193,71 +186,11 @@ clean: Protocol = _Clean(
     means="over a case's images (time), over cases for each class, over classes",
 )
 
-_STACKS: Mapping[Stack, str] = {
+STACK_NAMES: Mapping[Stack, str] = {
     "space": "volumes",
     "time": "frames of videos",
     "single": "single images",
 }
-
-
-@functools.cache
-def list_protocols() -> Mapping[str, Protocol]:
-    """Every protocol by name: `clean`, then those that the files of `families` hold."""
-    from segweave.evaluation.families import protocols_of_families  # it imports this file
-
-    return {clean.name: clean, **protocols_of_families()}
-
-
-def protocols_for(stack: Stack) -> list[str]:
-    """Names of the protocols that cover a kind of case."""
-    return [name for name, protocol in list_protocols().items() if stack in protocol.stacks]
-
-
-def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:
-    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is that of
-    the family to which `dataset` belongs, and without one the released ACDC evaluation.
-    """
-    if isinstance(protocol, Protocol):
-        return protocol
-    known = list_protocols()
-    if protocol not in known:
-        raise UsageError(
-            "choosing a protocol", found=repr(protocol), remedy=nearest(protocol, known)
-        )
-    if protocol == "published" and dataset is not None:
-        for family in known.values():
-            if dataset in family.datasets:
-                return family
-    return known[protocol]
-
-
-def score_case(
-    prediction: NDArray[Any],
-    reference: NDArray[Any],
-    *,
-    target: TargetSpec,
-    spacing: Spacing,
-    stack: Stack,
-    protocol: str | Protocol = "clean",
-    metrics: Sequence[str] | None = None,
-    instances: NDArray[Any] | None = None,
-) -> list[Score]:
-    """Scores of one case: label maps (slices, height, width), or (slices, classes, height, width)
-    of 0 and 1 where classes overlap; `spacing` (slice, row, column) in mm or None.
-
-    `metrics` keeps those named; `instances` are the reference's single objects, where they are
-    known. Raises InputError where shapes differ or an id is unknown, UsageError where the protocol
-    does not cover this kind of case.
-    """
-    return get_protocol(protocol).score(
-        prediction,
-        reference,
-        target=target,
-        spacing=spacing,
-        stack=stack,
-        metrics=metrics,
-        instances=instances,
-    )
 
 
 def nearest_zoom(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

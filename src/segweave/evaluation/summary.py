@@ -14,7 +14,7 @@ from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
 from segweave.evaluation.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
-    from segweave.evaluation.folder import Evaluation, Row
+    from segweave.evaluation.rows import Evaluation, Row
 
 Per = Literal["case", "image"]
 

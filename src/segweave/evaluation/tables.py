@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segweave.evaluation.folder import Evaluation
+from segweave.evaluation.rows import Evaluation
 from segweave.evaluation.summary import Part, Summary, summarise
 from segweave.evaluation.words import counted, scored_again
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from segweave.evaluation.folder import Evaluation
+from segweave.evaluation.rows import Evaluation
 
 
 def counted(number: int, noun: str) -> str:

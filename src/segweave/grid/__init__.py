@@ -2,7 +2,7 @@
 
 from segweave.grid.plan import GridPlan, GridRun, plan_grid
 from segweave.grid.reading import Grid, GridRecipe, load_grid
-from segweave.grid.running import GridDone, in_words, run_grid
+from segweave.grid.run_grid import GridDone, in_words, run_grid
 
 __all__ = [
     "Grid",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segweave.errors import UsageError
-from segweave.files import atomic_write
+from segweave.grid.jobs import finished, share_done
 from segweave.grid.reading import FORMAT, Grid, GridRecipe, as_yaml
-from segweave.jobs import finished, share_done
+from segweave.storage import atomic_write
 
 if TYPE_CHECKING:
     from segweave.data.store import Store
@@ -159,7 +159,7 @@ def _check_network(grid: Grid, choice: GridRecipe, store: Store) -> None:
 
 def _run_of(grid: Grid, choice: GridRecipe, seed: int, fold: int, store: Store) -> GridRun:
     from segweave.recipes import load_recipe
-    from segweave.training.running import choose_parts
+    from segweave.training.run_training import choose_parts
 
     sets = [*grid.sets, *choice.sets, f"seed={seed}", f"fold={fold}"]
     sets += [f"arm={as_yaml(choice.arm)}"] if choice.arm is not None else []

@@ -61,8 +61,8 @@ def create_network(
                 remedy="weave into a model of segmentation_models_pytorch, whose encoder_weights "
                 "may be imagenet",
             )
-        from segweave.checkpoints import read_weights
-        from segweave.released import load_released
+        from segweave.author_weights import load_released
+        from segweave.weights import read_weights
 
         weights = read_weights(pretrained)
         if set(weights) == set(network.state_dict()):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
 from segweave.networks.blocks.mixed_attention import HEADS, MixedStage
 from segweave.networks.blocks.residual_double_convolution import ResidualDoubleConvolution
 from segweave.registry import NetworkCard
-from segweave.released import ReleasedNames
 
 CARD = NetworkCard(
     name="mt-unet",

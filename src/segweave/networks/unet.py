@@ -7,11 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
 from segweave.networks.blocks.double_convolution import DoubleConvolution
 from segweave.registry import NetworkCard
-from segweave.released import ReleasedNames
 
 CARD = NetworkCard(
     name="unet",

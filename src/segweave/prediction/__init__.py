@@ -1,13 +1,13 @@
 """Prediction: an image in, a label map in the image's own geometry out."""
 
-from segweave.prediction.batch import (
+from segweave.data.colours import PALETTE, class_colours
+from segweave.prediction.ensemble import Ensemble, load_ensemble
+from segweave.prediction.files import (
     PredictedFile,
     PredictionFailure,
     PredictionReport,
     predict_files,
 )
-from segweave.prediction.colours import PALETTE, class_colours
-from segweave.prediction.ensemble import Ensemble, load_ensemble
 from segweave.prediction.flips import Flips
 from segweave.prediction.overlay import draw_overlay
 from segweave.prediction.predict import (

@@ -17,12 +17,12 @@ from segweave.data.inputs import network_slice, normalise, to_case_grid
 from segweave.data.specs import TargetSpec, decide
 from segweave.data.windows import window_indices
 from segweave.errors import UsageError
-from segweave.networks.folding import fold_batch_norms
 from segweave.prediction.ensemble import Ensemble
 from segweave.prediction.flips import Flips, mean_of_flips, with_flips
+from segweave.prediction.folding import fold_batch_norms
 from segweave.prediction.predictor import Predictor
 from segweave.prediction.tiles import Tiles, tiled_probabilities
-from segweave.training.denormals import flushed_denormals
+from segweave.runtime.denormals import flushed_denormals
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 
 SliceDone = Callable[[int, int], None]

@@ -12,15 +12,15 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from segweave.checkpoints import read_weights
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError
 from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
-from segweave.training.devices import choose_device
-from segweave.training.run import CARD, MODEL, RECIPE, WEIGHTS, Run
+from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
+from segweave.runtime.devices import choose_device
+from segweave.weights import read_weights
 
 _FORMAT = 1
 _DOING = "loading a model"

@@ -9,8 +9,8 @@ import torch
 
 from segweave.data.specs import TargetSpec
 from segweave.networks import create_network
-from segweave.randomness import Purpose, derive_seed
 from segweave.recipes.recipe import Recipe
+from segweave.runtime.randomness import Purpose, derive_seed
 from segweave.weaving import WovenNetwork, weave
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segweave.report.comparisons import write_comparison
+from segweave.report.comparison_report import write_comparison
 from segweave.report.figures import (
     Panel,
     difference_dots,
@@ -12,7 +12,7 @@ from segweave.report.figures import (
     training_curves,
 )
 from segweave.report.page import Image, Page, Section, Table, write_page
-from segweave.report.runs import panels, write_report
+from segweave.report.run_report import panels, write_report
 
 __all__ = [
     "Image",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.colours import class_colours
 from segweave.data.specs import TargetSpec
 from segweave.errors import MissingExtraError, UsageError
-from segweave.files import atomic_write
-from segweave.prediction.colours import class_colours
+from segweave.storage import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from segweave.errors import MissingExtraError
-from segweave.files import atomic_write
+from segweave.storage import atomic_write
 
 _LONG = 24
 

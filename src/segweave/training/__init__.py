@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Run": "segweave.training.run",
+    "Run": "segweave.runs.run_folder",
     "Score": "segweave.training.session",
     "TrainingStoppedError": "segweave.training.session",
-    "choose_parts": "segweave.training.running",
-    "train": "segweave.training.running",
+    "choose_parts": "segweave.training.run_training",
+    "train": "segweave.training.run_training",
 }
 
 __all__ = [*_PUBLIC]

@@ -17,13 +17,13 @@ from segweave.data.batches import Batches
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import SegweaveError, UsageError
-from segweave.randomness import derive_seed
 from segweave.recipes import Recipe
-from segweave.training.checkpointing import Checkpoint, load_network, write_checkpoint
-from segweave.training.loss import WeightedLoss
-from segweave.training.metrics_file import MetricsFile
+from segweave.runs.checkpoints import Checkpoint, load_network, write_checkpoint
+from segweave.runs.metrics_file import MetricsFile
+from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
+from segweave.runtime.randomness import derive_seed
+from segweave.training.objective import WeightedLoss
 from segweave.training.progress import TrainingBar
-from segweave.training.run import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.training.schedule import rate_at
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from segweave.author_weights import HasReleasedNames, ReleasedNames
 from segweave.context.base import ContextModule, Prepared
 from segweave.context.identity import Identity
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output
-from segweave.released import ReleasedNames
 
 
 class SlicePrepared(NamedTuple):
@@ -139,12 +139,36 @@ class WovenNetwork(nn.Module, ABC):
         )
 
     def released_names(self) -> ReleasedNames:
-        """The released names of all tensors, where the whole model was released (position
-        `output`); raises UsageError where it was not.
-        """
-        from segweave.weaving.released import released_names
+        """The authors' names of a whole model's tensors: `encoder.` for the network, `lstmlayer.`
+        for the context module behind it.
 
-        return released_names(self)
+        Raises UsageError for a weaving at another place than `output`, or of parts without released
+        names.
+        """
+        parts = {
+            "network.": ("encoder.", self.network),
+            "context.0.": ("lstmlayer.", self.context[0]),
+        }
+        for _, module in parts.values():
+            if self.at != "output" or not isinstance(module, HasReleasedNames):
+                raise UsageError(
+                    "loading a released checkpoint into a woven network",
+                    expected="a whole released model: a released network with a module in form "
+                    "'released' at position 'output'",
+                    found=f"{type(module).__name__} in a weaving at {self.at!r}",
+                    remedy="make one with segweave.weaving.author_models.released_model, or load "
+                    "the checkpoint into its .network or .context[0]",
+                )
+        tensors: dict[str, str] = {}
+        fixed: set[str] = set()
+        dead: set[str] = set()
+        for ours, (theirs, module) in parts.items():
+            assert isinstance(module, HasReleasedNames)
+            names = module.released_names()
+            tensors |= {ours + own: theirs + released for own, released in names.tensors.items()}
+            fixed |= {theirs + released for released in names.fixed}
+            dead |= {theirs + released for released in names.dead}
+        return ReleasedNames(tensors=tensors, fixed=frozenset(fixed), dead=frozenset(dead))
 
     def extra_repr(self) -> str:
         """Position, window and added parameters, for printing."""

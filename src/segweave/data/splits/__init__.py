@@ -1,47 +1,19 @@
-"""Published splits as data, and seeded ones by group; a group is never in two parts."""
+"""Splits into parts, by group: a group is never in two parts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from segweave.errors import InputError, UsageError, nearest
-from segweave.randomness import numpy_stream
+from segweave.errors import UsageError, nearest
+from segweave.runtime.randomness import numpy_stream
 
 PARTS = ("train", "valid", "test")
 Splits = Mapping[str, Mapping[str, Sequence[str]]]
 LEAKS = "-leaks"
 """How the name of a split ends that is kept though groups are in several of its parts."""
 _FEW = 6
-
-
-@dataclass(frozen=True)
-class Split:
-    """A published split: part → groups, with where it comes from."""
-
-    name: str
-    source: str
-    parts: dict[str, list[str]]
-
-    def cases(self, groups: Mapping[str, str]) -> dict[str, list[str]]:
-        """Part → ids of the cases (id → group) that are there, in their own order."""
-        return cases_of(self.parts, groups)
-
-
-def load_split(dataset: str) -> Split:
-    """The split that ships for a data set; raises UsageError for a name without one."""
-    folder = Path(__file__).parent
-    known = {path.stem: path for path in sorted(folder.glob("*.json"))}
-    if dataset not in known:
-        raise UsageError("choosing a split", found=repr(dataset), remedy=nearest(dataset, known))
-    raw = json.loads(known[dataset].read_text(encoding="utf-8"))
-    if raw.get("format") != 1:
-        raise InputError("reading a split", file=known[dataset], expected="format 1")
-    return Split(raw["name"], raw["source"], raw["parts"])
 
 
 def only_split(splits: Splits) -> str | None:

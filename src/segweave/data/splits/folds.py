@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from segweave.data.splits import cases_of, seeded_split
 from segweave.errors import UsageError
-from segweave.randomness import numpy_stream
+from segweave.runtime.randomness import numpy_stream
 
 USUAL = 5
 

@@ -4,12 +4,18 @@ and other rules. A file declares `PROTOCOLS`; to add one is to add a file.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from segweave.errors import UsageError
-from segweave.evaluation.protocols import Protocol
+from numpy.typing import NDArray
+
+from segweave.data.case import Stack
+from segweave.data.specs import TargetSpec
+from segweave.errors import UsageError, nearest
+from segweave.evaluation.protocols import STACK_NAMES, Protocol, Score, Spacing, clean
 
 
 def protocols_of_families() -> Mapping[str, Protocol]:
@@ -30,3 +36,65 @@ def protocols_of_families() -> Mapping[str, Protocol]:
             found[protocol.name] = protocol
             owners.update(dict.fromkeys(protocol.datasets, protocol.name))
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def list_protocols() -> Mapping[str, Protocol]:
+    """Every protocol by name: `clean`, then those that the files of `families` hold."""
+    return {clean.name: clean, **protocols_of_families()}
+
+
+def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:
+    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is that of
+    the family to which `dataset` belongs, and without one the released ACDC evaluation.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    known = list_protocols()
+    if protocol not in known:
+        raise UsageError(
+            "choosing a protocol", found=repr(protocol), remedy=nearest(protocol, known)
+        )
+    if protocol == "published" and dataset is not None:
+        for family in known.values():
+            if dataset in family.datasets:
+                return family
+    return known[protocol]
+
+
+def score_case(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    *,
+    target: TargetSpec,
+    spacing: Spacing,
+    stack: Stack,
+    protocol: str | Protocol = "clean",
+    metrics: Sequence[str] | None = None,
+    instances: NDArray[Any] | None = None,
+) -> list[Score]:
+    """Scores of one case: label maps (slices, height, width), or (slices, classes, height, width)
+    of 0 and 1 where classes overlap; `spacing` (slice, row, column) in mm or None.
+
+    `metrics` keeps those named; `instances` are the reference's single objects, where they are
+    known. Raises InputError where shapes differ or an id is unknown, UsageError where the protocol
+    does not cover this kind of case.
+    """
+    rules = get_protocol(protocol)
+    if stack not in rules.stacks:
+        fitting = [name for name, known in list_protocols().items() if stack in known.stacks]
+        raise UsageError(
+            f"scoring under the protocol {rules.name}",
+            expected=" or ".join(STACK_NAMES[kind] for kind in rules.stacks),
+            found=STACK_NAMES[stack],
+            remedy=f"use one of {', '.join(fitting)}",
+        )
+    return rules.score(
+        prediction,
+        reference,
+        target=target,
+        spacing=spacing,
+        stack=stack,
+        metrics=metrics,
+        instances=instances,
+    )

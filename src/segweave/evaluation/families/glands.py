@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.evaluation.layers import Layer, foreground_name
+from segweave.evaluation.label_pairs import Layer, foreground_name
 from segweave.evaluation.protocols import Protocol, Score, Spacing, Status
 from segweave.metrics import ObjectScores, confusion, connected_objects, object_scores
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec, decide
-from segweave.evaluation.layers import Layer, foreground_name, layers_of
+from segweave.evaluation.label_pairs import Layer, foreground_name, layers_of
 from segweave.evaluation.protocols import Needs, Protocol, Score, Spacing, Status
 from segweave.metrics import Confusion, confusion
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from segweave.data.case import Stack
-from segweave.evaluation.layers import Layer
+from segweave.evaluation.label_pairs import Layer
 from segweave.evaluation.protocols import Protocol, Score, Spacing, Status, clean, distance_of
 from segweave.metrics import SurfaceDistances, confusion, get_policy, surface_distances
 from segweave.metrics.empties import missing

@@ -17,7 +17,7 @@ from scipy.ndimage import zoom
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.evaluation.layers import Layer, foreground_name
+from segweave.evaluation.label_pairs import Layer, foreground_name
 from segweave.evaluation.protocols import Needs, Protocol, Score, Spacing, Status
 from segweave.metrics import saliency
 

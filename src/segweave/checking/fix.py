@@ -1,0 +1,191 @@
+"""Mends labels that lie elsewhere than their images; the files as they were are kept, and a log
+says what was done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.checking.report import Problem
+from segweave.data.case import Case
+from segweave.data.geometry import farthest_apart
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.formats import read_case, read_label_case, write_label
+from segweave.formats.files import META, NIFTI, suffix_of
+from segweave.formats.read import read_content
+from segweave.storage import atomic_write
+
+HOW = ("copy-header", "resample")
+KEPT = ".before-fix"
+LOG = "check-fixes.jsonl"
+
+
+def log_of(source: str | Path) -> Path:
+    """Where `fix` writes what it did: in the folder `source`, or in that of a table."""
+    place = Path(source)
+    return (place if place.is_dir() else place.parent) / LOG
+
+
+def fix(
+    source: str | Path, problems: Sequence[Problem], how: Literal["copy-header", "resample"]
+) -> list[dict[str, Any]]:
+    """Mend every label of `problems` (kinds size and geometry) that lies elsewhere than its image.
+
+    `copy-header`: the voxels fit, the header is wrong; the label gets the image's header (it must
+    have the image's shape). `resample`: the header is right; every voxel of the image gets the
+    nearest label (0 outside), unless that erases more than half of it. The label as it was is
+    copied to SOURCE/.before-fix (of a table, to that in the table's folder), and a line a file is
+    added to `log_of` the source; the same lines are returned. A file that can't be mended stays as
+    it is, and its line says why. Raises UsageError for another `how`.
+    """
+    if how not in HOW:
+        raise UsageError("mending labels", found=repr(how), remedy=nearest(str(how), HOW))
+    folder = log_of(source).parent
+    lines = []
+    pairs = {(p.file, p.image) for p in problems if p.kind in ("size", "geometry")}
+    for label, image in sorted((a, b) for a, b in pairs if a is not None and b is not None):
+        line: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "file": str(label),
+            "image": str(image),
+            "how": how,
+        }
+        try:
+            line |= _mend(folder, label, image, how)
+        except SegweaveError as error:
+            line |= {"done": False, "why": error.found or error.doing}
+        except OSError as error:
+            line |= {"done": False, "why": f"{error.strerror or error}: {error.filename or label}"}
+        lines.append(line)
+        with log_of(source).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+    return lines
+
+
+def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
+    doing = "mending a label"
+    if suffix_of(label) not in (*NIFTI, *META):
+        raise InputError(doing, file=label, found="a file without a geometry of its own")
+    target = read_case(image, geometry="affine", channels=True, with_label=False)
+    own = read_label_case(label, geometry="affine")
+    if how == "resample" and not read_content(label, doing=doing, as_label=True).oriented:
+        raise InputError(
+            doing,
+            file=label,
+            found="a label whose header does not say how it lies: there is "
+            "nothing to resample by; if its voxels fit the image, use copy-header",
+        )
+    if target.affine is None or own.affine is None or own.label is None or own.label.ndim != 3:
+        raise InputError(doing, file=label, found="an image or a label without a geometry")
+    before = _sha256(label)
+    if how == "copy-header":
+        values = _copied(own, target, label)
+    else:
+        values = _resampled(own, target)
+        _check_kept(own, values, target, label)
+    kept = folder / KEPT / _relative(label, folder)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(kept):
+        raise InputError(doing, file=label, found=f"an earlier copy is kept at {kept}")
+    # The label's own folder may lie on another disk than the copy of what was.
+    written = label.with_name(f".mended-{label.name}")
+    try:
+        write_label(values, target, written)
+        with atomic_write(kept) as temporary:
+            shutil.copyfile(label, temporary)
+        shutil.copystat(label, kept)
+        try:
+            os.replace(written, label)
+        except OSError:
+            kept.unlink()
+            raise
+    finally:
+        written.unlink(missing_ok=True)
+    same = own.image.shape[0] == target.slices and own.size == target.size
+    apart = farthest_apart(own.affine, target.affine, (target.slices, *target.size))
+    return {
+        "done": True,
+        "kept": str(kept),
+        "sha256_before": before,
+        "sha256_after": _sha256(label),
+        "mm_apart_before": round(apart, 4) if same else None,
+        "labelled_before": int(np.count_nonzero(own.label)),
+        "labelled_after": int(np.count_nonzero(values)),
+    }
+
+
+def _relative(label: Path, folder: Path) -> Path:
+    """A label's path below the folder; for one elsewhere, a name with a hash of its path."""
+    place = label.parent.resolve() / label.name
+    root = folder.resolve()
+    if place.is_relative_to(root):
+        return place.relative_to(root)
+    return Path(f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}-{label.name}")
+
+
+def _check_kept(own: Case, values: NDArray[np.uint8], target: Case, label: Path) -> None:
+    """Raise InputError where resampling by the label's header loses most of what is labelled."""
+    assert own.label is not None
+    assert own.affine is not None
+    assert target.affine is not None
+    before, after = (
+        np.count_nonzero(v) * abs(np.linalg.det(a[:3, :3]))
+        for v, a in ((own.label, own.affine), (values, target.affine))
+    )
+    if after < before / 2:
+        raise InputError(
+            "mending a label",
+            file=label,
+            expected="a label whose header lays it onto its image",
+            found=f"a header by which {1 - after / before:.0%} of what is labelled lies outside "
+            "the image: resampling would erase it",
+            remedy="if the voxels fit the image, use copy-header",
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _copied(own: Case, target: Case, label: Path) -> NDArray[np.uint8]:
+    """The label's voxels in the order of their file, on the image's axes."""
+    assert own.label is not None
+    assert own.source_grid is not None
+    assert target.source_grid is not None
+    if own.source_grid.shape != target.source_grid.shape:
+        raise InputError(
+            "mending a label",
+            file=label,
+            expected="the image's shape " + " × ".join(map(str, target.source_grid.shape)),
+            found="another shape, " + " × ".join(map(str, own.source_grid.shape)),
+        )
+    return np.ascontiguousarray(target.source_grid.to_case(own.source_grid.to_file(own.label)))
+
+
+def _resampled(own: Case, target: Case) -> NDArray[np.uint8]:
+    """For every voxel of the image the label's nearest voxel in the patient, slice by slice."""
+    assert own.label is not None
+    assert own.affine is not None
+    assert target.affine is not None
+    to_own = np.linalg.inv(own.affine) @ target.affine
+    rows, columns = np.meshgrid(*(np.arange(n) for n in target.size), indexing="ij")
+    shape = np.asarray(own.label.shape)[:, None, None]
+    out = np.zeros((target.slices, *target.size), np.uint8)
+    for k in range(target.slices):
+        place = np.stack([np.full(rows.shape, k), rows, columns, np.ones(rows.shape)])
+        index = np.rint(np.tensordot(to_own[:3], place, axes=1) - 1e-6).astype(np.int64)
+        inside = ((index >= 0) & (index < shape)).all(axis=0)
+        clipped = np.clip(index, 0, shape - 1)
+        out[k] = np.where(inside, own.label[clipped[0], clipped[1], clipped[2]], 0)
+    return out

@@ -1,0 +1,147 @@
+"""Comparison of arms from their evaluation folders alone: does one beat another, and by how much,
+for new groups and new trainings?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segweave.comparison.arms import (
+    DOING,
+    Arm,
+    arm_name,
+    find_reference,
+    read_arms,
+)
+from segweave.comparison.decisions import holm, verdict
+from segweave.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
+from segweave.comparison.notes import exploratory_notes, notes_of
+from segweave.comparison.numbers import as_csv
+from segweave.comparison.pairs import PRIMARY, compare_pair
+from segweave.comparison.rendering import (
+    as_latex,
+    as_markdown,
+    comparison_tables,
+    write_text,
+)
+from segweave.comparison.results import (
+    ArmComparison,
+    ArmFacts,
+    Comparison,
+    Exploratory,
+    Place,
+)
+from segweave.errors import UsageError
+from segweave.evaluation.rows import Evaluation
+
+__all__ = [
+    "ArmComparison",
+    "Comparison",
+    "Exploratory",
+    "as_csv",
+    "as_latex",
+    "as_markdown",
+    "compare",
+    "comparison_tables",
+    "holm",
+    "write_text",
+]
+
+
+def compare(
+    folders: Sequence[str | Path | Evaluation],
+    reference: str,
+    *,
+    margin: float | None = None,
+    training_groups: int | None = None,
+) -> Comparison:
+    """Compare every arm that evaluation folders hold with the arm `reference`, on macro Dice.
+
+    Args:
+        folders: evaluation folders (or what `evaluate` returned) of all arms, seeds and folds; they
+            are joined by arm, and predictions without an arm take their folder's name.
+        reference: the arm that the others are compared with.
+        margin: a difference in Dice (0 to 1) too small to matter; with it, equivalence is tested.
+        training_groups: of folds, how many groups each was trained on; without it, what their
+            evaluations say, and where one doesn't, all that the fold was not tested on.
+
+    The unit is the group; groups and seeds are both samples. Everything but the macro Dice is
+    exploratory. Raises UsageError for arms under different protocols, on different cases or known
+    to be chosen by different rules, naming what differs; InputError for folders that can't be read.
+    """
+    if margin is not None and not 0 < margin < 1:
+        raise UsageError(DOING, expected="a margin in Dice between 0 and 1", found=f"{margin:g}")
+    if training_groups is not None and training_groups < 1:
+        raise UsageError(DOING, expected="a number of groups from 1 on", found=f"{training_groups}")
+    if isinstance(folders, str | Path | Evaluation):
+        folders = [folders]
+    arms = read_arms(folders)
+    other = find_reference(arms, reference)
+    manifest = other.evaluations[0].manifest
+    published = manifest.protocol.startswith("published")
+    designs: list[Design] = []
+    results: list[ArmComparison] = []
+    for arm in arms.values():
+        if arm is not other:
+            designs.append(design_of(arm, other, training_groups))
+            results.append(
+                compare_pair(arm, other, designs[-1], margin=margin, case_tests=published)
+            )
+    adjusted = holm({result.arm: result.p for result in results if result.p is not None})
+    for result in results:
+        result.p_holm = adjusted.get(result.arm)
+        result.verdict = verdict(result, reference, len(adjusted), margin)
+    return Comparison(
+        protocol=manifest.protocol,
+        title=manifest.title,
+        definition=manifest.definitions.get(PRIMARY, ""),
+        kind=manifest.kind,
+        classes=manifest.classes,
+        reference=reference,
+        cases=len(other.groups),
+        groups=len(set(other.groups.values())),
+        grouped=all(e.manifest.grouped for arm in arms.values() for e in arm.evaluations),
+        margin=margin,
+        means=BY_FOLD if any(design.by_fold for design in designs) else BY_RUN,
+        facts=[
+            _facts(other, results[0].reference_mean),
+            *(_facts(arms[result.arm], result.mean) for result in results),
+        ],
+        arms=results,
+        notes=notes_of(arms, other, designs, results),
+        exploratory_notes=exploratory_notes(arms.values()),
+        places=[place for arm in arms.values() for place in _places(arm)],
+    )
+
+
+def _facts(arm: Arm, mean: float) -> ArmFacts:
+    parameters = {e.manifest.parameters for e in arm.evaluations}
+    return ArmFacts(
+        arm=arm.name,
+        mean=mean,
+        seeds=arm.seeds,
+        folds=arm.folds,
+        runs=len(arm.runs),
+        parameters=parameters.pop() if len(parameters) == 1 else None,
+        checkpoint=next(iter(arm.known("checkpoint")), None),
+        part=next(iter(arm.known("part")), None),
+        false_alarms=arm.alarms,
+        by_rule=(arm.ruled(PRIMARY), arm.asked(PRIMARY)),
+    )
+
+
+def _places(arm: Arm) -> list[Place]:
+    return [
+        Place(
+            arm=arm.name,
+            seed=seed,
+            fold=fold,
+            folder=str(evaluation.folder),
+            sources=evaluation.manifest.sources,
+        )
+        for evaluation in arm.evaluations
+        for seed, fold in dict.fromkeys(
+            (row.seed, row.fold) for row in evaluation.rows if arm_name(row, evaluation) == arm.name
+        )
+    ]

@@ -1,0 +1,100 @@
+"""What a reader of a comparison must know besides its numbers, as notes under its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from segweave.comparison.arms import Arm, choice
+from segweave.comparison.designs import Design
+from segweave.comparison.pairs import why_left_out
+from segweave.comparison.results import ArmComparison
+from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.words import counted, scored_again
+
+
+def notes_of(
+    arms: dict[str, Arm], reference: Arm, designs: list[Design], results: list[ArmComparison]
+) -> list[str]:
+    """Notes under the primary endpoint: what its numbers rest on, and what weakens them."""
+    notes = list(dict.fromkeys(design.note for design in designs if design.note))
+    if any(design.kind == "unpaired" for design in designs):
+        notes.append(
+            "Seeds of some arms differ from the reference's: their variances are added, nothing is "
+            "gained from pairing."
+        )
+    manifests = [e.manifest for arm in arms.values() for e in arm.evaluations]
+    if not all(manifest.grouped for manifest in manifests):
+        notes.append(
+            "No groups were given for some arms: each file counts as its own group, so that p and "
+            "intervals are too optimistic where a patient or video has several files."
+        )
+    unknown = [
+        arm.name
+        for arm in arms.values()
+        if any(not choice(e.manifest, "checkpoint") for e in arm.evaluations)
+    ]
+    if unknown:
+        notes.append(f"How the weights were chosen is unknown for: {', '.join(unknown)}.")
+    if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
+        notes.append("The weights were chosen on the test set: all scores here are too good.")
+    notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
+    if any(arm.known("part") - {"test"} for arm in arms.values()):
+        notes.append("These are not test cases: choices were made on them.")
+    lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
+    if lost:
+        notes.append(
+            f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
+            "no Dice."
+        )
+    notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
+    if "conv" in arms and reference.name != "conv" and len(arms) > 2:
+        notes.append(
+            "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "
+            "what a module adds to that."
+        )
+    return notes
+
+
+def exploratory_notes(arms: Collection[Arm]) -> list[str]:
+    """Notes under the exploratory table; of distances, what became of missing classes."""
+    notes = [
+        "Not tested and not corrected for being many: what stands out here is a question for a new "
+        "experiment, not an answer."
+    ]
+    told = []
+    if any(arm.failures(metric) for arm in arms for metric in DISTANCES):
+        told.append(
+            "differences where all runs of both arms have one; in better / worse, groups in which "
+            "a class was missed count as the worst"
+        )
+    if any(arm.ruled(metric) for arm in arms for metric in DISTANCES):
+        told.append(
+            "where a class is missing on a side, the protocol's rule sets one, which counts"
+        )
+    if any(_flattered(arm, metric) for arm in arms for metric in DISTANCES):
+        told.append(
+            "that rule gives 0, the best there is, where Dice is 0, so that an arm that misses "
+            "a class looks better by its distance"
+        )
+    return [*notes, *([f"Distances: {'; '.join(told)}."] if told else [])]
+
+
+def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
+    """Metrics that the exploratory part lacks, and why."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for arm in others:
+        for metric in dict.fromkeys((*reference.units, *arm.units)):
+            if metric != FALSE_ALARM and (why := why_left_out(arm, reference, metric)):
+                found.setdefault((metric, why), []).append(arm.name)
+    told = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in found.items()]
+    return [f"Left out of what is exploratory: {'; '.join(told)}."] if told else []
+
+
+def _flattered(arm: Arm, metric: str) -> bool:
+    """Whether a rule set Dice and a distance to 0 at once."""
+    return any(
+        items[item] == 0 and arm.scores[run].get("dice", {}).get(item) == 0
+        for run, ruled in arm.by_rule.items()
+        for items in [arm.scores[run][metric]]
+        for item in ruled[metric]
+    )

@@ -1,0 +1,237 @@
+"""Compares one arm with the reference: the primary endpoint and everything exploratory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import stats
+
+from segweave import registry
+from segweave.comparison.arms import DOING, Arm, Item, case_means, group_values
+from segweave.comparison.decisions import LEAST_GROUPS, equivalent
+from segweave.comparison.designs import WORDS, Design, Differences, differences
+from segweave.comparison.resampling import group_interval, sign_flip_p
+from segweave.comparison.results import (
+    ArmComparison,
+    CaseTests,
+    Exploratory,
+    MainTest,
+    Shares,
+    WeightsTest,
+)
+from segweave.comparison.variance import MeanSquares
+from segweave.errors import InputError
+from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.words import counted
+
+PRIMARY = "dice"
+_TOO_FEW = (
+    "at least {least} are needed for a p-value (with five, no pattern of signs is rarer than "
+    "2 in 32 = 0.0625)"
+)
+
+
+def compare_pair(
+    arm: Arm, reference: Arm, design: Design, *, margin: float | None, case_tests: bool
+) -> ArmComparison:
+    """The arm against the reference, before Holm and without a verdict."""
+    found = differences(arm, reference, design)
+    if found is None:
+        raise InputError(
+            DOING,
+            expected=f"a group of which every run of {arm.name} and {reference.name} has Dice",
+            found="none",
+            remedy="leave out the run without Dice",
+        )
+    by_group = found.by_group
+    reasons = list(design.reasons)
+    if design.kind != "weights" and len(by_group) < 2:
+        reasons.append("How groups vary can't be seen from one: nothing is said of new ones")
+    enough = len(by_group) >= LEAST_GROUPS
+    if not enough:
+        count = counted(len(by_group), "group")
+        reasons.append(f"{count}; {_TOO_FEW.format(least=LEAST_GROUPS)}")
+    values = np.array(list(by_group.values()))
+    ours, theirs = case_means(arm, PRIMARY), case_means(reference, PRIMARY)
+    by_case = {case: (ours[case], theirs[case]) for case in sorted(set(ours) & set(theirs))}
+    # Not smaller than rounding: equal up to the last digits is equal.
+    slack = 1e-12
+    result = ArmComparison(
+        arm=arm.name,
+        mean=found.ours,
+        reference_mean=found.theirs,
+        difference=found.ours - found.theirs,
+        weights=_weights_test(found.weighed, enough),
+        better=int(np.count_nonzero(values > slack)),
+        worse=int(np.count_nonzero(values < -slack)),
+        equal=int(np.count_nonzero(np.abs(values) <= slack)),
+        reasons=reasons,
+        by_group=by_group,
+        by_case=by_case,
+        exploratory=list(_exploratory(arm, reference, design)),
+        case_tests=_case_tests(by_case) if case_tests else None,
+        shares=_shares(found.squares),
+        own_shares=_shares(found.own[0]),
+        reference_shares=_shares(found.own[1]),
+    )
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    result.effect_size = float(values.mean()) / spread if spread > slack else None
+    _fill_inference(result, found, design, enough)
+    result.equivalent = equivalent(result.low90, result.high90, margin) if enough else None
+    return result
+
+
+def _fill_inference(
+    result: ArmComparison, found: Differences, design: Design, enough: bool
+) -> None:
+    """Intervals, p and what could have been seen, of the main test where there is one."""
+    effect = found.effect
+    if effect is None:
+        return
+    result.detectable = effect.detectable() if enough and float(effect.error) > 0 else None
+    if design.kind == "weights":
+        result.p = result.weights.p
+        result.low, result.high = result.weights.low, result.weights.high
+        narrow = group_interval(found.weighed, 0.90)
+        result.low90, result.high90 = narrow.low, narrow.high
+        return
+    result.low, result.high = (float(end) for end in effect.interval(0.95))
+    result.low90, result.high90 = (float(end) for end in effect.interval(0.90))
+    result.p = float(effect.p) if enough else None
+    result.main = MainTest(
+        design=WORDS[design.kind],
+        error=float(effect.error),
+        dof=float(effect.dof),
+        t=float(np.clip(effect.statistic, -1e9, 1e9)),
+        p=result.p,
+        low=result.low,
+        high=result.high,
+    )
+
+
+def _shares(squares: MeanSquares | None) -> Shares | None:
+    parts = [] if squares is None else [float(part) for part in squares.components()]
+    if sum(parts) <= 0:
+        return None
+    groups, seeds, rest = (part / sum(parts) for part in parts)
+    return Shares(groups=groups, seeds=seeds, rest=rest)
+
+
+def _weights_test(differences: dict[str, float], enough: bool) -> WeightsTest:
+    found = group_interval(differences)
+    p = sign_flip_p(np.array(list(differences.values()))) if enough else None
+    return WeightsTest(p=p, low=found.low, high=found.high, method=found.method)
+
+
+def _exploratory(arm: Arm, reference: Arm, design: Design) -> Iterator[Exploratory]:
+    """Dice of each class, then every other metric over all classes."""
+    classes = arm.evaluations[0].manifest.classes
+    if len(classes) > 1:
+        for name in classes:
+            yield _one(arm, reference, design, PRIMARY, name)
+    for metric in arm.units:
+        if metric not in (PRIMARY, FALSE_ALARM) and not why_left_out(arm, reference, metric):
+            yield _one(arm, reference, design, metric, None)
+
+
+def why_left_out(arm: Arm, reference: Arm, metric: str) -> str:
+    """Why two arms can't be compared by a metric; empty where they can."""
+    if metric not in arm.units or metric not in reference.units:
+        return "not scored in both"
+    units = sorted(arm.units[metric] | reference.units[metric])
+    return " and ".join(unit or "no unit" for unit in units) if len(units) > 1 else ""
+
+
+def _one(
+    arm: Arm, reference: Arm, design: Design, metric: str, class_name: str | None
+) -> Exploratory:
+    # A distance that one run lacks is left out of all of them; in counting it is the worst.
+    failed: set[Item] = set()
+    for a in (arm, reference):
+        for values in a.failed.values():
+            failed |= values.get(metric, set())
+    found = differences(arm, reference, design, metric, class_name=class_name, leave=failed)
+    result = Exploratory(
+        metric=metric,
+        class_name=class_name or "",
+        unit=next(iter(arm.units[metric])),
+        definition=arm.evaluations[0].manifest.definitions.get(metric, ""),
+        groups=len(found.by_group) if found else 0,
+        difference=found.ours - found.theirs if found else None,
+        failed=arm.failures(metric, class_name),
+        reference_failed=reference.failures(metric, class_name),
+        ruled=arm.ruled(metric, class_name),
+        reference_ruled=reference.ruled(metric, class_name),
+    )
+    if found is not None and found.effect is not None:
+        result.low, result.high = (float(end) for end in found.effect.interval())
+    result.better, result.worse = _wins(arm, reference, metric, class_name, failed)
+    return result
+
+
+def _wins(
+    arm: Arm, reference: Arm, metric: str, class_name: str | None, failed: set[Item]
+) -> tuple[int, int]:
+    """In how many groups the arm is better, and worse: fewer failures first, then the value."""
+    ours, theirs = (_ranking(a, metric, class_name, failed) for a in (arm, reference))
+    shared = [(ours[group], theirs[group]) for group in ours if group in theirs]
+    return sum(a < b for a, b in shared), sum(a > b for a, b in shared)
+
+
+def _ranking(
+    arm: Arm, metric: str, class_name: str | None, failed: set[Item]
+) -> dict[str, tuple[float, float]]:
+    """Group → (failures, value with the smaller the better), means over runs."""
+    sign = 1.0 if smaller_is_better(metric) else -1.0
+    asked = {
+        arm.groups[case]
+        for run in arm.runs
+        for case, _, name in {*arm.scores[run].get(metric, {}), *arm.failed[run].get(metric, set())}
+        if class_name in (None, name)
+    }
+    values: dict[str, list[float]] = {group: [] for group in asked}
+    failures = dict.fromkeys(asked, 0)
+    for run in arm.runs:
+        for group, value in group_values(
+            arm, run, metric, class_name=class_name, leave=failed
+        ).items():
+            values[group].append(sign * value)
+        for item in arm.failed[run].get(metric, set()):
+            if class_name is None or item[2] == class_name:
+                failures[arm.groups[item[0]]] += 1
+    return {
+        group: (
+            failures[group] / len(arm.runs),
+            round(float(np.mean(values[group])), 12) if values[group] else 0.0,
+        )
+        for group in asked
+    }
+
+
+def smaller_is_better(metric: str) -> bool:
+    """As the metric's card says; a metric without a card is better the larger it is."""
+    cards = registry.metrics.cards()
+    return metric in DISTANCES or (metric in cards and cards[metric].better == "lower")
+
+
+def _case_tests(by_case: dict[str, tuple[float, float]]) -> CaseTests | None:
+    """Student's and Wilcoxon's paired tests over cases."""
+    if len(by_case) < 2:
+        return None
+    ours, theirs = np.array(list(by_case.values())).T
+    if np.allclose(ours, theirs, atol=1e-12):
+        return CaseTests(cases=len(by_case), t=0.0, t_p=1.0, wilcoxon_p=1.0)
+    t = paired_t(ours.tolist(), theirs.tolist())
+    return CaseTests(
+        cases=len(by_case),
+        t=t[0],
+        t_p=t[1],
+        wilcoxon_p=float(stats.wilcoxon(ours, theirs).pvalue),
+    )
+
+
+def paired_t(after: list[float], before: list[float]) -> tuple[float, float]:
+    """Student's paired t and its two-sided p, as the papers compute over baselines or cases."""
+    found = stats.ttest_rel(after, before)
+    return float(found.statistic), float(found.pvalue)

@@ -1,0 +1,169 @@
+"""Public data sets and folders of one's own, converted into a store."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segweave import __version__
+from segweave.data.splits import check_splits
+from segweave.data.store import Store, StoreWriter
+from segweave.datasets.base import Item, Plan, few, odd_names, short_of
+from segweave.errors import InputError
+from segweave.factories import build
+from segweave.registry import datasets
+
+__all__ = ["PrepareReport", "prepare"]
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class PrepareReport:
+    """What a conversion did: counts, what was `expected` by the data set's card, what is `missing`,
+    other `warnings`, how many cases an earlier, interrupted attempt had left (`resumed`).
+    """
+
+    name: str
+    layout: str
+    path: Path
+    groups: int
+    cases: int
+    slices: int
+    expected: dict[str, int]
+    missing: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    resumed: int = 0
+    seconds: float = 0.0
+    checksum: str = ""
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+def prepare(
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    strict: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> PrepareReport:
+    """Convert the data set `name` at `source` into the store `out`; returns what was found.
+
+    `options` are those of the data set's own function (a wrong one raises UsageError with the
+    nearest). What is missing of the expected counts is reported, or raises InputError if `strict`,
+    and so are images that are in two parts of a split. Classes that no label holds are reported.
+    Damaged files always raise InputError. An interrupted conversion continues when it is called
+    again; an existing store is left alone unless `overwrite`. `progress(done, total, case)` is
+    called before each case and once at the end.
+    """
+    started = time.perf_counter()
+    card = datasets.card(name)
+    folder = Path(source)
+    doing = f"preparing {card.title}"
+    if not folder.is_dir() and not (folder.is_file() and card.source == "table"):
+        raise InputError(
+            doing,
+            file=folder,
+            expected="a folder",
+            found="a file" if folder.exists() else "nothing there",
+            remedy="give the folder that holds the data set",
+        )
+    plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
+    if errors := [*plan.errors, *odd_names(plan.items)]:
+        raise errors[0]
+    if not plan.items:
+        raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
+    missing = [*plan.missing, *(one.said for one in plan.left_out)]
+    if strict and missing:
+        raise _incomplete(doing, folder, missing)
+    groups = plan.groups()
+    # Before hours of work, what the store would refuse at the end.
+    check_splits(plan.splits(groups), groups)
+    converter = f"segweave {__version__}, {name}, {plan.layout}"
+    with StoreWriter(out, name, plan.target, converter=converter, overwrite=overwrite) as writer:
+        for done, item in enumerate(plan.items):
+            if progress is not None:
+                progress(done, len(plan.items), item.id)
+            fingerprint = _fingerprint(item, plan.options)
+            if not writer.has(item.id, fingerprint):
+                writer.add(item.read(), fingerprint)
+        if progress is not None:
+            progress(len(plan.items), len(plan.items), "")
+        counts = writer.counts
+        missing += short_of(card.expected, counts)
+        if strict and missing:
+            raise _incomplete(doing, folder, missing)
+        splits = plan.splits(writer.groups)
+        if strict and (copies := writer.copies(splits)):
+            raise InputError(
+                doing,
+                file=folder,
+                expected="no image in two parts of a split (strict)",
+                found="; ".join(copies),
+                remedy="leave one of each out, give both the same group, or leave strict out",
+            )
+        store: Store = writer.finish(
+            splits,
+            plan.provenance,
+            grouped=plan.grouped,
+            warnings=[*plan.warnings, *_absent(writer.absent, plan, counts["cases"])],
+        )
+        resumed = len(writer.resumed)
+    return PrepareReport(
+        name=name,
+        layout=plan.layout,
+        path=Path(out),
+        **counts,
+        expected=dict(card.expected),
+        missing=missing,
+        warnings=list(store.warnings),
+        resumed=resumed,
+        seconds=time.perf_counter() - started,
+        checksum=store.checksum,
+        splits=store.describe()["splits"],
+    )
+
+
+def _absent(classes: list[str], plan: Plan, cases: int) -> list[str]:
+    """What is to be said of classes that no label holds."""
+    if not classes:
+        return []
+    if len(classes) == len(plan.target.foreground):
+        labels = "the label is" if cases == 1 else f"all {cases} labels are"
+        return [f"no label holds any class: {labels} background throughout"]
+    which = "the class" if len(classes) == 1 else "the classes"
+    return [f"no label holds {which} {few(classes)}"]
+
+
+def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:
+    return InputError(
+        doing,
+        file=folder,
+        expected="the whole data set (strict)",
+        found="; ".join(missing),
+        remedy="complete it, or convert what is there by leaving strict out",
+    )
+
+
+def _fingerprint(item: Item, options: str) -> str:
+    digest = hashlib.sha256(f"{item.id}|{item.group}|{options}".encode())
+    for path in item.files:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(
+                f"reading the case {item.id!r}", file=path, found=error.strerror or str(error)
+            ) from error
+    return digest.hexdigest()

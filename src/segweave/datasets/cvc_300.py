@@ -1,0 +1,83 @@
+"""CVC-EndoScene (CVC-300 and CVC-612 together) and the 60 frames of it that papers call CVC-300."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from segweave.datasets._pairs import Place, places, subfolder
+from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets.base import Plan
+from segweave.registry import DatasetCard
+
+CARDS = (
+    DatasetCard(
+        name="cvc-300",
+        title="CVC-300 (CVC-T), the 60 test frames of PraNet's benchmark",
+        entry="plan",
+        paper="Vázquez, Bernal, Sánchez, Fernández-Esparrach, López, Romero, Drozdzal, Courville, "
+        "A Benchmark for Endoluminal Scene Segmentation of Colonoscopy Images, Journal of "
+        "Healthcare Engineering, 2017, doi 10.1155/2017/4037190",
+        licence="research only",
+        options={"whole": False},
+        stack="single",
+        kind="binary",
+        classes=("background", "polyp"),
+        expected={"slices": 60},
+        terms="The paper must be cited.",
+    ),
+    DatasetCard(
+        name="cvc-endoscene",
+        title="CVC-EndoScene, polyps in the frames of CVC-300 and CVC-612",
+        entry="plan",
+        paper="Vázquez, Bernal, Sánchez, Fernández-Esparrach, López, Romero, Drozdzal, Courville, "
+        "A Benchmark for Endoluminal Scene Segmentation of Colonoscopy Images, Journal of "
+        "Healthcare Engineering, 2017, doi 10.1155/2017/4037190",
+        licence="research only",
+        options={"whole": True},
+        stack="single",
+        kind="binary",
+        classes=("background", "polyp"),
+        expected={"slices": 912},
+        terms="The paper must be cited.",
+    ),
+)
+
+
+def plan(
+    source: Path,
+    *,
+    layout: Literal["auto", "release", "pairs", "pranet"] = "auto",
+    sequences: str | Path | None = None,
+    groups: str | Path | None = None,
+    whole: bool = False,
+) -> Plan:
+    """Find CVC-300 or, if `whole`, CVC-EndoScene in `source`.
+
+    EndoScene: `release` (CVC-300 and CVC-612, each with bbdd for images and gtpolyp for masks; case
+    ids CVC-300_N and CVC-612_N; only polyps are read, not lumen and highlights). CVC-300: `pairs`
+    (images and masks) or `pranet` (TestDataset/CVC-300). `sequences` (sequence, first_frame,
+    last_frame; not for EndoScene, whose two halves count anew) makes videos of the frames, `groups`
+    (case, group) says which are of one patient. Splits: `test-only`, and by group where known.
+    """
+    card = CARDS[1] if whole else CARDS[0]
+    if whole:
+        expected = "CVC-300 and CVC-612 with folders bbdd and gtpolyp"
+        return plan_stills(card, source, layout, {"release": _release}, expected, None, groups)
+    finders = {
+        "pairs": lambda folder: plain_places(folder, NUMBER),
+        "pranet": lambda folder: pranet_places(folder, ["CVC-300", "CVC-T"]),
+    }
+    expected = "folders images and masks, or TestDataset/CVC-300"
+    return plan_stills(card, source, layout, finders, expected, sequences, groups)
+
+
+def _release(source: Path) -> list[Place]:
+    root = subfolder(source, "CVC-EndoSceneStill") or source
+    found: list[Place] = []
+    for half in ("CVC-300", "CVC-612"):
+        folders = [subfolder(root, half)]
+        found += places(
+            folders, ("bbdd",), ("gtpolyp",), image=NUMBER, mask=NUMBER, prefix=f"{half}_"
+        )
+    return found

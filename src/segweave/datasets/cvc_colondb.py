@@ -1,0 +1,56 @@
+"""CVC-ColonDB, 380 colonoscopy frames of 15 video sequences, which papers test on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from segweave.datasets._pairs import Place, subfolder
+from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets.base import Plan
+from segweave.registry import DatasetCard
+
+CARD = DatasetCard(
+    name="cvc-colondb",
+    title="CVC-ColonDB, polyps in colonoscopy videos",
+    entry="plan",
+    paper="Bernal, Sánchez, Vilariño, Towards automatic polyp detection with a polyp appearance "
+    "model, Pattern Recognition 45(9), 2012, doi 10.1016/j.patcog.2012.03.002",
+    licence="research only",
+    stack="single",
+    kind="binary",
+    classes=("background", "polyp"),
+    expected={"slices": 380},
+    terms="The paper must be cited.",
+)
+
+
+def plan(
+    source: Path,
+    *,
+    layout: Literal["auto", "release", "pairs", "pranet"] = "auto",
+    sequences: str | Path | None = None,
+    groups: str | Path | None = None,
+) -> Plan:
+    """Find CVC-ColonDB in `source`: `release` (N.tiff with its mask pN.tiff in one folder), `pairs`
+    (images and masks) or `pranet` (TestDataset/CVC-ColonDB).
+
+    The release does not say which frames belong to which of its 15 sequences. With `sequences`, a
+    CSV table (sequence, first_frame, last_frame), each becomes a video; with `groups`, a CSV table
+    (case, group), frames stay single images. Splits: `test-only`, and by group where groups are
+    known.
+    """
+    finders = {
+        "release": _release,
+        "pairs": lambda folder: plain_places(folder, NUMBER),
+        "pranet": lambda folder: pranet_places(folder, ["CVC-ColonDB"]),
+    }
+    expected = "N.tiff with pN.tiff, folders images and masks, or TestDataset/CVC-ColonDB"
+    return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
+
+
+def _release(source: Path) -> list[Place]:
+    for folder in (source, subfolder(source, "CVC-ColonDB"), subfolder(source, "data")):
+        if folder is not None and any(folder.glob("p[0-9]*.*")):
+            return [Place(folder, folder, NUMBER, f"p{NUMBER}")]
+    return []

@@ -1,0 +1,62 @@
+"""ETIS-Larib Polyp DB, 196 frames of 34 colonoscopy sequences, which papers test on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from segweave.datasets._pairs import Place, places, subfolder
+from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets.base import Plan
+from segweave.registry import DatasetCard
+
+CARD = DatasetCard(
+    name="etis-larib",
+    title="ETIS-Larib Polyp DB, polyps in colonoscopy videos",
+    entry="plan",
+    paper="Silva, Histace, Romain, Dray, Granado, Toward embedded detection of polyps in WCE "
+    "images for early diagnosis of colorectal cancer, International Journal of Computer Assisted "
+    "Radiology and Surgery 9(2), 2014, doi 10.1007/s11548-013-0926-3",
+    licence="research only",
+    stack="single",
+    kind="binary",
+    classes=("background", "polyp"),
+    expected={"slices": 196},
+    terms="Images are property of Lariboisière Hospital (APHP) and the ETIS laboratory; the paper "
+    "must be cited.",
+)
+
+_FOLDERS = ("ETIS-LaribPolypDB", "ETIS-Larib", "ETIS")
+
+
+def plan(
+    source: Path,
+    *,
+    layout: Literal["auto", "release", "pairs", "pranet"] = "auto",
+    sequences: str | Path | None = None,
+    groups: str | Path | None = None,
+) -> Plan:
+    """Find ETIS-Larib in `source`: `release` (N.tif in ETIS-LaribPolypDB, pN.tif in Ground Truth),
+    `pairs` (images and masks) or `pranet` (TestDataset/ETIS-LaribPolypDB).
+
+    The release does not say which frames belong to which of its 34 sequences. With `sequences`, a
+    CSV table (sequence, first_frame, last_frame), each becomes a video; with `groups`, a CSV table
+    (case, group), frames stay single images. Splits: `test-only`, and by group where groups are
+    known.
+    """
+    finders = {
+        "release": _release,
+        "pairs": lambda folder: plain_places(folder, NUMBER),
+        "pranet": lambda folder: pranet_places(folder, _FOLDERS),
+    }
+    expected = (
+        "folders ETIS-LaribPolypDB and Ground Truth, images and masks, or "
+        "TestDataset/ETIS-LaribPolypDB"
+    )
+    return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
+
+
+def _release(source: Path) -> list[Place]:
+    roots = [source, subfolder(source, *_FOLDERS)]
+    truth = ("Ground Truth", "GroundTruth")
+    return places(roots, _FOLDERS, truth, image=NUMBER, mask=f"p?{NUMBER}")

@@ -1,0 +1,276 @@
+"""The demo: made hearts, a UNet alone and with each module, scores, a figure, a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segweave.errors import InputError, UsageError
+from segweave.grid.jobs import Job, bars, failure, finished, run_jobs
+from segweave.storage import atomic_write
+
+if TYPE_CHECKING:
+    from segweave.data.store import Store
+    from segweave.evaluation import Evaluation, Table
+    from segweave.training import Run
+
+HEADING = "The demo shows the machinery, is no evidence"
+_WHY = (
+    "Made images, a tiny network, minutes of training, one seed: the differences between the rows "
+    "say nothing about the modules. Every number was computed in this run."
+)
+PROTOCOLS = ("clean", "published")
+ARMS: dict[str, tuple[str, ...]] = {
+    "unet": (),
+    "conv": ("context.name=conv", "input.slices=3"),
+    "sa-lstm": ("context.name=sa-lstm", "input.slices=3"),
+    "lstm-sa": ("context.name=lstm-sa", "input.slices=3"),
+    "sa-embedded-lstm": ("context.name=sa-embedded-lstm", "input.slices=3"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How large the demo is: phantoms of `patients` with `slices` slices of `size`, the recipe
+    `demo` with `sets` on top.
+    """
+
+    patients: int = 24
+    slices: int = 8
+    size: tuple[int, int] = (128, 112)
+    sets: tuple[str, ...] = ()
+
+
+QUICK = Settings(
+    patients=5,
+    slices=4,
+    size=(48, 40),
+    sets=("training.epochs=1", "network.options.width=2", "input.size=[32,32]"),
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo left: `tables` by protocol, the paths of figure and report."""
+
+    folder: Path
+    tables: tuple[Table, ...]
+    figure: Path
+    report: Path
+
+    @property
+    def markdown(self) -> str:
+        """The comparison as Markdown, with its warning above it."""
+        return "\n".join([f"## {HEADING}\n", _WHY, "", *(t.markdown() for t in self.tables)])
+
+
+def run_demo(
+    out: str | Path = "demo",
+    *,
+    quick: bool = False,
+    settings: Settings | None = None,
+    arms: Sequence[str] = tuple(ARMS),
+    progress: bool = True,
+) -> Demo:
+    """Run the demo into `out`; what an interrupted call left there is used, not made again.
+
+    `quick` makes everything as small as possible. Two arms are trained at a time where there are
+    two cores, each on one thread. Raises UsageError where `out` holds something else, SegweaveError
+    where a training fails (its own words are in `out/logs`).
+    """
+    chosen = settings or (QUICK if quick else Settings())
+    folder = Path(out)
+    _claim(folder, chosen)
+    with _steps(progress) as say:
+        say("making phantoms")
+        phantoms = _phantoms(folder, chosen)
+        say("preparing them")
+        store = _store(folder, phantoms)
+        say(f"training {len(arms)} arms")
+        runs = _train(folder, store, arms, chosen, progress)
+        say("scoring the test cases under both protocols")
+        scores = {protocol: _scores(runs, protocol) for protocol in PROTOCOLS}
+        say("drawing")
+        return _show(folder, store, runs, scores, chosen)
+
+
+def _claim(folder: Path, settings: Settings) -> None:
+    """Take a new folder, or one that a demo of the same size left."""
+    note = folder / "demo.json"
+    wanted = json.loads(json.dumps({"format": 1, **asdict(settings)}))
+    if note.is_file():
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError("continuing a demo", file=note, found=str(error)) from error
+        if found != wanted:
+            raise UsageError(
+                "continuing a demo",
+                file=folder,
+                expected="a demo of the same size",
+                found="one of another size",
+                remedy="choose another folder, or remove this one",
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            "starting a demo",
+            file=folder,
+            expected="a new or empty folder, or one that a demo left",
+            found="something else",
+            remedy="choose another folder with --out",
+        )
+    with atomic_write(note) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+def _phantoms(folder: Path, settings: Settings) -> Path:
+    from segweave.phantoms.cardiac import write_cardiac
+
+    final = folder / "phantoms"
+    if not final.is_dir():
+        temporary = folder / ".phantoms"
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_cardiac(temporary, settings.patients, 0, size=settings.size, slices=settings.slices)
+        os.replace(temporary, final)
+    return final
+
+
+def _store(folder: Path, phantoms: Path) -> Store:
+    from segweave.data.store import Store
+    from segweave.datasets import prepare
+
+    final = folder / "store"
+    if not final.is_dir():
+        prepare("acdc", phantoms, final)
+    return Store(final)
+
+
+# Training: the real command, one process an arm
+
+
+def _train(
+    folder: Path, store: Store, arms: Sequence[str], settings: Settings, progress: bool
+) -> dict[str, Run]:
+    from segweave.recipes import load_recipe
+    from segweave.training import Run
+
+    runs = {arm: folder / "runs" / arm for arm in arms}
+    recipe = load_recipe("demo", settings.sets)
+    jobs = [_job(folder, store, arm, settings) for arm in arms if not finished(runs[arm])]
+    with bars(dict.fromkeys(arms, recipe), runs, show=progress) as shown:
+        for arm in arms:
+            shown.add(arm)
+        run_jobs(
+            jobs, at_once=min(2, os.cpu_count() or 1), threads=1, ended=_check, tick=shown.draw
+        )
+        shown.draw(now=True)
+    return {arm: Run(run) for arm, run in runs.items()}
+
+
+def _job(folder: Path, store: Store, arm: str, settings: Settings) -> Job:
+    call = ["train", "demo", "--quiet", "--device", "cpu"]
+    call += ["--store", str(store.path), "--out", str(folder / "runs" / arm)]
+    sets = [f"arm={arm}", *ARMS[arm], *settings.sets]
+    call += [part for text in sets for part in ("--set", text)]
+    return Job(arm, (tuple(call),), folder / "logs" / f"{arm}.txt")
+
+
+def _check(job: Job, code: int) -> None:
+    if code != 0:
+        raise failure(f"training the arm {job.name}", job, code)
+
+
+# Scores, figure, report
+
+
+def _scores(runs: Mapping[str, Run], protocol: str) -> list[Evaluation]:
+    from segweave.evaluation import read_evaluation
+    from segweave.workflow import api
+
+    found = []
+    for run in runs.values():
+        folder = run.folder / "evaluation" / protocol
+        if (folder / "manifest.json").is_file():
+            found.append(read_evaluation(folder))
+        else:
+            found.append(api.evaluate(run, protocol=protocol, device="cpu", force=True))
+    return found
+
+
+def _show(
+    folder: Path,
+    store: Store,
+    runs: Mapping[str, Run],
+    scores: Mapping[str, list[Evaluation]],
+    settings: Settings,
+) -> Demo:
+    from segweave.evaluation import summary_table
+    from segweave.report import (
+        Image,
+        Page,
+        Section,
+        panels,
+        prediction_panel,
+        save_figure,
+        write_page,
+    )
+    from segweave.report.figures import as_png
+    from segweave.report.run_report import curves_section, scores_section
+
+    tables = tuple(
+        summary_table(found, heading=f"Protocol {protocol}, test cases")
+        for protocol, found in scores.items()
+    )
+    tested = sorted({row.case for row in scores["clean"][0].rows})
+    one_a_patient = {store.groups[id]: id for id in reversed(tested)}
+    predictions = {arm: run.folder / "predictions" / "clean" for arm, run in runs.items()}
+    rows = panels(store, sorted(one_a_patient.values())[:3], predictions, store.target)
+    panel = prediction_panel(rows, store.target)
+    figure = save_figure(panel, folder / "figure.png")
+    caption = (
+        "Test cases: the image, the truth, and what each arm predicts. One row a patient, the "
+        "slice in which the rarest class is largest; below, mean Dice of that slice."
+    )
+    sections = [
+        Section("What each arm predicts", images=[Image(as_png(panel), caption)]),
+        *(scores_section(found) for found in scores.values()),
+        curves_section(runs),
+        Section(
+            "Recipe",
+            ["That of the first arm; the others differ in arm, context and the window's length."],
+            code=next(iter(runs.values())).recipe.to_yaml(),
+        ),
+    ]
+    facts = [
+        ("data", f"{settings.patients} made patients, {len(store.ids)} stacks"),
+        ("arms", ", ".join(runs)),
+        ("seed", str(next(iter(runs.values())).recipe.seed)),
+    ]
+    page = Page("segweave demo", sections, warning=f"{HEADING}. {_WHY}", facts=facts)
+    report = write_page(page, folder / "report.html")
+    done = Demo(folder, tables, figure, report)
+    with atomic_write(folder / "table.md") as temporary:
+        temporary.write_text(done.markdown, encoding="utf-8")
+    return done
+
+
+# What the person sees meanwhile
+
+
+@contextmanager
+def _steps(show: bool) -> Iterator[Any]:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, quiet=not show)
+
+    def say(text: str) -> None:
+        console.print(f"[bold]·[/bold] {text}")
+
+    yield say

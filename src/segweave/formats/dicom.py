@@ -1,0 +1,261 @@
+"""Reads a DICOM series, ordered by where its slices lie in the patient, with pydicom."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.errors import InputError, MissingExtraError
+from segweave.formats.content import Content
+from segweave.formats.guard import (
+    check_declared,
+    declared_bytes,
+    largest_bytes,
+    readable_size,
+    reading,
+)
+from segweave.formats.series import Slice, ordered
+from segweave.formats.turned import LPS_TO_RAS, turned_content
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_LARGEST_SLICE = 1 << 28
+_TAGS = [
+    "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "NumberOfFrames", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient",
+    "SliceThickness", "RescaleSlope", "RescaleIntercept",
+]  # fmt: skip
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file begins as DICOM files do (128 bytes, then DICM)."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def series_files(folder: Path) -> list[Path]:
+    """The DICOM files that lie directly in a folder, sorted by name."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and path.name.upper() != "DICOMDIR"
+        if path.suffix.lower() == ".dcm" or (not path.suffix[1:].isalpha() and is_dicom(path))
+    ]
+
+
+def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
+    """Read one DICOM file, or the series in a folder, whose slices are ordered by their position.
+
+    Values are those of the modality (Hounsfield units of CT). Raises InputError, in plain words,
+    for a folder of several series, slices that are missing, doubled or unevenly spaced, mixed
+    sizes or orientations, multi-frame files, and files that are damaged or would unfold to more
+    than they should; MissingExtraError without pydicom.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingExtraError(doing, library="pydicom", extra="dicom") from error
+    files = series_files(path) if path.is_dir() else [path]
+    if not files:
+        raise InputError(
+            doing,
+            file=path,
+            expected="a file, or a folder with a DICOM series",
+            found="a folder without one",
+        )
+    headers = (_header(pydicom, file, doing) for file in files)
+    slices = [one for one in headers if one is not None]
+    if not slices:
+        raise InputError(doing, file=path, expected="a DICOM image", found="a DICOMDIR alone")
+    kept, affine = ordered(slices, doing, path)
+    total = sum(one.bytes for one in kept)
+    if total > largest_bytes():
+        raise InputError(
+            doing,
+            file=path,
+            expected=f"at most {readable_size(largest_bytes())} of pixels",
+            found=readable_size(total),
+            remedy="raise the limit with SEGWEAVE_LARGEST_GIB",
+        )
+    planes = [_pixels(pydicom, one, doing) for one in kept]
+    dtype = np.result_type(*planes)
+    stack = np.stack(planes).astype(dtype, copy=False)
+    # (slices, rows, columns[, colours]) → (columns, rows, slices[, colours])
+    values = np.swapaxes(stack, 0, 2)
+    attributes = {"modality": kept[0].modality} if kept[0].modality else {}
+    if affine is not None:
+        return turned_content(
+            values,
+            LPS_TO_RAS @ affine,
+            as_label=as_label,
+            single=False,
+            oriented=True,
+            attributes=attributes,
+        )
+    image = np.moveaxis(stack, -1, 1) if stack.ndim == 4 else stack[:, None]
+    return Content(
+        image=None if as_label else np.ascontiguousarray(image),
+        label=stack if as_label else None,
+        stack="single",
+        attributes=attributes,
+    )
+
+
+def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
+    """What a file says of its slice, read without its pixels; None for a DICOMDIR."""
+    with reading(doing, file):
+        if not is_dicom(file):
+            raise InputError(
+                doing,
+                file=file,
+                expected="a DICOM file (DICM after 128 bytes)",
+                found="something else",
+                remedy="take it out of the folder, or copy it again",
+            )
+        _check_deflated(pydicom, file, doing)
+        try:
+            data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+        except RecursionError as error:
+            raise InputError(
+                doing,
+                file=file,
+                expected="sequences nested as deep as scanners nest them",
+                found="hundreds of levels",
+                remedy="the file is damaged or made to do harm; leave it out",
+            ) from error
+        if data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+            return None
+        return _slice(data, file, doing)
+
+
+def _slice(data: Any, file: Path, doing: str) -> Slice:
+    frames = int(data.get("NumberOfFrames", 1) or 1)
+    if frames > 1:
+        raise InputError(
+            doing,
+            file=file,
+            expected="one slice a file",
+            found=f"{frames} frames in one file",
+            remedy="convert it to NIfTI first, for instance with dcm2niix",
+        )
+    missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in data]
+    if missing:
+        raise InputError(
+            doing,
+            file=file,
+            expected="an image",
+            found=f"no {', '.join(missing)}: not a picture",
+            remedy="it is truncated, or a report: copy it again, or take it out of the folder",
+        )
+    rows, columns = int(data.Rows), int(data.Columns)
+    samples, bits = int(data.get("SamplesPerPixel", 1)), int(data.BitsAllocated)
+    size = declared_bytes((rows, columns, samples), max(1, bits // 8))
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    packed = syntax is not None and (syntax.is_compressed or str(syntax) == _DEFLATED)
+    check_declared(size, _LARGEST_SLICE if packed else file.stat().st_size, doing, file)
+    return Slice(
+        file=file,
+        series=str(data.get("SeriesInstanceUID", "")),
+        modality=str(data.get("Modality", "")),
+        size=(rows, columns),
+        samples=samples,
+        bytes=size,
+        spacing=_numbers(data, "PixelSpacing", 2, file, doing),
+        orientation=_numbers(data, "ImageOrientationPatient", 6, file, doing),
+        position=_numbers(data, "ImagePositionPatient", 3, file, doing),
+        thickness=_numbers(data, "SliceThickness", 1, file, doing),
+    )
+
+
+def _numbers(data: Any, name: str, count: int, file: Path, doing: str) -> NDArray[Any] | None:
+    value = data.get(name)
+    if value is None or value == "":
+        return None
+    found = np.asarray(value if isinstance(value, Sequence) else [value], np.float64).ravel()
+    if found.size != count or not np.isfinite(found).all():
+        raise InputError(
+            doing, file=file, expected=f"{count} numbers as {name}", found=str(value)[:100]
+        )
+    return found
+
+
+def _check_deflated(pydicom: Any, file: Path, doing: str) -> None:
+    """Unfold a deflated file piece by piece, keeping none, and refuse it where it grows too big."""
+    try:
+        meta = pydicom.filereader.read_file_meta_info(file)
+    except RecursionError:
+        meta = {}
+    if str(meta.get("TransferSyntaxUID", "")) != _DEFLATED:
+        return
+    start = 144 + int(meta.FileMetaInformationGroupLength)
+    unpacker, grown = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with file.open("rb") as stream:
+        stream.seek(start)
+        block = stream.read(1 << 16)
+        while block:
+            grown += len(unpacker.decompress(block, 1 << 20))
+            if grown > _LARGEST_SLICE:
+                raise InputError(
+                    doing,
+                    file=file,
+                    expected=f"a deflated file of at most {readable_size(_LARGEST_SLICE)}",
+                    found="one that unfolds to more",
+                    remedy="the file is damaged or made to do harm; leave it out",
+                )
+            block = unpacker.unconsumed_tail or stream.read(1 << 16)
+
+
+def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
+    """The values (rows, columns) or (rows, columns, 3) of one slice, rescaled as the file says."""
+    with reading(doing, one.file):
+        data = pydicom.dcmread(one.file)
+        if "PixelData" not in data:
+            raise InputError(doing, file=one.file, expected="pixels", found="none")
+        try:
+            values: NDArray[Any] = np.asarray(data.pixel_array)
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            first = str(error).strip().splitlines()[0][:160]
+            raise InputError(
+                doing,
+                file=one.file,
+                expected="pixels that can be unpacked",
+                found=first,
+                remedy="decompress the series first (for instance with dcmdjpeg or dcm2niix)",
+            ) from error
+        kind = str(data.get("PhotometricInterpretation", ""))
+        if kind == "PALETTE COLOR":
+            raise InputError(doing, file=one.file, expected="grey or RGB", found="a palette")
+        if kind == "MONOCHROME1":
+            # Low values are bright: turned round, so that brighter means more, as elsewhere.
+            low, high = _range(data)
+            values = (low + high - values.astype(np.int32)).astype(np.int32)
+        slope = float(data.get("RescaleSlope", 1) or 1)
+        intercept = float(data.get("RescaleIntercept", 0) or 0)
+    if not np.isfinite([slope, intercept]).all():
+        raise InputError(
+            doing, file=one.file, expected="a finite rescale slope", found=f"{slope}, {intercept}"
+        )
+    if (slope, intercept) == (1.0, 0.0):
+        return values
+    if slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**15:
+        scaled = values.astype(np.int64) * int(slope) + int(intercept)
+        fits = np.iinfo(np.int16)
+        small = scaled.size == 0 or (scaled.min() >= fits.min and scaled.max() <= fits.max)
+        return scaled.astype(np.int16 if small else np.int32)
+    return (values * slope + intercept).astype(np.float32)
+
+
+def _range(data: Any) -> tuple[int, int]:
+    bits = int(data.get("BitsStored", data.BitsAllocated))
+    if int(data.get("PixelRepresentation", 0)):
+        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return 0, 2**bits - 1

@@ -1,0 +1,129 @@
+"""Names of image files: which can be read, what a case is called, where its label map goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segweave.errors import InputError
+
+NIFTI = (".nii.gz", ".nii")
+ARRAYS = (".npy.h5", ".h5", ".hdf5", ".npz", ".npy")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+META = (".mha", ".nrrd")
+DICOM = (".dcm",)
+SUFFIXES = (*NIFTI, *ARRAYS, *PICTURES, *META, *DICOM)
+"""Endings of the files that can be read; case does not matter."""
+
+_LABEL_ENDINGS = ("_gt", "_label", "_mask", "_seg", "_segmentation")
+
+
+def suffix_of(path: str | Path) -> str:
+    """The ending of a file that can be read, in lower case, or "" for any other."""
+    name = Path(path).name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
+
+
+def case_name(path: str | Path) -> str:
+    """A file's name without its ending: the id of its case unless another is given."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(path))] or name
+
+
+def label_name(path: str | Path, *, overlapping: bool = False) -> str:
+    """The file name of the label map of an image: NIfTI, MHA and NRRD keep their name, DICOM gets
+    .nii.gz; other images get .png, arrays (and overlapping classes of an image) .npz.
+    """
+    suffix = suffix_of(path)
+    if suffix in NIFTI:
+        return Path(path).name
+    if suffix in META and not overlapping:
+        return Path(path).name
+    if suffix in (*META, *DICOM) or Path(path).is_dir():
+        return case_name(path) + ".nii.gz"
+    return case_name(path) + (".png" if suffix in PICTURES and not overlapping else ".npz")
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The file itself, or every image file in a folder and the folders below, sorted. A folder that
+    holds several DICOM files is one image, the series.
+
+    Hidden files and stores are passed over, and so are label files that lie beside their image
+    (`NAME_gt.nii.gz` beside `NAME.nii.gz`; also _label, _mask, _seg, _segmentation). Raises
+    InputError where nothing is there to read.
+    """
+    doing = "looking for images"
+    folder = Path(path)
+    if folder.is_file():
+        if not suffix_of(folder):
+            raise unknown_ending(folder, doing)
+        return [folder]
+    if not folder.is_dir():
+        raise InputError(doing, file=folder, expected="a file or a folder", found="nothing there")
+    try:
+        found = sorted(file for file in visible(folder) if suffix_of(file) and file.is_file())
+    except OSError as error:
+        raise InputError(
+            doing, file=folder, expected="a folder that may be read", found=str(error.strerror)
+        ) from error
+    found = _with_series(folder, found)
+    names = {(file.parent, case_name(file)) for file in found}
+    images = [file for file in found if not _is_label_of(file, names)]
+    if not images:
+        raise InputError(
+            doing,
+            file=folder,
+            expected="at least one image (" + " ".join(SUFFIXES) + ")",
+            found="none",
+        )
+    return images
+
+
+def is_store(folder: Path) -> bool:
+    """Whether it is what `prepare` wrote, whose arrays are no images to be read."""
+    return (folder / "manifest.json").is_file() and (folder / "records").is_dir()
+
+
+def visible(folder: Path) -> list[Path]:
+    """All that is in a folder and those below, but what is hidden or in a store below it."""
+    found: list[Path] = []
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            found.append(path)
+            if path.is_dir() and not path.is_symlink() and not is_store(path):
+                found += visible(path)
+    return sorted(found)
+
+
+def _with_series(folder: Path, found: list[Path]) -> list[Path]:
+    """DICOM files of one folder → the folder, where there are several; files without an ending
+    count too.
+    """
+    from segweave.formats.dicom import series_files
+
+    places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in places]
+    series = {
+        place: files
+        for place, skip in zip(places, hidden, strict=True)
+        if not skip and (files := series_files(place))
+    }
+    whole = [place if len(files) > 1 else files[0] for place, files in series.items()]
+    return sorted([*(file for file in found if suffix_of(file) not in DICOM), *whole])
+
+
+def _is_label_of(file: Path, names: set[tuple[Path, str]]) -> bool:
+    name = case_name(file)
+    return any(
+        name.endswith(ending) and (file.parent, name.removesuffix(ending)) in names
+        for ending in _LABEL_ENDINGS
+    )
+
+
+def unknown_ending(file: Path, doing: str) -> InputError:
+    """The error for a file whose kind isn't known."""
+    return InputError(
+        doing,
+        file=file,
+        expected="a file that ends in " + " ".join(SUFFIXES),
+        found=f"a file that ends in {file.suffix or 'nothing'}",
+    )

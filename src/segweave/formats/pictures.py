@@ -1,0 +1,194 @@
+"""Reads PNG, JPEG, TIFF and BMP images and writes label maps as PNG."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.errors import InputError
+from segweave.formats.content import Content
+from segweave.formats.files import PICTURES, suffix_of
+from segweave.formats.guard import DEFLATE_LIMIT, check_declared, check_finite, reading
+from segweave.storage import atomic_write
+
+LARGEST_PIXELS = 178_956_970
+"""Images with more pixels are refused (Pillow's own bound against decompression bombs)."""
+
+_GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+
+
+def exif_turn(file: Path) -> int:
+    """How EXIF says to show a picture that is stored otherwise (2 to 8), else 1."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(file) as picture:
+            warnings.simplefilter("ignore")
+            # Pillow itself turns a TIFF image as it says.
+            turn = 1 if picture.format == "TIFF" else picture.getexif().get(274, 1)
+    except Exception:
+        return 1
+    return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
+
+
+def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
+    """Read one grey or colour image; pixels as stored, EXIF orientation not applied (labels refer
+    to the stored pixels), but for TIFF, whose own orientation is.
+
+    A palette gives colours in an image and its indices in a label. An alpha channel is dropped
+    where it is opaque everywhere. Raises InputError for a damaged file, more than
+    `LARGEST_PIXELS`, transparent pixels, several pages, colours of 16 bits a channel (which the
+    library behind this would cut to 8) and colour spaces other than grey and RGB.
+    """
+    from PIL import Image
+
+    with reading(doing, file), _bounded(doing, file), warnings.catch_warnings():
+        # Oddities that matter end in one of our errors, the rest is not worth a word.
+        warnings.simplefilter("ignore")
+        with Image.open(file) as picture:
+            _check_kind(picture, file, doing)
+            values = _values(picture, file, doing, as_label)
+    check_finite(values, doing, file)
+    if as_label:
+        return Content(image=None, label=_one_channel(values, file, doing)[None], stack="single")
+    image = values[None, None] if values.ndim == 2 else np.moveaxis(values, -1, 0)[None]
+    return Content(image=np.ascontiguousarray(image), label=None, stack="single")
+
+
+@contextmanager
+def _bounded(doing: str, file: Path) -> Iterator[None]:
+    """Say in our words that a header declares more pixels than the library unfolds."""
+    from PIL import Image
+
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            doing,
+            file=file,
+            expected="a complete, undamaged file",
+            found=f"a header that declares more than {LARGEST_PIXELS:,} pixels",
+            remedy="copy or download it again; if it is truly so large, cut it into tiles",
+        ) from error
+
+
+def _check_kind(picture: Any, file: Path, doing: str) -> None:
+    width, height = picture.size
+    if width * height > LARGEST_PIXELS:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"at most {LARGEST_PIXELS} pixels",
+            found=f"{width} × {height}",
+            remedy="cut it into tiles",
+        )
+    if picture.format == "PNG":
+        check_declared(width * height // 8, file.stat().st_size * DEFLATE_LIMIT, doing, file)
+    unfolded = width * height * len(picture.getbands())
+    check_declared(unfolded, unfolded, doing, file)
+    if getattr(picture, "n_frames", 1) > 1:
+        raise InputError(
+            doing,
+            file=file,
+            expected="one image",
+            found=f"{picture.n_frames} pages",
+            remedy="save each page as a file of its own, or all as one .npz",
+        )
+    raw = " ".join(str(tile[3]) for tile in picture.tile)
+    if picture.mode in ("RGB", *_ALPHA) and "16" in raw:
+        raise InputError(
+            doing,
+            file=file,
+            expected="colours of 8 bits a channel, or grey of 8 or 16",
+            found="colours of 16 bits a channel",
+            remedy="convert it to 8 bits, or save it as .npz",
+        )
+
+
+def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any]:
+    """Pixels (height, width) or (height, width, 3)."""
+    if picture.mode == "P" and not as_label:
+        has_alpha = "transparency" in picture.info
+        picture = picture.convert("RGBA" if has_alpha else "RGB")
+    if picture.mode in _ALPHA:
+        plain = picture.convert("LA" if picture.mode in ("LA", "La") else "RGBA")
+        values = np.asarray(plain)
+        clear = int(np.count_nonzero(values[..., -1] != 255))
+        if clear:
+            raise InputError(
+                doing,
+                file=file,
+                expected="opaque pixels",
+                found=f"{clear} pixels that are transparent, whose colour is undefined",
+                remedy="save it without an alpha channel",
+            )
+        return values[..., 0] if values.shape[-1] == 2 else values[..., :3]
+    if picture.mode in _GREY or picture.mode in ("P", "RGB"):
+        values = np.asarray(picture)
+        if values.dtype.kind == "b":
+            return values.astype(np.uint8)
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    raise InputError(
+        doing,
+        file=file,
+        expected="a grey or RGB image",
+        found=f"the colour space {picture.mode}",
+        remedy="convert it to RGB",
+    )
+
+
+def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
+    """A label's one channel, as it is stored."""
+    if values.ndim == 3:
+        if not ((values == values[..., :1]).all()):
+            raise InputError(
+                doing,
+                file=file,
+                expected="a label image with class ids in one channel",
+                found="colours",
+                remedy="map each colour to a class id first",
+            )
+        values = values[..., 0]
+    return values
+
+
+def white_as_one(values: NDArray[Any]) -> NDArray[Any]:
+    """A mask that holds nothing but 0 and 255 as 0 and 1, any other as it is."""
+    if values.dtype == np.uint8 and values.max() == 255 and np.isin(values, (0, 255)).all():
+        return values // np.uint8(255)
+    return values
+
+
+def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, list[int]]]:
+    """Whether 255 stands for 1 in the masks (file → the values in it) of a data set, and the ids
+    that they then hold.
+
+    It does where most pictures with a 255 hold nothing but 0 and 255. A 255 beside class ids is an
+    ignored value, and then it is one too in the masks that hold nothing else.
+    """
+    white = {p for p, ids in held.items() if 255 in ids and {*ids} <= {0, 255} and _picture(p)}
+    other = [p for p, ids in held.items() if p not in white and not {*ids} <= {0, 1}]
+    scaled = len(white) > 2 * len(other)
+    return scaled, {
+        path: sorted({min(id, 1) if scaled and path in white else id for id in ids})
+        for path, ids in held.items()
+    }
+
+
+def _picture(path: Path) -> bool:
+    return suffix_of(path) in PICTURES
+
+
+def write_picture(labels: NDArray[np.uint8], path: Path, *, binary: bool = False) -> None:
+    """Write a label (height, width) as a grey PNG of class ids, or of 0 and 255 if `binary`."""
+    from PIL import Image
+
+    with atomic_write(path) as temporary:
+        Image.fromarray(labels * np.uint8(255) if binary else labels).save(temporary, format="PNG")

@@ -1,0 +1,242 @@
+"""Reads cases and label maps, whatever the format of their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave import __version__
+from segweave.data.case import Case, Provenance, Stack
+from segweave.data.geometry import farthest_apart
+from segweave.errors import InputError
+from segweave.formats.arrays import read_h5, read_npy, read_npz
+from segweave.formats.content import Content
+from segweave.formats.dicom import read_dicom
+from segweave.formats.files import (
+    DICOM,
+    META,
+    NIFTI,
+    PICTURES,
+    case_name,
+    suffix_of,
+    unknown_ending,
+)
+from segweave.formats.guard import as_label as to_label
+from segweave.formats.guard import check_file, sha256_of
+from segweave.formats.meta import read_meta
+from segweave.formats.nifti import Geometry, read_nifti
+from segweave.formats.pictures import read_picture, white_as_one
+
+_READING_IMAGE = "reading an image"
+_READING_LABEL = "reading a label map"
+
+
+def read_content(
+    path: str | Path,
+    *,
+    doing: str,
+    geometry: Geometry = "check",
+    as_label: bool = False,
+    with_label: bool = False,
+    channels: bool = False,
+) -> Content:
+    """The content of any file that can be read, by its ending; a folder is a DICOM series."""
+    if Path(path).is_dir():
+        return read_dicom(Path(path), doing=doing, as_label=as_label)
+    file = check_file(path, doing)
+    suffix = suffix_of(file)
+    if suffix in NIFTI:
+        return read_nifti(
+            file, doing=doing, geometry=geometry, as_label=as_label, channels=channels
+        )
+    if suffix in META:
+        return read_meta(file, doing=doing, as_label=as_label)
+    if suffix in DICOM:
+        return read_dicom(file, doing=doing, as_label=as_label)
+    if suffix in PICTURES:
+        return read_picture(file, doing=doing, as_label=as_label)
+    if suffix == ".npy":
+        return read_npy(file, doing=doing, as_label=as_label)
+    if suffix == ".npz":
+        return read_npz(file, doing=doing, as_label=as_label, with_label=with_label)
+    if suffix:
+        return read_h5(file, doing=doing, as_label=as_label, with_label=with_label)
+    raise unknown_ending(file, doing)
+
+
+def read_array(path: str | Path) -> NDArray[Any]:
+    """The pixels of any file that can be read, as (slices, channels, height, width) on a case's
+    axes, in the file's own values. Raises InputError as `read_case` does.
+    """
+    return _read_image(path, "affine", with_label=False)[1]
+
+
+def _read_image(
+    path: str | Path, geometry: Geometry, with_label: bool, channels: bool = False
+) -> tuple[Content, NDArray[Any]]:
+    content = read_content(
+        path, doing=_READING_IMAGE, geometry=geometry, with_label=with_label, channels=channels
+    )
+    if content.image is None or 0 in content.image.shape:
+        raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none")
+    return content, content.image
+
+
+def read_case(
+    path: str | Path,
+    *,
+    label: str | Path | None = None,
+    id: str | None = None,
+    group: str | None = None,
+    geometry: Geometry = "check",
+    stack: Stack | None = None,
+    with_label: bool = True,
+    channels: bool = False,
+    scaled: bool = True,
+) -> Case:
+    """Read one image or volume, with its label from `label` or from the same file (h5, npz).
+
+    `id` is the file's name without its ending unless given, `group` is `id` unless given.
+    `geometry` decides where a NIfTI header's affine and pixdim disagree: "check" raises, "pixdim"
+    takes pixdim's steps along the affine's directions, "affine" takes the affine. `stack` is
+    `space` for NIfTI volumes and arrays of several slices, else `single`. `with_label=False` leaves
+    a label in the same file unread. `channels` lets a NIfTI file have a fourth axis of channels; a
+    folder is a DICOM series; `scaled` is that of `read_label`. Raises InputError for every file
+    that is missing, damaged, too large or inconsistent.
+    """
+    content, image = _read_image(path, geometry, with_label and label is None, channels)
+    file = Path(path)
+    name = case_name(file) if id is None else id
+    if stack == "single" and image.shape[0] != 1:
+        raise InputError(
+            _READING_IMAGE, file=file, expected="a single image", found=f"{len(image)} slices"
+        )
+    own = None
+    if content.label is not None:
+        own = to_label(content.label, f"{_READING_LABEL} beside its image", file)
+        _check_size(own, image, file)
+    case = Case(
+        id=name,
+        group=name if group is None else group,
+        image=image,
+        label=own,
+        stack=content.stack if stack is None else stack,
+        affine=content.affine,
+        spacing=content.spacing,
+        source_grid=content.source_grid,
+        provenance=Provenance(str(file), sha256_of(file), f"segweave {__version__}"),
+        attributes=content.attributes,
+    )
+    if label is None:
+        return case
+    from dataclasses import replace
+
+    return replace(case, label=read_label(label, case, geometry=geometry, scaled=scaled))
+
+
+def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
+    grid = (image.shape[0], *image.shape[2:])
+    if label.ndim not in (3, 4) or (label.shape[0], *label.shape[-2:]) != grid:
+        raise InputError(
+            _READING_LABEL,
+            file=file,
+            expected="a label of the image's size, {} × {} × {} (slices, rows, columns)".format(
+                *grid
+            ),
+            found=" × ".join(map(str, label.shape)),
+            remedy="check that image and label belong together",
+        )
+
+
+def read_label(
+    path: str | Path, case: Case, *, geometry: Geometry = "check", scaled: bool = True
+) -> NDArray[np.uint8]:
+    """The label map of `case`, uint8 (slices, height, width) on the case's axes (with a class axis
+    after slices where the file holds overlapping classes).
+
+    Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
+    there is one class and nothing is ignored (`TargetSpec.white_is_one`). A NIfTI label may lie on
+    other axes than its image, as long as it lies on the same voxels in the patient. Raises
+    InputError for another size or place, and for values that are not integers from 0 to 255.
+    """
+    file = Path(path)
+    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    assert content.label is not None
+    raw = content.label
+    if content.source_grid is not None and case.affine is not None and not content.oriented:
+        # A label without orientation of its own lies on its image's voxels.
+        raw = _regrid(raw, content, case)
+    label = _scaled(to_label(raw, _READING_LABEL, file), file, scaled)
+    _check_size(label, case.image, file)
+    if content.affine is not None and case.affine is not None and content.oriented:
+        grid = (case.slices, *case.size)
+        apart = farthest_apart(content.affine, case.affine, grid)
+        if apart > 0.1 * min(case.spacing or (1.0,)):
+            raise InputError(
+                _READING_LABEL,
+                file=file,
+                expected="a label on the same voxels as its image",
+                found=f"voxels that lie up to {apart:.3g} mm away from the image's",
+                remedy="check that image and label belong together, or resample the label "
+                "(nearest neighbour) onto the image",
+            )
+    return np.ascontiguousarray(label)
+
+
+def _scaled(label: NDArray[np.uint8], file: Path, scaled: bool) -> NDArray[np.uint8]:
+    return white_as_one(label) if scaled and suffix_of(file) in PICTURES else label
+
+
+def _regrid(raw: NDArray[Any], content: Content, case: Case) -> NDArray[Any]:
+    """A label on its own axes → on those of the case, by the order of its file's voxels."""
+    assert content.source_grid is not None
+    grid = case.source_grid
+    if grid is None or content.source_grid.shape != grid.shape:
+        return raw
+    if raw.ndim == 3:
+        return grid.to_case(content.source_grid.to_file(raw))
+    planes = (raw[:, k] for k in range(raw.shape[1]))
+    return np.stack([grid.to_case(content.source_grid.to_file(p)) for p in planes], axis=1)
+
+
+def read_label_case(
+    path: str | Path,
+    *,
+    id: str | None = None,
+    group: str | None = None,
+    geometry: Geometry = "check",
+    stack: Stack | None = None,
+    scaled: bool = True,
+) -> Case:
+    """A label map without its image, as a case whose image and label both are the map.
+
+    For scoring folders of predictions against folders of references: read the reference with this
+    and the prediction with `read_label(path, reference)`, which tells what `scaled` is.
+    """
+    file = Path(path)
+    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    assert content.label is not None
+    label = np.ascontiguousarray(
+        _scaled(to_label(content.label, _READING_LABEL, file), file, scaled)
+    )
+    if label.ndim not in (3, 4) or 0 in label.shape:
+        raise InputError(
+            _READING_LABEL, file=file, expected="a label map", found=f"shape {label.shape}"
+        )
+    name = case_name(file) if id is None else id
+    single = content.stack == "single" or (content.affine is None and label.shape[0] == 1)
+    return Case(
+        id=name,
+        group=name if group is None else group,
+        image=label[:, None] if label.ndim == 3 else label,
+        label=label,
+        stack=stack or ("single" if single else "space"),
+        affine=content.affine,
+        spacing=content.spacing,
+        source_grid=content.source_grid,
+        provenance=Provenance(str(file), sha256_of(file), f"segweave {__version__}"),
+        attributes=content.attributes,
+    )

@@ -1,0 +1,229 @@
+"""Writes a comparison of arms as a page with pictures: differences by group, and the cases that are
+worst, best and most changed.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segweave.comparison import Comparison, comparison_tables, write_text
+from segweave.comparison.results import Place
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError, SegweaveError
+from segweave.evaluation.label_folders import case_of
+from segweave.evaluation.score_cases import one_line
+from segweave.evaluation.words import counted
+from segweave.formats import case_name, read_label_case, suffix_of
+from segweave.report.figures import as_png, difference_dots, prediction_panel
+from segweave.report.page import Image, Page, Section, write_page
+from segweave.report.run_report import as_table, panels
+
+if TYPE_CHECKING:
+    from segweave.data.store import CaseStore
+    from segweave.report.figures import Panel
+
+_MOST_CASES = 8
+
+
+def write_comparison(comparison: Comparison, path: str | Path) -> Path:
+    """Write a comparison as .md, .tex, .csv or .html, by the name's ending; returns the path.
+
+    Only the page looks beyond the evaluation folders: at the label maps and images that they name,
+    for pictures; where those are gone it says so. Raises UsageError for another ending,
+    MissingExtraError where a page is asked for without matplotlib and jinja2.
+    """
+    if Path(path).suffix != ".html":
+        return write_text(comparison, path)
+    tables = comparison_tables(comparison)
+    images = [
+        Image(
+            as_png(
+                difference_dots(_dots(comparison), f"Dice minus that of {comparison.reference}")
+            ),
+            "One dot a group (mean over runs), right of the line where the arm is better than "
+            f"{comparison.reference}; bar: mean and 95 % interval.",
+        )
+    ]
+    sections = [
+        Section("In words", comparison.verdicts),
+        Section("Differences by group", images=images),
+        *(Section(t.heading, list(t.notes), [as_table(t)]) for t in tables),
+        _pictures(comparison),
+    ]
+    facts = [
+        ("reference", comparison.reference),
+        ("arms", ", ".join(arm.arm for arm in comparison.arms)),
+        ("protocol", comparison.protocol),
+        ("cases", f"{comparison.cases} from {counted(comparison.groups, 'group')}"),
+    ]
+    page = Page(
+        f"Arms against {comparison.reference}",
+        sections,
+        warning="Research software, not a medical device.",
+        facts=facts,
+    )
+    return write_page(page, path)
+
+
+def _dots(
+    comparison: Comparison,
+) -> dict[str, tuple[list[float], tuple[float, float | None, float | None]]]:
+    return {
+        arm.arm: (list(arm.by_group.values()), (arm.difference, arm.low, arm.high))
+        for arm in comparison.arms
+    }
+
+
+def telling_cases(comparison: Comparison) -> dict[str, str]:
+    """Case → why it is shown, at most eight: of each arm the worst and the best, and those that
+    gained and lost most against the reference.
+    """
+    reasons: dict[str, list[str]] = {}
+    for word in ("gained most", "lost most", "worst", "best"):
+        for arm in comparison.arms:
+            # The smallest of these is the case in question.
+            keys = {case: _key(word, *values) for case, values in arm.by_case.items()}
+            case = min(keys, key=lambda case: keys[case], default=None)
+            if case is None or (word.endswith("most") and keys[case] >= 0):
+                continue
+            ours, theirs = arm.by_case[case]
+            values = f"{arm.arm} {ours:.3f}, {comparison.reference} {theirs:.3f}"
+            reasons.setdefault(case, []).append(f"{word} ({values})")
+    chosen = list(reasons.items())[:_MOST_CASES]
+    return {case: "; ".join(words) for case, words in chosen}
+
+
+def _key(word: str, ours: float, theirs: float) -> float:
+    return {
+        "gained most": theirs - ours,
+        "lost most": ours - theirs,
+        "worst": ours,
+        "best": -ours,
+    }[word]
+
+
+def _pictures(comparison: Comparison) -> Section:
+    title = "Cases worst, best and most changed"
+    rows: list[Panel] = []
+    lines: list[str] = []
+    target = _target(comparison)
+    for case, why in telling_cases(comparison).items():
+        try:
+            drawn = _rows(comparison, case, target)
+        except (SegweaveError, OSError) as error:
+            lines.append(f"{case}: {why}. No picture: {_reason(error)}.")
+            continue
+        lines.append(f"{case}: {why}.")
+        rows += drawn
+    if not rows:
+        return Section(title, lines or ["No case was scored."])
+    caption = (
+        "One row a case, the slice in which the rarest class is largest; below, mean Dice of that "
+        "slice. Each arm is shown with its first run, the values above are means over runs."
+    )
+    return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
+
+
+def _reason(error: Exception) -> str:
+    return one_line(error) if isinstance(error, SegweaveError) else str(error).splitlines()[0]
+
+
+def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
+    """The row of one case, each arm by the first run that has a label map of it."""
+    folders: dict[str, Path] = {}
+    for name in [comparison.reference, *(arm.arm for arm in comparison.arms)]:
+        places = [place for place in comparison.places if place.arm == name]
+        found = (
+            folder
+            for place in places
+            for folder in _label_folders(place, comparison.protocol)
+            if any(folder.glob(f"{urllib.parse.quote(case, safe=' ')}.*"))
+        )
+        folder = next(found, None)
+        if folder is None:
+            raise InputError(f"the label maps of {name} are not where its evaluation says")
+        folders[name] = folder
+    store = _store(comparison, case)
+    rows = panels(store, [case], folders, target, protocol=comparison.protocol)
+    return [replace(row, seen=not isinstance(store, _References)) for row in rows]
+
+
+def _label_folders(place: Place, protocol: str) -> list[Path]:
+    """Where the label maps of an evaluation may lie, that which it was made from first."""
+    kept = place.sources.get("predictions")
+    if "run" not in place.sources:
+        return [Path(kept)] if kept is not None else []
+    # Older evaluations of runs don't say the name, which was their own unless they were moved.
+    names = [Path(kept).name] if kept is not None else [Path(place.folder).name, protocol]
+    held = [run / "predictions" / name for name in dict.fromkeys(names) for run in _runs(place)]
+    return [folder for folder in held if folder.is_dir()]
+
+
+def _runs(place: Place) -> list[Path]:
+    """The run of an evaluation: around it, else where it was; none where it is gone. Older averages
+    name all members there, the one that keeps the label maps first.
+    """
+    said = place.sources.get("run", "")
+    may_be = [Path(place.folder).parent.parent, Path(said), Path(said.split(", ")[0])]
+    return [run for run in dict.fromkeys(may_be) if said and (run / "recipe.yaml").is_file()]
+
+
+def _store(comparison: Comparison, case: str) -> CaseStore:
+    """Where a case's image lies: the store of a run, else the references as images."""
+    from segweave.data.store import Store
+    from segweave.training import Run
+
+    for place in comparison.places:
+        for run in _runs(place)[:1]:
+            where = Run(run).recipe.data.store
+            if where is not None:
+                store = Store(where)
+                if store.checksum == place.sources.get("store") and case in store.ids:
+                    return store
+        if "references" in place.sources:
+            file = _reference(Path(place.sources["references"]), case)
+            return _References({case: read_label_case(file, id=case, geometry="pixdim")})  # type: ignore[return-value]
+    raise InputError("the images are not where the evaluations say")
+
+
+class _References:
+    """True label maps in place of images, for `panels`."""
+
+    def __init__(self, cases: Mapping[str, Case]) -> None:
+        self._cases = cases
+
+    def case(self, id: str) -> Case:
+        """The case."""
+        return self._cases[id]
+
+
+def _reference(folder: Path, case: str) -> Path:
+    files = [file for file in sorted(folder.rglob("*")) if suffix_of(file) and file.is_file()]
+    own = [file for file in files if case_of(file) == case]
+    # Beside an image of the same name, the file with an ending such as _gt is the label map.
+    own.sort(key=lambda file: case_name(file) == case)
+    if not own:
+        raise InputError(f"no reference of {case} in {folder}")
+    return own[0]
+
+
+def _target(comparison: Comparison) -> TargetSpec:
+    """What the classes are, in the colours of the runs' own target where one is still there."""
+    from segweave.training import Run
+
+    for run in (run for place in comparison.places for run in _runs(place)):
+        try:
+            target = TargetSpec.model_validate(Run(run).card["target"])
+        except (SegweaveError, KeyError, ValueError):
+            continue
+        if (target.kind, [*target.foreground.values()]) == (comparison.kind, comparison.classes):
+            return target
+    hidden = () if comparison.kind == "overlapping" else ("background",)
+    return TargetSpec.model_validate(
+        {"kind": comparison.kind, "names": (*hidden, *comparison.classes)}
+    )

@@ -1,0 +1,1 @@
+"""The run folder: its layout, model card, metrics file, environment and checkpoints."""

@@ -1,0 +1,118 @@
+"""What a training ran with: versions, device, threads, code revision, data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import segweave
+from segweave import registry
+from segweave.data.store import CaseStore
+from segweave.recipes import Recipe
+from segweave.storage import atomic_write
+
+FORMAT = 1
+_LIBRARIES = ("torch", "lightning", "numpy", "scipy", "pydantic", "safetensors")
+
+
+def describe_environment(
+    recipe: Recipe, store: CaseStore, device: torch.device, parts: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Everything outside the recipe that a result depends on, as plain values."""
+    return {
+        "format": FORMAT,
+        "segweave": segweave.__version__,
+        "revision": code_revision(),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "platform": platform.platform(),
+        "seed": recipe.seed,
+        "data": {
+            "name": store.name,
+            "checksum": store.checksum,
+            "cases": {part: len(ids) for part, ids in parts.items()},
+        },
+        "plugins": {
+            path: digest
+            for kind in (registry.networks, registry.contexts, registry.losses)
+            for path, digest in kind.plugin_hashes.items()
+        },
+        "sessions": [describe_session(device, step=0)],
+    }
+
+
+def describe_session(device: torch.device, step: int) -> dict[str, Any]:
+    """One start of the training: when, from which step, on what. Results are bit for bit the same
+    only where device, threads and libraries are.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from_step": step,
+        "device": str(device),
+        "device_name": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "torch": _version("torch"),
+    }
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write a JSON file in one piece."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def code_revision() -> str | None:
+    """The git revision of the segweave that runs ("+changed" where files differ), None where it
+    runs from no checkout.
+    """
+    folder = Path(segweave.__file__).resolve().parent
+    if not (folder.parent.parent / ".git").exists():
+        return None
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changed" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+        env=environment,
+    )
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if sys.platform == "linux":
+        try:
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()

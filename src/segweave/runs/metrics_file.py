@@ -1,0 +1,84 @@
+"""metrics.csv: one row an optimiser step, appended as training goes, cut back where it resumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segweave.errors import SegweaveError
+from segweave.storage import atomic_write
+
+COLUMNS = ("step", "epoch", "loss", "rate", "seconds", "samples_per_second", "loader_share")
+
+
+class MetricsFile:
+    """Appends rows; columns that were not there before (validation scores) are added to all rows.
+
+    Opening it cuts away every row after `step` and a last line that was only half written. Raises
+    SegweaveError where the disk is full; the file is then as it was before the row.
+    """
+
+    def __init__(self, path: str | Path, step: int = 0) -> None:
+        self.path = Path(path)
+        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        self.columns = list(COLUMNS)
+        for row in rows:
+            self.columns += [name for name in row if name not in self.columns]
+        self._rewrite(rows)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Write one row; a name that has no column yet gets one."""
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self.columns += new
+            self._rewrite([*read_rows(self.path), dict(row)])
+            return
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(_line([_text(row.get(name)) for name in self.columns]))
+        except OSError as error:
+            with self.path.open("r+b") as file:
+                file.truncate(size)
+            raise SegweaveError(
+                f"writing the training's numbers: {error.strerror}",
+                file=self.path,
+                remedy="free some space and start the same training again; it goes on from its "
+                "last checkpoint",
+            ) from error
+
+    def _rewrite(self, rows: Sequence[Mapping[str, float]]) -> None:
+        with atomic_write(self.path) as temporary:
+            lines = [_line(self.columns)]
+            lines += [_line([_text(row.get(name)) for name in self.columns]) for row in rows]
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_rows(path: str | Path) -> list[dict[str, float]]:
+    """The whole rows of a metrics file, empty fields left out; [] where there is no file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]  # a killed process may have written half a line
+    rows: list[dict[str, float]] = []
+    for row in csv.DictReader(io.StringIO(whole)):
+        try:
+            rows.append({name: float(value) for name, value in row.items() if value})
+        except (TypeError, ValueError):
+            raise SegweaveError(
+                "reading the training's numbers", file=path, expected="numbers", found=str(row)
+            ) from None
+    return rows
+
+
+def _line(fields: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(fields)
+    return out.getvalue()
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else repr(int(value) if float(value).is_integer() else float(value))

@@ -1,0 +1,96 @@
+"""Writes a finished model: its weights and the card that says what it is and what it is not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import segweave
+from segweave.data.specs import TargetSpec
+from segweave.data.store import CaseStore
+from segweave.recipes import Recipe
+from segweave.runs.checkpoints import Checkpoint
+from segweave.runs.environment import write_json
+from segweave.runs.run_folder import CARD, WEIGHTS
+from segweave.storage import atomic_write
+
+FORMAT = 1
+LIMITS = (
+    "For research. Not a medical device and not checked for clinical use. It was trained on the "
+    "data named here alone: images from other scanners, protocols, populations or with other "
+    "findings may be segmented wrongly without any sign of it. It gives one of its classes to "
+    "every pixel and does not notice an image of something else. The validation scores chose or "
+    "watched the training and are too kind; take scores from test cases."
+)
+
+
+def write_model(
+    folder: Path,
+    recipe: Recipe,
+    target: TargetSpec,
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    store: CaseStore,
+    parts: dict[str, list[str]],
+) -> None:
+    """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
+    `network`. The card comes last: where it is, the model is whole.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: value.contiguous().clone() for name, value in checkpoint.network.items()}
+    # One entry alone: several come in an order that differs from run to run.
+    content = save(tensors, metadata={"segweave": str(FORMAT)})
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(content)
+    write_json(
+        describe_model(recipe, target, network, checkpoint, store, parts)
+        | {"weights_sha256": hashlib.sha256(content).hexdigest()},
+        folder / CARD,
+    )
+
+
+def describe_model(
+    recipe: Recipe,
+    target: TargetSpec,
+    network: nn.Module,
+    checkpoint: Checkpoint,
+    store: CaseStore,
+    parts: dict[str, list[str]],
+) -> dict[str, Any]:
+    """The model card as plain values."""
+    groups = store.groups
+    context = recipe.context.name if recipe.context else None
+    title = recipe.network.name
+    if context is not None:
+        title += f" + {context} at {recipe.weaving.at}, {recipe.slices} slices"
+    return {
+        "format": FORMAT,
+        "segweave": segweave.__version__,
+        "title": title,
+        "arm": recipe.arm,
+        "network": recipe.network.name,
+        "context": context,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "input": recipe.input.model_dump(mode="json"),
+        "target": target.model_dump(mode="json"),
+        "classes": list(target.names),
+        "recipe": recipe.to_dict(),
+        "training_data": {
+            "name": store.name,
+            "checksum": store.checksum,
+            "cases": len(parts["training"]),
+            "groups": sorted({groups[id] for id in parts["training"]}),
+            "validation_groups": sorted({groups[id] for id in parts.get("validation", [])}),
+        },
+        "scores": {
+            "checkpoint": recipe.training.checkpoint,
+            "step": checkpoint.step,
+            "epoch": checkpoint.epoch,
+            "validation": checkpoint.scores,
+        },
+        "limits": LIMITS,
+    }

@@ -1,0 +1,353 @@
+"""`train`: a recipe and a store in, a run folder out; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import overload
+
+import torch
+from torch import nn
+
+from segweave.data.batches import Batches
+from segweave.data.cache import Resized
+from segweave.data.case import Case
+from segweave.data.splits import LEAKS, only_split
+from segweave.data.store import CaseStore, Store
+from segweave.errors import InputError, UsageError, nearest
+from segweave.recipes import Recipe, differences
+from segweave.recipes.build import build_network
+from segweave.runs.checkpoints import Checkpoint, load_network, read_checkpoint
+from segweave.runs.environment import describe_environment, describe_session, write_json
+from segweave.runs.model_card import write_model
+from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
+from segweave.runtime.denormals import flushed_denormals
+from segweave.runtime.devices import choose_device
+from segweave.storage import atomic_write
+from segweave.training.loop import check_lightning, run_session
+from segweave.training.progress import TrainingBar, counted
+from segweave.training.session import Score, TrainingSession, Validation, stopped, total_steps
+
+_LOCK = ".lock"
+
+
+class LazyCases(Sequence[Case]):
+    """Cases of a store by id, each opened when it is asked for."""
+
+    def __init__(self, store: CaseStore, ids: Sequence[str]) -> None:
+        self.store = store
+        self.ids = list(ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Case: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LazyCases: ...
+
+    def __getitem__(self, index: int | slice) -> Case | LazyCases:
+        """The case at `index`, or a slice of the cases."""
+        if isinstance(index, slice):
+            return LazyCases(self.store, self.ids[index])
+        return self.store.case(self.ids[index])
+
+
+def train(
+    recipe: Recipe,
+    store: CaseStore | str | Path,
+    out: str | Path,
+    *,
+    score: Score | None,
+    score_on_test: Score | None = None,
+    device: str = "auto",
+    resume: bool = True,
+    progress: bool = True,
+) -> Run:
+    """Train as `recipe` says on the cases of `store`, leaving a run folder in `out`.
+
+    `score` (network, input, target, cases) → {"dice": ..., ...} is called with the validation
+    cases; it may be None only where the recipe names none. `score_on_test` is used under
+    `protocol: published` alone, for the checkpoint that the published code chooses on the test set.
+
+    Where `out` holds an unfinished run of the same recipe and data, the training goes on bit for
+    bit (`resume=False` refuses); a finished one is returned as it is. Raises UsageError for a
+    folder with another run in it, InputError for data that does not fit, SegweaveError for a full
+    disk or a loss that is not finite, TrainingStoppedError on Ctrl-C.
+    """
+    check_lightning()
+    folder = Path(out)
+    place = choose_device(device)
+    source = Store(store) if isinstance(store, str | Path) else store
+    parts = choose_parts(recipe, source)
+    read = [*parts["training"], *parts.get("validation", [])]
+    with counted("checking the store", show=progress) as told:
+        for done, _ in enumerate(source.verify(read), start=1):
+            if told is not None:
+                told(done, len(read))
+    _check_labels(source, parts)
+    if parts.get("validation") and score is None:
+        raise UsageError(
+            "training",
+            expected="a function that scores the validation cases",
+            found="none",
+            remedy="use segweave.train, which has one, or set data.validation to null",
+        )
+    if recipe.training.checkpoint == "best" and not parts.get("validation"):
+        raise UsageError(
+            "training",
+            expected="validation cases, as training.checkpoint is best",
+            found="none in this split",
+            remedy="set training.checkpoint to last",
+        )
+    on_test = score_on_test if recipe.protocol == "published" and parts.get("test") else None
+    with _locked(folder), flushed_denormals(), _own_randomness(place):
+        checkpoint = _check_folder(folder, recipe, source, resume=resume)
+        if (folder / MODEL / CARD).is_file():
+            return Run(folder)
+        target = source.target
+        network = build_network(recipe, len(recipe.input.channels), target)
+        try:
+            with counted("reading images", show=progress) as report:
+                resized = Resized(source, recipe.input, parts["training"], progress=report)
+            batches = Batches(
+                resized,
+                batch_size=recipe.training.batch_size,
+                seed=recipe.seed,
+                augmentation=recipe.training.augmentation,
+                device=place,
+            )
+            _try_out(network, resized)
+            start = checkpoint.step if checkpoint else 0
+            steps = total_steps(recipe, len(batches))
+            title = recipe.arm or recipe.network.name
+            with TrainingBar(title, steps, start, show=progress) as bar:
+                session = TrainingSession(
+                    recipe,
+                    network,
+                    target,
+                    batches,
+                    folder,
+                    checkpoint=checkpoint,
+                    validate=_bound(score, recipe, source, parts.get("validation", [])),
+                    validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
+                    bar=bar,
+                )
+                _start_folder(folder, recipe, source, place, parts, start)
+                run_session(session, place)
+            chosen_file = folder / CHECKPOINTS / f"{recipe.training.checkpoint}.ckpt"
+            chosen = read_checkpoint(chosen_file)
+            network.to("cpu")
+            load_network(network, chosen.network, chosen_file)
+            write_model(folder / MODEL, recipe, target, network, chosen, source, parts)
+        except KeyboardInterrupt:
+            raise stopped(folder, checkpoint.step if checkpoint else 0) from None
+    return Run(folder)
+
+
+def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
+    """Case ids of "training", "validation" and "test" (where the recipe names them and the store
+    has them). Raises UsageError for a split or part that the store lacks and where a group is in
+    two of the parts (a case, where the split's name says that it leaks).
+    """
+    doing = f"choosing cases of the store {store.name}"
+    name = recipe.data.split
+    if name is None:
+        name = only_split(store.splits)
+        if name is None:
+            raise UsageError(
+                doing,
+                expected="data.split, as the store has not exactly one beside its folds",
+                found=", ".join(store.splits) or "no splits",
+            )
+    name = name.replace("{fold}", str(recipe.fold))
+    if name not in store.splits:
+        raise UsageError(doing, found=f"data.split: {name}", remedy=nearest(name, store.splits))
+    split = store.splits[name]
+    parts: dict[str, list[str]] = {}
+    for key in ("training", "validation", "test"):
+        part = getattr(recipe.data, key)
+        if part is None or (key == "test" and part not in split):
+            continue
+        if part not in split:
+            raise UsageError(doing, found=f"data.{key}: {part}", remedy=nearest(part, split))
+        parts[key] = list(split[part])
+    if not parts["training"]:
+        raise UsageError(doing, expected="training cases", found=f"none in {recipe.data.training}")
+    home: dict[str, str] = {}
+    for key, ids in parts.items():
+        for id in ids:
+            group = id if name.endswith(LEAKS) else store.groups[id]
+            if home.setdefault(group, key) != key:
+                raise UsageError(
+                    doing,
+                    expected="every group in one part alone",
+                    found=f"{group} in {home[group]} and in {key}",
+                )
+    return parts
+
+
+def _check_labels(store: CaseStore, parts: dict[str, list[str]]) -> None:
+    """Raise InputError where no case that is trained on, or validated on, holds any class."""
+    for part in ("training", "validation"):
+        ids = parts.get(part, [])
+        if ids and not any(_holds_a_class(store, id) for id in ids):
+            raise InputError(
+                "training",
+                expected=f"at least one {part} case whose label holds a class",
+                found=f"{len(ids)} cases of background alone"
+                if len(ids) > 1
+                else f"{ids[0]}, which is background alone",
+                remedy="look at the masks, and at how their values become classes",
+            )
+
+
+def _holds_a_class(store: CaseStore, id: str) -> bool:
+    label = store.case(id).label
+    ignored = store.target.ignored
+    return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
+
+
+def _try_out(network: nn.Module, resized: Resized) -> None:
+    """Run the network once at the training's size: what does not fit is told before the run's
+    folder is made.
+    """
+    image = resized[resized.ids[0]].image
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, resized.spec.slices, image.shape[1], *resized.size))
+    network.train()
+
+
+def _bound(
+    score: Score | None, recipe: Recipe, store: CaseStore, ids: Sequence[str]
+) -> Validation | None:
+    """`score` as a function of the network alone, None where there is nothing to score."""
+    if score is None or not ids:
+        return None
+    cases = LazyCases(store, ids)
+    return lambda network: score(network, recipe.input, store.target, cases)
+
+
+def _check_folder(
+    folder: Path, recipe: Recipe, store: CaseStore, *, resume: bool
+) -> Checkpoint | None:
+    """What the folder holds of this very training: its last checkpoint, or None. Raises where it
+    holds anything else; changes nothing.
+    """
+    doing = "starting a training"
+    known = {RECIPE, ENVIRONMENT, METRICS, CHECKPOINTS, MODEL, "tensorboard"}
+    held = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if RECIPE not in held:
+        if held - known:
+            raise UsageError(
+                doing,
+                file=folder,
+                expected="a new or empty folder, or a run of the same recipe",
+                found=", ".join(sorted(held - known)[:5]),
+                remedy="choose another folder",
+            )
+        return None
+    if not resume:
+        raise UsageError(
+            doing,
+            file=folder,
+            expected="a new or empty folder",
+            found="a run",
+            remedy="choose another folder, or resume",
+        )
+    run = Run(folder)
+    # Where the store lies may differ; that it is the same data is known from its checksum.
+    found = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
+    if found:
+        shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in found.items()]
+        raise UsageError(
+            doing,
+            file=folder,
+            expected="a run of the same recipe",
+            found="; ".join(shown[:6]) + ("; ..." if len(shown) > 6 else ""),
+            remedy="choose another folder for this recipe",
+        )
+    checksum = run.environment["data"]["checksum"]
+    if checksum != store.checksum:
+        raise InputError(
+            doing,
+            file=folder,
+            expected=f"the data that the run began with (checksum {checksum[:12]})",
+            found=f"the store {store.name} with checksum {store.checksum[:12]}",
+            remedy="choose another folder, or the store as it was",
+        )
+    last = folder / CHECKPOINTS / "last.ckpt"
+    return read_checkpoint(last) if last.is_file() else None
+
+
+def _start_folder(
+    folder: Path,
+    recipe: Recipe,
+    store: CaseStore,
+    device: torch.device,
+    parts: dict[str, list[str]],
+    step: int,
+) -> None:
+    for leftover in [*folder.glob(".writing-*"), *folder.glob("*/.writing-*")]:
+        leftover.unlink(missing_ok=True)
+    if (folder / RECIPE).is_file():
+        environment = Run(folder).environment
+        environment["sessions"].append(describe_session(device, step))
+        write_json(environment, folder / ENVIRONMENT)
+        return
+    write_json(describe_environment(recipe, store, device, parts), folder / ENVIRONMENT)
+    with atomic_write(folder / RECIPE) as temporary:
+        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators as they were."""
+    devices = [device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second training out of the folder; a new folder that stays empty is removed."""
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise InputError(
+            "starting a training",
+            file=folder,
+            expected="a folder that can be written",
+            found=error.strerror,
+        ) from error
+    try:
+        _take(handle, folder)
+        try:
+            yield
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)
+            if created and not any(folder.iterdir()):
+                folder.rmdir()
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover  Windows has no such lock
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UsageError(
+            "starting a training",
+            file=folder,
+            expected="a folder that no other training writes to",
+            found="one that is writing to it now",
+        ) from None

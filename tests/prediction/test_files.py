@@ -1,0 +1,255 @@
+"""Files and folders in, label maps and overlays out; nothing that exists is ever harmed."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from segweave.data.specs import InputSpec, TargetSpec
+from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.formats import read_case, read_label
+from segweave.prediction import Predictor, predict_files
+from tests.formats.test_nifti import KEPT, ORIENTATIONS, affine_of, in_ras, raw_header, turned
+from tests.prediction.tiny import BINARY, OVERLAPPING, TARGET, ByBrightness, by_brightness, unet
+
+RNG = np.random.default_rng(0)
+VOLUME = RNG.normal(0, 1, (3, 16, 16)).astype(np.float32)
+
+
+def save_nifti(path, volume, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, affine_of((1.5, 1.5, 8)) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    """One image of every kind, in folders."""
+    folder = tmp_path / "in"
+    save_nifti(folder / "p1/heart.nii.gz", VOLUME.T)
+    save_nifti(folder / "p1/heart_gt.nii.gz", (VOLUME.T > 0).astype(np.uint8))
+    with h5py.File(folder / "b.h5", "w") as file:
+        file["image"] = VOLUME
+        file["label"] = np.full(VOLUME.shape, 0.5)
+        file.attrs["spacing_zyx_mm"] = [10, 2, 2]
+    np.savez(folder / "c.npz", img=VOLUME[0])
+    Image.fromarray(RNG.integers(0, 255, (20, 30)).astype(np.uint8)).save(folder / "d.png")
+    return folder
+
+
+def test_a_folder_of_every_kind(images, tmp_path):
+    seen = []
+    predictor = by_brightness((16, 16))
+    report = predict_files(
+        predictor, images, tmp_path / "out", progress=lambda *event: seen.append(event)
+    )
+    assert not report.failures
+    out = tmp_path / "out"
+    written = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+    assert written == [
+        "b.npz",
+        "c.npz",
+        "d.png",
+        "overlays/b.png",
+        "overlays/c.png",
+        "overlays/d.png",
+        "overlays/p1/heart.png",
+        "p1/heart.nii.gz",
+        "predictions.json",
+    ]
+    for row in report.files:
+        case = read_case(row.file, with_label=False)
+        labels = read_label(row.labels, case)
+        assert row.size == labels.shape
+        assert [row.classes[name][0] for name in ("left", "right")] == [
+            int((labels == value).sum()) for value in (1, 2)
+        ]
+    summary = json.loads(report.summary.read_text())
+    heart = next(case for case in summary["cases"] if case["case"] == "heart")
+    voxels = heart["classes"]["right"]["pixels"]
+    assert heart["classes"]["right"]["ml"] == pytest.approx(voxels * 1.5 * 1.5 * 8 / 1000, abs=1e-4)
+    assert heart["size"] == [3, 16, 16]
+    picture = next(case for case in summary["cases"] if case["case"] == "d")
+    assert "ml" not in picture["classes"]["right"]
+    done = [event[0] for event in seen]
+    assert done == sorted(done)
+    assert seen[-1] == (4, 4, None)
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5, 8.0), (2.0, 2.0, 2.0)])
+def test_every_orientation_gives_the_same_labels_in_the_patient(tmp_path, spacing):
+    volume = RNG.normal(0, 1, (4, 6, 5)).astype(np.float32)
+    affine = affine_of(spacing)
+    expected = None
+    for number, (axes, flips) in enumerate(ORIENTATIONS):
+        stored, own = turned(volume, affine, axes, flips)
+        save_nifti(tmp_path / f"in/{number:02}.nii", stored, own)
+    # The network reads (row, column) of the axial slice: 6 × 4.
+    predict_files(by_brightness((6, 4)), tmp_path / "in", tmp_path / "out", overlays=False)
+    for number in range(len(ORIENTATIONS)):
+        source, found = tmp_path / f"in/{number:02}.nii", tmp_path / f"out/{number:02}.nii"
+        before, after = raw_header(source), raw_header(found)
+        for field in KEPT:
+            np.testing.assert_array_equal(before[field], after[field], err_msg=field)
+        values, where = in_ras(found)
+        expected = values if expected is None else expected
+        np.testing.assert_array_equal(values, expected)
+        np.testing.assert_allclose(where, in_ras(source)[1], atol=1e-4)
+    assert set(np.unique(expected)) == {0, 1, 2}
+
+
+def test_a_failing_file_is_told_and_the_others_go_on(images, tmp_path):
+    (images / "a_broken.nii.gz").write_bytes(b"\x1f\x8b nothing")
+    VOLUME[0].tofile(images / "e_broken.npz")
+    report = predict_files(by_brightness((16, 16)), images, tmp_path / "out", overlays=False)
+    assert [f.file.name for f in report.failures] == ["a_broken.nii.gz", "e_broken.npz"]
+    assert len(report.files) == 4
+    summary = json.loads(report.summary.read_text())
+    assert "a_broken.nii.gz" in summary["failures"][0]["message"]
+    assert not (tmp_path / "out/a_broken.nii.gz").exists()
+
+
+def test_existing_results_are_kept_unless_forced(images, tmp_path):
+    out = tmp_path / "out"
+    (out / "overlays").mkdir(parents=True)
+    for name in ("d.png", "overlays/c.png"):
+        (out / name).write_bytes(b"mine")
+        with pytest.raises(UsageError, match=f"{name}.*\n.*force"):
+            predict_files(by_brightness((16, 16)), images, out)
+        assert [p.name for p in out.rglob("*") if p.is_file()] == [name.split("/")[-1]]
+        assert (out / name).read_bytes() == b"mine"
+        (out / name).unlink()
+    (out / "d.png").write_bytes(b"mine")
+    predict_files(by_brightness((16, 16)), images, out, force=True)
+    assert (out / "d.png").read_bytes() != b"mine"
+
+
+def test_an_input_is_never_replaced(images):
+    for force in (False, True):
+        with pytest.raises(UsageError, match="which is an input"):
+            predict_files(by_brightness((16, 16)), images, images, force=force)
+
+
+def test_two_images_of_one_name(images, tmp_path):
+    (images / "d.jpg").write_bytes((images / "d.png").read_bytes())
+    with pytest.raises(UsageError, match="separate folders"):
+        predict_files(by_brightness((16, 16)), images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_said_before_anything_is_written(images, tmp_path):
+    with pytest.raises(InputError, match="nothing there"):
+        predict_files(by_brightness((16, 16)), [images, tmp_path / "no.nii"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_folder_should_be(images, tmp_path):
+    (tmp_path / "out").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="a folder for the label maps"):
+        predict_files(by_brightness((16, 16)), images, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"mine"
+
+
+def test_a_second_call_adds_to_the_summary(images, tmp_path):
+    predictor, out = by_brightness((16, 16)), tmp_path / "out"
+    predict_files(predictor, images / "c.npz", out)
+    predict_files(predictor, images / "d.png", out)
+    predict_files(predictor, images / "d.png", out, force=True)
+    cases = json.loads((out / "predictions.json").read_text())["cases"]
+    assert [case["case"] for case in cases] == ["c", "d"]
+    (out / "predictions.json").write_text("{")
+    with pytest.raises(InputError, match=r"predictions\.json"):
+        predict_files(predictor, images / "b.h5", out)
+
+
+def test_ctrl_c_leaves_whole_files_and_their_summary(images, tmp_path):
+    def stop(done, count, file):
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(by_brightness((16, 16)), images, tmp_path / "out", progress=stop)
+    names = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert names == ["b.npz", "b.png", "c.npz", "c.png", "predictions.json"]
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["cases"]) == 2
+
+
+def test_a_full_disk_harms_nothing(images, tmp_path, monkeypatch):
+    predictor, out = by_brightness((16, 16)), tmp_path / "out"
+    predict_files(predictor, images / "d.png", out)
+    before = (out / "d.png").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("segweave.storage.os.fsync", full)
+    with pytest.raises(SegweaveError, match="No space left"):
+        predict_files(predictor, images / "d.png", out, force=True)
+    assert (out / "d.png").read_bytes() == before
+    assert sorted(p.name for p in out.iterdir()) == ["d.png", "overlays", "predictions.json"]
+
+
+def test_contradicting_headers_are_decided_by_the_option(tmp_path):
+    image = nib.Nifti1Image(VOLUME.T, np.diag([-1.0, -1, 1, 1]))
+    image.header["pixdim"][1:4] = (1.5, 1.5, 10)
+    nib.save(image, tmp_path / "a.nii")
+    predictor = by_brightness((16, 16))
+    report = predict_files(predictor, tmp_path / "a.nii", tmp_path / "out")
+    assert "--geometry pixdim" in str(report.failures[0].error)
+    report = predict_files(predictor, tmp_path / "a.nii", tmp_path / "out", geometry="pixdim")
+    assert report.files[0].spacing == pytest.approx((10, 1.5, 1.5))
+
+
+def test_binary_pictures_are_masks_that_people_can_see(images, tmp_path):
+    predictor = unet("mean", target=BINARY)
+    predict_files(predictor, images / "d.png", tmp_path / "out")
+    found = np.asarray(Image.open(tmp_path / "out/d.png"))
+    assert set(np.unique(found)) <= {0, 255}
+    case = read_case(images / "d.png")
+    assert read_label(tmp_path / "out/d.png", case).max() <= 1
+
+
+def test_overlapping_classes_and_probabilities(images, tmp_path):
+    predictor = unet("mean", target=OVERLAPPING)
+    inputs = [images / "d.png", images / "p1/heart.nii.gz"]
+    report = predict_files(predictor, inputs, tmp_path / "out", probabilities=True)
+    assert not report.failures
+    assert np.load(tmp_path / "out/d.npz")["label"].shape == (1, 2, 20, 30)
+    assert nib.load(tmp_path / "out/heart.nii.gz").shape == (16, 16, 3, 2)
+    maps = np.load(tmp_path / "out/probabilities/heart.npz")["probabilities"]
+    assert maps.shape == (3, 2, 16, 16)
+    assert maps.dtype == np.float32
+
+
+def test_colour_pictures(tmp_path):
+    colour = RNG.integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(colour).save(tmp_path / "in/a.jpg")
+    spec = InputSpec(channels=("red", "green", "blue"), colour_order="rgb", size=(16, 16), slices=1)
+    report = predict_files(
+        Predictor(ByBrightness(), spec, TARGET), tmp_path / "in", tmp_path / "out"
+    )
+    assert (tmp_path / "out/a.png").exists()
+    assert report.files[0].spacing is None
+    grey = by_brightness((16, 16))
+    report = predict_files(grey, tmp_path / "in", tmp_path / "grey")
+    assert "expected: 1" in str(report.failures[0].error)
+
+
+@pytest.mark.real
+def test_real_heart(real_data, tmp_path):
+    folder = real_data / "acdc/nifti/training/patient094"
+    target = TargetSpec(names=("background", "rv", "myo", "lv"))
+    predictor = unet("mean", target=target)
+    report = predict_files(predictor, folder, tmp_path / "out", geometry="pixdim")
+    assert not report.failures
+    assert [row.case for row in report.files] == ["patient094_frame01", "patient094_frame07"]
+    for row in report.files:
+        before, after = raw_header(row.file), raw_header(row.labels)
+        for field in KEPT:
+            np.testing.assert_array_equal(before[field], after[field], err_msg=field)

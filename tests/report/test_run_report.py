@@ -1,0 +1,66 @@
+"""Reports of runs: curves and scores are those in the files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segweave.data.store import Store
+from segweave.errors import InputError
+from segweave.report import panels, write_report
+from segweave.report.run_report import curves_of
+from segweave.training import Run
+from segweave.workflow import api
+from tests.small import make_run, make_store
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("report")
+    make_store(folder)
+    made = Run(make_run(folder, "training.epochs=2", "training.validate_every=1"))
+    api.evaluate(made, part="validation", device="cpu")
+    return made
+
+
+def test_curves_are_the_means_of_the_epochs(run: Run) -> None:
+    curves = curves_of({"a": run})
+    rows = run.metrics
+    first = [row["loss"] for row in rows if row["epoch"] == 1]
+    assert curves["training loss"]["a"][0] == (1.0, pytest.approx(np.mean(first)))
+    scored = [row["validation_dice"] for row in rows if "validation_dice" in row]
+    assert [value for _, value in curves["validation Dice"]["a"]] == scored
+    assert len(scored) == 2
+
+
+def test_the_report_of_a_run_holds_its_recipe_scores_and_curves(run: Run) -> None:
+    path = write_report(run)
+    assert path == run.folder / "report.html"
+    text = path.read_text(encoding="utf-8")
+    assert "protocol clean, validation cases" in text
+    assert re.search(r"acdc: \d+ training, \d+ validation, \d+ test cases<", text)
+    assert "width: 2" in text
+    assert text.count("data:image/png;base64,") == 2
+    assert f"{run.card['parameters']:,}" in text
+
+
+def test_panels_show_the_telling_slice_and_its_dice(run: Run) -> None:
+    store = Store(Path(str(run.recipe.data.store)))
+    ids = store.split("70-10-20", "valid")
+    folder = run.folder / "predictions" / "clean-validation"
+    rows = panels(store, ids, {"net": folder}, store.target)
+    assert len(rows) == len(ids)
+    for row in rows:
+        assert row.truth is not None
+        assert set(np.unique(row.truth)) == {0, 1, 2, 3}, "the slice that holds every class"
+        assert row.predictions["net"].shape == row.truth.shape == row.image.shape
+        assert row.notes["net"].startswith("Dice 0.")
+
+
+def test_a_missing_label_map_is_named(run: Run, tmp_path: Path) -> None:
+    store = Store(Path(str(run.recipe.data.store)))
+    with pytest.raises(InputError, match="a label map of"):
+        panels(store, store.ids[:1], {"net": tmp_path}, store.target)
