@@ -55,4 +55,4 @@ def test_missing_extra_names_the_command_that_installs_it() -> None:
 
 def test_nearest_prefers_close_names_and_lists_all_otherwise() -> None:
     assert nearest("sa-lstn", ["sa-lstm", "lstm-sa", "mean"]).startswith("did you mean sa-lstm")
-    assert nearest("zzz", ["mean", "conv"]) == "known: conv, mean"
+    assert nearest("zzz", ["mean", "conv"]) == "available: conv, mean"

@@ -8,7 +8,6 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-
 _AVAILABLE = "available:"
 _ON_ONE_LINE = 8
 
@@ -89,8 +88,8 @@ class MissingExtraError(SegweaveError, ImportError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The remedy for a wrong name: the known entries closest to `name`, or all of them where none is
-    close.
+    """The remedy for a wrong name: the known entries that are closest to `name`, or all of them
+    where none is close.
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

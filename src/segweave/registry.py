@@ -12,8 +12,9 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -91,6 +92,7 @@ class LossCard(Card):
 
 
 C = TypeVar("C", bound=Card)
+T = TypeVar("T")
 
 
 class Registry(Generic[C]):
@@ -273,3 +275,20 @@ def register_plugin(path: str | Path) -> list[str]:
             found="none",
         )
     return names
+
+
+def build(
+    doing: str, entry: Callable[..., T], preset: Mapping[str, Any], given: Mapping[str, Any]
+) -> T:
+    """Call `entry` with `preset` options overridden by `given`; raises UsageError for an option
+    that it does not take.
+    """
+    known = [
+        name
+        for name, parameter in inspect.signature(entry).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    for name in given:
+        if name not in known:
+            raise UsageError(doing, found=f"unknown option {name!r}", remedy=nearest(name, known))
+    return entry(**{**preset, **given})

@@ -14,8 +14,7 @@ from segweave.checking import CheckReport, check
 from segweave.cli import main
 from segweave.datasets import prepare
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.factories import build
-from segweave.registry import datasets
+from segweave.registry import build, datasets
 from tests.checking.faults import FAULTS, Expected
 from tests.datasets.layouts import MAKERS, Made
 

@@ -16,10 +16,9 @@ from segweave.data.specs import TargetSpec
 from segweave.datasets.base import Item, Plan, odd_names
 from segweave.datasets.folder import MASK_ENDINGS
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError, nearest
-from segweave.factories import build
 from segweave.formats import case_name, find_images, read_array, read_case
 from segweave.formats.files import is_store, suffix_of
-from segweave.registry import datasets
+from segweave.registry import build, datasets
 
 GENERIC = ("table", "folder")
 _ANY_NAMES = {"kvasir-seg": "release"}

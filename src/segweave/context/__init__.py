@@ -11,7 +11,7 @@ from segweave import registry
 from segweave.context._both_sides import BothSides
 from segweave.context.base import ContextModule, Prepared
 from segweave.errors import UsageError
-from segweave.factories import build
+from segweave.registry import build
 
 __all__ = ["BothSides", "ContextModule", "Prepared", "create_context", "list_contexts"]
 

@@ -14,8 +14,7 @@ from segweave.data.splits import check_splits
 from segweave.data.store import Store, StoreWriter
 from segweave.datasets.base import Item, Plan, few, odd_names, short_of
 from segweave.errors import InputError
-from segweave.factories import build
-from segweave.registry import datasets
+from segweave.registry import build, datasets
 
 __all__ = ["PrepareReport", "prepare"]
 

@@ -42,7 +42,7 @@ def create_network(
     wrong option raises UsageError and names the nearest one; so does "imagenet", which none of
     these networks has.
     """
-    from segweave.factories import build
+    from segweave.registry import build
 
     card = registry.networks.card(name)
     entry = registry.networks.entry(name)

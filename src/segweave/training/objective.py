@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError, nearest
-from segweave.factories import build
 from segweave.networks.base import Output
 from segweave.recipes.recipe import LossTerm
+from segweave.registry import build
 
 
 class WeightedLoss(nn.Module):
