@@ -9,7 +9,6 @@ syntax tree, so that listing entries imports no torch.
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -22,6 +21,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from segweave.errors import InputError, UsageError, nearest
+from segweave.storage import sha256_of
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Registry(Generic[C]):
             load_file(path, module_name)
         for card in cards:
             self._register(card, module_name)
-        self._plugin_hashes[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._plugin_hashes[str(path)] = sha256_of(path)
         return [card.name for card in cards]
 
     @property

@@ -5,7 +5,6 @@ from a table, and the splits that every set offers.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,9 +23,9 @@ from segweave.datasets._pairs import Pair
 from segweave.datasets.base import Item, few
 from segweave.errors import InputError
 from segweave.formats import read_array, read_case
-from segweave.formats.guard import sha256_of
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
+from segweave.storage import sha256_of, sha256_of_text
 
 COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -156,7 +155,7 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
                 expected=f"{channels} channels, or grey",
                 found=f"{len(image)} channels",
             )
-    digest = hashlib.sha256("".join(sha256_of(frames[n].image) for n in numbers).encode())
+    digest = sha256_of_text("".join(sha256_of(frames[n].image) for n in numbers))
     folder = frames[numbers[0]].image.parent
     return Case(
         id=id,
@@ -165,7 +164,7 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
         label=np.stack([read_mask(frames[number].mask) for number in numbers]),
         stack="time",
         gaps=tuple(i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1),
-        provenance=Provenance(str(folder), digest.hexdigest(), f"segweave {__version__}"),
+        provenance=Provenance(str(folder), digest, f"segweave {__version__}"),
         attributes={"frames": numbers},
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets.base import Splitter, few
-from segweave.errors import InputError, SegweaveError
+from segweave.errors import InputError
 from segweave.formats import read_case, read_label
 from segweave.formats.nifti import Geometry
 
@@ -160,26 +159,6 @@ def splits_by(
         return found
 
     return split
-
-
-def read_json(path: Path, doing: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError where there is none, or it is larger than
-    64 MiB.
-    """
-    try:
-        size = path.stat().st_size
-        if size > 1 << 26:
-            raise InputError(doing, file=path, expected="at most 64 MiB", found=f"{size} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except SegweaveError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            doing, file=path, expected="a JSON file", found=str(error)[:200] or "damaged"
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(doing, file=path, expected="names and values", found=type(found).__name__)
-    return found
 
 
 def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> TargetSpec:

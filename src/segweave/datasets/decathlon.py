@@ -11,7 +11,6 @@ from segweave.data.case import Case
 from segweave.datasets._groups import groups_by, own_group_warning
 from segweave.datasets._volumes import (
     exclusive_target,
-    read_json,
     read_volume,
     splits_by,
 )
@@ -20,6 +19,7 @@ from segweave.errors import InputError, SegweaveError
 from segweave.formats import case_name
 from segweave.formats.nifti import Geometry
 from segweave.registry import DatasetCard
+from segweave.storage import read_json
 
 CARD = DatasetCard(
     name="decathlon",

@@ -22,7 +22,6 @@ from segweave.datasets._volumes import (
     colours,
     exclusive_target,
     labelled,
-    read_json,
     read_volume,
     splits_by,
 )
@@ -31,6 +30,7 @@ from segweave.errors import InputError, UsageError
 from segweave.formats.files import SUFFIXES
 from segweave.formats.nifti import Geometry
 from segweave.registry import DatasetCard
+from segweave.storage import read_json, read_json_value
 
 CARD = DatasetCard(
     name="nnunet",
@@ -258,23 +258,22 @@ def _pairs(
 
 def _given(folder: Path, found: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
     """The folds of splits_final.json."""
-    import json
-
     path = folder / "splits_final.json"
     if not path.is_file():
         return {}
+    expected = "a list of folds, each with train and val"
+    folds = read_json_value(path, _DOING, expected=expected)
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
         test = list(found.get("Ts", {}))
         return {
             f"fold-{k}": {"train": list(fold["train"]), "valid": list(fold["val"]), "test": test}
             for k, fold in enumerate(folds)
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             _DOING,
             file=path,
-            expected="a list of folds, each with train and val",
+            expected=expected,
             found=f"{type(error).__name__}: {error}"[:150],
         ) from error
 

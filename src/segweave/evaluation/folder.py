@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
 from segweave import __version__
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.errors import InputError, UsageError
 from segweave.evaluation.curves import at_best_threshold
 from segweave.evaluation.protocols import Score, Status
 from segweave.evaluation.rows import FORMAT, Evaluation, Manifest, Row, versions
 from segweave.evaluation.summary import summarise
-from segweave.storage import atomic_write
+from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
 
 COLUMNS = (
     "case",
@@ -71,28 +66,16 @@ def write_evaluation(
     check_free(path, force=force)
     rows = at_best_threshold(rows)
     full = _counted(manifest, rows)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-    except OSError as error:
-        raise SegweaveError(f"writing an evaluation: {error.strerror}", file=path) from error
-    try:
-        with atomic_write(temporary / "cases.csv") as file:
-            _write_rows(file, rows)
-            full.cases_sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    with atomic_folder(path) as temporary:
+        _write_rows(temporary / FILES[1], rows)
+        full.cases_sha256 = sha256_of(temporary / FILES[1])
         evaluation = Evaluation(path, full, tuple(rows))
         summary = {
             "format": FORMAT,
             "arms": [arm.model_dump() for arm in summarise([evaluation])],
         }
-        _write_json(temporary / "summary.json", summary)
-        _write_json(temporary / "manifest.json", full.model_dump())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        _swap(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(temporary / FILES[2], summary, indent=1)
+        write_json(temporary / FILES[0], full.model_dump(), indent=1)
     return evaluation
 
 
@@ -112,19 +95,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
                 remedy="make one with segweave evaluate",
             )
     file = path / "manifest.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{doing}: {error}", file=file, expected="a JSON file") from error
-    number = content.get("format") if isinstance(content, dict) else None
-    if number != FORMAT:
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"format {FORMAT}",
-            found=f"format {number}",
-            remedy="read it with the version of segweave that wrote it, or a newer one",
-        )
+    content = read_json(file, doing, formats=(FORMAT,), expected="a manifest")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
@@ -133,7 +104,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise InputError(doing, file=file, found=f"{where}: {first['msg']}") from error
     file = path / "cases.csv"
     block = file.read_bytes()
-    if hashlib.sha256(block).hexdigest() != manifest.cases_sha256:
+    if sha256_of_bytes(block) != manifest.cases_sha256:
         raise InputError(
             doing,
             file=file,
@@ -218,26 +189,3 @@ def _read_rows(file: Path, text: str) -> Iterator[Row]:
                 expected=",".join(COLUMNS),
                 found=",".join(cells),
             ) from error
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        file.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
-
-
-def _swap(new: Path, old: Path) -> None:
-    if not old.exists():
-        os.replace(new, old)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=old.parent))
-    os.replace(old, aside / "evaluation")
-    try:
-        os.replace(new, old)
-    except BaseException:
-        os.replace(aside / "evaluation", old)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

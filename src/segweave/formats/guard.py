@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -205,12 +204,3 @@ def check_labels(
             found=f"unknown class id {shown}{more}",
             remedy="name all classes, or map these ids to known ones",
         )
-
-
-def sha256_of(file: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes; of a folder (a DICOM series), of its files' sums."""
-    if file.is_dir():
-        parts = sorted(path for path in file.iterdir() if path.is_file())
-        return hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

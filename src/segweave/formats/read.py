@@ -25,10 +25,11 @@ from segweave.formats.files import (
     unknown_ending,
 )
 from segweave.formats.guard import as_label as to_label
-from segweave.formats.guard import check_file, sha256_of
+from segweave.formats.guard import check_file
 from segweave.formats.meta import read_meta
 from segweave.formats.nifti import Geometry, read_nifti
 from segweave.formats.pictures import read_picture, white_as_one
+from segweave.storage import sha256_of
 
 _READING_IMAGE = "reading an image"
 _READING_LABEL = "reading a label map"
