@@ -62,11 +62,12 @@ def create_network(
                 "may be imagenet",
             )
         from segweave.author_weights import load_released
-        from segweave.weights import read_weights
+        from segweave.weights import load_weights, read_weights
 
         weights = read_weights(pretrained)
         if set(weights) == set(network.state_dict()):
-            network.load_state_dict(weights)
+            doing = f"creating the network {name!r}"
+            load_weights(network, weights, doing, file=pretrained, title=name)
         else:
             load_released(network, weights)
     return network
