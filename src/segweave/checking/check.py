@@ -192,7 +192,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         usual = majority([trait(look) for look in looks])
         problems += [
             Problem(
-                "odd",
+                "unusual",
                 "warning",
                 found=f"{what}: {trait(look) if trait(look) != '' else 'unknown'}",
                 expected=f"{usual if usual != '' else 'unknown'} as in most cases",
@@ -204,7 +204,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         ]
     problems += [
         Problem(
-            "odd",
+            "unusual",
             "warning",
             found=f"slices of {look.size[0]} × {look.size[1]} pixels",
             expected="slices wider than a pixel (the last axis of an array is its columns)",

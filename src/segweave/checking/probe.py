@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.checking.kinds import kind_of, problem_of
+from segweave.checking.kinds import problem_of
 from segweave.checking.labels import odd_labels
 from segweave.checking.report import Problem
 from segweave.checking.survey import Survey
@@ -156,19 +156,18 @@ def _headers(item: Item, found_in: Survey) -> list[Problem]:
         try:
             check_header(path)
         except SegweaveError as error:
-            if (error.expected or "").startswith("one voxel size"):
+            if error.kind == "header":
                 problems.append(_of(error, item, found_in, path))
     return problems
 
 
 def _of(error: SegweaveError, item: Item, found_in: Survey, file: Path | None = None) -> Problem:
-    """An error of ours as a problem, of the kind that its expectation tells."""
-    kind = kind_of(error) or "case"
+    """An error of ours as a problem of the case."""
     named = file or error.file
-    if kind == "labels" and file is None:
+    if error.kind == "labels" and file is None:
         # The case is checked under its image's name; the label may have a file of its own.
         named = label_file(item) or named
-    return found_in.roots.told(problem_of(error, kind=kind, case=item.id, file=named))
+    return found_in.roots.told(problem_of(error, default="unsupported", case=item.id, file=named))
 
 
 def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> list[Problem]:
@@ -307,7 +306,7 @@ def ids_in(path: Path | None, target: TargetSpec) -> frozenset[int]:
 
 def _same(first: Problem, other: Problem) -> bool:
     """Whether both tell of one fault: of one kind, or of one file that one can't explain."""
-    return first.kind == other.kind or (first.file == other.file and first.kind == "case")
+    return first.kind == other.kind or (first.file == other.file and first.kind == "unsupported")
 
 
 def _against_first(

@@ -86,6 +86,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
             expected="0 and 1, or 0 and 255 with noise",
             found=found,
             remedy="check that this is a mask of foreground and background",
+            kind="labels",
         )
     return (grey > whole // 2).astype(np.uint8)
 
@@ -155,6 +156,7 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
                 file=frames[number].image,
                 expected=f"{channels} channels, or grey",
                 found=f"{len(image)} channels",
+                kind="unsupported",
             )
     digest = hashlib.sha256("".join(sha256_of(frames[n].image) for n in numbers).encode())
     folder = frames[numbers[0]].image.parent
@@ -186,7 +188,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(doing, file=file, found=str(error)) from error
+        raise InputError(doing, file=file, found=str(error), kind="layout") from error
     columns = list(rows[0]) if rows else []
     case = next((name for name in _CASE_COLUMNS if name in columns), None)
     group = next((name for name in _GROUP_COLUMNS if name in columns), None)
@@ -197,6 +199,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             expected=f"one of the columns {', '.join(_CASE_COLUMNS)} and one of "
             f"{', '.join(_GROUP_COLUMNS)}",
             found=", ".join(columns) or "no rows",
+            kind="layout",
         )
     told = rows_by_case(rows, case, [group], doing=doing, file=file)
     table = {id: row[group] for id, row in told.items()}
@@ -207,6 +210,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             file=file,
             expected="a group for each image",
             found=f"none for {len(absent)}: {few(absent)}",
+            kind="layout",
         )
     return {id: table[id] for id in ids}, []
 

@@ -73,6 +73,7 @@ def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
             expected="the size of {}, {} × {} × {}".format(path.name, *grid),
             found="{} × {} × {}".format(*own),
             remedy="resample it onto the first channel",
+            kind="size",
         )
     if first.affine is not None and other.affine is not None:
         apart = farthest_apart(first.affine, other.affine, grid)
@@ -83,6 +84,7 @@ def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
                 expected=f"a channel on the same voxels as {path.name}",
                 found=f"voxels that lie up to {apart:.3g} mm away",
                 remedy="resample it onto the first channel",
+                kind="geometry",
             )
 
 
@@ -99,6 +101,7 @@ def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, gr
                 file=files[number],
                 expected=f"{first.size[0]} × {first.size[1]} as in slice {numbers[0]}",
                 found="{} × {}".format(*read[number].size),
+                kind="size",
             )
     return Case(
         id=id,
@@ -115,7 +118,11 @@ def labelled(case: Case, path: Path) -> NDArray[np.uint8]:
     """The label of a case; raises InputError where there is none."""
     if case.label is None:
         raise InputError(
-            "reading a labelled image", file=path, expected="an array named label", found="none"
+            "reading a labelled image",
+            file=path,
+            expected="an array named label",
+            found="none",
+            kind="missing",
         )
     return case.label
 
@@ -169,16 +176,24 @@ def read_json(path: Path, doing: str) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > 1 << 26:
-            raise InputError(doing, file=path, expected="at most 64 MiB", found=f"{size} bytes")
+            raise InputError(
+                doing, file=path, expected="at most 64 MiB", found=f"{size} bytes", kind="layout"
+            )
         found = json.loads(path.read_text(encoding="utf-8"))
     except SegweaveError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            doing, file=path, expected="a JSON file", found=str(error)[:200] or "damaged"
+            doing,
+            file=path,
+            expected="a JSON file",
+            found=str(error)[:200] or "damaged",
+            kind="layout",
         ) from error
     if not isinstance(found, dict):
-        raise InputError(doing, file=path, expected="names and values", found=type(found).__name__)
+        raise InputError(
+            doing, file=path, expected="names and values", found=type(found).__name__, kind="layout"
+        )
     return found
 
 
@@ -190,6 +205,7 @@ def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> Target
             file=file,
             expected="class ids 0, 1, 2, ... without a gap",
             found=few([str(i) for i in sorted(names)]),
+            kind="labels",
         )
     ordered = tuple(names[i] for i in range(len(names)))
     return TargetSpec(kind="exclusive", names=ordered, colours=colours(len(ordered)))

@@ -100,6 +100,7 @@ def plan(
             "and test_vol_h5",
             found="none of them",
             remedy="give the folder that holds them",
+            kind="layout",
         )
     if len(found) > 1:
         raise UsageError(

@@ -52,6 +52,7 @@ def _as_image(values: NDArray[Any], doing: str, file: Path) -> tuple[NDArray[Any
         expected="an array of (height, width), (slices, height, width) or "
         "(slices, channels, height, width)",
         found=f"shape {shape}",
+        kind="unsupported",
     )
 
 
@@ -92,6 +93,7 @@ def _spacing(value: Any, name: str, doing: str, file: Path) -> tuple[float, floa
             file=file,
             expected=f"three positive millimetres (slice, row, column) in {name}",
             found=str(value)[:100],
+            kind="damaged",
         )
     return float(steps[0]), float(steps[1]), float(steps[2])
 
@@ -103,6 +105,7 @@ def _nothing_named(doing: str, file: Path, wanted: tuple[str, ...], held: list[s
         expected=f"an array named {' or '.join(wanted)}",
         found=", ".join(held[:8]) or "no arrays",
         remedy="rename the array",
+        kind="missing",
     )
 
 
@@ -152,7 +155,11 @@ def _h5_values(dataset: Any, doing: str, file: Path) -> NDArray[Any]:
     what = f"{doing} (data set {dataset.name})"
     if dataset.is_virtual or dataset.external:
         raise InputError(
-            what, file=file, expected="data in this file", found="data stored in another file"
+            what,
+            file=file,
+            expected="data in this file",
+            found="data stored in another file",
+            kind="unsupported",
         )
     check_numeric(dataset.dtype, what, file)
     stored = int(dataset.id.get_storage_size())
@@ -178,7 +185,9 @@ def _check_npy(stream: Any, stored: int, available: int, what: str, file: Path) 
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(version)
     if parse is None:
-        raise InputError(what, file=file, expected="npy format 1 or 2", found=str(version))
+        raise InputError(
+            what, file=file, expected="npy format 1 or 2", found=str(version), kind="unsupported"
+        )
     shape, _, dtype = parse(stream)
     check_numeric(dtype, what, file)
     declared = declared_bytes(shape, dtype.itemsize)

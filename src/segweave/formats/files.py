@@ -58,12 +58,18 @@ def find_images(path: str | Path) -> list[Path]:
             raise unknown_ending(folder, doing)
         return [folder]
     if not folder.is_dir():
-        raise InputError(doing, file=folder, expected="a file or a folder", found="nothing there")
+        raise InputError(
+            doing, file=folder, expected="a file or a folder", found="nothing there", kind="missing"
+        )
     try:
         found = sorted(file for file in visible(folder) if suffix_of(file) and file.is_file())
     except OSError as error:
         raise InputError(
-            doing, file=folder, expected="a folder that may be read", found=str(error.strerror)
+            doing,
+            file=folder,
+            expected="a folder that may be read",
+            found=str(error.strerror),
+            kind="damaged",
         ) from error
     found = _with_series(folder, found)
     names = {(file.parent, case_name(file)) for file in found}
@@ -74,6 +80,7 @@ def find_images(path: str | Path) -> list[Path]:
             file=folder,
             expected="at least one image (" + " ".join(SUFFIXES) + ")",
             found="none",
+            kind="missing",
         )
     return images
 
@@ -126,4 +133,5 @@ def unknown_ending(file: Path, doing: str) -> InputError:
         file=file,
         expected="a file that ends in " + " ".join(SUFFIXES),
         found=f"a file that ends in {file.suffix or 'nothing'}",
+        kind="unsupported",
     )

@@ -59,6 +59,7 @@ def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
                 expected="one image of two or three axes",
                 found=f"{len(size)} axes of {' × '.join(map(str, size))}",
                 remedy="save each frame as a file of its own",
+                kind="unsupported",
             )
         name = sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower()
         dtype = _dtype(name, doing, file)
@@ -75,7 +76,11 @@ def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
     check_finite(own, doing, file)
     if not np.isfinite(affine).all() or min(spacing_of(affine)) <= 0:
         raise InputError(
-            doing, file=file, expected="a geometry with positive spacing", found=str(affine)
+            doing,
+            file=file,
+            expected="a geometry with positive spacing",
+            found=str(affine),
+            kind="damaged",
         )
     return turned_content(
         own,
@@ -99,6 +104,7 @@ def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
             file=file,
             expected=f"the header of an {file.suffix} file",
             found="something else at its start",
+            kind="damaged",
         )
     end, text = 0, {}
     for line in head.split(b"\n"):
@@ -116,6 +122,7 @@ def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
             file=file,
             expected=f"the header of an {file.suffix} file, of at most 64 KiB",
             found="no end of one",
+            kind="damaged",
         )
     apart = text.get("data file") or text.get("datafile") if nrrd else text.get("elementdatafile")
     if apart and (nrrd or apart != "local"):
@@ -125,6 +132,7 @@ def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
             expected="header and pixels in one file",
             found="pixels in another file",
             remedy="save it as one .mha, .nrrd or .nii.gz file",
+            kind="unsupported",
         )
     if nrrd:
         raw = text.get("encoding", "raw") == "raw"
@@ -141,7 +149,9 @@ def _dtype(name: str, doing: str, file: Path) -> np.dtype[Any]:
         if kind in name and "complex" not in name:
             sign = "f" if "float" in name else ("u" if "unsigned" in name else "i")
             return np.dtype(f"{sign}{int(kind[:-4]) // 8}")
-    raise InputError(doing, file=file, expected="pixels that are plain numbers", found=name)
+    raise InputError(
+        doing, file=file, expected="pixels that are plain numbers", found=name, kind="unsupported"
+    )
 
 
 def _affine(image: Any) -> NDArray[np.float64]:
@@ -175,6 +185,7 @@ def write_meta(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
             expected="a case with a geometry",
             found=f"the case {case.id!r} without one",
             remedy="write it as .npz",
+            kind="unsupported",
         )
     grid = case.source_grid
     turn = np.zeros((4, 4))

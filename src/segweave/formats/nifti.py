@@ -59,6 +59,7 @@ def _parse(block: bytes, doing: str, file: Path | None) -> Any:
         found=f"{len(block)} bytes that don't start with one"
         if len(block) >= 348
         else f"{len(block)} bytes, too few for a header",
+        kind="damaged",
     )
 
 
@@ -84,10 +85,15 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
             expected="an sform or qform that can be inverted",
             found=f"steps of {steps} mm from the header's affine, pixdim {pixdim}",
             remedy="repair the header",
+            kind="damaged",
         )
     if geometry == "pixdim" and not all(math.isfinite(step) and step > 0 for step in pixdim):
         raise InputError(
-            doing, file=file, expected="positive steps in pixdim", found=f"pixdim {pixdim}"
+            doing,
+            file=file,
+            expected="positive steps in pixdim",
+            found=f"pixdim {pixdim}",
+            kind="damaged",
         )
     if geometry == "pixdim":
         affine = with_spacing(affine, pixdim)
@@ -101,6 +107,7 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
             ),
             remedy="say which is right: --geometry pixdim (the affine's directions with "
             "pixdim's steps) or --geometry affine",
+            kind="header",
         )
     unit = _UNITS_IN_MM.get(str(header.get_xyzt_units()[0]), 1.0)
     affine[:3] *= unit
@@ -150,7 +157,11 @@ def _read_values(
     offset = float(header["vox_offset"])
     if not math.isfinite(offset) or not 0 <= offset < 2**40:
         raise InputError(
-            doing, file=file, expected="a sensible vox_offset", found=f"vox_offset {offset}"
+            doing,
+            file=file,
+            expected="a sensible vox_offset",
+            found=f"vox_offset {offset}",
+            kind="damaged",
         )
     start = max(int(offset), header.structarr.nbytes)
     size = declared_bytes(shape, dtype.itemsize)
@@ -168,6 +179,7 @@ def _read_values(
             expected=f"{size} bytes of pixels",
             found=f"{len(raw)} bytes",
             remedy="the file is truncated; copy or download it again",
+            kind="damaged",
         )
     values = np.frombuffer(raw, dtype=dtype).reshape(shape, order="F")
     values = values.astype(dtype.newbyteorder("="), copy=False)
@@ -201,7 +213,11 @@ def read_nifti(
         declared = tuple(int(n) for n in header.get_data_shape())
         if not declared or min(declared) < 1:
             raise InputError(
-                doing, file=file, expected="two or three axes", found=f"size {declared}"
+                doing,
+                file=file,
+                expected="two or three axes",
+                found=f"size {declared}",
+                kind="unsupported",
             )
         shape = (*declared[:3], *(1,) * (3 - len(declared)))
         further = tuple(n for n in declared[3:] if n != 1)
@@ -212,6 +228,7 @@ def read_nifti(
                 expected="one image of two or three axes",
                 found=f"{len(declared)} axes of {' × '.join(map(str, declared))} (a time series?)",
                 remedy="save each frame as a file of its own",
+                kind="unsupported",
             )
         affine = _steps(header, doing, file, geometry)
         values = _read_values(file, packed, header, (*shape, *further), doing)
@@ -254,6 +271,7 @@ def write_nifti(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
             expected="a case that was read from a NIfTI file",
             found=f"the case {case.id!r} without a NIfTI header",
             remedy="write it as .npz or .png",
+            kind="unsupported",
         )
     header = _parse(base64.b64decode(stored), doing, path)
     planes = [labels] if labels.ndim == 3 else [labels[:, k] for k in range(labels.shape[1])]

@@ -76,6 +76,7 @@ def _bounded(doing: str, file: Path) -> Iterator[None]:
             expected="a complete, undamaged file",
             found=f"a header that declares more than {LARGEST_PIXELS:,} pixels",
             remedy="copy or download it again; if it is truly so large, cut it into tiles",
+            kind="damaged",
         ) from error
 
 
@@ -88,6 +89,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             expected=f"at most {LARGEST_PIXELS} pixels",
             found=f"{width} × {height}",
             remedy="cut it into tiles",
+            kind="unsupported",
         )
     if picture.format == "PNG":
         check_declared(width * height // 8, file.stat().st_size * DEFLATE_LIMIT, doing, file)
@@ -100,6 +102,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             expected="one image",
             found=f"{picture.n_frames} pages",
             remedy="save each page as a file of its own, or all as one .npz",
+            kind="unsupported",
         )
     raw = " ".join(str(tile[3]) for tile in picture.tile)
     if picture.mode in ("RGB", *_ALPHA) and "16" in raw:
@@ -109,6 +112,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             expected="colours of 8 bits a channel, or grey of 8 or 16",
             found="colours of 16 bits a channel",
             remedy="convert it to 8 bits, or save it as .npz",
+            kind="unsupported",
         )
 
 
@@ -128,6 +132,7 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
                 expected="opaque pixels",
                 found=f"{clear} pixels that are transparent, whose colour is undefined",
                 remedy="save it without an alpha channel",
+                kind="values",
             )
         return values[..., 0] if values.shape[-1] == 2 else values[..., :3]
     if picture.mode in _GREY or picture.mode in ("P", "RGB"):
@@ -141,6 +146,7 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
         expected="a grey or RGB image",
         found=f"the colour space {picture.mode}",
         remedy="convert it to RGB",
+        kind="unsupported",
     )
 
 
@@ -154,6 +160,7 @@ def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
                 expected="a label image with class ids in one channel",
                 found="colours",
                 remedy="map each colour to a class id first",
+                kind="labels",
             )
         values = values[..., 0]
     return values

@@ -81,7 +81,7 @@ def _read_image(
         path, doing=_READING_IMAGE, geometry=geometry, with_label=with_label, channels=channels
     )
     if content.image is None or 0 in content.image.shape:
-        raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none")
+        raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none", kind="damaged")
     return content, content.image
 
 
@@ -112,7 +112,11 @@ def read_case(
     name = case_name(file) if id is None else id
     if stack == "single" and image.shape[0] != 1:
         raise InputError(
-            _READING_IMAGE, file=file, expected="a single image", found=f"{len(image)} slices"
+            _READING_IMAGE,
+            file=file,
+            expected="a single image",
+            found=f"{len(image)} slices",
+            kind="unsupported",
         )
     own = None
     if content.label is not None:
@@ -148,6 +152,7 @@ def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
             ),
             found=" × ".join(map(str, label.shape)),
             remedy="check that image and label belong together",
+            kind="size",
         )
 
 
@@ -182,6 +187,7 @@ def read_label(
                 found=f"voxels that lie up to {apart:.3g} mm away from the image's",
                 remedy="check that image and label belong together, or resample the label "
                 "(nearest neighbour) onto the image",
+                kind="geometry",
             )
     return np.ascontiguousarray(label)
 
@@ -224,7 +230,11 @@ def read_label_case(
     )
     if label.ndim not in (3, 4) or 0 in label.shape:
         raise InputError(
-            _READING_LABEL, file=file, expected="a label map", found=f"shape {label.shape}"
+            _READING_LABEL,
+            file=file,
+            expected="a label map",
+            found=f"shape {label.shape}",
+            kind="unsupported",
         )
     name = case_name(file) if id is None else id
     single = content.stack == "single" or (content.affine is None and label.shape[0] == 1)

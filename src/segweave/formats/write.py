@@ -37,6 +37,7 @@ def write_label(
             file=file,
             expected="labels of the case's size, {} × {} × {}".format(*grid),
             found=" × ".join(map(str, labels.shape)),
+            kind="size",
         )
     labels = np.ascontiguousarray(labels, dtype=np.uint8)
     suffix = suffix_of(file)
