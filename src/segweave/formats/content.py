@@ -17,7 +17,8 @@ class Content:
 
     `image` (slices, channels, height, width) or None, `label` as stored (slices, height, width) or
     (slices, classes, height, width) or None; `oriented` says whether the file itself names its
-    orientation (a NIfTI file without sform and qform doesn't).
+    orientation (a NIfTI file without sform and qform doesn't); `lossy` whether its compression
+    changes values (JPEG), so that noise must not be taken for class ids.
     """
 
     image: NDArray[Any] | None
@@ -27,4 +28,5 @@ class Content:
     spacing: tuple[float, float, float] | None = None
     source_grid: SourceGrid | None = None
     oriented: bool = False
+    lossy: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)

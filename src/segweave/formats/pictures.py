@@ -20,6 +20,10 @@ from segweave.storage import atomic_write
 LARGEST_PIXELS = 178_956_970
 """Images with more pixels are refused (Pillow's own bound against decompression bombs)."""
 
+_LOSSY_FORMATS = ("JPEG", "MPO")
+_LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
+_SOFT = 0.1
+"""The largest share of grey pixels that soft edges make up in a mask."""
 _GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
@@ -54,12 +58,21 @@ def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
         warnings.simplefilter("ignore")
         with Image.open(file) as picture:
             _check_kind(picture, file, doing)
+            lossy = _is_lossy(picture)
             values = _values(picture, file, doing, as_label)
     check_finite(values, doing, file)
     if as_label:
-        return Content(image=None, label=_one_channel(values, file, doing)[None], stack="single")
+        label = _one_channel(values, file, doing, lossy)[None]
+        return Content(image=None, label=label, stack="single", lossy=lossy)
     image = values[None, None] if values.ndim == 2 else np.moveaxis(values, -1, 0)[None]
-    return Content(image=np.ascontiguousarray(image), label=None, stack="single")
+    return Content(image=np.ascontiguousarray(image), label=None, stack="single", lossy=lossy)
+
+
+def _is_lossy(picture: Any) -> bool:
+    """Whether the pixels are stored with a loss, whatever the file's name says."""
+    return (
+        picture.format in _LOSSY_FORMATS or picture.info.get("compression") in _LOSSY_COMPRESSIONS
+    )
 
 
 @contextmanager
@@ -150,10 +163,11 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
     )
 
 
-def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
-    """A label's one channel, as it is stored."""
+def _one_channel(values: NDArray[Any], file: Path, doing: str, lossy: bool) -> NDArray[Any]:
+    """A label's one channel, as it is stored; equal but for noise where the file is `lossy`."""
     if values.ndim == 3:
-        if not ((values == values[..., :1]).all()):
+        exact = (values == values[..., :1]).all()
+        if not (is_grey(np.moveaxis(values, -1, 0)) if lossy else exact):
             raise InputError(
                 doing,
                 file=file,
@@ -164,6 +178,81 @@ def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
             )
         values = values[..., 0]
     return values
+
+
+def is_grey(values: NDArray[Any]) -> bool:
+    """Whether the channels (channels, height, width) are equal but for noise."""
+    spread = values.max(axis=0).astype(np.int64) - values.min(axis=0)
+    return bool(spread.max(initial=0) <= _noise(values))
+
+
+def two_values(
+    grey: NDArray[Any], file: Path, doing: str, *, lossy: bool = False
+) -> NDArray[np.uint8]:
+    """A mask of foreground and background (height, width) as 0 and 1.
+
+    The mask holds 0 and 1, or 0 and the type's largest value, of which whatever is above the middle
+    is foreground (noise of JPEG, soft edges).
+
+    Args:
+        grey: the mask as it is stored.
+        file: its file, for error messages.
+        doing: what it is read for, for error messages.
+        lossy: whether it was compressed with a loss: small values are noise then, never ids.
+
+    Raises InputError for more than the noise and the soft edges of two values: ids beside an
+    ignored value, areas of one grey, a large share of greys.
+    """
+    highest = float(grey.max())
+    if highest == 0 or (highest == 1 and not lossy):
+        return (grey > 0).astype(np.uint8)
+    noise = _noise(grey)
+    whole = _whole(grey)
+    between = (grey > noise) & (grey < whole - noise)
+    third = grey[(grey > 0) & (grey < highest)]
+    found = ""
+    if highest <= 0.5 * whole:
+        found = f"values up to {highest:g}"
+    elif not lossy and third.size and third.min() == third.max() <= noise:
+        found = f"the ids 0, {third[0]:g} and {highest:g}"
+    elif (even := _even(grey, between, whole)) is not None:
+        found = f"an area of the value {even:g}"
+    elif between.mean() > _SOFT:
+        found = f"{between.mean():.0%} of the pixels grey"
+    if found:
+        raise InputError(
+            doing,
+            file=file,
+            expected="0 and 255 with the noise of compression: a file with loss holds no class ids"
+            if lossy
+            else "0 and 1, or 0 and 255 with noise",
+            found=found,
+            remedy="save class ids as PNG, or give a threshold (mask_threshold) for a grey mask"
+            if lossy
+            else "check that this is a mask of foreground and background",
+            kind="labels",
+        )
+    return (grey > whole // 2).astype(np.uint8)
+
+
+def _whole(grey: NDArray[Any]) -> int:
+    return 65535 if grey.dtype.itemsize > 1 and grey.max() > 255 else 255
+
+
+def _noise(grey: NDArray[Any]) -> int:
+    """How far values may be from 0 and from the largest."""
+    return _whole(grey) // 8
+
+
+def _even(grey: NDArray[Any], between: NDArray[np.bool_], whole: int) -> float | None:
+    """The value of an area of one grey, at least 3 × 3 pixels large, where there is one."""
+    if not between.any():
+        return None
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    low, high = minimum_filter(grey, 3), maximum_filter(grey, 3)
+    inside = minimum_filter(between, 3) & (high - low <= whole / 32)
+    return float(grey[inside][0]) if inside.any() else None
 
 
 def white_as_one(values: NDArray[Any]) -> NDArray[Any]:

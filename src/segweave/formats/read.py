@@ -28,7 +28,7 @@ from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file, sha256_of
 from segweave.formats.meta import read_meta
 from segweave.formats.nifti import Geometry, read_nifti
-from segweave.formats.pictures import read_picture, white_as_one
+from segweave.formats.pictures import read_picture, two_values, white_as_one
 
 _READING_IMAGE = "reading an image"
 _READING_LABEL = "reading a label map"
@@ -163,7 +163,8 @@ def read_label(
     after slices where the file holds overlapping classes).
 
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
-    there is one class and nothing is ignored (`TargetSpec.white_is_one`). A NIfTI label may lie on
+    there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
+    with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may lie on
     other axes than its image, as long as it lies on the same voxels in the patient. Raises
     InputError for another size or place, and for values that are not integers from 0 to 255.
     """
@@ -174,7 +175,7 @@ def read_label(
     if content.source_grid is not None and case.affine is not None and not content.oriented:
         # A label without orientation of its own lies on its image's voxels.
         raw = _regrid(raw, content, case)
-    label = _scaled(to_label(raw, _READING_LABEL, file), file, scaled)
+    label = _classes(content, raw, file, scaled)
     _check_size(label, case.image, file)
     if content.affine is not None and case.affine is not None and content.oriented:
         grid = (case.slices, *case.size)
@@ -192,7 +193,15 @@ def read_label(
     return np.ascontiguousarray(label)
 
 
-def _scaled(label: NDArray[np.uint8], file: Path, scaled: bool) -> NDArray[np.uint8]:
+def _classes(
+    content: Content, raw: NDArray[Any], file: Path, scaled: bool, threshold: int | None = None
+) -> NDArray[np.uint8]:
+    """A label as it is stored → class ids."""
+    label = to_label(raw, _READING_LABEL, file)
+    if threshold is not None and label.max(initial=0) > 1:
+        return (label > threshold).astype(np.uint8)
+    if content.lossy:
+        label = two_values(label[0], file, _READING_LABEL, lossy=True)[None] * np.uint8(255)
     return white_as_one(label) if scaled and suffix_of(file) in PICTURES else label
 
 
@@ -216,18 +225,28 @@ def read_label_case(
     geometry: Geometry = "check",
     stack: Stack | None = None,
     scaled: bool = True,
+    threshold: int | None = None,
 ) -> Case:
     """A label map without its image, as a case whose image and label both are the map.
 
     For scoring folders of predictions against folders of references: read the reference with this
-    and the prediction with `read_label(path, reference)`, which tells what `scaled` is.
+    and the prediction with `read_label(path, reference)`.
+
+    Args:
+        path: the file of the label map.
+        id: the id of the case; the file's name without its ending unless given.
+        group: the group of the case; its id unless given.
+        geometry: as in `read_case`.
+        stack: as in `read_case`.
+        scaled: as in `read_label`.
+        threshold: what is above this is 1 and the rest 0, in a map that holds more than 0 and 1.
+
+    Raises InputError as `read_label` does.
     """
     file = Path(path)
     content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
     assert content.label is not None
-    label = np.ascontiguousarray(
-        _scaled(to_label(content.label, _READING_LABEL, file), file, scaled)
-    )
+    label = np.ascontiguousarray(_classes(content, content.label, file, scaled, threshold))
     if label.ndim not in (3, 4) or 0 in label.shape:
         raise InputError(
             _READING_LABEL,
