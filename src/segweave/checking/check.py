@@ -16,8 +16,8 @@ from segweave.checking.probe import Look, ids_in, label_file, majority, probe
 from segweave.checking.report import CheckReport, Fact, Problem
 from segweave.checking.survey import GENERIC, Survey, plain_name, readable, survey, unused
 from segweave.datasets.base import Item
-from segweave.formats.files import PICTURES, case_name, suffix_of
 from segweave.formats.guard import at_most, largest_bytes
+from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
 
 Progress = Callable[[int, int, str], None]

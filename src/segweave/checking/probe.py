@@ -23,13 +23,13 @@ from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import check_case
 from segweave.datasets.base import Item
 from segweave.errors import MissingExtraError, SegweaveError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import series_files
-from segweave.formats.files import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
 from segweave.formats.guard import as_label
 from segweave.formats.nifti import check_header, read_geometry
 from segweave.formats.pictures import exif_turn
 from segweave.formats.read import read_case, read_content, read_label_case
+from segweave.formats.table import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
 
 NEAR = 0.1
 """Share of the smallest voxel side by which label and image may lie apart."""
@@ -178,18 +178,20 @@ def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> l
         return problems if any(_same(first, p) for p in problems) else [*problems, first]
     problems = []
     # Where headers contradict themselves, the steps of pixdim are the ones that are looked at.
-    geometry = "pixdim" if done.headers else "affine"
+    geometry: Geometry = "pixdim" if done.headers else "affine"
     contents: list[tuple[Path, bool, Content]] = []
     for path in _units(item):
         label = path == label_file(item)
         try:
             content = read_content(
                 path,
-                doing="checking a file",
-                geometry=geometry,  # type: ignore[arg-type]
-                as_label=label,
-                with_label=not label,
-                channels=True,
+                Request(
+                    "checking a file",
+                    geometry,
+                    as_label=label,
+                    with_label=not label,
+                    channels=True,
+                ),
             )
             contents.append((path, label, content))
             if content.label is not None:
@@ -204,7 +206,7 @@ def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> l
             problems.append(_of(fault, item, found_in, path))
             if problems[-1].kind == "values" and suffix_of(path) in NIFTI:
                 # Bad pixels say nothing against the header.
-                contents.append((path, label, read_geometry(path, geometry)))  # type: ignore[arg-type]
+                contents.append((path, label, read_geometry(path, geometry)))
     problems += _against_first(contents, item, found_in, {p.file for p in done.headers})
     problems += [p for p in _strange(item, found_in) if p.kind in ("labels", "missing")]
     first = _of(error, item, found_in)
@@ -228,7 +230,7 @@ def _slices(folder: Path, item: Item, found_in: Survey) -> list[Problem]:
     problems = []
     for path in series_files(folder):
         try:
-            read_content(path, doing="checking a slice")
+            read_content(path, Request("checking a slice"))
         except MissingExtraError:
             raise
         except SegweaveError as fault:

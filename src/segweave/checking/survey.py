@@ -17,7 +17,8 @@ from segweave.datasets.base import Item, Plan, odd_names
 from segweave.datasets.folder import MASK_ENDINGS
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError, nearest
 from segweave.formats import case_name, find_images, read_array, read_case
-from segweave.formats.files import is_store, suffix_of
+from segweave.formats.files import is_store
+from segweave.formats.table import suffix_of
 from segweave.registry import build, datasets
 
 GENERIC = ("table", "folder")

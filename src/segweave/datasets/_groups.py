@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segweave.datasets.base import few
 from segweave.errors import InputError, UsageError
-from segweave.formats.files import case_name
+from segweave.formats.table import case_name
 
 
 def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, str]:

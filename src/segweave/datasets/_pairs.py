@@ -12,8 +12,8 @@ from pathlib import Path
 
 from segweave.datasets.base import LeftOut, alone, few
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
-from segweave.formats.files import PICTURES, case_name, suffix_of
 from segweave.formats.pictures import LARGEST_PIXELS, exif_turn
+from segweave.formats.table import PICTURES, case_name, suffix_of
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from segweave.datasets._pairs import Pair
 from segweave.datasets.base import Item, few
 from segweave.errors import InputError
 from segweave.formats import read_array, read_case
-from segweave.formats.guard import sha256_of
+from segweave.formats.content import Request
 from segweave.formats.pictures import is_grey, two_values
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
+from segweave.storage import sha256_of
 
 COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -55,13 +56,13 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     the noise and the soft edges of two values: areas of one grey, or a large share of greys.
     """
     doing = "reading a mask"
-    content = read_content(path, doing=doing)
+    content = read_content(path, Request(doing))
     assert content.image is not None
     values = content.image[0]
     grey: NDArray[Any] = values.max(axis=0)
     if len(values) > 1 and not is_grey(values):
         # Of a palette the indices are the ids; any other colours are refused.
-        label = read_content(path, doing=doing, as_label=True).label
+        label = read_content(path, Request(doing, as_label=True)).label
         assert label is not None
         grey = label[0]
     return two_values(grey, path, doing, lossy=content.lossy)

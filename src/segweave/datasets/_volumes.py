@@ -18,8 +18,7 @@ from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets.base import Splitter, few
 from segweave.errors import InputError, SegweaveError
-from segweave.formats import read_case, read_label
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry, read_case, read_label
 
 PALETTE = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b",
            "#e377c2", "#7f9f3f")  # fmt: skip

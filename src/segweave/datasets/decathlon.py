@@ -17,8 +17,7 @@ from segweave.datasets._volumes import (
 )
 from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
 from segweave.errors import InputError, SegweaveError
-from segweave.formats import case_name
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry, case_name
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(

@@ -19,10 +19,10 @@ from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import groups_by, half_filled, rows_by_case
 from segweave.datasets.base import Item, LeftOut, Plan, alone, few
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import case_name, find_images, read_array, read_case, read_label
-from segweave.formats.files import suffix_of, visible
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
+from segweave.formats.files import visible
+from segweave.formats.label_ids import scaled_ids
+from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(

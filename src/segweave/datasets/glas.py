@@ -27,7 +27,7 @@ from segweave.datasets._pictures import (
 from segweave.datasets.base import Item, Plan, few
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats import read_array, read_case, read_label_case
-from segweave.formats.files import suffix_of
+from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(

@@ -28,8 +28,8 @@ from segweave.datasets._volumes import (
 )
 from segweave.datasets.base import Item, LeftOut, Plan, alone, few
 from segweave.errors import InputError, UsageError
-from segweave.formats.files import SUFFIXES
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry
+from segweave.formats.table import SUFFIXES
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(

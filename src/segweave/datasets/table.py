@@ -17,9 +17,8 @@ from segweave.datasets._groups import half_filled, own_group_warning
 from segweave.datasets._volumes import colours, labelled, read_volume, splits_by
 from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
 from segweave.errors import ErrorKind, InputError, SegweaveError, UsageError
-from segweave.formats import case_name, read_case, read_label_case
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.formats import Geometry, case_name, read_case, read_label_case
+from segweave.formats.label_ids import scaled_ids
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(

@@ -25,9 +25,8 @@ from segweave.evaluation.score_cases import (
     problem_list,
     score_rows,
 )
-from segweave.formats import SUFFIXES, case_name, read_label, read_label_case, suffix_of
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
+from segweave.formats.label_ids import scaled_ids
 
 LABEL_ENDINGS = (
     "_gt",

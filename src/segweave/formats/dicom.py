@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.errors import InputError, MissingExtraError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
     check_declared,
     declared_bytes,
@@ -52,7 +52,7 @@ def series_files(folder: Path) -> list[Path]:
     ]
 
 
-def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_dicom(path: Path, request: Request) -> Content:
     """Read one DICOM file, or the series in a folder, whose slices are ordered by their position.
 
     Values are those of the modality (Hounsfield units of CT). Raises InputError, in plain words,
@@ -60,6 +60,7 @@ def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
     sizes or orientations, multi-frame files, and files that are damaged or would unfold to more
     than they should; MissingExtraError without pydicom.
     """
+    doing, as_label = request.doing, request.as_label
     try:
         import pydicom
     except ImportError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -201,36 +200,3 @@ def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.
                 kind="labels",
             )
     return values.astype(np.uint8)
-
-
-def check_labels(
-    label: NDArray[np.uint8],
-    allowed: Iterable[int],
-    *,
-    file: str | Path | None = None,
-    doing: str = "checking a label map",
-) -> None:
-    """Raise InputError that names the class ids in `label` that are not `allowed`, with counts."""
-    known = sorted(set(allowed))
-    counts = np.bincount(np.asarray(label, dtype=np.uint8).ravel(), minlength=256)
-    unknown = [int(i) for i in np.flatnonzero(counts) if int(i) not in known]
-    if unknown:
-        shown = ", ".join(f"{i} ({int(counts[i])} pixels)" for i in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"class ids {', '.join(map(str, known))}",
-            found=f"unknown class id {shown}{more}",
-            remedy="name all classes, or map these ids to known ones",
-            kind="labels",
-        )
-
-
-def sha256_of(file: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes; of a folder (a DICOM series), of its files' sums."""
-    if file.is_dir():
-        parts = sorted(path for path in file.iterdir() if path.is_file())
-        return hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.geometry import spacing_of
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
     DEFLATE_LIMIT,
     check_declared,
@@ -36,13 +37,14 @@ def _library(doing: str) -> Any:
     return SimpleITK
 
 
-def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_meta(file: Path, request: Request) -> Content:
     """Read an .mha or .nrrd file of one 2D or 3D image, header and data in one file.
 
     Several components a pixel are channels, or overlapping classes of a label. Raises InputError
     for a truncated or damaged file, a size that the file cannot hold, data kept in another file, a
     time series, and pixels that aren't finite numbers; MissingExtraError without SimpleITK.
     """
+    doing = request.doing
     sitk = _library(doing)
     with reading(doing, file):
         start, facts = _facts(file, doing)
@@ -85,7 +87,7 @@ def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
     return turned_content(
         own,
         affine,
-        as_label=as_label,
+        as_label=request.as_label,
         single=len(size) == 2,
         oriented=bool(facts["oriented"]),
     )
@@ -174,7 +176,9 @@ def _on_file_axes(values: NDArray[Any], dimensions: int, parts: int) -> NDArray[
     return values.transpose(2, 1, 0, 3) if parts > 1 else values.transpose(2, 1, 0)
 
 
-def write_meta(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
+def write_meta(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
     """Write a label map (slices, height, width) in the case's geometry as .mha or .nrrd."""
     doing = "writing a label map"
     sitk = _library(doing)

@@ -6,15 +6,16 @@ import base64
 import gzip
 import math
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case, SourceGrid
 from segweave.data.geometry import case_affine, source_grid, spacing_of, with_spacing
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.guard import (
     DEFLATE_LIMIT,
     check_declared,
@@ -25,7 +26,6 @@ from segweave.formats.guard import (
 )
 from segweave.storage import atomic_write
 
-Geometry = Literal["check", "pixdim", "affine"]
 HEADER_ATTRIBUTE = "nifti_header"
 """Name under which a case keeps the header of its file (base64), so that labels can bear it."""
 
@@ -191,21 +191,14 @@ def _read_values(
     return values
 
 
-def read_nifti(
-    file: Path,
-    *,
-    doing: str,
-    geometry: Geometry = "check",
-    as_label: bool = False,
-    channels: bool = False,
-) -> Content:
+def read_nifti(file: Path, request: Request) -> Content:
     """Read a .nii or .nii.gz file of one 2D or 3D image.
 
-    With `as_label` the values are handed over as a label and a fourth axis holds overlapping
-    classes; with `channels` it holds the channels of an image. Raises InputError for a truncated or
-    damaged file, a size that the file cannot hold, pixels that aren't finite, a time series, and a
-    header whose sform and pixdim disagree (unless `geometry` decides).
+    Raises InputError for a truncated or damaged file, a size that the file cannot hold, pixels that
+    aren't finite, a time series, and a header whose sform and pixdim disagree (unless
+    `request.geometry` decides).
     """
+    doing, as_label = request.doing, request.as_label
     with reading(doing, file):
         packed = _is_gzip(file)
         with _open(file, packed) as stream:
@@ -221,7 +214,7 @@ def read_nifti(
             )
         shape = (*declared[:3], *(1,) * (3 - len(declared)))
         further = tuple(n for n in declared[3:] if n != 1)
-        if further and not ((as_label or channels) and len(further) == 1):
+        if further and not ((as_label or request.channels) and len(further) == 1):
             raise InputError(
                 doing,
                 file=file,
@@ -230,7 +223,7 @@ def read_nifti(
                 remedy="save each frame as a file of its own",
                 kind="unsupported",
             )
-        affine = _steps(header, doing, file, geometry)
+        affine = _steps(header, doing, file, request.geometry)
         values = _read_values(file, packed, header, (*shape, *further), doing)
     check_finite(values, doing, file)
     grid = source_grid(affine, shape)
@@ -255,7 +248,9 @@ def _to_case(values: NDArray[Any], grid: SourceGrid) -> NDArray[Any]:
     return np.stack([grid.to_case(values[..., k]) for k in range(values.shape[3])], axis=1)
 
 
-def write_nifti(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
+def write_nifti(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
     """Write a label map with the header of the case's file: size, pixdim, sform, qform and their
     codes and units byte for byte; only the pixel type, scaling and display range are the label's.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.formats.content import Content
-from segweave.formats.files import PICTURES, suffix_of
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import DEFLATE_LIMIT, check_declared, check_finite, reading
 from segweave.storage import atomic_write
 
@@ -42,7 +43,7 @@ def exif_turn(file: Path) -> int:
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
 
 
-def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_picture(file: Path, request: Request) -> Content:
     """Read one grey or colour image; pixels as stored, EXIF orientation not applied (labels refer
     to the stored pixels), but for TIFF, whose own orientation is.
 
@@ -53,6 +54,7 @@ def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
     """
     from PIL import Image
 
+    doing, as_label = request.doing, request.as_label
     with reading(doing, file), _bounded(doing, file), warnings.catch_warnings():
         # Oddities that matter end in one of our errors, the rest is not worth a word.
         warnings.simplefilter("ignore")
@@ -262,29 +264,15 @@ def white_as_one(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, list[int]]]:
-    """Whether 255 stands for 1 in the masks (file → the values in it) of a data set, and the ids
-    that they then hold.
-
-    It does where most pictures with a 255 hold nothing but 0 and 255. A 255 beside class ids is an
-    ignored value, and then it is one too in the masks that hold nothing else.
+def write_picture(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
+    """Write a label of one slice as a grey PNG of class ids, or of 0 and 255 where the target is
+    binary.
     """
-    white = {p for p, ids in held.items() if 255 in ids and {*ids} <= {0, 255} and _picture(p)}
-    other = [p for p, ids in held.items() if p not in white and not {*ids} <= {0, 1}]
-    scaled = len(white) > 2 * len(other)
-    return scaled, {
-        path: sorted({min(id, 1) if scaled and path in white else id for id in ids})
-        for path, ids in held.items()
-    }
-
-
-def _picture(path: Path) -> bool:
-    return suffix_of(path) in PICTURES
-
-
-def write_picture(labels: NDArray[np.uint8], path: Path, *, binary: bool = False) -> None:
-    """Write a label (height, width) as a grey PNG of class ids, or of 0 and 255 if `binary`."""
     from PIL import Image
 
+    white = np.uint8(255 if target is not None and target.kind == "binary" else 1)
+
     with atomic_write(path) as temporary:
-        Image.fromarray(labels * np.uint8(255) if binary else labels).save(temporary, format="PNG")
+        Image.fromarray(labels[0] * white).save(temporary, format="PNG")

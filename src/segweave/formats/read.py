@@ -12,59 +12,31 @@ from segweave import __version__
 from segweave.data.case import Case, Provenance, Stack
 from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError
-from segweave.formats.arrays import read_h5, read_npy, read_npz
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import read_dicom
-from segweave.formats.files import (
-    DICOM,
-    META,
-    NIFTI,
-    PICTURES,
-    case_name,
-    suffix_of,
-    unknown_ending,
-)
+from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
-from segweave.formats.guard import check_file, sha256_of
-from segweave.formats.meta import read_meta
-from segweave.formats.nifti import Geometry, read_nifti
-from segweave.formats.pictures import read_picture, two_values, white_as_one
+from segweave.formats.guard import check_file
+from segweave.formats.pictures import two_values, white_as_one
+from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
+from segweave.storage import sha256_of
 
 _READING_IMAGE = "reading an image"
 _READING_LABEL = "reading a label map"
 
 
-def read_content(
-    path: str | Path,
-    *,
-    doing: str,
-    geometry: Geometry = "check",
-    as_label: bool = False,
-    with_label: bool = False,
-    channels: bool = False,
-) -> Content:
-    """The content of any file that can be read, by its ending; a folder is a DICOM series."""
+def read_content(path: str | Path, request: Request) -> Content:
+    """The content of any file that can be read, by its ending; a folder is a DICOM series.
+
+    Raises InputError for an unknown ending and as the format's reader does.
+    """
     if Path(path).is_dir():
-        return read_dicom(Path(path), doing=doing, as_label=as_label)
-    file = check_file(path, doing)
-    suffix = suffix_of(file)
-    if suffix in NIFTI:
-        return read_nifti(
-            file, doing=doing, geometry=geometry, as_label=as_label, channels=channels
-        )
-    if suffix in META:
-        return read_meta(file, doing=doing, as_label=as_label)
-    if suffix in DICOM:
-        return read_dicom(file, doing=doing, as_label=as_label)
-    if suffix in PICTURES:
-        return read_picture(file, doing=doing, as_label=as_label)
-    if suffix == ".npy":
-        return read_npy(file, doing=doing, as_label=as_label)
-    if suffix == ".npz":
-        return read_npz(file, doing=doing, as_label=as_label, with_label=with_label)
-    if suffix:
-        return read_h5(file, doing=doing, as_label=as_label, with_label=with_label)
-    raise unknown_ending(file, doing)
+        return read_dicom(Path(path), request)
+    file = check_file(path, request.doing)
+    format = format_of(file)
+    if format is None or format.read is None:
+        raise unknown_ending(file, request.doing)
+    return format.read(file, request)
 
 
 def read_array(path: str | Path) -> NDArray[Any]:
@@ -77,9 +49,8 @@ def read_array(path: str | Path) -> NDArray[Any]:
 def _read_image(
     path: str | Path, geometry: Geometry, with_label: bool, channels: bool = False
 ) -> tuple[Content, NDArray[Any]]:
-    content = read_content(
-        path, doing=_READING_IMAGE, geometry=geometry, with_label=with_label, channels=channels
-    )
+    request = Request(_READING_IMAGE, geometry, with_label=with_label, channels=channels)
+    content = read_content(path, request)
     if content.image is None or 0 in content.image.shape:
         raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none", kind="damaged")
     return content, content.image
@@ -169,7 +140,7 @@ def read_label(
     InputError for another size or place, and for values that are not integers from 0 to 255.
     """
     file = Path(path)
-    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
     assert content.label is not None
     raw = content.label
     if content.source_grid is not None and case.affine is not None and not content.oriented:
@@ -244,7 +215,7 @@ def read_label_case(
     Raises InputError as `read_label` does.
     """
     file = Path(path)
-    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
     assert content.label is not None
     label = np.ascontiguousarray(_classes(content, content.label, file, scaled, threshold))
     if label.ndim not in (3, 4) or 0 in label.shape:
