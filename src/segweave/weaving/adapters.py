@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segweave.errors import MissingExtraError, UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 
 
 def adapted(network: nn.Module) -> nn.Module:
@@ -68,7 +68,7 @@ class SegmentationModel(SegmentationNetwork):
 
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
         """(B, C, H, W) → features; raises UsageError for a size that the model cannot take."""
-        self.check_image(x)
+        self.check_image(x, **inputs)
         maps = list(cast(Any, self.model).encoder(x))
         extra = {f"level{i}": m for i, m in enumerate(maps[:-1]) if i == 0 or m.shape[1] == 0}
         if cast(Any, self.model).classification_head is not None:
@@ -89,15 +89,15 @@ class SegmentationModel(SegmentationNetwork):
             map=decoded, extra={k: v for k, v in features.extra.items() if k == "encoded"}
         )
 
-    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
         """The last map → logits (B, classes, H, W), and `labels` of a classification head."""
         model = cast(Any, self.model)
-        auxiliary = (
+        outputs = (
             {"labels": model.classification_head(decoded.extra["encoded"])}
-            if "encoded" in decoded.extra
+            if auxiliary and "encoded" in decoded.extra
             else {}
         )
-        return Output(logits=model.segmentation_head(decoded.map), auxiliary=auxiliary)
+        return Output(logits=model.segmentation_head(decoded.map), auxiliary=outputs)
 
 
 class BackboneNetwork(SegmentationNetwork):
@@ -174,7 +174,7 @@ class BackboneNetwork(SegmentationNetwork):
 
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
         """(B, C, H, W) → the backbone's maps; raises UsageError for a wrong size."""
-        self.check_image(x)
+        self.check_image(x, **inputs)
         maps = self.encoder(x)
         return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
 
@@ -186,7 +186,7 @@ class BackboneNetwork(SegmentationNetwork):
             x = block(torch.cat([x, skip], 1))
         return Decoded(map=x, extra={})
 
-    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
         """The last map → logits (B, classes, H, W) at the size of the image."""
         logits = self.classifier(decoded.map)
         return Output(
