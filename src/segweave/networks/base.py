@@ -77,6 +77,21 @@ class Feedback:
     rounds: int
 
 
+@dataclass(frozen=True)
+class WeightsReport:
+    """What loading start values did with each tensor.
+
+    Attributes:
+        loaded: names of the network's tensors that were filled.
+        missing: names of the network's tensors that keep their start values.
+        unused: names of the source's tensors that the network has no use for.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
 class SegmentationNetwork(nn.Module, ABC):
     """A 2D segmentation network. A subclass sets `channels` and `stride` in its constructor.
 
@@ -97,6 +112,7 @@ class SegmentationNetwork(nn.Module, ABC):
         feedback: the mask that `encode` takes besides the image, None for most networks.
         backbones: dotted name of each submodule that has ImageNet weights → name of the timm model
             that they are those of.
+        pretrained: what became of each tensor where start values were loaded.
     """
 
     channels: dict[str, tuple[int, ...]]
@@ -108,6 +124,7 @@ class SegmentationNetwork(nn.Module, ABC):
     fixed: tuple[Size | int, ...] = ()
     feedback: Feedback | None = None
     backbones: Mapping[str, str] = {}
+    pretrained: WeightsReport | None = None
 
     def check_image(self, x: Tensor, **inputs: Tensor) -> None:
         """Check the arguments of `encode`, which calls this first.

@@ -9,6 +9,7 @@ from torch.nn import functional
 from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.networks.blocks.mixed_attention import HEADS, MixedStage
 from segweave.networks.blocks.residual_double_convolution import ResidualDoubleConvolution
 from segweave.registry import NetworkCard
@@ -224,13 +225,9 @@ def _below(ours: str, theirs: str, names: dict[str, str]) -> dict[str, str]:
     return {ours + own: theirs + released for own, released in names.items()}
 
 
-def _convolution(in_channels: int, out_channels: int, *, kernel: int) -> nn.Sequential:
+def _convolution(in_channels: int, out_channels: int, *, kernel: int) -> ConvNorm:
     # Kernel = stride, batch norm, ReLU.
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride=kernel, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    return ConvNorm(in_channels, out_channels, kernel, stride=kernel, padding=0, activation=relu)
 
 
 def _upsampling(channels: int) -> nn.ConvTranspose2d:
