@@ -19,6 +19,7 @@ from segweave.storage import sha256_of
 from segweave.weights import read_weights, weights_file
 
 IMAGENET = "imagenet"
+_COUNTER = ".num_batches_tracked"
 
 Weights = Mapping[str, Tensor]
 
@@ -74,9 +75,8 @@ def _load_backbones(
     unused: list[str] = []
     for backbone, model in network.backbones.items():
         if files:
-            file = Path(chosen[backbone])
-            source = read_weights(file)
-            _check_checksum(file, listed, doing)
+            file: Path | None = Path(chosen[backbone])
+            source = _from_file(Path(chosen[backbone]), listed, doing)
         else:
             file, source = None, _from_timm(model, doing)
         plan = _matched(network.get_submodule(backbone), source, doing, file)
@@ -108,7 +108,8 @@ def _files_of_backbones(network: SegmentationNetwork, files: str, doing: str) ->
     return chosen
 
 
-def _check_checksum(file: Path, listed: Sequence[Mapping[str, Any]], doing: str) -> None:
+def _from_file(file: Path, listed: Sequence[Mapping[str, Any]], doing: str) -> Weights:
+    weights = read_weights(file)
     for entry in listed:
         expected = entry.get("sha256")
         if expected is None or str(entry["source"]).rpartition("/")[2] != file.name:
@@ -122,6 +123,7 @@ def _check_checksum(file: Path, listed: Sequence[Mapping[str, Any]], doing: str)
                 found=f"another one (sha256 {found[:12]}…)",
                 remedy="copy or download it again; a file of your own needs another name",
             )
+    return weights
 
 
 def _from_timm(model: str, doing: str) -> Weights:
@@ -147,12 +149,14 @@ def _matched(
     backbone: nn.Module, source: Weights, doing: str, file: Path | None
 ) -> dict[str, tuple[str, Tensor]]:
     """Our name → (name in the source, tensor): by name, or else in order."""
-    ours = {name: tensor for name, tensor in backbone.state_dict().items() if _counts(name)}
-    theirs = {
-        name.removeprefix("module."): (name, tensor)
-        for name, tensor in source.items()
-        if _counts(name)
+    # Files of early versions have no counters of training steps, which no output depends on.
+    counted = any(name.endswith(_COUNTER) for name in source)
+    ours = {
+        name: tensor
+        for name, tensor in backbone.state_dict().items()
+        if counted or not name.endswith(_COUNTER)
     }
+    theirs = {name.removeprefix("module."): (name, tensor) for name, tensor in source.items()}
     if all(name in theirs for name in ours):
         plan = {name: theirs[name] for name in ours}
     else:
@@ -188,11 +192,6 @@ def _with_channels(weight: Tensor, shape: torch.Size) -> Tensor:
     from timm.models import adapt_input_conv
 
     return cast(Tensor, adapt_input_conv(shape[1], weight))
-
-
-def _counts(name: str) -> bool:
-    # The number of training steps is no weight, and files of earlier versions lack it.
-    return not name.endswith("num_batches_tracked")
 
 
 def _load_whole(

@@ -76,7 +76,8 @@ class TimmUNet(SegmentationNetwork):
     ) -> None:
         super().__init__()
         self.encoder, self.fixed = _backbone(encoder, in_channels, dict(encoder_options or {}))
-        widths = [int(width) for width in self.encoder.feature_info.channels()]
+        levels: Any = self.encoder.feature_info
+        widths = [int(width) for width in levels.channels()]
         if len(widths) < 2:
             raise UsageError(
                 f"creating the backbone {encoder!r}",
@@ -93,7 +94,7 @@ class TimmUNet(SegmentationNetwork):
                 found=str(len(decoder)),
             )
         self.in_channels, self.classes = in_channels, classes
-        self.stride = self.divisor = self.smallest = max(self.encoder.feature_info.reduction())
+        self.stride = self.divisor = self.smallest = int(max(levels.reduction()))
         self.backbones = {"encoder": encoder}
         self.channels = {
             "skips": skips,

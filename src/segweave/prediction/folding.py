@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -16,7 +16,7 @@ Pair = tuple[nn.Module, str, nn.Module, str]
 """The parent and the name of a convolution, the parent and the name of its batch norm."""
 
 _LIBRARIES = ("timm.", "torchvision.", "segmentation_models_pytorch.")
-"""Libraries whose modules call their layers in `forward` alone, so that its trace shows the pairs."""
+"""Libraries whose modules call their layers in `forward` alone: its trace shows the pairs."""
 
 _CONVOLUTIONS = {"timm.layers.conv2d_same.Conv2dSame"}
 _NORMS = {"timm.layers.norm_act.BatchNormAct2d"}
@@ -106,11 +106,7 @@ def _parent(module: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return (
-            _is_convolution(m)
-            or _is_norm(m)
-            or cast(bool, super().is_leaf_module(m, module_qualified_name))
-        )
+        return _is_convolution(m) or _is_norm(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _is_convolution(layer: nn.Module) -> bool:
