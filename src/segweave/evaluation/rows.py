@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,14 +25,58 @@ class Row:
     fold: int | None = None
 
 
+class MetricEntry(BaseModel):
+    """What the card of a scored metric states, so that a folder is read without its plug-ins.
+
+    Attributes:
+        title: one line.
+        label: the short name in table headers.
+        unit: "", "mm" (px where the spacing is unknown), "ml", "dB" or another unit.
+        better: "higher" or "lower".
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    label: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+
+
 class Manifest(BaseModel):
-    """What an evaluation says of itself. `sources` names where predictions and references came
-    from; `grouped` is False where no groups were known, so that each file is its own. `per` says
-    whether cases or images weigh alike in means; `columns` are metrics that tables print beside
-    Dice and distances. `training_groups` is how many groups the model was trained on, None where
-    nobody said. `tested` counts how often the run's test cases had been scored under this protocol,
-    this time included, by the name of the evaluation. `references` has a checksum of each case's
-    true labels.
+    """Describes an evaluation: what was scored, how, and where it came from.
+
+    Attributes:
+        format: number of the folder's format.
+        protocol: name of the protocol.
+        title: its title.
+        means: how means are taken.
+        definitions: metric → definition under this protocol.
+        metrics: metric → what its card states.
+        units: metric → the units of its values.
+        classes: names of the foreground classes.
+        kind: kind of target: "exclusive", "binary" or "overlapping".
+        arms: the arms that were scored.
+        seeds: their seeds.
+        folds: their folds.
+        per: whether "case" or "image" is what has equal weight in means.
+        columns: metrics that tables print beside Dice.
+        cases: number of cases.
+        groups: number of groups.
+        grouped: False where no groups were given, so that each file is a group.
+        parameters: number of weights of the model.
+        checkpoint: how the weights were chosen: "last", "best" or "best-on-test".
+        training_groups: number of groups that the model was trained on; None where unknown.
+        tested: name of an evaluation → how often the run's test cases were scored under this
+            protocol, this time included.
+        references: case → checksum of its true labels.
+        recipe_digest: digest of the resolved recipe, which identifies the arm; None for
+            predictions of other tools and for folders of earlier versions.
+        recipe: the resolved recipe without what may differ within an arm (seed, fold, arm, paths).
+        sources: where predictions and references came from.
+        versions: versions of what computed the scores.
+        rows: number of rows of cases.csv.
+        cases_sha256: checksum of cases.csv.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +86,7 @@ class Manifest(BaseModel):
     title: str
     means: str
     definitions: dict[str, str]
+    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
     units: dict[str, list[str]] = Field(default_factory=dict)
     classes: list[str]
     kind: str = "exclusive"
@@ -58,6 +103,8 @@ class Manifest(BaseModel):
     training_groups: int | None = None
     tested: dict[str, int] = Field(default_factory=dict)
     references: dict[str, str] = Field(default_factory=dict)
+    recipe_digest: str | None = None
+    recipe: dict[str, Any] | None = None
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0
