@@ -7,7 +7,6 @@ from segweave.evaluation.label_folders import evaluate_folders
 from segweave.evaluation.protocols import Needs, Protocol, clean, nearest_zoom
 from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 from segweave.evaluation.score_cases import (
-    CaseScores,
     Scored,
     evaluate_cases,
     new_manifest,
@@ -20,7 +19,6 @@ from segweave.evaluation.summary import Summary, summarise
 from segweave.evaluation.tables import Table, summary_table
 
 __all__ = [
-    "CaseScores",
     "Estimate",
     "Evaluation",
     "Manifest",

@@ -17,7 +17,6 @@ from segweave.evaluation.families import get_protocol, score_case
 from segweave.evaluation.folder import check_free, write_evaluation
 from segweave.evaluation.protocols import Protocol, clean
 from segweave.evaluation.rows import Evaluation, Manifest, Row, metric_entry
-from segweave.evaluation.scores import check_metrics
 from segweave.evaluation.statistics import estimate
 from segweave.evaluation.summary import case_values
 from segweave.registry import MetricCard
@@ -156,90 +155,6 @@ def _definition(card: MetricCard) -> str:
     return f"{card.title}{f' ({options})' if options else ''}{classes}"
 
 
-class CaseScores:
-    """Collects the rows of cases that are scored one after the other, and writes them.
-
-    A case that cannot be scored is noted; `write` lists all of them and then writes nothing.
-    """
-
-    def __init__(
-        self,
-        target: TargetSpec,
-        protocol: str | Protocol = "clean",
-        *,
-        metrics: Sequence[str] = (),
-        arm: str = "",
-        seed: int | None = None,
-        fold: int | None = None,
-    ) -> None:
-        """Start without rows.
-
-        Args:
-            target: the classes.
-            protocol: a protocol or its name.
-            metrics: names of metrics to compute beside the protocol's, a plug-in's too.
-            arm: the arm that made the predictions.
-            seed: its seed.
-            fold: its fold.
-
-        Raises UsageError for a metric that is unknown or cannot be computed of a case.
-        """
-        check_metrics(metrics, probabilities=True)
-        self.target, self.protocol, self.metrics = target, get_protocol(protocol), tuple(metrics)
-        self.rows: list[Row] = []
-        self._arm, self._seed, self._fold = arm, seed, fold
-        self._cases: set[str] = set()
-        self._references = References()
-        self._problems = Problems("scoring cases")
-
-    def add(
-        self,
-        case: Case,
-        prediction: NDArray[Any],
-        probabilities: NDArray[Any] | None = None,
-    ) -> None:
-        """Score one case; the arguments are those of `Scored`."""
-        if case.id in self._cases:
-            self._problems.add(case.id, InputError("comes twice"))
-            return
-        self._cases.add(case.id)
-        try:
-            self.rows += score_rows(
-                case,
-                prediction,
-                target=self.target,
-                protocol=self.protocol,
-                metrics=self.metrics,
-                probabilities=probabilities,
-                arm=self._arm,
-                seed=self._seed,
-                fold=self._fold,
-            )
-        except UsageError:
-            raise
-        except SegweaveError as error:
-            self._problems.add(case.id, error)
-        else:
-            assert case.label is not None
-            self._references.add(case.id, case.label)
-
-    def write(self, out: str | Path, *, force: bool = False, **fields: Any) -> Evaluation:
-        """Write the evaluation folder `out`; `fields` are further ones of `Manifest`. Raises
-        InputError that lists every case that could not be scored, or where there is none.
-        """
-        self._problems.check()
-        if not self.rows:
-            raise InputError("scoring cases", expected="at least one case", found="none")
-        manifest = new_manifest(
-            self.protocol,
-            self.target,
-            self.metrics,
-            references=self._references.checksums(),
-            **fields,
-        )
-        return write_evaluation(out, self.rows, manifest, force=force)
-
-
 def evaluate_cases(
     scored: Iterable[Scored | tuple[Case, NDArray[Any]]],
     out: str | Path,
@@ -272,14 +187,42 @@ def evaluate_cases(
     Raises InputError that lists every case that could not be scored; nothing is written then.
     """
     check_free(out, force=force)
-    scores = CaseScores(target, protocol, metrics=metrics, arm=arm, seed=seed, fold=fold)
+    rules = get_protocol(protocol)
+    rows: list[Row] = []
+    problems = Problems("scoring cases")
+    references = References()
+    seen: set[str] = set()
     total = len(scored) if isinstance(scored, Sequence) else 0
     for done, entry in enumerate(scored, start=1):
-        case = entry[0]
-        scores.add(*entry)
+        case, prediction, probabilities = Scored(*entry)
+        if case.id in seen:
+            problems.add(case.id, InputError("comes twice"))
+            continue
+        seen.add(case.id)
+        try:
+            rows += score_rows(
+                case,
+                prediction,
+                target=target,
+                protocol=rules,
+                metrics=metrics,
+                probabilities=probabilities,
+                arm=arm,
+                seed=seed,
+                fold=fold,
+            )
+            references.add(case.id, np.asarray(case.label))
+        except UsageError:
+            raise
+        except SegweaveError as error:
+            problems.add(case.id, error)
         if progress is not None:
             progress(done, total, case.id)
-    return scores.write(out, force=force, **fields)
+    problems.check()
+    if not rows:
+        raise InputError("scoring cases", expected="at least one case", found="none")
+    manifest = new_manifest(rules, target, metrics, references=references.checksums(), **fields)
+    return write_evaluation(out, rows, manifest, force=force)
 
 
 def validation_scores(
