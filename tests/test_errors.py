@@ -92,7 +92,10 @@ class Palette(BaseModel):
     ("content", "words"),
     [
         ({"title": "a", "cuont": 2}, ["unknown key 'cuont'", "did you mean count?"]),
-        ({"title": "a", "colours": []}, ["unknown key 'colours'", "available: count, shades, title"]),
+        (
+            {"title": "a", "colours": []},
+            ["unknown key 'colours'", "available: count, shades, title"],
+        ),
         (
             {"title": 3, "shades": [{"name": "red", "shares": 1}]},
             ["unknown key 'shades.0.shares'", "did you mean share?", "also look at title"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -29,6 +29,30 @@ _TYPES = {
 }
 
 
+ErrorKind = Literal[
+    "damaged",
+    "missing",
+    "same-id",
+    "same-content",
+    "size",
+    "geometry",
+    "header",
+    "labels",
+    "values",
+    "layout",
+    "unsupported",
+    "turned",
+    "unusual",
+    "empty-label",
+    "full-label",
+    "range",
+    "split",
+    "unused",
+    "note",
+]
+"""What is wrong with a file or a data set; `segweave.checking` has a remedy for each."""
+
+
 class SegweaveError(Exception):
     """Base of all errors that segweave raises on purpose.
 
@@ -46,7 +70,7 @@ class SegweaveError(Exception):
         expected: str | None = None,
         found: str | None = None,
         remedy: str | None = None,
-        kind: str | None = None,
+        kind: ErrorKind | None = None,
     ) -> None:
         """Make the error from its parts.
 

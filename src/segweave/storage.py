@@ -187,7 +187,7 @@ def read_json(
     content = read_json_value(path, doing, expected=expected, remedy=remedy, sha256=sha256)
     if not isinstance(content, dict):
         found = f"a JSON {type(content).__name__}"
-        raise InputError(doing, file=path, expected=expected, found=found, remedy=remedy)
+        raise _unreadable(doing, Path(path), expected, found, remedy)
     if formats is not None:
         _check_format(content.get("format"), formats, Path(path), doing, expected, remedy)
     return content
@@ -213,8 +213,16 @@ def read_json_value(
             found = "another content: its checksum has changed"
     except (OSError, ValueError, RecursionError) as error:
         found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy) from error
-    raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy)
+        raise _unreadable(doing, file, expected, found, remedy) from error
+    raise _unreadable(doing, file, expected, found, remedy)
+
+
+def _unreadable(
+    doing: str, file: Path, expected: str, found: str, remedy: str | None
+) -> InputError:
+    return InputError(
+        doing, file=file, expected=expected, found=found, remedy=remedy, kind="layout"
+    )
 
 
 def _check_format(

@@ -8,12 +8,37 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MODEL = "model"
+"""The folder of the finished model in a run folder."""
+WEIGHTS = "weights.safetensors"
+"""The weights in a model folder."""
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file of weights that `path` means: itself, or that of a run folder or model folder.
+
+    Raises InputError for a folder that holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for file in (path / MODEL / WEIGHTS, path / WEIGHTS):
+        if file.is_file():
+            return file
+    raise InputError(
+        "reading weights",
+        file=path,
+        expected=f"a run folder with {MODEL}/{WEIGHTS}, or a model folder with {WEIGHTS}",
+        found=", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "an empty folder",
+        remedy="give the folder of a training that has ended, or a file of weights",
+    )
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -22,6 +47,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises InputError for a missing or damaged file and for a pickle that holds more than tensors.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -50,7 +76,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(v, torch.Tensor) for v in content.values()
+    ):
         raise InputError(
             "reading weights",
             file=file,
@@ -72,6 +100,11 @@ class Misfit:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.shapes)
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all tensors that differ."""
+        return {*self.missing, *self.unexpected, *self.shapes}
 
     def __str__(self) -> str:
         """The first three differences."""
@@ -114,6 +147,8 @@ def load_weights(
 
     Raises InputError that names the first tensors that differ, and for NaN or infinite ones.
     """
+    import torch
+
     expected = network.state_dict()
     misfit = compare_weights(expected, weights)
     if misfit:

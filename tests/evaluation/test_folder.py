@@ -201,10 +201,10 @@ def test_a_crash_leaves_the_old_evaluation(tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "e"
     made(out, arm="old")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segweave.storage.replace_folder", broken)
+    monkeypatch.setattr("segweave.evaluation.folder.write_json", broken)
     with pytest.raises(KeyboardInterrupt):
         made(out, arm="new", force=True)
     assert read_evaluation(out).manifest.arms == ["old"]

@@ -20,8 +20,9 @@ from segweave.data.case import Case
 from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.formats import read_case, read_label_case, write_label
-from segweave.formats.files import META, NIFTI, suffix_of
+from segweave.formats.content import Request
 from segweave.formats.read import read_content
+from segweave.formats.table import format_of
 from segweave.storage import atomic_write, sha256_of, sha256_of_bytes
 
 HOW = ("copy-header", "resample")
@@ -73,11 +74,12 @@ def fix(
 
 def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
     doing = "mending a label"
-    if suffix_of(label) not in (*NIFTI, *META):
+    format = format_of(label)
+    if format is None or format.family != "volume":
         raise InputError(doing, file=label, found="a file without a geometry of its own")
     target = read_case(image, geometry="affine", channels=True, with_label=False)
     own = read_label_case(label, geometry="affine")
-    if how == "resample" and not read_content(label, doing=doing, as_label=True).oriented:
+    if how == "resample" and not read_content(label, Request(doing, as_label=True)).oriented:
         raise InputError(
             doing,
             file=label,

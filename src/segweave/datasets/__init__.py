@@ -77,12 +77,15 @@ def prepare(
             expected="a folder",
             found="a file" if folder.exists() else "nothing there",
             remedy="give the folder that holds the data set",
+            kind="layout",
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
     if errors := [*plan.errors, *odd_names(plan.items)]:
         raise errors[0]
     if not plan.items:
-        raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
+        raise InputError(
+            doing, file=folder, expected="at least one labelled case", found="none", kind="missing"
+        )
     missing = [*plan.missing, *(one.said for one in plan.left_out)]
     if strict and missing:
         raise _incomplete(doing, folder, missing)
@@ -111,6 +114,7 @@ def prepare(
                 expected="no image in two parts of a split (strict)",
                 found="; ".join(copies),
                 remedy="leave one of each out, give both the same group, or leave strict out",
+                kind="split",
             )
         store: Store = writer.finish(
             splits,
@@ -152,6 +156,7 @@ def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:
         expected="the whole data set (strict)",
         found="; ".join(missing),
         remedy="complete it, or convert what is there by leaving strict out",
+        kind="missing",
     )
 
 
@@ -162,6 +167,9 @@ def _fingerprint(item: Item, options: str) -> str:
             parts.append(bytes.fromhex(sha256_of(path)))
         except OSError as error:
             raise InputError(
-                f"reading the case {item.id!r}", file=path, found=error.strerror or str(error)
+                f"reading the case {item.id!r}",
+                file=path,
+                found=error.strerror or str(error),
+                kind="damaged",
             ) from error
     return sha256_of_bytes(*parts)

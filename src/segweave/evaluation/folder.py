@@ -7,16 +7,27 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
 from segweave import __version__
 from segweave.errors import InputError, UsageError, from_validation
 from segweave.evaluation.curves import at_best_threshold
-from segweave.evaluation.protocols import Score, Status
-from segweave.evaluation.rows import FORMAT, Evaluation, Manifest, Row, versions
+from segweave.evaluation.families import list_protocols
+from segweave.evaluation.rows import (
+    FORMAT,
+    Evaluation,
+    Manifest,
+    MetricEntry,
+    Row,
+    metric_entry,
+    versions,
+)
+from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
+from segweave.metrics.empties import Status
+from segweave.registry import metrics as registry
 from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
 
 COLUMNS = (
@@ -59,23 +70,28 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
 def write_evaluation(
     folder: str | Path, rows: Sequence[Row], manifest: Manifest, *, force: bool = False
 ) -> Evaluation:
-    """Write the three files into a folder beside `folder`, then rename it, so that a crash leaves
-    the old evaluation or the new one. Fills in what the manifest counts of the rows.
+    """Write an evaluation folder in one piece: a crash leaves the old one or the new one.
+
+    Args:
+        folder: where; see `check_free`.
+        rows: the scores.
+        manifest: what describes them (`new_manifest`); its counts are filled in here.
+        force: write over an evaluation.
+
+    Raises UsageError where the folder holds something else, InputError where a score comes twice.
     """
     path = Path(folder)
     check_free(path, force=force)
     rows = at_best_threshold(rows)
-    full = _counted(manifest, rows)
-    with atomic_folder(path) as temporary:
-        _write_rows(temporary / FILES[1], rows)
-        full.cases_sha256 = sha256_of(temporary / FILES[1])
+    full = _counted(_with_cards(manifest, rows), rows)
+    with atomic_folder(path) as new:
+        cases = new / "cases.csv"
+        _write_rows(cases, rows)
+        full.cases_sha256 = sha256_of(cases)
         evaluation = Evaluation(path, full, tuple(rows))
-        summary = {
-            "format": FORMAT,
-            "arms": [arm.model_dump() for arm in summarise([evaluation])],
-        }
-        write_json(temporary / FILES[2], summary, indent=1)
-        write_json(temporary / FILES[0], full.model_dump(), indent=1)
+        arms = [arm.model_dump() for arm in summarise([evaluation])]
+        write_json(new / "summary.json", {"format": FORMAT, "arms": arms}, indent=1)
+        write_json(new / "manifest.json", full.model_dump(), indent=1)
     return evaluation
 
 
@@ -110,7 +126,38 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             found="another content (cut off or changed by hand)",
             remedy="evaluate again",
         )
-    return Evaluation(path, manifest, tuple(_read_rows(file, block.decode("utf-8"))))
+    rows = tuple(_read_rows(file, block.decode("utf-8")))
+    return Evaluation(path, _with_cards(manifest, rows), rows)
+
+
+def _with_cards(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
+    """The manifest with an entry for every metric: earlier versions wrote none, and no columns of
+    distances.
+    """
+    lacking = {row.score.metric: row.score for row in rows}
+    for name in manifest.metrics:
+        lacking.pop(name, None)
+    if not lacking:
+        return manifest
+    cards = registry.cards()
+    entries = {
+        name: metric_entry(cards[name]) if name in cards else _entry_without_card(score)
+        for name, score in sorted(lacking.items())
+    }
+    protocol = list_protocols().get(manifest.protocol)
+    columns = protocol.columns if protocol is not None and not manifest.metrics else ()
+    return manifest.model_copy(
+        update={
+            "metrics": {**manifest.metrics, **entries},
+            "columns": list(dict.fromkeys((*manifest.columns, *columns))),
+        }
+    )
+
+
+def _entry_without_card(score: Score) -> MetricEntry:
+    unit = "mm" if score.unit == "px" else score.unit
+    better: Literal["higher", "lower"] = "lower" if unit == "mm" else "higher"
+    return MetricEntry(title=score.metric, label=score.metric, unit=unit, better=better)
 
 
 def _counted(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
@@ -139,8 +186,8 @@ def _write_rows(file: Path, rows: Iterable[Row]) -> None:
         for row in rows:
             score = row.score
             # Python's csv quotes only what its own line end is made of, but reads \r as one too.
-            odd = "\r" in row.case + row.group + score.class_name + row.arm
-            (quoted if odd else writer).writerow(
+            has_return = "\r" in row.case + row.group + score.class_name + row.arm
+            (quoted if has_return else writer).writerow(
                 (
                     row.case,
                     "" if score.slice is None else score.slice,

@@ -221,8 +221,7 @@ def _predict_one(
         with atomic_write(job.overlay) as temporary:
             sheet.save(temporary, format="PNG")
     # Last, so that a label map stands for a file that is done.
-    binary = predictor.target.kind == "binary"
-    write_label(prediction.labels, case, job.labels, binary=binary)
+    write_label(prediction.labels, case, job.labels, target=predictor.target)
     return PredictedFile(
         file=job.file,
         case=case.id,

@@ -248,15 +248,11 @@ def label_maps_folder(run: Run, name: str, evaluation: Path) -> Path:
 def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
     """Write the label map of a case that was scored, at the case's own size."""
     from segweave.evaluation import nearest_zoom
-    from segweave.formats import write_label
-    from segweave.formats.nifti import HEADER_ATTRIBUTE
+    from segweave.formats import label_format, suitable_format, write_label
 
     if labels.shape[-2:] != case.size:
         # Scored at the network's size; kept at the case's, to be looked at.
         labels = nearest_zoom(labels, case.size)
     name = urllib.parse.quote(case.id, safe=" ")
-    if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
-        ending = ".nii.gz"
-    else:
-        ending = ".png" if case.stack == "single" and labels.ndim == 3 else ".npz"
+    ending = label_format(suitable_format(case, overlapping=labels.ndim == 4)).suffixes[0]
     write_label(labels, case, folder / f"{name}{ending}")
