@@ -93,8 +93,8 @@ class Palette(BaseModel):
     [
         ({"title": "a", "cuont": 2}, ["unknown key 'cuont'", "did you mean count?"]),
         (
-            {"title": "a", "colours": []},
-            ["unknown key 'colours'", "available: count, shades, title"],
+            {"title": "a", "shaeds": []},
+            ["unknown key 'shaeds'", "did you mean shades?"],
         ),
         (
             {"title": 3, "shades": [{"name": "red", "shares": 1}]},
