@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from segweave import registry
+from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.registry import (
     REGISTRIES,
@@ -22,7 +23,6 @@ from segweave.registry import (
     MetricCard,
     NetworkCard,
     Registry,
-    read_cards,
     register_plugin,
 )
 
