@@ -204,7 +204,7 @@ def test_a_crash_leaves_the_old_evaluation(tmp_path: Path, monkeypatch: pytest.M
     def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segweave.evaluation.folder.write_json", broken)
+    monkeypatch.setattr("segweave.storage.replace_folder", broken)
     with pytest.raises(KeyboardInterrupt):
         made(out, arm="new", force=True)
     assert read_evaluation(out).manifest.arms == ["old"]
@@ -225,7 +225,7 @@ def test_bad_folders(tmp_path: Path) -> None:
         read_evaluation(out)
     (out / "cases.csv").write_bytes(good[0])
     for text, words in (
-        ("{", "a JSON file"),
+        ("{", "a manifest"),
         ("[]", "a JSON list"),
         (good[1].decode().replace('"format": 1', '"format": 2'), "format 2"),
         (good[1].decode().replace('"classes"', '"klasses"'), "klasses|classes"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
 from segweave.metrics.empties import Status
 from segweave.registry import metrics as registry
-from segweave.storage import atomic_folder, read_json, write_json
+from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
 
 COLUMNS = (
     "case",
@@ -86,13 +85,12 @@ def write_evaluation(
     rows = at_best_threshold(rows)
     full = _counted(_with_cards(manifest, rows), rows)
     with atomic_folder(path) as new:
-        cases = new / "cases.csv"
-        _write_rows(cases, rows)
-        full.cases_sha256 = hashlib.sha256(cases.read_bytes()).hexdigest()
+        _write_rows(new / FILES[1], rows)
+        full.cases_sha256 = sha256_of(new / FILES[1])
         evaluation = Evaluation(path, full, tuple(rows))
         arms = [arm.model_dump() for arm in summarise([evaluation])]
-        write_json(new / "summary.json", {"format": FORMAT, "arms": arms}, indent=1)
-        write_json(new / "manifest.json", full.model_dump(), indent=1)
+        write_json(new / FILES[2], {"format": FORMAT, "arms": arms}, indent=1)
+        write_json(new / FILES[0], full.model_dump(), indent=1)
     return evaluation
 
 
@@ -112,7 +110,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
                 remedy="make one with segweave evaluate",
             )
     file = path / "manifest.json"
-    content = read_json(file, doing, formats=(FORMAT,), expected="a JSON file")
+    content = read_json(file, doing, formats=(FORMAT,), expected="a manifest")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
@@ -121,7 +119,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise InputError(doing, file=file, found=f"{where}: {first['msg']}") from error
     file = path / "cases.csv"
     block = file.read_bytes()
-    if hashlib.sha256(block).hexdigest() != manifest.cases_sha256:
+    if sha256_of_bytes(block) != manifest.cases_sha256:
         raise InputError(
             doing,
             file=file,

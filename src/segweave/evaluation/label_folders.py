@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
@@ -28,9 +26,8 @@ from segweave.evaluation.score_cases import (
     score_rows,
 )
 from segweave.evaluation.scores import check_metrics
-from segweave.formats import SUFFIXES, case_name, read_label, read_label_case, suffix_of
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
+from segweave.formats.label_ids import scaled_ids
 from segweave.runtime.progress import Progress
 
 LABEL_ENDINGS = (
@@ -152,8 +149,8 @@ def evaluate_folders(
                 geometry=geometry,
                 stack=entry.stack or stack,
                 scaled=target.white_is_one,
+                threshold=mask_threshold,
             )
-            case = _thresholded(case, mask_threshold)
             file = ours[name]
             if rules.needs.any_size:
                 prediction = read_label_case(file, geometry=geometry, scaled=target.one_class).label
@@ -348,13 +345,6 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
     )
 
 
-def _thresholded(case: Case, threshold: int | None) -> Case:
-    """The case with what is above the threshold as its one class; a map of 0 and 1 stays."""
-    if threshold is None or case.label is None or case.label.max(initial=0) <= 1:
-        return case
-    return replace(case, label=(case.label > threshold).astype(np.uint8))
-
-
 def _target_of(
     files: Mapping[str, Path], names: list[str], geometry: Geometry, threshold: int | None
 ) -> TargetSpec:
@@ -364,8 +354,9 @@ def _target_of(
     problems = Problems("reading the references")
     for name in names:
         try:
-            case = read_label_case(files[name], geometry=geometry, scaled=False)
-            case = _thresholded(case, threshold)
+            case = read_label_case(
+                files[name], geometry=geometry, scaled=False, threshold=threshold
+            )
         except SegweaveError as error:
             problems.add(files[name].name, error)
             continue

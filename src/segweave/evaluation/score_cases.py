@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from segweave.evaluation.summary import case_values
 from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
 from segweave.runtime.progress import Progress
+from segweave.storage import sha256_of_bytes, sha256_of_text
 
 
 class Scored(NamedTuple):
@@ -102,7 +102,7 @@ class References:
         known = self._slices.setdefault(case, {})
         for index, part in enumerate(np.asarray(label, np.uint8), start=first):
             content = f"{part.shape}".encode() + part.tobytes()
-            known[index] = hashlib.sha256(content).hexdigest()
+            known[index] = sha256_of_bytes(content)
 
     def checksums(self) -> dict[str, str]:
         """Case → checksum."""
@@ -111,7 +111,7 @@ class References:
 
 def _joined(slices: Mapping[int, str]) -> str:
     text = " ".join(f"{index}:{digest}" for index, digest in sorted(slices.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of_text(text)
 
 
 def new_manifest(

@@ -17,13 +17,13 @@ from segweave.data.case import Case, Stack
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import MissingExtraError, UsageError, nearest
 from segweave.runtime.progress import Progress
+from segweave.storage import atomic_folder
 from segweave.workflow.scored import (
     Variant,
     check_scored_once,
     keep,
     label_maps_folder,
     note_scored,
-    predictions_folder,
     replaces_its_own,
     store_of,
 )
@@ -284,7 +284,7 @@ def _evaluate_run(
             progress(done, len(ids), name)
 
     maps = label_maps_folder(run, name, folder)
-    with predictions_folder(maps) as kept:
+    with atomic_folder(maps) as kept:
 
         def pairs() -> Iterator[tuple[Case, NDArray[Any]]]:
             for id in cases.verify(ids):
