@@ -144,6 +144,11 @@ def new_manifest(
         kind=target.kind,
         per=rules.per,
         columns=list(dict.fromkeys((*rules.columns, *metrics))),
+        versions={
+            f"plug-in {Path(file).name}": digest
+            for file, digest in registry.plugin_hashes.items()
+            if extra
+        },
         **fields,
     )
 
