@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 
 from segweave import __version__
-from segweave.errors import InputError, UsageError
+from segweave.errors import InputError, UsageError, from_validation
 from segweave.evaluation.curves import at_best_threshold
 from segweave.evaluation.families import list_protocols
 from segweave.evaluation.rows import (
@@ -116,9 +116,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(doing, file=file, found=f"{where}: {first['msg']}") from error
+        raise from_validation(error, doing, model=Manifest, file=file) from None
     file = path / "cases.csv"
     block = file.read_bytes()
     if sha256_of_bytes(block) != manifest.cases_sha256:
