@@ -31,7 +31,7 @@ ENTRIES = [(r, name) for r in REGISTRIES for name in r.cards()]
 
 @pytest.fixture
 def fresh() -> Registry[NetworkCard]:
-    """A registry of its own, so that a test leaves nothing behind."""
+    """A separate registry, so that a test leaves nothing behind."""
     return Registry("network", "segweave.networks", NetworkCard, "segweave.networks")
 
 

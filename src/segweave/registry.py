@@ -27,8 +27,15 @@ from segweave.storage import sha256_of, sha256_of_text
 
 @dataclass(frozen=True)
 class Card:
-    """What every card says. `entry` names the class or function in the same file; `options` are
-    arguments that the name presets.
+    """What every card states.
+
+    Attributes:
+        name: how users call the entry.
+        title: one line for lists.
+        entry: the class or function in the same file.
+        paper: the source.
+        licence: of the code that it follows.
+        options: arguments that the name presets.
     """
 
     name: str

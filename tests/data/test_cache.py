@@ -20,9 +20,9 @@ SPEC = InputSpec(size=(8, 6), slices=3)
 
 def test_it_holds_exactly_what_prediction_computes(tmp_path: Path) -> None:
     store = made_store(tmp_path / "s")
-    calls: list[tuple[int, int]] = []
-    resized = Resized(store, SPEC, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    calls: list[tuple[float, float, str]] = []
+    resized = Resized(store, SPEC, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3, "case0"), (2, 3, "case1"), (3, 3, "case2")]
     assert resized.size == (8, 6)
     for id in store.ids:
         case, copy = store.case(id), resized[id]

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from segweave.data.splits import told_leaking
+from segweave.data.splits import mark_leaking
 from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places
 from segweave.datasets._pictures import (
     Splits,
@@ -187,7 +187,7 @@ def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> tuple[Splits,
         ordered = sorted(training)
         cut = {"train": ordered[:1815], "valid": ordered[1815:2074], "test": ordered[2074:]}
         published["sorted-1815-259-520"] = cut
-    splits, warnings = told_leaking(published, home)
+    splits, warnings = mark_leaking(published, home)
     if training:
         splits |= common_splits({id: home[id] for id in training})
     return splits, warnings

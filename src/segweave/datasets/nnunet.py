@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.splits import PARTS, told_leaking
+from segweave.data.splits import PARTS, mark_leaking
 from segweave.datasets._groups import groups_by, own_group_warning, rows_by_case
 from segweave.datasets._volumes import (
     colours,
@@ -131,7 +131,7 @@ def plan(
     if named:
         parts = dict.fromkeys((*PARTS, *named.values()))
         more["given"] = {part: [id for id in named if named[id] == part] for part in parts}
-    more, leaking = told_leaking(more, groups)
+    more, leaking = mark_leaking(more, groups)
     warnings += leaking
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(found["Tr"]):

@@ -1,4 +1,4 @@
-"""Writes a finished model: its weights and the card that says what it is and what it is not."""
+"""Writes a finished model: its weights, and the card that describes it and its limits."""
 
 from __future__ import annotations
 

@@ -113,7 +113,12 @@ def train(
         network = build_network(recipe, len(recipe.input.channels), target)
         try:
             with counted("reading images", show=progress) as report:
-                resized = Resized(source, recipe.input, parts["training"], progress=report)
+
+                def shown(done: float, total: float, name: str) -> None:
+                    if report is not None:
+                        report(int(done), int(total))
+
+                resized = Resized(source, recipe.input, parts["training"], progress=shown)
             batches = Batches(
                 resized,
                 batch_size=recipe.training.batch_size,
