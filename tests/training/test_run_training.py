@@ -292,7 +292,8 @@ def test_the_store_may_lie_elsewhere_when_resumed(finished: Run, store: Store) -
 
 def test_metrics_of_resized_cases_are_cached_beside_the_store(store: Store) -> None:
     ids = store.splits["toy"]["train"]
-    assert Resized(store, toy.recipe().input, ids).folder.parent == store.path.parent
+    path = Resized(store, toy.recipe().input, ids).path_of(ids[0])
+    assert path.parent.parent == store.path.parent
 
 
 def test_the_environment_names_no_secret(finished: Run) -> None:
