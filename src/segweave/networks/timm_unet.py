@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ def _backbone(
     except ImportError as error:
         raise MissingExtraError(doing, library="timm", extra="zoo") from error
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        close = difflib.get_close_matches(name, timm.list_models(), cutoff=0.7)
         raise UsageError(
             doing,
             found=f"{name!r}, which timm does not know",
