@@ -159,6 +159,14 @@ def test_a_network_without_a_backbone_has_no_imagenet_weights(tmp_path: Path) ->
             create_network("unet", width=2, pretrained=pretrained)
 
 
+def test_a_backbone_that_timm_lacks_needs_a_file(tmp_path: Path) -> None:
+    made = network()
+    made.backbones = {"encoder": None}
+    with pytest.raises(UsageError, match="imagenet:FILE"):
+        load_pretrained(made, "imagenet")
+    load_pretrained(made, f"imagenet:{saved(tmp_path / 'w.pth', classifier())}")
+
+
 def test_several_backbones_each_take_a_file(tmp_path: Path) -> None:
     made = network()
     made.second = network().encoder

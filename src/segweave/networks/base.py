@@ -111,7 +111,7 @@ class SegmentationNetwork(nn.Module, ABC):
             where every size works that `divisor` and `smallest` allow.
         feedback: the mask that `encode` takes besides the image, None for most networks.
         backbones: dotted name of each submodule that has ImageNet weights → name of the timm model
-            that they are those of.
+            whose weights they are, or None where they exist as a file only.
         pretrained: what became of each tensor where start values were loaded.
     """
 
@@ -123,7 +123,7 @@ class SegmentationNetwork(nn.Module, ABC):
     smallest: int = 1
     fixed: tuple[Size | int, ...] = ()
     feedback: Feedback | None = None
-    backbones: Mapping[str, str] = {}
+    backbones: Mapping[str, str | None] = {}
     pretrained: WeightsReport | None = None
 
     def check_image(self, x: Tensor, **inputs: Tensor) -> None:

@@ -77,6 +77,13 @@ def _load_backbones(
         if files:
             file: Path | None = Path(chosen[backbone])
             source = _from_file(Path(chosen[backbone]), listed, doing)
+        elif model is None:
+            raise UsageError(
+                doing,
+                expected=f"a file for {backbone}, whose weights timm does not have",
+                found=f"{IMAGENET!r} alone",
+                remedy=f"give pretrained='{IMAGENET}:FILE'",
+            )
         else:
             file, source = None, _from_timm(model, doing)
         plan = _matched(network.get_submodule(backbone), source, doing, file)
