@@ -64,7 +64,7 @@ def load_released(
             found=type(module).__name__,
         )
     names = module.released_names()
-    own = module.state_dict(keep_vars=True)
+    state = module.state_dict(keep_vars=True)
     given = {
         key.removeprefix("module."): value for key, value in state_dict.items()
     }  # DataParallel's prefix
@@ -73,10 +73,10 @@ def load_released(
         if theirs not in given:
             missing.append(theirs)
             continue
-        if tuple(own[ours].shape) != tuple(given[theirs].shape):
+        if tuple(state[ours].shape) != tuple(given[theirs].shape):
             raise InputError(
                 f"loading a released checkpoint into {type(module).__name__}",
-                expected=f"{theirs} of shape {tuple(own[ours].shape)}",
+                expected=f"{theirs} of shape {tuple(state[ours].shape)}",
                 found=f"shape {tuple(given[theirs].shape)}",
                 remedy="create the module with the settings that the checkpoint was trained with",
             )
@@ -92,7 +92,7 @@ def load_released(
         )
     with torch.no_grad():
         for ours, theirs in matched:
-            own[ours].copy_(given[theirs])
+            state[ours].copy_(given[theirs])
     return LoadReport(
         matched=tuple(theirs for _, theirs in matched),
         missing=tuple(missing),

@@ -120,7 +120,7 @@ class Agreement:
     released code's float64 result, relative to the largest value of that.
 
     Gradients are compared in float64 only: in float32 rounding switches single ReLUs, and the
-    gradient jumps by an amount that says which processor ran.
+    gradient jumps by an amount that depends on the processor.
     """
 
     def __init__(self, name: str, dtype: torch.dtype, *, gradients: bool = False) -> None:
@@ -169,7 +169,7 @@ class Agreement:
 
         A layer that sums K products rounds to a relative error of about √K · u, with u = 2⁻²⁴ (the
         probabilistic bound of Higham and Mary, SIAM Journal on Scientific Computing 41, 2019): it
-        acts as a change of the layer's input by that much. The file's `sensitivity` S says how
+        acts as a change of the layer's input by that much. The file's `sensitivity` S is how
         much a relative change of the image is amplified on the way to the output; later layers
         amplify less. The errors of L layers are independent and add in squares: √(L · K) · u · S,
         with the largest K. Neither the order of the sums nor the processor is in it. Sums in

@@ -26,9 +26,9 @@ def test_the_size_that_an_error_proposes_works(
         return
     with pytest.raises(UsageError) as raised:
         check_size("network", (height, width), **rule)
-    found = re.search(r"(\d+)×(\d+)", raised.value.remedy or "")
-    assert found is not None
-    check_size("network", (int(found[1]), int(found[2])), **rule)
+    proposed = re.search(r"(\d+)×(\d+)", raised.value.remedy or "")
+    assert proposed is not None
+    check_size("network", (int(proposed[1]), int(proposed[2])), **rule)
 
 
 @given(sides, sides)

@@ -1,4 +1,4 @@
-"""MT-UNet against the released numbers, and its own rules."""
+"""MT-UNet against the released numbers, and its rules."""
 
 from __future__ import annotations
 

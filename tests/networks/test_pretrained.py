@@ -42,10 +42,10 @@ def saved(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
-def assert_accounted(made: SegmentationNetwork, source: dict[str, Tensor]) -> None:
-    report = made.pretrained
+def assert_accounted(filled: SegmentationNetwork, source: dict[str, Tensor]) -> None:
+    report = filled.pretrained
     assert report is not None
-    assert sorted((*report.loaded, *report.missing)) == sorted(made.state_dict())
+    assert sorted((*report.loaded, *report.missing)) == sorted(filled.state_dict())
     assert len(report.loaded) + len(report.unused) == len(source)
     assert set(report.unused) <= set(source)
 
@@ -53,13 +53,13 @@ def assert_accounted(made: SegmentationNetwork, source: dict[str, Tensor]) -> No
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_a_backbone_is_filled_by_name(tmp_path: Path, ending: str) -> None:
     state = classifier()
-    made = network(pretrained=f"imagenet:{saved(tmp_path / f'w.{ending}', state)}")
-    assert_accounted(made, state)
-    assert made.pretrained is not None
-    assert all(name.startswith("encoder.") for name in made.pretrained.loaded)
-    assert not any(name.startswith("encoder.") for name in made.pretrained.missing)
-    assert "classifier.weight" in made.pretrained.unused
-    for name, value in made.encoder.state_dict().items():
+    filled = network(pretrained=f"imagenet:{saved(tmp_path / f'w.{ending}', state)}")
+    assert_accounted(filled, state)
+    assert filled.pretrained is not None
+    assert all(name.startswith("encoder.") for name in filled.pretrained.loaded)
+    assert not any(name.startswith("encoder.") for name in filled.pretrained.missing)
+    assert "classifier.weight" in filled.pretrained.unused
+    for name, value in filled.encoder.state_dict().items():
         assert torch.equal(value, state[name]), name
 
 
@@ -68,26 +68,26 @@ def test_a_backbone_is_filled_in_order_where_names_differ(tmp_path: Path) -> Non
     other = {
         f"module._{i}.{name.rpartition('.')[2]}": t for i, (name, t) in enumerate(state.items())
     }
-    made = network(pretrained=f"imagenet:{saved(tmp_path / 'w.pth', other)}")
-    assert_accounted(made, other)
-    for name, value in made.encoder.state_dict().items():
+    filled = network(pretrained=f"imagenet:{saved(tmp_path / 'w.pth', other)}")
+    assert_accounted(filled, other)
+    for name, value in filled.encoder.state_dict().items():
         assert torch.equal(value, state[name]), name
 
 
 def test_the_counters_of_batch_norms_may_be_absent(tmp_path: Path) -> None:
     state = {k: v for k, v in classifier().items() if not k.endswith("num_batches_tracked")}
-    made = network(pretrained=f"imagenet:{saved(tmp_path / 'w.pth', state)}")
-    assert_accounted(made, state)
-    assert made.pretrained is not None
-    assert "encoder.bn1.num_batches_tracked" in made.pretrained.missing
+    filled = network(pretrained=f"imagenet:{saved(tmp_path / 'w.pth', state)}")
+    assert_accounted(filled, state)
+    assert filled.pretrained is not None
+    assert "encoder.bn1.num_batches_tracked" in filled.pretrained.missing
 
 
 @pytest.mark.parametrize("in_channels", [1, 2, 6])
 def test_the_first_convolution_is_adapted_to_the_channels(tmp_path: Path, in_channels: int) -> None:
     state = classifier()
     file = saved(tmp_path / "w.pth", state)
-    made = network(pretrained=f"imagenet:{file}", in_channels=in_channels)
-    first = next(iter(made.encoder.parameters()))
+    filled = network(pretrained=f"imagenet:{file}", in_channels=in_channels)
+    first = next(iter(filled.encoder.parameters()))
     assert first.shape[1] == in_channels
     original = next(iter(state.values()))
     if in_channels == 1:
@@ -102,12 +102,12 @@ def test_shapes_that_differ_change_nothing(tmp_path: Path) -> None:
     state = classifier()
     key = "blocks.1.0.conv_pwl.weight"
     assert key in state
-    made = network()
-    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    filled = network()
+    before = {name: tensor.clone() for name, tensor in filled.state_dict().items()}
     for wrong in ({**state, key: torch.zeros(3, 3, 1, 1)}, dict(list(state.items())[:20])):
         with pytest.raises(InputError, match="under its names or in its order"):
-            load_pretrained(made, f"imagenet:{saved(tmp_path / 'w.pth', wrong)}")
-    assert all(torch.equal(tensor, before[name]) for name, tensor in made.state_dict().items())
+            load_pretrained(filled, f"imagenet:{saved(tmp_path / 'w.pth', wrong)}")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in filled.state_dict().items())
 
 
 def test_a_file_that_the_card_lists_is_checked(tmp_path: Path) -> None:
@@ -131,24 +131,24 @@ def test_imagenet_asks_timm_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         model.load_state_dict(state)
         return model
 
-    made = network()
+    filled = network()
     original = timm.create_model
     monkeypatch.setattr(timm, "create_model", create_model)
-    report = load_pretrained(made, "imagenet")
+    report = load_pretrained(filled, "imagenet")
     assert asked == [(BACKBONE, True)]
-    assert len(report.loaded) == len(made.encoder.state_dict())
-    assert torch.equal(made.encoder.state_dict()["conv_stem.weight"], state["conv_stem.weight"])
+    assert len(report.loaded) == len(filled.encoder.state_dict())
+    assert torch.equal(filled.encoder.state_dict()["conv_stem.weight"], state["conv_stem.weight"])
 
 
 def test_without_a_connection_the_remedy_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = network()
+    filled = network()
 
     def create_model(name: str, pretrained: bool = False) -> torch.nn.Module:
         raise OSError("cannot reach the hub\nand a long trace")
 
     monkeypatch.setattr(timm, "create_model", create_model)
     with pytest.raises(SegweaveError, match="imagenet:FILE") as raised:
-        load_pretrained(made, "imagenet")
+        load_pretrained(filled, "imagenet")
     assert "cannot reach the hub" in str(raised.value)
     assert "long trace" not in str(raised.value)
 
@@ -160,27 +160,27 @@ def test_a_network_without_a_backbone_has_no_imagenet_weights(tmp_path: Path) ->
 
 
 def test_a_backbone_that_timm_lacks_needs_a_file(tmp_path: Path) -> None:
-    made = network()
-    made.backbones = {"encoder": None}
+    filled = network()
+    filled.backbones = {"encoder": None}
     with pytest.raises(UsageError, match="imagenet:FILE"):
-        load_pretrained(made, "imagenet")
-    load_pretrained(made, f"imagenet:{saved(tmp_path / 'w.pth', classifier())}")
+        load_pretrained(filled, "imagenet")
+    load_pretrained(filled, f"imagenet:{saved(tmp_path / 'w.pth', classifier())}")
 
 
 def test_several_backbones_each_take_a_file(tmp_path: Path) -> None:
-    made = network()
-    made.second = network().encoder
-    made.backbones = {"encoder": BACKBONE, "second": BACKBONE}
+    filled = network()
+    filled.second = network().encoder
+    filled.backbones = {"encoder": BACKBONE, "second": BACKBONE}
     first, second = classifier(), {k: v + 1 for k, v in classifier().items()}
     one = saved(tmp_path / "one.pth", first)
     two = saved(tmp_path / "two.pth", second)
-    report = load_pretrained(made, f"imagenet:second={two},encoder={one}")
-    assert len(report.loaded) == 2 * len(made.encoder.state_dict())
-    assert torch.equal(made.encoder.conv_stem.weight, first["conv_stem.weight"])
-    assert torch.equal(made.second.conv_stem.weight, second["conv_stem.weight"])
+    report = load_pretrained(filled, f"imagenet:second={two},encoder={one}")
+    assert len(report.loaded) == 2 * len(filled.encoder.state_dict())
+    assert torch.equal(filled.encoder.conv_stem.weight, first["conv_stem.weight"])
+    assert torch.equal(filled.second.conv_stem.weight, second["conv_stem.weight"])
     for wrong in (f"{one}", f"encoder={one}", f"encoder={one},other={two}"):
         with pytest.raises(UsageError, match="encoder=FILE,second=FILE"):
-            load_pretrained(made, f"imagenet:{wrong}")
+            load_pretrained(filled, f"imagenet:{wrong}")
 
 
 @pytest.mark.parametrize("at", ["bottleneck", "output", "encoder"])
@@ -191,12 +191,12 @@ def test_a_network_is_taken_from_a_run(tmp_path: Path, at: str, folder: str) -> 
     path.mkdir(exist_ok=True)
     state = trained.state_dict()
     saved(path / "weights.safetensors", state)
-    made = create_network("unet", width=2, classes=2, pretrained=tmp_path)
-    assert_accounted(made, state)
-    assert made.pretrained is not None
-    assert made.pretrained.missing == ()
-    assert all(not name.startswith("network.") for name in made.pretrained.unused)
-    for name, value in made.state_dict().items():
+    filled = create_network("unet", width=2, classes=2, pretrained=tmp_path)
+    assert_accounted(filled, state)
+    assert filled.pretrained is not None
+    assert filled.pretrained.missing == ()
+    assert all(not name.startswith("network.") for name in filled.pretrained.unused)
+    for name, value in filled.state_dict().items():
         assert torch.equal(value, state[f"network.{name}"])
 
 
@@ -221,10 +221,12 @@ def test_released_names_load_and_the_head_may_be_new(tmp_path: Path, classes: in
     names = released.released_names().tensors
     theirs = {f"module.{names[ours]}": tensor for ours, tensor in state.items()}
     file = saved(tmp_path / "w.pth", theirs)
-    made = create_network("unet", width=2, classes=classes, pretrained=file, new_head=classes != 1)
-    assert_accounted(made, theirs)
-    assert made.pretrained is not None
+    filled = create_network(
+        "unet", width=2, classes=classes, pretrained=file, new_head=classes != 1
+    )
+    assert_accounted(filled, theirs)
+    assert filled.pretrained is not None
     head = {"classifier.weight", "classifier.bias"} if classes != 1 else set()
-    assert set(made.pretrained.missing) == head
-    for name in made.pretrained.loaded:
-        assert torch.equal(made.state_dict()[name], state[name])
+    assert set(filled.pretrained.missing) == head
+    for name in filled.pretrained.loaded:
+        assert torch.equal(filled.state_dict()[name], state[name])

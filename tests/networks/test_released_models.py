@@ -15,7 +15,7 @@ from tests.networks.agreement import Agreement, built, names_of, read_spec
 
 FILES = names_of("SALSTM", "LSTMSA")
 # A gradient through three encoders and the module at 224×224 takes over a minute; each module's
-# own gradients are checked in tests/context.
+# gradients are checked in tests/context.
 WITH_GRADIENTS = "released-salstm-whole"
 
 

@@ -1,4 +1,4 @@
-"""UNet against the released numbers, and its own rules."""
+"""UNet against the released numbers, and its rules."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ CARD = NetworkCard(
 
 
 class TimmUNet(SegmentationNetwork):
-    """A timm backbone as encoder; the decoder upsamples to the next skip (bilinear), joins it, and
-    runs one 3×3 convolution with batch norm and ReLU; a 1×1 convolution gives the logits, which are
-    upsampled to the image (bilinear).
+    """A timm backbone as encoder. The decoder upsamples to the next skip (bilinear), joins it, and
+    runs one 3×3 convolution with batch norm and ReLU. A 1×1 convolution returns the logits, which
+    are upsampled to the image (bilinear).
 
     Args:
         in_channels: channels of an image; timm adapts the first convolution.
