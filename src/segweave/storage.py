@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from segweave.errors import InputError, SegweaveError
+from segweave.errors import ErrorKind, InputError, SegweaveError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -153,6 +153,7 @@ def read_json(
     formats: Container[int] | None = None,
     expected: str = "a JSON object",
     remedy: str | None = None,
+    kind: ErrorKind | None = None,
 ) -> dict[str, Any]:
     """The JSON object in a file.
 
@@ -162,6 +163,7 @@ def read_json(
         formats: the numbers that its field `format` may have; None for files without one.
         expected: what the file should be, for error messages.
         remedy: what to do where the file is missing or damaged, for error messages.
+        kind: the kind of fault that a missing or damaged file is, for `check`.
 
     Raises InputError where the file is missing, is not a JSON object, or has another format.
     """
@@ -170,10 +172,12 @@ def read_json(
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy) from error
+        raise InputError(
+            doing, file=file, expected=expected, found=found, remedy=remedy, kind=kind
+        ) from error
     if not isinstance(content, dict):
         found = f"a JSON {type(content).__name__}"
-        raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy)
+        raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy, kind=kind)
     if formats is not None:
         _check_format(content.get("format"), formats, file, doing, expected)
     return content

@@ -77,7 +77,6 @@ def test_several_classes(tmp_path: Path) -> None:
     prepare("folder", out=tmp_path / "t", classes=names, **folder)
     store = Store(tmp_path / "t")
     assert store.target.names == tuple(names)
-    assert store.target.colours is not None
     np.testing.assert_array_equal(store.case("a").label[0], mask)  # type: ignore[index]
     with pytest.raises(InputError, match=r"\[2\]"):
         prepare("folder", out=tmp_path / "u", classes=["background", "gland"], **folder)
@@ -171,7 +170,7 @@ def test_grey_masks_need_a_threshold(tmp_path: Path) -> None:
     grey = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
     _pairs(tmp_path, {"a": grey})
     both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
-    with pytest.raises(InputError, match="mask_threshold"):
+    with pytest.raises(InputError, match="--mask-threshold"):
         prepare("folder", out=tmp_path / "s", **both)
     prepare("folder", out=tmp_path / "s", mask_threshold=127, **both)
     np.testing.assert_array_equal(Store(tmp_path / "s").case("a").label[0], grey > 127)  # type: ignore[index]
@@ -309,7 +308,7 @@ def test_one_odd_mask_is_named_among_those_of_0_and_255(tmp_path: Path) -> None:
     masks = {name: _mask(0, 255) for name in "abcd"}
     _pairs(tmp_path, {**masks, "e": _mask(0, 1, 255)})
     both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
-    with pytest.raises(InputError, match="255 in 1 of 5 masks") as caught:
+    with pytest.raises(InputError, match="255 in 1 of 5 files") as caught:
         prepare("folder", out=tmp_path / "s", **both)
     assert "e_mask" in str(caught.value)
     _write(tmp_path / "masks" / "e_mask.png", _mask(0, 1))

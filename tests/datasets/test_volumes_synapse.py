@@ -120,7 +120,7 @@ def test_a_missing_slice_interrupts_the_stack(tmp_path: Path) -> None:
 def test_wrong_options_of_synapse(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="transunet"):
         prepare("synapse", raw, tmp_path / "s", layout="transunett")
-    with pytest.raises(InputError, match="none of them"):
+    with pytest.raises(InputError, match="nothing like it"):
         prepare("synapse", tmp_path / "RawData" / "Training" / "img", tmp_path / "s")
     write_abdomen(raw, cases=1, size=32, slices=3, layout="transunet")
     with pytest.raises(UsageError, match="raw and transunet"):

@@ -9,7 +9,7 @@ from segweave.checking.report import Problem
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import scattered
-from segweave.datasets.base import few
+from segweave.words import few
 
 
 def odd_labels(

@@ -14,10 +14,9 @@ from segweave.checking.kinds import problem_of
 from segweave.checking.report import Problem
 from segweave.data.specs import TargetSpec
 from segweave.datasets.base import Item, Plan, odd_names
-from segweave.datasets.folder import MASK_ENDINGS
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError, nearest
 from segweave.formats import case_name, find_images, read_array, read_case
-from segweave.formats.files import is_store
+from segweave.formats.files import is_store, label_ending
 from segweave.formats.table import suffix_of
 from segweave.registry import build, datasets
 
@@ -288,8 +287,7 @@ def readable(file: Path) -> bool:
 def plain_name(path: Path) -> str:
     """A file's name without its ending and without what marks it as a mask."""
     name = case_name(path)
-    ending = next((e for e in MASK_ENDINGS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(ending)] or name
+    return name.removesuffix(label_ending(name))
 
 
 def _mask_folder(source: Path) -> tuple[Path, Path] | None:

@@ -12,9 +12,10 @@ from typing import Any
 from segweave import __version__
 from segweave.data.splits import check_splits
 from segweave.data.store import Store, StoreWriter
-from segweave.datasets.base import Item, Plan, few, odd_names, short_of
+from segweave.datasets.base import Item, Plan, odd_names, short_of
 from segweave.errors import InputError
 from segweave.registry import build, datasets
+from segweave.words import few
 
 __all__ = ["PrepareReport", "prepare"]
 

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from segweave.datasets.base import few
 from segweave.errors import InputError, UsageError
 from segweave.formats.table import case_name
+from segweave.words import few
+
+
+def read_rows(path: str | Path, doing: str, columns: str = "") -> list[dict[str, str]]:
+    """The rows of a CSV file, names and cells without blanks around them; a table with semicolons
+    is read too.
+
+    Raises InputError where it is not a CSV file, with the `columns` that it should have.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        head = text[:4096]
+        separator = ";" if head.count(";") > head.count(",") else ","
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            doing,
+            file=file,
+            expected=columns or "a CSV file",
+            found=(str(error) or type(error).__name__)[:150],
+            kind="layout",
+        ) from error
+    return [
+        {str(name).strip(): str(cell or "").strip() for name, cell in row.items() if name}
+        for row in rows
+    ]
 
 
 def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, str]:

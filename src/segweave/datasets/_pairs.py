@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segweave.datasets.base import LeftOut, alone, few
-from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.datasets.base import LeftOut, alone
+from segweave.errors import InputError, SegweaveError
 from segweave.formats.pictures import LARGEST_PIXELS, exif_turn
 from segweave.formats.table import PICTURES, case_name, suffix_of
+from segweave.words import few
 
 
 @dataclass(frozen=True)
@@ -44,45 +45,7 @@ class Pair:
     part: str = ""
 
 
-Finder = Callable[[Path], list[Place]]
-
-
-def choose_layout(
-    title: str, source: Path, layout: str, finders: Mapping[str, Finder], expected: str
-) -> tuple[str, list[Place]]:
-    """The layout that `source` has (or the one asked for) and its places.
-
-    Raises InputError where none fits, UsageError for an unknown layout and where several fit.
-    """
-    if layout not in ("auto", *finders):
-        raise UsageError(
-            f"choosing the layout of {title}",
-            found=repr(layout),
-            remedy=nearest(layout, ("auto", *finders)),
-        )
-    found = {
-        name: places
-        for name, find in finders.items()
-        if layout in ("auto", name) and (places := find(source))
-    }
-    if not found:
-        raise InputError(
-            f"looking for {title}",
-            file=source,
-            expected=expected if layout == "auto" else f"the layout {layout}",
-            found="nothing like it",
-            remedy="give the folder that holds it",
-            kind="layout",
-        )
-    if len(found) > 1:
-        raise UsageError(
-            f"looking for {title}",
-            file=source,
-            expected="one layout",
-            found=" and ".join(found),
-            remedy=f"say which with layout={' or '.join(found)}",
-        )
-    return next(iter(found.items()))
+PlaceFinder = Callable[[Path], list[Place]]
 
 
 def subfolder(source: Path, *names: str) -> Path | None:

@@ -4,7 +4,6 @@ from a table, and the splits that every set offers.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +18,9 @@ from segweave import __version__
 from segweave.data.case import Case, Provenance
 from segweave.data.specs import TargetSpec
 from segweave.data.splits.folds import stratified_split, usual_folds
-from segweave.datasets._groups import rows_by_case
+from segweave.datasets._groups import read_rows, rows_by_case
 from segweave.datasets._pairs import Pair
-from segweave.datasets.base import Item, few
+from segweave.datasets.base import Item
 from segweave.errors import InputError
 from segweave.formats import read_array, read_case
 from segweave.formats.content import Request
@@ -29,8 +28,8 @@ from segweave.formats.pictures import is_grey, two_values
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
 from segweave.storage import sha256_of
+from segweave.words import few
 
-COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
 Splits = dict[str, dict[str, list[str]]]
 
@@ -40,7 +39,7 @@ _GROUP_COLUMNS = ("group", "patient", "patient_id", "patient ID", "lesion_id", "
 
 def target_of(card: DatasetCard) -> TargetSpec:
     """Background and the one class of a card."""
-    return TargetSpec(kind="binary", names=card.classes, colours=COLOURS)
+    return TargetSpec(kind="binary", names=card.classes)
 
 
 def provenance_of(card: DatasetCard, **more: Any) -> dict[str, Any]:
@@ -150,11 +149,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             "so (groups)"
         ]
     doing, file = "reading a table of groups", Path(path)
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(doing, file=file, found=str(error), kind="layout") from error
+    rows = read_rows(file, doing)
     columns = list(rows[0]) if rows else []
     case = next((name for name in _CASE_COLUMNS if name in columns), None)
     group = next((name for name in _GROUP_COLUMNS if name in columns), None)
@@ -200,8 +195,8 @@ def common_splits(
     return splits
 
 
-def counted(parts: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """What is missing of the expected number of images a part."""
+def short_parts(parts: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
+    """What is missing of the expected number of images per part."""
     return [
         f"{part}: {wanted} images are expected, {found.get(part, 0)} are there"
         for part, wanted in parts.items()

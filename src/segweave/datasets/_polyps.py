@@ -4,14 +4,14 @@ random splits of frames that papers used.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from segweave.datasets._pairs import Finder, Pair, Place, choose_layout, find_pairs, places
+from segweave.datasets._groups import read_rows
+from segweave.datasets._pairs import Pair, Place, PlaceFinder, find_pairs, places
 from segweave.datasets._pairs import subfolder as sub
 from segweave.datasets._pictures import (
     common_splits,
@@ -21,9 +21,10 @@ from segweave.datasets._pictures import (
     target_of,
     video_items,
 )
-from segweave.datasets.base import Item, Plan, few
+from segweave.datasets.base import Item, Plan, choose_layout
 from segweave.errors import InputError
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 IMAGES, MASKS = ("images", "image"), ("masks", "mask")
 NUMBER = r"0*(\d+)"
@@ -59,17 +60,18 @@ def read_sequences(path: str | Path) -> Spans:
     last_frame; raises InputError where it can't be read or sequences overlap.
     """
     doing, file = "reading a table of sequences", Path(path)
+    columns = "the columns sequence, first_frame and last_frame, frames as integers"
+    rows = read_rows(file, doing, columns)
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            spans = {
-                _sequence(row["sequence"]): (int(row["first_frame"]), int(row["last_frame"]))
-                for row in csv.DictReader(stream)
-            }
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        spans = {
+            _sequence(row["sequence"]): (int(row["first_frame"]), int(row["last_frame"]))
+            for row in rows
+        }
+    except (KeyError, ValueError) as error:
         raise InputError(
             doing,
             file=file,
-            expected="the columns sequence, first_frame and last_frame, frames as whole numbers",
+            expected=columns,
             found=f"{type(error).__name__}: {error}",
             kind="layout",
         ) from error
@@ -135,7 +137,7 @@ def plan_stills(
     card: DatasetCard,
     source: Path,
     layout: str,
-    finders: Mapping[str, Finder],
+    finders: Mapping[str, PlaceFinder],
     expected: str,
     sequences: str | Path | None = None,
     groups: str | Path | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,24 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave import storage
 from segweave.data.case import Case, Stack
 from segweave.data.geometry import farthest_apart
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
-from segweave.datasets.base import Splitter, few
-from segweave.errors import InputError, SegweaveError
+from segweave.datasets.base import Splitter
+from segweave.errors import InputError
 from segweave.formats import Geometry, read_case, read_label
+from segweave.words import few
 
-PALETTE = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b",
-           "#e377c2", "#7f9f3f")  # fmt: skip
-
-
-def colours(count: int) -> tuple[str, ...]:
-    """A colour a class, black for the background; the others take turns."""
-    return tuple(
-        PALETTE[1 + (i - 1) % (len(PALETTE) - 1)] if i else PALETTE[0] for i in range(count)
-    )
+_LARGEST_JSON = 1 << 26
 
 
 def read_volume(
@@ -113,6 +106,13 @@ def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, gr
     )
 
 
+def read_labelled(path: Path, *, id: str, group: str) -> Case:
+    """A volume and its label from one file (h5, npz); raises InputError where there is no label."""
+    case = read_case(path, id=id, group=group, stack="space")
+    labelled(case, path)
+    return case
+
+
 def labelled(case: Case, path: Path) -> NDArray[np.uint8]:
     """The label of a case; raises InputError where there is none."""
     if case.label is None:
@@ -172,28 +172,12 @@ def read_json(path: Path, doing: str) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError where there is none, or it is larger than
     64 MiB.
     """
-    try:
-        size = path.stat().st_size
-        if size > 1 << 26:
-            raise InputError(
-                doing, file=path, expected="at most 64 MiB", found=f"{size} bytes", kind="layout"
-            )
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except SegweaveError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
+    size = path.stat().st_size if path.is_file() else 0
+    if size > _LARGEST_JSON:
         raise InputError(
-            doing,
-            file=path,
-            expected="a JSON file",
-            found=str(error)[:200] or "damaged",
-            kind="layout",
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(
-            doing, file=path, expected="names and values", found=type(found).__name__, kind="layout"
+            doing, file=path, expected="at most 64 MiB", found=f"{size} bytes", kind="layout"
         )
-    return found
+    return storage.read_json(path, doing, kind="layout")
 
 
 def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> TargetSpec:
@@ -207,4 +191,4 @@ def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> Target
             kind="labels",
         )
     ordered = tuple(names[i] for i in range(len(names)))
-    return TargetSpec(kind="exclusive", names=ordered, colours=colours(len(ordered)))
+    return TargetSpec(kind="exclusive", names=ordered)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError, SegweaveError
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
 
+T = TypeVar("T")
 Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 
 
@@ -68,6 +69,55 @@ class Plan:
         return {item.id: item.group or item.id for item in self.items}
 
 
+def choose_layout(
+    title: str,
+    source: Path,
+    layout: str,
+    finders: Mapping[str, Callable[[Path], T | None]],
+    expected: str,
+) -> tuple[str, T]:
+    """The layout that `source` has, and what its finder found there.
+
+    Args:
+        title: the data set, for error messages.
+        source: the folder.
+        layout: the name of the layout that is asked for, "auto" to recognise it.
+        finders: layout → a function that returns something where a folder has it.
+        expected: what the layouts look like, for error messages.
+
+    Raises InputError where no layout fits, UsageError for an unknown one and where several fit.
+    """
+    if layout not in ("auto", *finders):
+        raise UsageError(
+            f"choosing the layout of {title}",
+            found=repr(layout),
+            remedy=nearest(layout, ("auto", *finders)),
+        )
+    found = {
+        name: there
+        for name, find in finders.items()
+        if layout in ("auto", name) and (there := find(source))
+    }
+    if not found:
+        raise InputError(
+            f"looking for {title}",
+            file=source,
+            expected=expected if layout == "auto" else f"the layout {layout}",
+            found="nothing like it",
+            remedy="give the folder that holds it",
+            kind="layout",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"looking for {title}",
+            file=source,
+            expected="one layout",
+            found=" and ".join(found),
+            remedy=f"say which with layout={' or '.join(found)}",
+        )
+    return next(iter(found.items()))
+
+
 def alone(said: str, files: Sequence[Path], *, lacks: str) -> list[LeftOut]:
     """Files left out because what they belong with is not there; [] where there are none."""
     doing = "looking for what belongs together"
@@ -119,9 +169,3 @@ def short_of(expected: Mapping[str, int], counts: Mapping[str, int]) -> list[str
         for what, wanted in expected.items()
         if counts[what] != wanted
     ]
-
-
-def few(names: list[str], limit: int = 6) -> str:
-    """The first names of a list, and how many more there are."""
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

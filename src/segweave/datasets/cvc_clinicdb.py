@@ -8,7 +8,7 @@ from typing import Literal
 
 from segweave.data.splits import cases_of, seeded_split
 from segweave.datasets import published_splits
-from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._pairs import Pair, Place, find_pairs, places, subfolder
 from segweave.datasets._pictures import (
     common_splits,
     provenance_of,
@@ -26,7 +26,7 @@ from segweave.datasets._polyps import (
     read_sequences,
     videos,
 )
-from segweave.datasets.base import Item, Plan
+from segweave.datasets.base import Item, Plan, choose_layout
 from segweave.datasets.published_splits import load_split
 from segweave.errors import UsageError, nearest
 from segweave.registry import DatasetCard

@@ -15,10 +15,11 @@ from segweave.datasets._volumes import (
     read_volume,
     splits_by,
 )
-from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
+from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import InputError, SegweaveError
 from segweave.formats import Geometry, case_name
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="decathlon",

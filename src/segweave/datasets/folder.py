@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
-from segweave.datasets._groups import groups_by, half_filled, rows_by_case
-from segweave.datasets.base import Item, LeftOut, Plan, alone, few
+from segweave.datasets._groups import groups_by, half_filled, read_rows, rows_by_case
+from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
-from segweave.formats.files import visible
-from segweave.formats.label_ids import scaled_ids
+from segweave.formats.files import label_ending, visible
+from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="folder",
@@ -34,11 +33,8 @@ CARD = DatasetCard(
     classes=("background", "foreground"),
 )
 
-MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label", "_labels", "_anno", "_manual")
-_COLOURS = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b")
 _DOING = "preparing a folder of images"
 _READING = "reading a table of cases"
-_MOST = 31
 
 
 def plan(
@@ -85,14 +81,19 @@ def plan(
     told = _groups(list(pairs), group, table)
     errors += half_filled(told, _DOING, Path(cases)) if cases is not None else []
     groups = {id: name or id for id, name in told.items()}
-    held = {mask: _mask_values(mask, mask_threshold, geometry) for _, mask in pairs.values()}
-    white, held = scaled_ids(held)
-    target = _target(kind, classes, held, white, errors)
-    warnings = _too_dark(held, mask_threshold)
+    found_masks = [mask for _, mask in pairs.values()]
+    check_kind(kind, _DOING)
+    if classes:
+        target = target_of_names(classes, kind)
+        scaled = target.white_is_one
+    else:
+        held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
+        target, scaled, faults = target_of_ids(held, _DOING, kind)
+        errors += faults
+    warnings = _too_dark(found_masks, mask_threshold)
     grouped = any(told.values())
     if not grouped:
         warnings.append("every image is its own group; if patients have several, say so (group)")
-    scaled = white and target.white_is_one
     items = [
         Item(
             id,
@@ -235,9 +236,9 @@ def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> 
 
 
 def _without_ending(name: str) -> str:
-    """The name of a mask's image, or "" where it bears no ending of a mask."""
-    ending = next((e for e in MASK_ENDINGS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(ending)] if ending else ""
+    """The name of a mask's image, or "" where it carries no ending of a mask."""
+    ending = label_ending(name)
+    return name.removesuffix(ending) if ending else ""
 
 
 def _matched(
@@ -269,43 +270,6 @@ def _matched(
     left_out = alone(said, [images[name] for name in lonely], lacks="mask")
     said = f"{len(spare)} masks have no image: {few(names)}"
     return pairs, [*left_out, *alone(said, spare, lacks="image")]
-
-
-def _target(
-    kind: str,
-    classes: Sequence[str] | None,
-    held: Mapping[Path, Sequence[int]],
-    white: bool,
-    errors: list[SegweaveError],
-) -> TargetSpec:
-    if kind not in ("auto", "binary", "exclusive"):
-        raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
-    most = 1 if white else _MOST
-    odd = sorted(mask for mask, ids in held.items() if max(ids, default=0) > most)
-    if odd and classes is None and kind != "binary":
-        ids = sorted({id for mask in odd for id in held[mask]})
-        errors.append(
-            InputError(
-                _DOING,
-                file=odd[0],
-                expected="0 and 255 alone, as in most masks"
-                if white
-                else "class ids 0, 1, 2, ... in every mask",
-                found=f"ids up to {ids[-1]} in {len(odd)} of {len(held)} masks: "
-                f"{few([str(i) for i in ids])}",
-                remedy="name the classes, or give a mask_threshold if they are grey masks",
-                kind="labels",
-            )
-        )
-    told = [ids for mask, ids in held.items() if mask not in odd or classes or kind == "binary"]
-    highest = max((id for ids in told for id in ids), default=0)
-    if kind == "binary" or (kind == "auto" and highest <= 1 and len(classes or ()) <= 2):
-        names = tuple(classes or ("foreground",))
-        names = ("background", *names) if len(names) == 1 else names
-        return TargetSpec(kind="binary", names=names, colours=_COLOURS[: len(names)])
-    names = tuple(classes or ("background", *(f"class {i}" for i in range(1, highest + 1))))
-    colours = tuple(_COLOURS[1 + (i - 1) % 7] if i else _COLOURS[0] for i in range(len(names)))
-    return TargetSpec(kind="exclusive", names=names, colours=colours)
 
 
 def _groups(
@@ -350,11 +314,7 @@ def _given_parts(
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(_READING, file=path, found=str(error), kind="layout") from error
+    rows = read_rows(path, _READING)
     if not rows or "case" not in rows[0] or not {"group", "part"} & set(rows[0]):
         raise InputError(
             _READING,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -14,21 +13,23 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.splits import seeded_split
-from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._groups import read_rows
+from segweave.datasets._pairs import Pair, Place, find_pairs, places, subfolder
 from segweave.datasets._pictures import (
     FRACTIONS,
     Splits,
     common_splits,
-    counted,
     provenance_of,
     read_mask,
+    short_parts,
     target_of,
 )
-from segweave.datasets.base import Item, Plan, few
+from segweave.datasets.base import Item, Plan, choose_layout
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats import read_array, read_case, read_label_case
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="glas",
@@ -100,7 +101,7 @@ def plan(
     by_patient = unit == "patient" and not unknown
     home = {id: facts[id]["patient"] if by_patient else id for id in ids}
     if name == "release":
-        missing += counted(_PARTS, Counter(id.partition("_")[0] for id in ids))
+        missing += short_parts(_PARTS, Counter(id.partition("_")[0] for id in ids))
     splits = common_splits(home) if by_patient else _official(pairs)
     leaking = [split for split in splits if split.endswith("-leaks")]
     if leaking:
@@ -204,12 +205,10 @@ def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
     path = next((f / "Grade.csv" for f in folders if (f / "Grade.csv").is_file()), None)
     if path is None:
         return None, {}
+    doing = "reading which patient an image of GlaS is of"
+    columns = "the columns name, patient ID and grade (GlaS)"
+    rows = read_rows(path, doing, columns)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [
-                {str(key).strip(): str(value).strip() for key, value in row.items()}
-                for row in csv.DictReader(stream)
-            ]
         return path, {
             row["name"]: {
                 "patient": f"patient{int(row['patient ID']):02d}",
@@ -218,11 +217,11 @@ def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
             for row in rows
             if row.get("name")
         }
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError) as error:
+    except (KeyError, ValueError, StopIteration) as error:
         raise InputError(
-            "reading which patient an image of GlaS is of",
+            doing,
             file=path,
-            expected="the columns name, patient ID and grade (GlaS)",
+            expected=columns,
             found=f"{type(error).__name__}: {error}",
             kind="layout",
         ) from error

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.data.splits import told_leaking
-from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places
+from segweave.datasets._pairs import Pair, Place, find_pairs, places
 from segweave.datasets._pictures import (
     Splits,
     common_splits,
-    counted,
     provenance_of,
     read_groups,
+    short_parts,
     single_item,
     target_of,
 )
-from segweave.datasets.base import Plan
+from segweave.datasets.base import Plan, choose_layout
 from segweave.registry import DatasetCard
 
 CARDS = (
@@ -134,7 +134,7 @@ def plan(
     home, warnings = read_groups(groups, [pair.id for pair in pairs])
     if name == "release":
         found = Counter(pair.part for pair in pairs)
-        missing += counted({part: count for part, (count, _, _) in known.items()}, found)
+        missing += short_parts({part: count for part, (count, _, _) in known.items()}, found)
     splits, leaking = _splits(year, pairs, home)
     return Plan(
         layout=name,

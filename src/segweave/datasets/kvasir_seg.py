@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._pairs import Place, find_pairs, places, subfolder
 from segweave.datasets._pictures import (
     common_splits,
     provenance_of,
@@ -14,9 +14,10 @@ from segweave.datasets._pictures import (
     target_of,
 )
 from segweave.datasets._polyps import FCBFORMER, IMAGES, MASKS, fcbformer_split, pranet_places
-from segweave.datasets.base import Plan, few
+from segweave.datasets.base import Plan, choose_layout
 from segweave.formats import case_name
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="kvasir-seg",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,20 +16,20 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, told_leaking
-from segweave.datasets._groups import groups_by, own_group_warning, rows_by_case
+from segweave.datasets._groups import groups_by, own_group_warning, read_rows, rows_by_case
 from segweave.datasets._volumes import (
-    colours,
     exclusive_target,
     labelled,
     read_json,
     read_volume,
     splits_by,
 )
-from segweave.datasets.base import Item, LeftOut, Plan, alone, few
+from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, UsageError
 from segweave.formats import Geometry
 from segweave.formats.table import SUFFIXES
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="nnunet",
@@ -219,7 +218,7 @@ def _labels(about: dict[str, Any], file: Path) -> Labels:
         )
     regions = {name: ids for name, ids in sets.items() if ids != (0,)}
     names = tuple(regions)
-    target = TargetSpec(kind="overlapping", names=names, colours=colours(len(names) + 1)[1:])
+    target = TargetSpec(kind="overlapping", names=names)
     return Labels(target, tuple(regions.values()))
 
 
@@ -304,13 +303,7 @@ def _exported(path: Path) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            _DOING, file=path, expected="a CSV file", found=str(error), kind="layout"
-        ) from error
+    rows = read_rows(path, _DOING)
     if not rows or set(rows[0]) - {"slice"} != {"case", "id", "group", "part"}:
         return {}
     return rows_by_case(rows, "case", ("group", "part"), doing=_DOING, file=path)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._groups import read_rows
+from segweave.datasets._pairs import Place, find_pairs, places, subfolder
 from segweave.datasets._pictures import common_splits, provenance_of, single_item, target_of
-from segweave.datasets.base import Plan
+from segweave.datasets.base import Plan, choose_layout
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -111,8 +111,7 @@ def _diagnoses(source: Path) -> dict[str, str]:
                 if len(row) == 3 and re.fullmatch(r"IMD\d+", row[0]) and row[2] in ("0", "1", "2"):
                     found.setdefault(row[0], _DIAGNOSES[int(row[2])])
         elif plain.is_file():
-            with plain.open(newline="", encoding="utf-8-sig") as stream:
-                for line_of in csv.DictReader(stream):
-                    if line_of.get("name") and line_of.get("diagnosis"):
-                        found.setdefault(line_of["name"], line_of["diagnosis"])
+            for row_of in read_rows(plain, "reading the diagnoses of PH2"):
+                if row_of.get("name") and row_of.get("diagnosis"):
+                    found.setdefault(row_of["name"], row_of["diagnosis"])
     return found

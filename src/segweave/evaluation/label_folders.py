@@ -26,21 +26,9 @@ from segweave.evaluation.score_cases import (
     score_rows,
 )
 from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
-from segweave.formats.label_ids import scaled_ids
+from segweave.formats.files import LABEL_ENDINGS, label_ending
+from segweave.formats.label_ids import target_of_ids
 
-LABEL_ENDINGS = (
-    "_gt",
-    "_label",
-    "_labels",
-    "_mask",
-    "_seg",
-    "_segmentation",
-    "_pred",
-    "_prediction",
-    "_groundtruth",
-    "_anno",
-)
-_MOST_UNNAMED = 32
 _GROUP_WORDS = ("patient", "subject", "video", "sequence")
 _COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
 
@@ -189,13 +177,7 @@ def _placed(row: Row, entry: _Entry, case: Case) -> Row:
 def case_of(path: Path) -> str:
     """The name of the case that a label file belongs to."""
     name = case_name(path)
-    ending = _ending(name)
-    return name[: len(name) - len(ending)] if ending else name
-
-
-def _ending(name: str) -> str:
-    found = [e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)]
-    return max(found, key=len, default="")
+    return name.removesuffix(label_ending(name))
 
 
 def _label_files(folder: str | Path) -> dict[str, Path]:
@@ -219,7 +201,7 @@ def _label_files(folder: str | Path) -> dict[str, Path]:
         and not case_name(file).endswith("_overlay")
         and "overlays" not in file.relative_to(path).parts[:-1]
     ]
-    marked = [file for file in files if _ending(case_name(file))]
+    marked = [file for file in files if label_ending(case_name(file))]
     by_case: dict[str, list[Path]] = {}
     for file in marked or files:
         by_case.setdefault(case_of(file), []).append(file)
@@ -348,23 +330,14 @@ def _target_of(
         return TargetSpec(
             kind="overlapping", names=tuple(f"class {k}" for k in range(1, overlapping + 1))
         )
-    ids = {id for several in scaled_ids(held)[1].values() for id in several}
-    highest = max(ids, default=0)
-    if highest < 1:
+    if not any(max(ids, default=0) for ids in held.values()):
         raise InputError(
             "finding the classes in the references",
             expected="at least one label id above 0",
             found="background alone",
             remedy="name the classes",
         )
-    if highest > _MOST_UNNAMED and len(ids | {0}) <= highest:
-        raise InputError(
-            "finding the classes in the references",
-            file=max(held, key=lambda file: max(held[file], default=0)),
-            expected="class ids 0, 1, 2, ...",
-            found=f"{len(ids)} different values up to {highest}, as grey or JPEG masks have",
-            remedy="give a mask threshold (--mask-threshold 127), or name the classes (--classes)",
-        )
-    if highest == 1:
-        return TargetSpec(kind="binary", names=("background", "foreground"))
-    return TargetSpec(names=("background", *(f"class {k}" for k in range(1, highest + 1))))
+    target, _, errors = target_of_ids(held, "finding the classes in the references")
+    if errors:
+        raise errors[0]
+    return target

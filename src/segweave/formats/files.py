@@ -8,7 +8,26 @@ from segweave.errors import InputError
 from segweave.formats.dicom import series_files
 from segweave.formats.table import DICOM, SUFFIXES, case_name, suffix_of
 
-_LABEL_ENDINGS = ("_gt", "_label", "_mask", "_seg", "_segmentation")
+LABEL_ENDINGS = (
+    "_gt",
+    "_groundtruth",
+    "_label",
+    "_labels",
+    "_mask",
+    "_manual",
+    "_anno",
+    "_seg",
+    "_segmentation",
+    "_pred",
+    "_prediction",
+)
+"""What marks the name of a label file, beside the name of its image; case does not matter."""
+
+
+def label_ending(name: str) -> str:
+    """The ending of `LABEL_ENDINGS` that a case name carries, as it is written there, or ""."""
+    ending = next((e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)), "")
+    return name[len(name) - len(ending) :] if ending else ""
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -16,8 +35,8 @@ def find_images(path: str | Path) -> list[Path]:
     holds several DICOM files is one image, the series.
 
     Hidden files and stores are passed over, and so are label files that lie beside their image
-    (`NAME_gt.nii.gz` beside `NAME.nii.gz`; also _label, _mask, _seg, _segmentation). Raises
-    InputError where nothing is there to read.
+    (`NAME_gt.nii.gz` beside `NAME.nii.gz`; `LABEL_ENDINGS`). Raises InputError where nothing is
+    there to read.
     """
     doing = "looking for images"
     folder = Path(path)
@@ -86,10 +105,8 @@ def _with_series(folder: Path, found: list[Path]) -> list[Path]:
 
 def _is_label_of(file: Path, names: set[tuple[Path, str]]) -> bool:
     name = case_name(file)
-    return any(
-        name.endswith(ending) and (file.parent, name.removesuffix(ending)) in names
-        for ending in _LABEL_ENDINGS
-    )
+    ending = label_ending(name)
+    return bool(ending) and (file.parent, name.removesuffix(ending)) in names
 
 
 def unknown_ending(file: Path, doing: str) -> InputError:
