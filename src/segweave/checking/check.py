@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from segweave.checking.complete import short, unsplit
-from segweave.checking.expected import EXPECTED, Range
 from segweave.checking.probe import Look, ids_in, label_file, majority, probe
 from segweave.checking.report import CheckReport, Fact, Problem
-from segweave.checking.survey import GENERIC, Survey, plain_name, readable, survey, unused
+from segweave.checking.survey import Survey, plain_name, readable, survey, unused
 from segweave.datasets.base import Item
 from segweave.formats.guard import at_most, largest_bytes
 from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
 
 Progress = Callable[[int, int, str], None]
+Range = tuple[float, float]
 _SHARE_OF_MEMORY = 4
 _LOOKED_AT = 8
 
@@ -214,7 +214,8 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         for look in looks
         if min(look.size) == 1
     ]
-    if found.name not in GENERIC or len(looks) < 4:
+    card = datasets.cards().get(found.name)
+    if card is None or not card.generic or len(looks) < 4:
         return problems
     # Classes were told from the masks themselves, so that a stray value would pass for a class.
     counts = Counter(id for look in looks for id in look.ids)
@@ -239,30 +240,29 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
 
 def _outside(found: Survey, looks: list[Look]) -> list[Problem]:
     """Cases out of the ranges that the published data set has."""
-    problems: list[Problem] = []
-    expected = EXPECTED.get(found.name)
-    if expected is not None:
-        rows: tuple[tuple[str, Range | None, Callable[[Look], list[float]]], ...] = (
-            ("slices", expected.slices, lambda look: [look.slices]),
-            ("rows and columns", expected.size, lambda look: list(look.size)),
-            ("mm between slices", expected.step, lambda look: list((look.spacing or ())[:1])),
-            ("mm a pixel", expected.pixel, lambda look: list((look.spacing or ())[1:])),
-        )
-        for what, limits, take in rows:
-            if limits is None:
-                continue
-            for look in looks:
-                odd = [v for v in take(look) if not limits[0] * 0.99 <= v <= limits[1] * 1.01]
-                if odd:
-                    problems.append(
-                        Problem(
-                            "range",
-                            "note",
-                            found=f"{odd[0]:.4g} {what}",
-                            expected=_span(limits),
-                            case=look.id,
-                        )
+    card = datasets.cards().get(found.name)
+    traits: dict[str, tuple[str, Callable[[Look], list[float]]]] = {
+        "slices": ("slices", lambda look: [look.slices]),
+        "size": ("rows and columns", lambda look: list(look.size)),
+        "step": ("mm between slices", lambda look: list((look.spacing or ())[:1])),
+        "pixel": ("mm per pixel", lambda look: list((look.spacing or ())[1:])),
+    }
+    problems = []
+    for name, limits in (card.ranges if card is not None else {}).items():
+        what, values_of = traits[name]
+        for look in looks:
+            low, high = limits[0] * 0.99, limits[1] * 1.01
+            outside = [value for value in values_of(look) if not low <= value <= high]
+            if outside:
+                problems.append(
+                    Problem(
+                        "range",
+                        "note",
+                        found=f"{outside[0]:.4g} {what}",
+                        expected=_span(limits),
+                        case=look.id,
                     )
+                )
     return problems
 
 
@@ -309,14 +309,13 @@ def _unused(found: Survey) -> list[Problem]:
 def _facts(found: Survey, looks: list[Look], report: CheckReport) -> list[Fact]:
     card = datasets.cards().get(found.name)
     counts = dict(card.expected) if card is not None else {}
-    expected = EXPECTED.get(found.name)
+    ranges = card.ranges if card is not None else {}
 
     def wanted(what: str) -> str:
         return f"{counts[what]:,}" if what in counts else ""
 
     def ranged(name: str) -> str:
-        limits = getattr(expected, name, None)
-        return "" if limits is None else _span(limits)
+        return _span(ranges[name]) if name in ranges else ""
 
     failed = f", {report.failed} more can't be read" if report.failed else ""
     facts = [
@@ -331,7 +330,7 @@ def _facts(found: Survey, looks: list[Look], report: CheckReport) -> list[Fact]:
     usual = " × ".join(map(str, sizes.most_common(1)[0][0]))
     shown = usual if len(sizes) == 1 else f"{min(sides)} to {max(sides)}, most often {usual}"
     facts += [
-        Fact("slices a case", _span(_range([look.slices for look in looks])), ranged("slices")),
+        Fact("slices per case", _span(_range([look.slices for look in looks])), ranged("slices")),
         Fact("rows and columns", shown, ranged("size")),
         Fact("channels", ", ".join(str(n) for n in sorted({look.channels for look in looks}))),
         Fact("pixels", ", ".join(sorted({look.dtype for look in looks}))),
@@ -347,7 +346,7 @@ def _facts(found: Survey, looks: list[Look], report: CheckReport) -> list[Fact]:
             ranged("step"),
         ),
         Fact(
-            "mm a pixel",
+            "mm per pixel",
             _span(_range([v for s in steps for v in s[1:]])) + unknown if steps else "unknown",
             ranged("pixel"),
         ),

@@ -20,9 +20,6 @@ from segweave.formats.files import is_store, label_ending
 from segweave.formats.table import suffix_of
 from segweave.registry import build, datasets
 
-GENERIC = ("table", "folder")
-_ANY_NAMES = {"kvasir-seg": "release"}
-"""Data set → its layout that any folders of images and masks have, whatever their names."""
 _TRIES = 40
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ground truth", "annotations")
 _IMAGE_FOLDERS = ("images", "image", "img", "imgs", "original")
@@ -194,16 +191,18 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
 
 def _like_any(one: Survey, source: Path) -> bool:
     """Whether nothing but its layout, which any images and masks have, says that it is this set."""
-    complete = len(one.plan.items) == datasets.card(one.name).expected.get("cases", -1)
+    card = datasets.card(one.name)
+    complete = len(one.plan.items) == card.expected.get("cases", -1)
     called = _letters(one.name) in _letters(source.absolute().name)
-    return _ANY_NAMES.get(one.name) == one.plan.layout and not complete and not called
+    return one.plan.layout in card.generic_layouts and not complete and not called
 
 
 def _candidates(source: Path, options: Mapping[str, Any], mirror: Path) -> list[Survey]:
     """Every data set whose layout the source has, those of the expected size first."""
     found: list[Survey] = []
-    for name in datasets.cards():
-        if name in GENERIC and not (name == "table" and source.suffix.lower() == ".csv"):
+    for name, card in datasets.cards().items():
+        # What takes images of any kind is recognised where it is a table alone.
+        if card.generic and not (card.source == "table" and source.suffix.lower() == ".csv"):
             continue
         try:
             parameters = inspect.signature(datasets.entry(name)).parameters

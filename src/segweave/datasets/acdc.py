@@ -35,6 +35,12 @@ CARD = DatasetCard(
     classes=("background", "right ventricle", "myocardium", "left ventricle"),
     expected={"groups": 100, "cases": 200, "slices": 1902},
     terms="Non-commercial use; the paper must be cited.",
+    # Measured on the 100 training patients of the release.
+    ranges={"slices": (6, 18), "size": (154, 512), "step": (5, 10), "pixel": (0.70, 1.92)},
+    examples=(
+        ("segweave prepare acdc ACDC/database stores/acdc", "the release, as it was downloaded"),
+        ("segweave prepare acdc ACDC stores/acdc --strict", "refuse where anything is missing"),
+    ),
 )
 
 Layout = Literal["auto", "raw", "h5", "npz"]
@@ -45,14 +51,19 @@ _PHASES = ("ED", "ES")
 
 
 def plan(source: Path, *, layout: Layout = "auto") -> Plan:
-    """Find ACDC in `source`, in one of its layouts (recognised, unless `layout` says which).
+    """Find ACDC in one of its layouts.
 
-    `raw`: the official release, `patientXXX/patientXXX_frameYY.nii.gz` with `_gt` and Info.cfg,
+    `raw` is the official release, `patientXXX/patientXXX_frameYY.nii.gz` with `_gt` and Info.cfg,
     here or below `training`; its affines have unit steps, so millimetres are taken from pixdim.
-    `h5`: one `patientXXX_frameYY.h5` a volume with `image` and `label`, here or below
-    `ACDC_training_volumes`. `npz`: `train` and `valid` with an npz a slice, `test` with an npz a
-    volume. Case ids are `patientXXX_ED` and `patientXXX_ES`; the group is the patient. Raises
-    InputError where no layout fits, UsageError where several do.
+    `h5` is one `patientXXX_frameYY.h5` per volume with `image` and `label`, here or below
+    `ACDC_training_volumes`. `npz` is `train` and `valid` with one npz per slice, `test` with one
+    npz per volume. Case ids are `patientXXX_ED` and `patientXXX_ES`; the group is the patient.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     name, folder = choose_layout(
         "ACDC",

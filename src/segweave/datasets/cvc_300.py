@@ -52,13 +52,22 @@ def plan(
     groups: str | Path | None = None,
     whole: bool = False,
 ) -> Plan:
-    """Find CVC-300 or, if `whole`, CVC-EndoScene in `source`.
+    """Find CVC-300 or, if `whole`, CVC-EndoScene.
 
     EndoScene: `release` (CVC-300 and CVC-612, each with bbdd for images and gtpolyp for masks; case
     ids CVC-300_N and CVC-612_N; only polyps are read, not lumen and highlights). CVC-300: `pairs`
-    (images and masks) or `pranet` (TestDataset/CVC-300). `sequences` (sequence, first_frame,
-    last_frame; not for EndoScene, whose two halves count anew) makes videos of the frames, `groups`
-    (case, group) says which are of one patient. Splits: `test-only`, and by group where known.
+    (images and masks) or `pranet` (TestDataset/CVC-300). Splits: `test-only`, and by group where
+    groups are known.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        sequences: A CSV table (sequence, first_frame, last_frame); each sequence becomes a video.
+            Not for EndoScene, whose two halves start to count anew.
+        groups: A CSV table (case, group) that says which frames are of one patient.
+        whole: Read CVC-EndoScene.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     card = CARDS[1] if whole else CARDS[0]
     if whole:

@@ -60,15 +60,23 @@ def plan(
     unit: Literal["video", "frame"] = "video",
     sequences: str | Path | None = None,
 ) -> Plan:
-    """Find CVC-ClinicDB in `source`, in one of its layouts (recognised, unless `layout` says
-    which): `release` (Original and Ground Truth, here or below PNG or TIF), `pairs` (images and
-    masks) or `pranet` (TrainDataset, whose names of digits alone are this set's, and TestDataset).
+    """Find CVC-ClinicDB in one of its layouts.
 
-    `unit="video"`: each of the 29 sequences is a case and a group; splits `sequences` (its source
-    is in segweave/datasets/published_splits) and `fold-0` to `fold-4`. `unit="frame"`: each frame
-    is a case and counts as its own group, for papers that split frames at random: neighbouring
-    frames are near copies, so these splits leak, and their names end in `-leaks`. `sequences` is a
-    CSV table (sequence, first_frame, last_frame) in place of the shipped one.
+    `release` is Original and Ground Truth, here or below PNG or TIF; `pairs` is images and masks;
+    `pranet` is TrainDataset, whose names of digits alone are this set's, and TestDataset.
+
+    With `unit="video"` each of the 29 sequences is a case and a group; splits `sequences` (its
+    source is in segweave/datasets/published_splits) and `fold-0` to `fold-4`. With `unit="frame"`
+    each frame is a case and its own group, for papers that split frames at random: neighbouring
+    frames are near copies, so these splits leak, and their names end in `-leaks`.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        unit: What a case is: a whole video, or a frame (as papers do that split frames).
+        sequences: A CSV table (sequence, first_frame, last_frame) that replaces the shipped one.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     if unit not in ("video", "frame"):
         raise UsageError(

@@ -32,13 +32,20 @@ def plan(
     sequences: str | Path | None = None,
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find CVC-ColonDB in `source`: `release` (N.tiff with its mask pN.tiff in one folder), `pairs`
-    (images and masks) or `pranet` (TestDataset/CVC-ColonDB).
+    """Find CVC-ColonDB: `release` (N.tiff with its mask pN.tiff in one folder), `pairs` (images
+    and masks) or `pranet` (TestDataset/CVC-ColonDB).
 
-    The release does not say which frames belong to which of its 15 sequences. With `sequences`, a
-    CSV table (sequence, first_frame, last_frame), each becomes a video; with `groups`, a CSV table
-    (case, group), frames stay single images. Splits: `test-only`, and by group where groups are
-    known.
+    The release does not say which frames belong to which of its 15 sequences. With `sequences` each
+    becomes a video, with `groups` frames stay single images. Splits: `test-only`, and by group
+    where groups are known.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        sequences: A CSV table (sequence, first_frame, last_frame); each sequence becomes a video.
+        groups: A CSV table (case, group) that says which frames are of one patient.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": _release,

@@ -45,10 +45,17 @@ def plan(
 ) -> Plan:
     """Read the cases that dataset.json lists as training; its test cases have no labels.
 
-    A fourth axis of an image holds its channels. No split is published: groups are dealt out by
-    `fractions` and `seed`. `group` is a regular expression that finds the patient in an id.
-    `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises
-    InputError where it is no task of the Decathlon.
+    A fourth axis of an image holds its channels. No split is published.
+
+    Args:
+        source: The folder of the task (TaskXX_NAME).
+        group: A regular expression that finds the patient in a case's id.
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError where it is not a task of the Decathlon.
     """
     file = source / "dataset.json"
     if not file.is_file():

@@ -36,13 +36,20 @@ def plan(
     sequences: str | Path | None = None,
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find ETIS-Larib in `source`: `release` (N.tif in ETIS-LaribPolypDB, pN.tif in Ground Truth),
-    `pairs` (images and masks) or `pranet` (TestDataset/ETIS-LaribPolypDB).
+    """Find ETIS-Larib: `release` (N.tif in ETIS-LaribPolypDB, pN.tif in Ground Truth), `pairs`
+    (images and masks) or `pranet` (TestDataset/ETIS-LaribPolypDB).
 
-    The release does not say which frames belong to which of its 34 sequences. With `sequences`, a
-    CSV table (sequence, first_frame, last_frame), each becomes a video; with `groups`, a CSV table
-    (case, group), frames stay single images. Splits: `test-only`, and by group where groups are
-    known.
+    The release does not say which frames belong to which of its 34 sequences. With `sequences` each
+    becomes a video, with `groups` frames stay single images. Splits: `test-only`, and by group
+    where groups are known.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        sequences: A CSV table (sequence, first_frame, last_frame); each sequence becomes a video.
+        groups: A CSV table (case, group) that says which frames are of one patient.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": _release,

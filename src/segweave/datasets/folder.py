@@ -31,6 +31,21 @@ CARD = DatasetCard(
     stack="single",
     kind="binary",
     classes=("background", "foreground"),
+    generic=True,
+    examples=(
+        (
+            "segweave prepare folder images masks stores/mine",
+            "a.jpg and a.png, or a.jpg and a_mask.png",
+        ),
+        (
+            "segweave prepare folder images masks stores/mine --group '^(p[0-9]+)_'",
+            "p12_left.png and p12_right.png are of one patient, p12",
+        ),
+        (
+            "segweave prepare folder images masks stores/mine --mask-threshold 127",
+            "grey masks: whatever is brighter is foreground",
+        ),
+    ),
 )
 
 _DOING = "preparing a folder of images"
@@ -50,17 +65,28 @@ def plan(
     seed: int = 0,
     geometry: Geometry = "check",
 ) -> Plan:
-    """Match every image in `source` with the mask of its name in `masks` (which may be `source`).
+    """Match every image with the mask of its name.
 
     A mask's name is the image's, with or without an ending such as `_mask`, `_segmentation` or
-    `_gt`. Masks hold class ids, or all of them 0 and 255, or are 1-bit; with `mask_threshold`
-    whatever is above it is foreground. `kind` auto is binary where no id is above 1. `classes`
-    names the foreground of a binary target, or all classes from id 0 (background) on. Groups come
-    from `group`, a regular expression on the case's id (its first bracket, or the whole match), or
-    from `cases`, a CSV file with the columns case, group and, if wanted, part (train, valid, test);
-    else every image is its own. Without parts, groups are dealt out by `fractions` and `seed`.
-    `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises
-    InputError or UsageError for whatever does not fit.
+    `_gt`. Masks hold class ids, or all of them 0 and 255, or are 1-bit; JPEG masks hold 0 and 255
+    with noise. Groups come from `group` or from `cases`; else every image is its own group.
+
+    Args:
+        source: The folder of images.
+        masks: The folder of masks, each with the name of its image; may be the folder of images.
+        kind: Foreground and background (binary), or several classes (exclusive); auto is binary
+            where no id is above 1.
+        classes: Names of the classes: the foreground's, or all from id 0 on.
+        mask_threshold: In grey masks, what is above this is foreground.
+        group: A regular expression that finds the patient in an image's name (its first bracket, or
+            the whole match).
+        cases: A CSV table with case, group and, if wanted, part (train, valid, test).
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError or UsageError for whatever does not fit.
     """
     if masks is None:
         raise UsageError(

@@ -56,9 +56,8 @@ def plan(
     layout: Literal["auto", "release", "labelcol"] = "auto",
     unit: Literal["patient", "image"] = "patient",
 ) -> Plan:
-    """Find GlaS in `source`: `release` (train_N, testA_N and testB_N with their _anno, and
-    Grade.csv) or `labelcol` (folders img and labelcol, here or below Train_Folder, Val_Folder and
-    Test_Folder).
+    """Find GlaS: `release` (train_N, testA_N and testB_N with their _anno, and Grade.csv) or
+    `labelcol` (folders img and labelcol, here or below Train_Folder, Val_Folder and Test_Folder).
 
     The label is gland or not; `Case.instances` holds the number of each gland where the masks have
     them (a mask of 0 and 255 has none). `unit="patient"` (from Grade.csv): splits `seed-0` and up
@@ -66,6 +65,13 @@ def plan(
     counting every image as its own group: `official-leaks` (train; both test parts as test) and
     `official-a-b-leaks` (train, testA, testB). Without Grade.csv it is `unit="image"`; one that
     does not name every image is refused.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        unit: What a group is: a patient, or an image (as the challenge splits them).
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     if unit not in ("patient", "image"):
         raise UsageError(

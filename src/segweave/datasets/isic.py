@@ -107,15 +107,23 @@ def plan(
     layout: Literal["auto", "release", "parts", "pairs"] = "auto",
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find the lesion segmentation task of ISIC `year` (2016, 2017 or 2018) in `source`.
+    """Find the lesion segmentation task of ISIC 2016, 2017 or 2018.
 
-    `release`: the challenge's own folders, of training, validation and test, those that are there.
-    `parts`: train, val (or valid) and test, each with images and masks. `pairs`: images and masks.
-    Images are ISIC_NNNNNNN.jpg, masks ISIC_NNNNNNN_segmentation.png (or without the ending).
-    Splits: `official` (by folder), `seed-0` and `fold-0` to `fold-4` (of the training images, by
-    group), for 2018 `sorted-1815-259-520`; where a group is in two parts of a published one, its
-    name ends in `-leaks`. `groups`: a CSV table (image_id, lesion_id or
-    patient_id), such as the metadata of HAM10000; without it every image is its own group.
+    `release` is the challenge's own folders, of training, validation and test, those that are
+    there; `parts` is train, val (or valid) and test, each with images and masks; `pairs` is images
+    and masks. Images are ISIC_NNNNNNN.jpg, masks ISIC_NNNNNNN_segmentation.png (or without the
+    ending). Splits: `official` (by folder), `seed-0` and `fold-0` to `fold-4` (of the training
+    images, by group), for 2018 `sorted-1815-259-520`; where a group is in two parts of a published
+    one, its name ends in `-leaks`.
+
+    Args:
+        source: The folder that holds the data set.
+        year: 2016, 2017 or 2018.
+        layout: The layout of the source; auto recognises it.
+        groups: A CSV table (image_id, lesion_id or patient_id), such as the metadata of HAM10000;
+            without it every image is its own group.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     known = _RELEASES[year]
     finders = {

@@ -31,6 +31,7 @@ CARD = DatasetCard(
     classes=("background", "polyp"),
     expected={"cases": 1000},
     terms="The paper must be cited.",
+    generic_layouts=("release",),
 )
 
 # TrainDataset also holds frames of CVC-ClinicDB, whose names are numbers.
@@ -43,13 +44,20 @@ def plan(
     layout: Literal["auto", "release", "pranet"] = "auto",
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find Kvasir-SEG in `source`: `release` (images and masks, here or below Kvasir-SEG) or
-    `pranet` (TrainDataset, whose names of digits alone are another set's, and TestDataset/Kvasir).
+    """Find Kvasir-SEG: `release` (images and masks, here or below Kvasir-SEG) or `pranet`
+    (TrainDataset, whose names of digits alone are another set's, and TestDataset/Kvasir).
 
-    The release does not say which images show the same patient; a CSV table `groups` (image, group)
-    can. Splits: `seed-0`, `fold-0` to `fold-4`, by group; `fcbformer` (the whole set, every image
-    its own group), `pranet` (by folder), `train-val` (where train.txt and val.txt of the authors
-    lie beside the images).
+    Splits: `seed-0`, `fold-0` to `fold-4`, by group; `fcbformer` (the whole set, every image its
+    own group), `pranet` (by folder), `train-val` (where train.txt and val.txt of the authors are
+    beside the images).
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        groups: A CSV table (image, group) that says which images show the same patient; the release
+            does not.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": lambda folder: places([folder, subfolder(folder, "Kvasir-SEG")], IMAGES, MASKS),

@@ -60,16 +60,23 @@ def plan(
     seed: int = 0,
     geometry: Geometry = "check",
 ) -> Plan:
-    """Read what nnU-Net trains on: `imagesTr/ID_0000.nii.gz` (one file a channel) with
+    """Read what nnU-Net trains on: `imagesTr/ID_0000.nii.gz` (one file per channel) with
     `labelsTr/ID.nii.gz`, and where both are there `imagesTs` with `labelsTs` as test cases.
 
     Classes come from dataset.json; regions (lists of ids) become overlapping classes, `ignore` the
-    ignored value. Groups are dealt out by `fractions` and `seed`. The splits of a splits_final.json
-    in the same folder are kept as fold-0, ..., as fold-0-leaks where a group is in two parts.
-    `group` is a regular expression that finds the patient in an id; without it groups are those of
-    the table cases.csv that `export-nnunet` leaves, and the parts that it names become the split
-    `given`. `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine).
-    Raises InputError where it is no nnU-Net data set.
+    ignored value. The splits of a splits_final.json in the same folder are kept as fold-0, ..., as
+    fold-0-leaks where a group is in two parts. Without `group` the groups are those of the table
+    cases.csv that `export-nnunet` leaves, and the parts that it names become the split `given`.
+
+    Args:
+        source: The folder of the data set (DatasetXXX_NAME).
+        group: A regular expression that finds the patient in a case's id.
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError where it is not an nnU-Net data set.
     """
     folder = _folder(source)
     about = read_json(folder / "dataset.json", _DOING)

@@ -30,12 +30,18 @@ _DIAGNOSES = ("Common Nevus", "Atypical Nevus", "Melanoma")
 
 
 def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") -> Plan:
-    """Find PH2 in `source`: `release` (folders IMDxxx with IMDxxx_Dermoscopic_Image and
-    IMDxxx_lesion, here or below `PH2 Dataset images`) or `pairs` (images and masks).
+    """Find PH2: `release` (folders IMDxxx with IMDxxx_Dermoscopic_Image and IMDxxx_lesion, here or
+    below `PH2 Dataset images`) or `pairs` (images and masks).
 
     Diagnoses are taken from PH2_dataset.txt, or a CSV table cases.csv (name, diagnosis), where one
-    lies beside. Every image is its own group. Splits: `test-only`, `seed-0` and `fold-0` to
-    `fold-4`, with equal shares of each diagnosis.
+    is beside the images. Every image is its own group. Splits: `test-only`, `seed-0` and `fold-0`
+    to `fold-4`, with equal shares of each diagnosis.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": _release,

@@ -42,6 +42,8 @@ CARD = DatasetCard(
     ),
     expected={"groups": 30, "cases": 30, "slices": 3779},
     terms="Use as agreed at registration; do not pass the images on.",
+    # The description of the challenge data.
+    ranges={"slices": (85, 198), "size": (512, 512), "step": (2.5, 5.0), "pixel": (0.54, 0.98)},
 )
 
 THIRTEEN = (
@@ -67,16 +69,24 @@ def plan(
     organs: Literal["8", "13"] = "8",
     geometry: Geometry = "check",
 ) -> Plan:
-    """Find Synapse in `source`, in one of its layouts (recognised, unless `layout` says which).
+    """Find Synapse in one of its layouts.
 
-    `raw`: the release, `img/imgXXXX.nii.gz` and `label/labelXXXX.nii.gz`, here or below
-    RawData/Training. `transunet`: `train_npz/caseXXXX_sliceZZZ.npz` and
+    `raw` is the release, `img/imgXXXX.nii.gz` and `label/labelXXXX.nii.gz`, here or below
+    RawData/Training. `transunet` is `train_npz/caseXXXX_sliceZZZ.npz` and
     `test_vol_h5/caseXXXX.npy.h5`, here or below data/Synapse: no spacing, values clipped to
-    -125..275 HU and scaled to 0..1. `organs` 8 is what papers score (the ids of TransUNet's
-    files), 13 is everything that the release labels. Case ids and groups are caseXXXX. Splits:
-    `18-12` is the published one, which has no validation cases; `15-3-12` takes three of its
-    training cases for validation. `geometry` decides where a NIfTI header contradicts itself
-    (check, pixdim, affine). Raises InputError where no layout fits, UsageError where several do.
+    -125..275 HU and scaled to 0..1. Case ids and groups are caseXXXX. Splits: `18-12` is the
+    published one, which has no validation cases; `15-3-12` takes three of its training cases for
+    validation.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        organs: The 8 organs that papers score (the ids of TransUNet's files), or all 13 that the
+            release labels.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     if organs not in ("8", "13"):
         raise UsageError(

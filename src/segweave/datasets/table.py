@@ -27,6 +27,7 @@ CARD = DatasetCard(
     stack="space",
     kind="exclusive",
     source="table",
+    generic=True,
 )
 
 _DOING = "preparing the cases of a table"
@@ -46,11 +47,20 @@ def plan(
     from the table's own folder; a DICOM series is its folder) and, if wanted, `case` (its id, else
     the image's name), `group` (the patient, else the case) and `part` (train, valid, test).
 
-    Without a mask the image's own file holds the label (h5, npz). `classes` names the foreground of
-    a binary target or all classes from id 0 on; without it all masks are read for their ids.
-    Without parts groups are dealt out by `fractions` and `seed`. `geometry` decides where a NIfTI
-    header contradicts itself (check, pixdim, affine). Raises InputError for a table without these
-    columns and for classes that can't be told.
+    Without a mask the image's own file holds the label (h5, npz). Without `classes` all masks are
+    read for their ids.
+
+    Args:
+        source: The CSV file, or the folder that holds it.
+        classes: Names of the classes: the foreground's, or all from id 0 on.
+        kind: Foreground and background (binary), or several classes (exclusive); auto is binary
+            where no id is above 1.
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError for a table without these columns and for ids that can't be classes.
     """
     file = _file(source)
     rows = _rows(file)
