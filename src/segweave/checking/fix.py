@@ -4,7 +4,6 @@ says what was done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from segweave.formats import read_case, read_label_case, write_label
 from segweave.formats.content import Request
 from segweave.formats.read import read_content
 from segweave.formats.table import format_of
-from segweave.storage import atomic_write, sha256_of
+from segweave.storage import atomic_write, sha256_of, sha256_of_bytes
 
 HOW = ("copy-header", "resample")
 KEPT = ".before-fix"
@@ -99,20 +98,14 @@ def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(kept):
         raise InputError(doing, file=label, found=f"an earlier copy is kept at {kept}")
-    # The label's own folder may lie on another disk than the copy of what was.
-    written = label.with_name(f".mended-{label.name}")
+    with atomic_write(kept) as temporary:
+        shutil.copyfile(label, temporary)
+    shutil.copystat(label, kept)
     try:
-        write_label(values, target, written)
-        with atomic_write(kept) as temporary:
-            shutil.copyfile(label, temporary)
-        shutil.copystat(label, kept)
-        try:
-            os.replace(written, label)
-        except OSError:
-            kept.unlink()
-            raise
-    finally:
-        written.unlink(missing_ok=True)
+        write_label(values, target, label)
+    except BaseException:
+        kept.unlink()
+        raise
     same = own.image.shape[0] == target.slices and own.size == target.size
     apart = farthest_apart(own.affine, target.affine, (target.slices, *target.size))
     return {
@@ -132,7 +125,7 @@ def _relative(label: Path, folder: Path) -> Path:
     root = folder.resolve()
     if place.is_relative_to(root):
         return place.relative_to(root)
-    return Path(f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}-{label.name}")
+    return Path(f"{sha256_of_bytes(os.fsencode(place))[:12]}-{label.name}")
 
 
 def _check_kept(own: Case, values: NDArray[np.uint8], target: Case, label: Path) -> None:

@@ -4,7 +4,6 @@ so that one fault does not hide another.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from segweave.formats.nifti import check_header, read_geometry
 from segweave.formats.pictures import exif_turn
 from segweave.formats.read import read_case, read_content, read_label_case
 from segweave.formats.table import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
+from segweave.storage import sha256_of_bytes
 
 NEAR = 0.1
 """Share of the smallest voxel side by which label and image may lie apart."""
@@ -112,9 +112,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
         if case.label.ndim == 4:
             ids = {k: int(case.label[:, k].sum()) for k in range(case.label.shape[1])}
-    digest = hashlib.sha256(f"{case.image.shape} {case.image.dtype}".encode())
-    for plane in case.image:
-        digest.update(np.ascontiguousarray(plane).tobytes())
+    header = f"{case.image.shape} {case.image.dtype}".encode()
     return Look(
         id=case.id,
         group=case.group,
@@ -129,7 +127,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         low=float(case.image.min()),
         high=float(case.image.max()),
         ids=ids,
-        content=digest.hexdigest(),
+        content=sha256_of_bytes(header, np.ascontiguousarray(case.image).reshape(-1).data),
         files=tuple(found_in.roots.real(path) for path in item.files),
     )
 
@@ -137,7 +135,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
 def _frame(plane: NDArray[Any]) -> str:
     """A hash of a frame's pixels, "" where all are alike."""
     plain = plane.min() == plane.max()
-    return "" if plain else hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest()
+    return "" if plain else sha256_of_bytes(plane.tobytes())
 
 
 def _orientation(case: Case) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from segweave.data.store import Store, StoreWriter
 from segweave.datasets.base import Item, Plan, odd_names, short_of
 from segweave.errors import InputError
 from segweave.registry import build, datasets
+from segweave.storage import sha256_of, sha256_of_bytes
 from segweave.words import few
 
 __all__ = ["PrepareReport", "prepare"]
@@ -162,11 +162,10 @@ def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:
 
 
 def _fingerprint(item: Item, options: str) -> str:
-    digest = hashlib.sha256(f"{item.id}|{item.group}|{options}".encode())
+    parts = [f"{item.id}|{item.group}|{options}".encode()]
     for path in item.files:
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            parts.append(bytes.fromhex(sha256_of(path)))
         except OSError as error:
             raise InputError(
                 f"reading the case {item.id!r}",
@@ -174,4 +173,4 @@ def _fingerprint(item: Item, options: str) -> str:
                 found=error.strerror or str(error),
                 kind="damaged",
             ) from error
-    return digest.hexdigest()
+    return sha256_of_bytes(*parts)

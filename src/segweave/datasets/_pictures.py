@@ -4,7 +4,6 @@ from a table, and the splits that every set offers.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +26,7 @@ from segweave.formats.content import Request
 from segweave.formats.pictures import is_grey, two_values
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
-from segweave.storage import sha256_of
+from segweave.storage import sha256_of, sha256_of_text
 from segweave.words import few
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -123,7 +122,7 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
                 found=f"{len(image)} channels",
                 kind="unsupported",
             )
-    digest = hashlib.sha256("".join(sha256_of(frames[n].image) for n in numbers).encode())
+    digest = sha256_of_text("".join(sha256_of(frames[n].image) for n in numbers))
     folder = frames[numbers[0]].image.parent
     return Case(
         id=id,
@@ -132,7 +131,7 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
         label=np.stack([read_mask(frames[number].mask) for number in numbers]),
         stack="time",
         gaps=tuple(i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1),
-        provenance=Provenance(str(folder), digest.hexdigest(), f"segweave {__version__}"),
+        provenance=Provenance(str(folder), digest, f"segweave {__version__}"),
         attributes={"frames": numbers},
     )
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave import storage
 from segweave.data.case import Case, Stack
 from segweave.data.geometry import farthest_apart
 from segweave.data.specs import TargetSpec
@@ -20,8 +19,6 @@ from segweave.datasets.base import Splitter
 from segweave.errors import InputError
 from segweave.formats import Geometry, read_case, read_label
 from segweave.words import few
-
-_LARGEST_JSON = 1 << 26
 
 
 def read_volume(
@@ -166,18 +163,6 @@ def splits_by(
         return found
 
     return split
-
-
-def read_json(path: Path, doing: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError where there is none, or it is larger than
-    64 MiB.
-    """
-    size = path.stat().st_size if path.is_file() else 0
-    if size > _LARGEST_JSON:
-        raise InputError(
-            doing, file=path, expected="at most 64 MiB", found=f"{size} bytes", kind="layout"
-        )
-    return storage.read_json(path, doing, kind="layout")
 
 
 def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> TargetSpec:

@@ -11,7 +11,6 @@ from segweave.data.case import Case
 from segweave.datasets._groups import groups_by, own_group_warning
 from segweave.datasets._volumes import (
     exclusive_target,
-    read_json,
     read_volume,
     splits_by,
 )
@@ -19,6 +18,7 @@ from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import InputError, SegweaveError
 from segweave.formats import Geometry, case_name
 from segweave.registry import DatasetCard
+from segweave.storage import read_json
 from segweave.words import few
 
 CARD = DatasetCard(

@@ -20,7 +20,6 @@ from segweave.datasets._groups import groups_by, own_group_warning, read_rows, r
 from segweave.datasets._volumes import (
     exclusive_target,
     labelled,
-    read_json,
     read_volume,
     splits_by,
 )
@@ -29,6 +28,7 @@ from segweave.errors import InputError, UsageError
 from segweave.formats import Geometry
 from segweave.formats.table import SUFFIXES
 from segweave.registry import DatasetCard
+from segweave.storage import read_json, read_json_value
 from segweave.words import few
 
 CARD = DatasetCard(
@@ -282,23 +282,22 @@ def _pairs(
 
 def _given(folder: Path, found: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
     """The folds of splits_final.json."""
-    import json
-
     path = folder / "splits_final.json"
     if not path.is_file():
         return {}
+    expected = "a list of folds, each with train and val"
+    folds = read_json_value(path, _DOING, expected=expected)
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
         test = list(found.get("Ts", {}))
         return {
             f"fold-{k}": {"train": list(fold["train"]), "valid": list(fold["val"]), "test": test}
             for k, fold in enumerate(folds)
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             _DOING,
             file=path,
-            expected="a list of folds, each with train and val",
+            expected=expected,
             found=f"{type(error).__name__}: {error}"[:150],
             kind="layout",
         ) from error
