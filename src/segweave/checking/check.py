@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -44,17 +43,12 @@ def check(
     """
     started = time.perf_counter()
     folder = Path(source)
-    with (
-        tempfile.TemporaryDirectory(prefix="segweave-check-") as mirror,
-        at_most(min(largest_bytes(), _memory() // _SHARE_OF_MEMORY)),
-    ):
-        found = survey(folder, name, options, Path(mirror))
+    with at_most(min(largest_bytes(), _memory() // _SHARE_OF_MEMORY)):
+        found = survey(folder, name, options)
         report = CheckReport(folder, found.name, found.plan.layout)
         report.problems += found.problems
         report.problems += [Problem("missing", "error", found=text) for text in found.plan.missing]
-        report.problems += [
-            Problem("note", "note", found=found.roots.text(text)) for text in found.plan.warnings
-        ]
+        report.problems += [Problem("note", "note", found=text) for text in found.plan.warnings]
         looks: list[Look] = []
         headers: list[Problem] = []
         frames: dict[Path, str] = {}
@@ -126,7 +120,7 @@ def _strange_ids(found: Survey, unread: list[tuple[Item, frozenset[int]]]) -> li
             found=f"ids {sorted(ids - known)}",
             expected="ids of the classes, or of other label files",
             case=item.id,
-            file=found.roots.real(path),
+            file=path,
         )
         for item, ids in unread
         if ids - known and (path := label_file(item)) is not None
@@ -268,7 +262,7 @@ def _outside(found: Survey, looks: list[Look]) -> list[Problem]:
 
 def _unused(found: Survey) -> list[Problem]:
     problems = []
-    read = [found.roots.real(path) for item in found.plan.items for path in item.files]
+    read = [path for item in found.plan.items for path in item.files]
     plain = {(path.parent, plain_name(path)): path for path in read}
     # An image may lie beside its mask: the file of the very same name is the twin.
     same = {(path.parent, case_name(path)): path for path in read}

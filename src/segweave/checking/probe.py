@@ -82,7 +82,7 @@ def probe(item: Item, found_in: Survey) -> Probe:
         done.ids = ids_in(label_file(item), found_in.plan.target)
         return done
     except (OSError, ValueError, MemoryError) as error:
-        file = found_in.roots.real(item.files[0]) if item.files else None
+        file = item.files[0] if item.files else None
         done.problems.append(_raised(error, item, file))
         return done
     try:
@@ -92,16 +92,13 @@ def probe(item: Item, found_in: Survey) -> Probe:
 
     def mask_of(k: int) -> Path | None:
         file = item.parts[2 * k + 1][0] if len(item.parts) > 2 else label_file(item)
-        return None if file is None else found_in.roots.real(file)
+        return None if file is None else file
 
     done.problems += odd_labels(case, found_in.plan.target, mask_of)
     done.look = _look(case, item, found_in)
     if case.stack == "time":
         images = dict.fromkeys(path for path, _ in item.parts[::2])
-        done.frames = {
-            found_in.roots.real(path): _frame(plane)
-            for path, plane in zip(images, case.image, strict=False)
-        }
+        done.frames = {path: _frame(plane) for path, plane in zip(images, case.image, strict=False)}
     return done
 
 
@@ -128,7 +125,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         high=float(case.image.max()),
         ids=ids,
         content=sha256_of_bytes(header, np.ascontiguousarray(case.image).reshape(-1).data),
-        files=tuple(found_in.roots.real(path) for path in item.files),
+        files=tuple(path for path in item.files),
     )
 
 
@@ -165,7 +162,7 @@ def _of(error: SegweaveError, item: Item, found_in: Survey, file: Path | None = 
     if error.kind == "labels" and file is None:
         # The case is checked under its image's name; the label may have a file of its own.
         named = label_file(item) or named
-    return found_in.roots.told(problem_of(error, default="unsupported", case=item.id, file=named))
+    return problem_of(error, default="unsupported", case=item.id, file=named)
 
 
 def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> list[Problem]:
@@ -243,11 +240,11 @@ def _parts(item: Item, found_in: Survey, done: Probe) -> list[Problem]:
         try:
             pixels = read()
             if k % 2 == 0 and len(item.parts) > 2 and isinstance(pixels, np.ndarray):
-                done.frames[found_in.roots.real(path)] = _frame(pixels[0])
+                done.frames[path] = _frame(pixels[0])
         except SegweaveError as fault:
             problems.append(_of(fault, item, found_in, path))
         except (OSError, ValueError, MemoryError) as error:
-            problems.append(_raised(error, item, found_in.roots.real(path)))
+            problems.append(_raised(error, item, path))
     return problems
 
 
@@ -265,7 +262,7 @@ def _turned(item: Item, found_in: Survey) -> list[Problem]:
             found=f"an EXIF orientation of {turn}, which is not applied",
             expected="pixels stored as they are shown",
             case=item.id,
-            file=found_in.roots.real(path),
+            file=path,
         )
         for path in item.files
         if suffix_of(path) in PICTURES and path.is_file() and (turn := exif_turn(path)) != 1
@@ -332,8 +329,8 @@ def _against_first(
         severed: dict[str, Any] = {
             "severity": "error",
             "case": item.id,
-            "file": found_in.roots.real(path),
-            "image": found_in.roots.real(source) if label else None,
+            "file": path,
+            "image": source if label else None,
         }
         if own != grid:
             problems.append(
@@ -344,7 +341,7 @@ def _against_first(
             continue
         if image.affine is None or content.affine is None or not content.oriented:
             continue
-        if {found_in.roots.real(source), severed["file"]} & doubtful:
+        if {source, severed["file"]} & doubtful:
             continue
         apart = farthest_apart(content.affine, image.affine, grid)
         if apart > NEAR * min(image.spacing or (1.0,)):

@@ -15,7 +15,7 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._volumes import join_slices, read_labelled
-from segweave.datasets.base import Item, LeftOut, Plan, alone, choose_layout, not_there
+from segweave.datasets.base import Item, LeftOut, Plan, alone, choose_layout, collected, not_there
 from segweave.datasets.published_splits import load_split
 from segweave.errors import InputError, SegweaveError
 from segweave.formats import read_case
@@ -139,8 +139,9 @@ def _plan_raw(folder: Path) -> Plan:
     missing: list[str] = []
     warnings: list[str] = []
     left_out: list[LeftOut] = []
+    errors: list[SegweaveError] = []
     for patient in sorted(p for p in folder.glob("patient[0-9][0-9][0-9]") if p.is_dir()):
-        facts = _facts(patient, warnings)
+        facts = collected(errors, partial(_facts, patient, warnings), _phases_in_order(patient))
         for phase in _PHASES:
             if phase not in facts:
                 missing.append(f"{patient.name} has no frame for {phase}")
@@ -158,7 +159,7 @@ def _plan_raw(folder: Path) -> Plan:
                 continue
             read = partial(_read_raw, image, label, patient.name, phase, facts)
             items.append(Item(f"{patient.name}_{phase}", (image, label), read, group=patient.name))
-    return _plan_of("raw", items, missing, warnings, left_out=left_out)
+    return _plan_of("raw", items, missing, warnings, errors=errors, left_out=left_out)
 
 
 def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[str, Any]) -> Case:
@@ -182,11 +183,8 @@ def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
     """What Info.cfg says; without it, the frames that are there in the order of time."""
     path = patient / "Info.cfg"
     if not path.is_file():
-        pattern = re.compile(rf"{patient.name}_frame(\d+)\.nii(?:\.gz)?")
-        frames = sorted(int(m[1]) for p in patient.iterdir() if (m := pattern.fullmatch(p.name)))
         warnings.append(f"{patient.name} has no Info.cfg: its first frame is taken for ED")
-        phased: dict[str, Any] = dict(zip(_PHASES, frames, strict=False))
-        return phased
+        return _phases_in_order(patient)
     names = {"Group": "diagnosis", "Height": "height_cm", "Weight": "weight_kg"}
     facts: dict[str, Any] = {}
     try:
@@ -207,6 +205,13 @@ def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
             kind="layout",
         ) from error
     return facts
+
+
+def _phases_in_order(patient: Path) -> dict[str, Any]:
+    """The frames that are there, the first one taken for ED."""
+    pattern = re.compile(rf"{patient.name}_frame(\d+)\.nii(?:\.gz)?")
+    frames = sorted(int(m[1]) for p in patient.iterdir() if (m := pattern.fullmatch(p.name)))
+    return dict(zip(_PHASES, frames, strict=False))
 
 
 def _nifti(folder: Path, stem: str) -> Path | None:

@@ -118,6 +118,17 @@ def choose_layout(
     return next(iter(found.items()))
 
 
+def collected(errors: list[SegweaveError], read: Callable[[], T], otherwise: T) -> T:
+    """What `read` returns; where it raises InputError, the error is added to `errors` and the
+    result is `otherwise`, so that one fault does not hide the others.
+    """
+    try:
+        return read()
+    except InputError as error:
+        errors.append(error)
+        return otherwise
+
+
 def alone(said: str, files: Sequence[Path], *, lacks: str) -> list[LeftOut]:
     """Files left out because what they belong with is not there; [] where there are none."""
     doing = "looking for what belongs together"

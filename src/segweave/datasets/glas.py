@@ -24,7 +24,7 @@ from segweave.datasets._pictures import (
     short_parts,
     target_of,
 )
-from segweave.datasets.base import Item, Plan, choose_layout
+from segweave.datasets.base import Item, Plan, choose_layout, collected
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats import read_array, read_case, read_label_case
 from segweave.formats.table import suffix_of
@@ -84,7 +84,9 @@ def plan(
     name, where = choose_layout("GlaS", source, layout, finders, expected)
     pairs, left_out, errors = find_pairs(where)
     missing: list[str] = []
-    table, facts = _facts(source, where[0].images, where[0].images.parent)
+    folders = (source, where[0].images, where[0].images.parent)
+    table = next((f / "Grade.csv" for f in folders if (f / "Grade.csv").is_file()), None)
+    facts: dict[str, dict[str, Any]] = collected(errors, partial(_facts, table), {})
     warnings: list[str] = []
     ids = [pair.id for pair in pairs]
     unknown = [id for id in ids if id not in facts]
@@ -206,16 +208,15 @@ def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.u
     return (numbers > 0).astype(np.uint8), numbers.astype(np.uint16)
 
 
-def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
-    """The first Grade.csv that lies in one of the folders, and image → patient and grade of it."""
-    path = next((f / "Grade.csv" for f in folders if (f / "Grade.csv").is_file()), None)
+def _facts(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Image → patient and grade, from Grade.csv."""
     if path is None:
-        return None, {}
+        return {}
     doing = "reading which patient an image of GlaS is of"
     columns = "the columns name, patient ID and grade (GlaS)"
     rows = read_rows(path, doing, columns)
     try:
-        return path, {
+        return {
             row["name"]: {
                 "patient": f"patient{int(row['patient ID']):02d}",
                 "grade": row[_grade(row)],

@@ -23,8 +23,8 @@ from segweave.datasets._volumes import (
     read_volume,
     splits_by,
 )
-from segweave.datasets.base import Item, LeftOut, Plan, alone
-from segweave.errors import InputError, UsageError
+from segweave.datasets.base import Item, LeftOut, Plan, alone, collected
+from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry
 from segweave.formats.table import SUFFIXES
 from segweave.registry import DatasetCard
@@ -108,7 +108,10 @@ def plan(
         if part == "Tr" or (folder / "labelsTs").is_dir():
             found[part] = _pairs(folder, part, ending, len(channels), left_out)
     ids = [id for pairs in found.values() for id in pairs]
-    table = _exported(folder / "cases.csv")
+    errors: list[SegweaveError] = []
+    table: dict[str, dict[str, str]] = collected(
+        errors, partial(_exported, folder / "cases.csv"), {}
+    )
     told = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
     groups = groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | told
     grouped = group is not None or len(told) == len(ids)
@@ -116,7 +119,6 @@ def plan(
     if not grouped and told:
         lost = [id for id in ids if id not in told]
         warnings = [f"cases.csv names no group of {few(lost)}: each is its own"]
-    errors = []
     for pairs in found.values():
         for id, (images, label) in pairs.items():
             if id in items:
@@ -132,7 +134,7 @@ def plan(
                 continue
             one = partial(read, images, label, id, groups[id])
             items[id] = Item(id, (*images, label), one, group=groups[id])
-    more = _given(folder, found)
+    more: dict[str, dict[str, list[str]]] = collected(errors, partial(_given, folder, found), {})
     named = {id: table[id]["part"] for id in ids if table.get(id, {}).get("part")}
     if named:
         parts = dict.fromkeys((*PARTS, *named.values()))
@@ -156,7 +158,7 @@ def plan(
             "channels": [str(channels[key]) for key in sorted(channels, key=_number)],
             "split": ", ".join([f"seed {seed}, by group", *more]),
         },
-        errors=list(errors),
+        errors=errors,
         left_out=left_out,
     )
 
