@@ -4,7 +4,6 @@ as TransUNet's preprocessed files.
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.datasets.published_splits import load_split
+from segweave.datasets.synapse import TO_EIGHT
 from segweave.errors import UsageError
 from segweave.phantoms.thorax import Floats, smooth_noise
 from segweave.phantoms.torso import Torso, paint_slice
+from segweave.phantoms.writing import write_nifti
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
-
-RAW_TO_EIGHT = {8: 1, 4: 2, 3: 3, 2: 4, 6: 5, 11: 6, 1: 7, 7: 8}
-"""The release's id → TransUNet's (aorta, gallbladder, left and right kidney, liver, pancreas,
-spleen, stomach); the others become background.
-"""
 
 
 def write_abdomen(
@@ -119,16 +115,11 @@ def _write_nifti(
     affine = np.diag([-spacing[2], spacing[1], spacing[0], 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(turned.shape) - 1) / 2)
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(volume.dtype)
     header.set_data_shape(turned.shape)
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=1)
     header.set_xyzt_units("mm")
-    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 1, 0
-    raw = bytes(header.binaryblock) + bytes(4) + turned.tobytes(order="F")
-    with atomic_write(path) as temporary:
-        # No time inside, so that the same arguments give the same bytes.
-        temporary.write_bytes(gzip.compress(raw, 6, mtime=0))
+    write_nifti(header, turned, path)
 
 
 def _write_prepared(
@@ -138,7 +129,7 @@ def _write_prepared(
 
     scaled = ((np.clip(image, -125, 275).astype(np.float32) + 125) / 400).astype(np.float32)
     eight = np.zeros(256, np.float32)
-    for released, own in RAW_TO_EIGHT.items():
+    for released, own in TO_EIGHT.items():
         eight[released] = own
     ids = eight[label]
     if not training:

@@ -4,7 +4,6 @@ release is.
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from segweave.phantoms.thorax import (
     soft,
     thorax,
 )
+from segweave.phantoms.writing import write_nifti
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
 
@@ -312,15 +312,9 @@ def _write_nifti(
     import nibabel
 
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(volume.dtype)
     header.set_data_shape(volume.shape[::-1])
     header["pixdim"][1:4] = spacing[::-1]
     header["sform_code"], header["qform_code"] = 2, 0
     header["srow_x"], header["srow_y"] = (-1, 0, 0, 0), (0, -1, 0, 0)
     header["srow_z"] = (0, 0, 1, 0)
-    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 1, 0
-    header["magic"] = b"n+1"
-    raw = bytes(header.binaryblock) + bytes(4) + volume.transpose(2, 1, 0).tobytes(order="F")
-    with atomic_write(path) as temporary:
-        # No time inside, so that the same arguments give the same bytes.
-        temporary.write_bytes(gzip.compress(raw, 6, mtime=0))
+    write_nifti(header, volume.transpose(2, 1, 0), path)

@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from segweave.errors import UsageError, nearest
 from segweave.phantoms.thorax import Floats, smooth_noise
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
 
@@ -78,11 +79,11 @@ def write_glands(
             root = folder / {"train": "Train_Folder", "testA": "Test_Folder"}.get(
                 part, "Val_Folder"
             )
-            _save(image, root / "img" / f"{name}.png", "PNG")
-            _save((glands > 0) * np.uint8(255), root / "labelcol" / f"{name}_anno.png", "PNG")
+            write_picture(image, root / "img" / f"{name}.png")
+            write_picture((glands > 0) * np.uint8(255), root / "labelcol" / f"{name}_anno.png")
             continue
-        _save(image, folder / f"{name}.bmp", "BMP")
-        _save(glands, folder / f"{name}_anno.bmp", "BMP")
+        write_picture(image, folder / f"{name}.bmp")
+        write_picture(glands, folder / f"{name}_anno.bmp")
         grade = "malignant" if malignant else "benign"
         rows.append(
             (name, patient + 1, grade, "moderately differentiated" if malignant else "healthy")
@@ -317,8 +318,3 @@ def _ellipse(
 def _rgb(colour: Floats) -> tuple[int, int, int]:
     red, green, blue = (int(v) for v in np.rint(np.clip(colour, 0, 1) * 255))
     return red, green, blue
-
-
-def _save(pixels: NDArray[np.generic], path: Path, kind: str) -> None:
-    with atomic_write(path) as file:
-        Image.fromarray(pixels).save(file, format=kind)

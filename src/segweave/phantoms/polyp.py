@@ -15,8 +15,8 @@ from segweave.datasets.cvc_clinicdb import shipped_sequences
 from segweave.datasets.published_splits import load_split
 from segweave.errors import UsageError, nearest
 from segweave.phantoms.colon import Camera, Scene, draw_path, draw_scene, render
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
-from segweave.storage import atomic_write
 
 Pixels = NDArray[np.uint8]
 LAYOUTS = ("cvc-clinicdb", "cvc-colondb", "etis-larib", "cvc-endoscene", "kvasir-seg", "pranet")
@@ -179,8 +179,8 @@ def _frame(
     if layout == "pranet" and frame % 5 == 0:
         one, other = (f"TestDataset/CVC-ClinicDB/{part}/{{}}" for part in ("images", "masks"))
 
-    _save(image, folder / f"{one.format(frame)}.{kind}")
-    _save(mask, folder / f"{other.format(frame)}.{kind}")
+    write_picture(image, folder / f"{one.format(frame)}.{kind}")
+    write_picture(mask, folder / f"{other.format(frame)}.{kind}")
 
 
 def _kvasir(
@@ -194,13 +194,5 @@ def _kvasir(
         one, other = "image", "mask"
         if index % 5 == 4:
             root, one, other = folder / "TestDataset" / "Kvasir", "images", "masks"
-    _save(image, root / one / f"{name}.{kind}")
-    _save(mask, root / other / f"{name}.{kind}")
-
-
-def _save(pixels: Pixels, path: Path) -> None:
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
-    kind = kinds[path.suffix]
-    with atomic_write(path) as file:
-        options = {"quality": 90} if kind == "JPEG" else {}
-        Image.fromarray(pixels).save(file, format=kind, **options)
+    write_picture(image, root / one / f"{name}.{kind}")
+    write_picture(mask, root / other / f"{name}.{kind}")

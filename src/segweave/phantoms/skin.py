@@ -14,6 +14,7 @@ from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 
 from segweave.errors import UsageError, nearest
 from segweave.phantoms.thorax import Floats, smooth_noise
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
 
@@ -74,14 +75,14 @@ def write_skin(
         if layout == "ph2":
             name = f"IMD{number + 2:03d}"
             root = folder / "PH2 Dataset images" / name
-            _save(image, root / f"{name}_Dermoscopic_Image" / f"{name}.bmp", "BMP")
-            _save(mask > 0, root / f"{name}_lesion" / f"{name}_lesion.bmp", "BMP")
+            write_picture(image, root / f"{name}_Dermoscopic_Image" / f"{name}.bmp")
+            write_picture(mask > 0, root / f"{name}_lesion" / f"{name}_lesion.bmp")
             rows.append(f"|| {name} ||    || {malignant} || {malignant} ||")
             continue
         part = 0 if number < images - valid - test else 1 if number < images - test else 2
         name = f"ISIC_{10 + 7 * number:07d}"
-        _save(image, folder / _ISIC[part][0] / f"{name}.jpg", "JPEG")
-        _save(mask, folder / _ISIC[part][1] / f"{name}_segmentation.png", "PNG")
+        write_picture(image, folder / _ISIC[part][0] / f"{name}.jpg", quality=92)
+        write_picture(mask, folder / _ISIC[part][1] / f"{name}_segmentation.png")
     if layout == "ph2":
         with atomic_write(folder / "PH2_dataset.txt") as file:
             file.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -279,9 +280,3 @@ def _vignette(
         soft = stream.uniform(0.015, 0.05)
         light *= 0.12 + 0.88 / (1 + np.exp(np.clip((far - edge) / soft, -30, 30)))
     return light
-
-
-def _save(pixels: NDArray[np.generic], path: Path, kind: str) -> None:
-    with atomic_write(path) as file:
-        options = {"quality": 92} if kind == "JPEG" else {}
-        Image.fromarray(pixels).save(file, format=kind, **options)
