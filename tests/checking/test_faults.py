@@ -128,6 +128,6 @@ def test_the_command_on_a_broken_copy(
         if "--json" in arguments:
             assert json.loads(said.out)["ok"] is False
         elif arguments[0] == "check":
-            assert "to mend" in said.out
+            assert "to fix" in said.out
         else:
             assert "what to do" in said.err or "found" in said.err

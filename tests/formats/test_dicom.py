@@ -169,7 +169,7 @@ def test_doubled_and_uneven_slices_are_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ct")
     copy = folder / "IM009.dcm"
     copy.write_bytes((folder / "IM001.dcm").read_bytes())
-    refused(folder, "1 doubled slices", "IM001.dcm and IM009.dcm", "same place")
+    refused(folder, "1 doubled slices", "IM001.dcm and IM009.dcm", "same position")
     copy.unlink()
     write_slice(folder / "IM002.dcm", VOLUME[4], (-10, -20, 111.1))
     refused(folder, "uneven steps", "resample")

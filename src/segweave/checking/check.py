@@ -34,7 +34,7 @@ def check(
     """Look at everything in `source`, read as the data set `name` (recognised where it is None),
     and convert nothing.
 
-    `options` are those of the data set's own function. Damaged and odd files are listed in the
+    `options` are those of the data set's function. Damaged and invalid files are listed in the
     report, each with what was expected, found and what to do; none ends the check. One case is in
     memory at a time, and files that declare more than a quarter of the machine's memory are
     refused. `progress(done, total, case)` is called before each case. Raises InputError where
@@ -71,11 +71,11 @@ def check(
         if progress is not None:
             progress(total, total, "")
         report.problems += _headers(headers, taken)
-        told = {p.file for p in report.problems if p.kind == "labels"}
-        report.problems += [p for p in _strange_ids(found, unread) if p.file not in told]
+        reported = {p.file for p in report.problems if p.kind == "labels"}
+        report.problems += [p for p in _strange_ids(found, unread) if p.file not in reported]
         report.problems += _doubles(found, looks)
         report.problems += _same_frames(frames)
-        report.problems += _odd(found, looks)
+        report.problems += _unusual(found, looks)
         report.problems += _outside(found, looks)
         report.problems += short(found, looks)
         report.problems += unsplit(found, looks)
@@ -96,7 +96,7 @@ def _memory() -> int:
 
 
 def _headers(headers: list[Problem], taken: int) -> list[Problem]:
-    """Headers that contradict themselves: one note where the data set's reader knows them."""
+    """Headers that contradict themselves: one note where the data set's reader handles them."""
     if not headers or not taken:
         return headers
     text = f"{len(headers)} headers have other steps in their affine than in pixdim, as is known"
@@ -135,14 +135,14 @@ def _doubles(found: Survey, looks: list[Look]) -> list[Problem]:
     first: dict[str, Look] = {}
     for look in looks:
         other = first.setdefault(look.content, look)
-        # The pixels of an image that is one value everywhere say nothing.
+        # Images of one value everywhere are not compared.
         if other is not look and look.low < look.high:
             problems.append(
                 Problem(
                     "same-content",
                     "error",
                     found=f"the pixels of {other.id}",
-                    expected="images of its own",
+                    expected="other pixels",
                     case=look.id,
                     file=look.files[0] if look.files else None,
                 )
@@ -162,7 +162,7 @@ def _same_frames(frames: dict[Path, str]) -> list[Problem]:
                     "same-content",
                     "error",
                     found=f"the pixels of {other.name}",
-                    expected="pixels of its own",
+                    expected="other pixels",
                     case=case_name(file),
                     file=file,
                 )
@@ -170,7 +170,7 @@ def _same_frames(frames: dict[Path, str]) -> list[Problem]:
     return problems
 
 
-def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
+def _unusual(found: Survey, looks: list[Look]) -> list[Problem]:
     """Cases unlike all others, and class ids that hardly any case has."""
     problems = []
     traits: tuple[tuple[str, Callable[[Look], Any]], ...] = (
@@ -211,7 +211,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
     card = datasets.cards().get(found.name)
     if card is None or not card.generic or len(looks) < 4:
         return problems
-    # Classes were told from the masks themselves, so that a stray value would pass for a class.
+    # Classes were found in the masks themselves, so that a stray value would count as a class.
     counts = Counter(id for look in looks for id in look.ids)
     known = len(found.plan.target.names)
     for id, count in counts.items():
@@ -221,7 +221,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
                 Problem(
                     "labels",
                     "error",
-                    found=f"class id {id} in {count} of {len(looks)} cases alone "
+                    found=f"class id {id} in only {count} of {len(looks)} cases "
                     f"({where.ids[id]} pixels)",
                     expected=f"ids {sorted(i for i in counts if counts[i] > count)}",
                     case=where.id,
@@ -264,7 +264,7 @@ def _unused(found: Survey) -> list[Problem]:
     problems = []
     read = [path for item in found.plan.items for path in item.files]
     plain = {(path.parent, plain_name(path)): path for path in read}
-    # An image may lie beside its mask: the file of the very same name is the twin.
+    # An image may be beside its mask: the file of exactly the same name is the twin.
     same = {(path.parent, case_name(path)): path for path in read}
     noted = {problem.file for problem in found.problems}
     for path in unused(found):

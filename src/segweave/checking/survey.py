@@ -79,13 +79,13 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any]) -> Survey
             file=source,
             expected="a layout that only one data set has",
             found=f"one that {', '.join(names)} share",
-            remedy=f"say which it is: --as {' or --as '.join(names)}",
+            remedy=f"choose one: --as {' or --as '.join(names)}",
         )
     if candidates and not (masks and _like_any(candidates[0], source)):
         return candidates[0]
     if masks:
-        own = _planned(masks[0], "folder", {"masks": masks[1], **options})
-        own.problems += [
+        photos = _planned(masks[0], "folder", {"masks": masks[1], **options})
+        photos.problems += [
             Problem(
                 "note",
                 "note",
@@ -94,7 +94,7 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any]) -> Survey
             )
             for one in candidates
         ]
-        return own
+        return photos
     if options:
         known = {
             option
@@ -107,13 +107,13 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any]) -> Survey
             file=source,
             expected="a layout of a data set that takes these options",
             found=", ".join(unknown or options),
-            remedy=nearest(unknown[0], known) if unknown else "say which data set it is: --as NAME",
+            remedy=nearest(unknown[0], known) if unknown else "choose the data set: --as NAME",
         )
     return _bare(source)
 
 
 def _like_any(one: Survey, source: Path) -> bool:
-    """Whether nothing but its layout, which any images and masks have, says that it is this set."""
+    """Whether only a layout that any images and masks have speaks for this set."""
     card = datasets.card(one.name)
     complete = len(one.plan.items) == card.expected.get("cases", -1)
     called = _letters(one.name) in _letters(source.absolute().name)
@@ -141,9 +141,9 @@ def _candidates(source: Path, options: Mapping[str, Any]) -> list[Survey]:
     ]
     if len(complete) == 1:
         return complete
-    # What several share is told apart by the name of the folder, if that says it.
-    place = _letters(source.absolute().name)
-    called = [one for one in found if _letters(one.name) in place]
+    # Where several fit, the name of the folder decides, if it holds the name of one.
+    folder_name = _letters(source.absolute().name)
+    called = [one for one in found if _letters(one.name) in folder_name]
     return called if len(called) == 1 else found
 
 
@@ -169,7 +169,7 @@ def _problem(error: SegweaveError) -> Problem:
 
 
 def readable(file: Path) -> bool:
-    """Whether a file can be read, or is none that would be."""
+    """Whether a file can be read, or has no ending that would be read."""
     if not suffix_of(file):
         return True
     try:
@@ -206,17 +206,17 @@ def _bare(source: Path) -> Survey:
 
 
 def unused(found: Survey) -> list[Path]:
-    """Files of the source that belong to no case and are no prose."""
+    """Files of the source that belong to no case and are not texts."""
     used = {path.absolute() for item in found.plan.items for path in item.files}
-    # A table may lie anywhere: only folders that it names are looked at.
+    # A table may be anywhere: only folders that it names are searched.
     homes = {path.parent for path in used}
-    places = homes if found.name == "table" else _below(found.folders)
+    folders = homes if found.name == "table" else _below(found.folders)
     used |= {path.absolute() for one in found.plan.left_out for path in one.partners}
     used |= {path.resolve() for path in used}
     return [
         path
-        for place in sorted(places)
-        for path in sorted(place.iterdir())
+        for folder in sorted(folders)
+        for path in sorted(folder.iterdir())
         if path.is_file() and not path.name.startswith(".")
         if path.suffix.lower() not in _PROSE and path.absolute() not in used
         if path.name.lower() not in _LEFT_BY_SYSTEMS
@@ -227,11 +227,11 @@ def _below(roots: list[Path]) -> set[Path]:
     """The folders and all below them that are neither hidden nor stores."""
     found = set()
     for root in roots:
-        for place, folders, _ in os.walk(root):
+        for folder, folders, _ in os.walk(root):
             folders[:] = [
                 name
                 for name in folders
-                if not name.startswith(".") and not is_store(Path(place) / name)
+                if not name.startswith(".") and not is_store(Path(folder) / name)
             ]
-            found.add(Path(place))
+            found.add(Path(folder))
     return found

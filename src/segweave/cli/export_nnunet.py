@@ -27,7 +27,7 @@ def export_nnunet(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Where DatasetNNN_NAME is made: nnU-Net's nnUNet_raw.",
+            help="The folder for DatasetNNN_NAME: nnU-Net's nnUNet_raw.",
             show_default=False,
         ),
     ],

@@ -1,4 +1,4 @@
-"""`segweave prepare`: one sub-command per data set, made from its card and from the options of its
+"""`segweave prepare`: one sub-command per data set, built from its card and from the options of its
 function, whose `Args:` are the help.
 """
 
@@ -24,9 +24,9 @@ EXAMPLES = (
     ("segweave prepare acdc ACDC/database stores/acdc", "a public data set, as it is released"),
     (
         "segweave prepare folder photos/images photos/masks stores/photos",
-        "images of your own with a mask of the same name each",
+        "images of your taken, each with a mask of the same name",
     ),
-    ("segweave prepare folder --help", "all options for images of your own"),
+    ("segweave prepare folder --help", "all options for images of your taken"),
 )
 
 
@@ -48,7 +48,7 @@ class _Datasets(TyperGroup):
 def prepare() -> None:
     """Convert a data set into a store, from which everything else reads.
 
-    Every image is read and checked once and kept at its own size, without loss, together with
+    Every image is read and checked once and kept at its taken size, without loss, together with
     its geometry, its patient and the split. What is missing of a public data set is named. An
     interrupted conversion continues when the command is given again.
     """
@@ -63,22 +63,22 @@ def _command(card: DatasetCard) -> Any:
     from segweave.registry import datasets
 
     options = inspect.signature(datasets.entry(card.name), eval_str=True).parameters
-    own = {n: p for n, p in options.items() if n != "source" and n not in card.options}
+    taken = {n: p for n, p in options.items() if n != "source" and n not in card.options}
     texts = argument_texts(datasets.entry(card.name))
-    required = [n for n, p in own.items() if p.default is inspect.Parameter.empty or n == "masks"]
+    required = [n for n, p in taken.items() if p.default is inspect.Parameter.empty or n == "masks"]
 
     def run(**given: Any) -> None:
-        _convert(card, own, given)
+        _convert(card, taken, given)
 
     source = ("IMAGES", "The folder of images.")
-    if "masks" not in own:
+    if "masks" not in taken:
         source = ("SOURCE", "The folder that holds the data set.")
     if card.source == "table":
         source = ("TABLE", "The CSV file, or the folder that holds it.")
     parameters = [_argument("source", *source)]
     parameters += [_argument(name, name.upper(), texts.get(name, "")) for name in required]
     parameters += [_argument("out", "STORE", "The store to write.")]
-    for name, parameter in own.items():
+    for name, parameter in taken.items():
         if name not in required:
             parameters.append(_option(name, parameter, texts.get(name, "")))
     parameters += [
@@ -100,13 +100,13 @@ def _command(card: DatasetCard) -> Any:
     return typer.main.get_command(single)
 
 
-def _convert(card: DatasetCard, own: dict[str, inspect.Parameter], given: dict[str, Any]) -> None:
+def _convert(card: DatasetCard, taken: dict[str, inspect.Parameter], given: dict[str, Any]) -> None:
     from segweave.cli.show import counter
     from segweave.datasets import prepare as convert
 
     options = {
         name: from_text(given[name], parameter.annotation)
-        for name, parameter in own.items()
+        for name, parameter in taken.items()
         if given[name] is not None
     }
     with counter(f"preparing {card.name}", show=not given["quiet"]) as progress:
@@ -144,7 +144,7 @@ def _print(report: PrepareReport) -> None:
 
 
 def _layouts(plan: Callable[..., Any]) -> list[str]:
-    """What the docstring of a data set's function says before its arguments."""
+    """The paragraphs of a data set's docstring before its arguments."""
     return paragraphs(plan).partition("\n\nArgs:")[0].split("\n\n")
 
 

@@ -34,7 +34,7 @@ def find_images(path: str | Path) -> list[Path]:
     """The file itself, or every image file in a folder and the folders below, sorted. A folder that
     holds several DICOM files is one image, the series.
 
-    Hidden files and stores are passed over, and so are label files that lie beside their image
+    Hidden files and stores are passed over, and so are label files beside their image
     (`NAME_gt.nii.gz` beside `NAME.nii.gz`; `LABEL_ENDINGS`). Raises InputError where nothing is
     there to read.
     """
@@ -73,7 +73,7 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether it is what `prepare` wrote, whose arrays are no images to be read."""
+    """Whether it is what `prepare` wrote, whose arrays must not be read as images."""
     return (folder / "manifest.json").is_file() and (folder / "records").is_dir()
 
 
@@ -92,14 +92,14 @@ def _with_series(folder: Path, found: list[Path]) -> list[Path]:
     """DICOM files of one folder → the folder, where there are several; files without an ending
     count too.
     """
-    places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
-    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in places]
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in folders]
     series = {
-        place: files
-        for place, skip in zip(places, hidden, strict=True)
-        if not skip and (files := series_files(place))
+        home: files
+        for home, skip in zip(folders, hidden, strict=True)
+        if not skip and (files := series_files(home))
     }
-    whole = [place if len(files) > 1 else files[0] for place, files in series.items()]
+    whole = [home if len(files) > 1 else files[0] for home, files in series.items()]
     return sorted([*(file for file in found if suffix_of(file) not in DICOM), *whole])
 
 

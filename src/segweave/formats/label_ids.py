@@ -17,7 +17,7 @@ MOST_UNNAMED = 31
 
 
 def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, list[int]]]:
-    """Whether 255 stands for 1 in the masks (file → the values in it) of a data set, and the ids
+    """Whether 255 means 1 in the masks (file → the values in it) of a data set, and the ids
     that they then hold.
 
     It does where most pictures with a 255 hold nothing but 0 and 255. A 255 beside class ids is an
@@ -55,7 +55,7 @@ def target_of_ids(
         doing: what it is for, for error messages.
         kind: "auto" is binary where no id is above 1.
 
-    Returns the target, whether 255 stands for 1 in pictures (as `read_label` takes `scaled`), and
+    Returns the target, whether 255 means 1 in pictures (as `read_label` takes `scaled`), and
     an error where ids can't be classes.
     """
     white, ids_of = scaled_ids(held)
