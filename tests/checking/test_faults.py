@@ -54,7 +54,7 @@ def _checked(name: str, made: Made) -> CheckReport:
 
 
 def _fault(report: CheckReport, expected: Expected) -> str:
-    """What is wrong with what is said of a fault, or ""."""
+    """What is wrong with the problems that name a fault, or ""."""
     said = [p for p in report.problems if p.file in expected.files]
     if not expected.kinds:
         return "" if not said else f"nothing to be said, but {said}"
@@ -74,9 +74,9 @@ def test_every_fault_of_every_set_is_listed(name: str, tmp_path: Path) -> None:
     assert {p.kind for p in clean.errors} <= {"missing"}
     expected = {}
     for number, (fault, make) in enumerate(FAULTS.items()):
-        told = make(made, made.parts[number], made.parts[-1 - number % 4])
-        if told is not None:
-            expected[fault] = told
+        expectations = make(made, made.parts[number], made.parts[-1 - number % 4])
+        if expectations is not None:
+            expected[fault] = expectations
     where_due = {"rotated affine"} if not made.parts[0].image.name.endswith(".nii.gz") else set()
     where_due |= {"wrong label values"} if made.labels == "any" else set()
     assert set(expected) >= LEAST - where_due
@@ -85,8 +85,8 @@ def test_every_fault_of_every_set_is_listed(name: str, tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "in KiB"
     lost = {
         fault: wrong
-        for fault, told in expected.items()
-        for one in told
+        for fault, expectations in expected.items()
+        for one in expectations
         if (wrong := _fault(report, one))
     }
     assert not lost, "\n".join(f"{fault}: {wrong}" for fault, wrong in lost.items())

@@ -60,10 +60,10 @@ def test_the_command_says_where_the_log_of_a_table_lies(
     with pytest.raises(SystemExit):
         main(["check", str(table), "-q", "--fix", "copy-header"])
     out = capsys.readouterr().out
-    told = next(line for line in out.splitlines() if line.startswith("log:")).split()[-1]
-    assert Path(told) == tmp_path / "lists" / "check-fixes.jsonl"
-    assert Path(told).is_file()
-    assert not [p for p in check(table).problems if p.file == Path(told)]
+    log = next(line for line in out.splitlines() if line.startswith("log:")).split()[-1]
+    assert Path(log) == tmp_path / "lists" / "check-fixes.jsonl"
+    assert Path(log).is_file()
+    assert not [p for p in check(table).problems if p.file == Path(log)]
 
 
 @pytest.mark.parametrize("fault", ["no orientation", "a metre away", "a flipped sign"])

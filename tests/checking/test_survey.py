@@ -21,7 +21,7 @@ def _photos(folder: Path, name: str) -> Path:
     return folder
 
 
-def test_images_of_ones_own_are_no_public_data_set(tmp_path: Path) -> None:
+def test_your_own_images_are_not_taken_for_a_public_data_set(tmp_path: Path) -> None:
     mine = _photos(tmp_path / "mine", "knee{n}")
     report = check(mine)
     assert (report.name, report.cases, report.ok) == ("folder", 4, True)

@@ -228,7 +228,7 @@ PATIENTS = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test", "p5": "te
 
 
 def _patients(path: Path, *, grouped: bool = True) -> Store:
-    """Two scans of each of five patients (or ten cases, if nobody said so)."""
+    """Two scans of each of five patients (or ten cases, if nothing says which patients)."""
     parts: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     with StoreWriter(path, "hearts", TARGET) as writer:
         for patient, part in PATIENTS.items():

@@ -187,7 +187,7 @@ def test_doubled_and_uneven_slices_are_refused(tmp_path: Path) -> None:
         ({"PixelSpacing": [0.8, 0.8]}, VOLUME[1], ("one pixel size|0.8 0.8",)),
         ({"SeriesInstanceUID": "1.2.9"}, VOLUME[1], ("one series in a folder", "4 files like")),
         ({"ImagePositionPatient": None}, VOLUME[1], ("a position", "none in 1 of 5")),
-        ({"NumberOfFrames": 3}, VOLUME[1], ("one slice a file", "3 frames", "dcm2niix")),
+        ({"NumberOfFrames": 3}, VOLUME[1], ("one slice per file", "3 frames", "dcm2niix")),
         ({"Rows": None}, VOLUME[1], ("not a picture",)),
         ({"PixelSpacing": [0, 0]}, VOLUME[1], ("mm",)),
         ({"Rows": 60000, "Columns": 60000}, VOLUME[1], ("declares",)),

@@ -13,7 +13,7 @@ from typing import Any
 from segweave.checking.kinds import problem_of
 from segweave.checking.report import Problem
 from segweave.data.specs import TargetSpec
-from segweave.datasets.base import Item, Plan, odd_names
+from segweave.datasets.base import Item, Plan, invalid_names
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.formats import case_name, find_images, read_array, read_case
 from segweave.formats.files import is_store, label_ending
@@ -157,7 +157,7 @@ def _planned(source: Path, name: str, options: dict[str, Any]) -> Survey:
     doing = f"checking {card.title}"
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": source, **options})
     left_out = [fault for one in plan.left_out for fault in one.faults]
-    problems = [_problem(fault) for fault in (*plan.errors, *odd_names(plan.items), *left_out)]
+    problems = [_problem(fault) for fault in (*plan.errors, *invalid_names(plan.items), *left_out)]
     if not plan.items and all(problem.kind == "missing" for problem in problems):
         raise InputError(doing, file=source, found="no labelled case")
     return Survey(name, plan, problems, folders=_folders(source, options))

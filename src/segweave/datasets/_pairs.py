@@ -1,4 +1,4 @@
-"""What data sets of pictures share: finding images and their masks by name, and telling damaged
+"""What data sets of pictures share: finding images and their masks by name, and finding damaged
 files before anything is converted.
 """
 
@@ -18,11 +18,11 @@ from segweave.words import few
 
 
 @dataclass(frozen=True)
-class Place:
+class PairFolders:
     """Where a layout keeps images and masks.
 
     `image` and `mask` are regular expressions on whole names without their endings; the first
-    bracket is the id. `part` is the part of the data set's own split that the folder stands for,
+    bracket is the id. `part` is the part of the data set's own split that the folder is,
     `prefix` is put before ids.
     """
 
@@ -45,7 +45,7 @@ class Pair:
     part: str = ""
 
 
-PlaceFinder = Callable[[Path], list[Place]]
+FolderFinder = Callable[[Path], list[PairFolders]]
 
 
 def subfolder(source: Path, *names: str) -> Path | None:
@@ -60,7 +60,7 @@ def subfolder(source: Path, *names: str) -> Path | None:
     return next((there[name] for name in wanted if name in there), None)
 
 
-def places(
+def pair_folders(
     roots: Sequence[Path | None],
     images: Sequence[str],
     masks: Sequence[str],
@@ -69,9 +69,9 @@ def places(
     mask: str = "(.+)",
     part: str = "",
     prefix: str = "",
-) -> list[Place]:
+) -> list[PairFolders]:
     """The first of `roots` that has a folder of such a name for images and one for masks, as a
-    list of one Place, or [] where none has.
+    list of one PairFolders, or [] where none has.
     """
     for root in roots:
         if root is None:
@@ -79,14 +79,14 @@ def places(
         one, other = subfolder(root, *images), subfolder(root, *masks)
         if one is None or other is None:
             continue
-        found = Place(one, other, image, mask, part, prefix)
+        found = PairFolders(one, other, image, mask, part, prefix)
         if _by_id(one, image, []):
             return [found]
     return []
 
 
 def find_pairs(
-    where: Sequence[Place],
+    where: Sequence[PairFolders],
 ) -> tuple[list[Pair], list[LeftOut], list[SegweaveError]]:
     """Every image with its mask, in natural order of ids, what is left out, and errors.
 
@@ -100,13 +100,13 @@ def find_pairs(
     damaged: list[SegweaveError] = []
     unequal: list[SegweaveError] = []
     partners: list[Path] = []
-    for place in where:
-        images = _by_id(place.images, place.image, errors)
-        masks = _by_id(place.masks, place.mask, errors)
+    for folders in where:
+        images = _by_id(folders.images, folders.image, errors)
+        masks = _by_id(folders.masks, folders.mask, errors)
         lonely += [images[id] for id in sorted(set(images) - set(masks), key=natural)]
         spare += [masks[id] for id in sorted(set(masks) - set(images), key=natural)]
         for name in sorted(set(images) & set(masks), key=natural):
-            image, mask, id = images[name], masks[name], place.prefix + name
+            image, mask, id = images[name], masks[name], folders.prefix + name
             if id in pairs:
                 errors.append(_doubled(id, image, pairs[id].image))
                 continue
@@ -121,7 +121,7 @@ def find_pairs(
             elif size != other:
                 unequal.append(_unequal(image, size, mask, other))
             else:
-                pairs[id] = Pair(id, image, mask, size, place.part)
+                pairs[id] = Pair(id, image, mask, size, folders.part)
             if id not in pairs:
                 partners += [image, mask]
     left_out = [
@@ -170,13 +170,17 @@ def _unequal(image: Path, size: tuple[int, int], mask: Path, other: tuple[int, i
         file=mask,
         expected="the image's size",
         found=f"{other[0]} × {other[1]}, its image {size[0]} × {size[1]}"
-        + ("; EXIF says to show it turned, pixels are read as they are stored" if turned else ""),
+        + (
+            "; its EXIF orientation is not applied, pixels are read as they are stored"
+            if turned
+            else ""
+        ),
         kind="size",
     )
 
 
 def picture_header(path: Path) -> tuple[tuple[int, int], str]:
-    """((height, width), what is wrong or ""): what the head and the end of a picture file tell
+    """((height, width), what is wrong or ""): from the head and the end of a picture file
     without its pixels being decoded.
     """
     from PIL import Image

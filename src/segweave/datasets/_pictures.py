@@ -42,13 +42,13 @@ def target_of(card: DatasetCard) -> TargetSpec:
 
 
 def provenance_of(card: DatasetCard, **more: Any) -> dict[str, Any]:
-    """What a store's manifest says of where a data set comes from."""
+    """The source of a data set, for a store's manifest."""
     return {"paper": card.paper, "licence": card.licence, "terms": card.terms, **more}
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """A mask of any kind → 0 and 1 (height, width): 1-bit, 0 and 1, or 0 and 255, where whatever
-    lies above the middle is foreground (noise of JPEG, soft edges).
+    is above the middle is foreground (noise of JPEG, soft edges).
 
     Raises InputError for colours (of a palette the indices count), and for grey that is more than
     the noise and the soft edges of two values: areas of one grey, or a large share of greys.
@@ -69,14 +69,14 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 def single_item(
     pair: Pair, group: str | None = None, attributes: Mapping[str, Any] | None = None
 ) -> Item:
-    """One image as a case of its own."""
-    own = pair.id if group is None else group
-    read = partial(_read_single, pair, own, dict(attributes or {}))
-    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair), own)
+    """One image as a case."""
+    group = pair.id if group is None else group
+    read = partial(_read_single, pair, group, dict(attributes or {}))
+    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair), group)
 
 
 def parts_of(pair: Pair) -> tuple[tuple[Path, Callable[[], object]], ...]:
-    """The image and the mask, each to be read on its own."""
+    """The image and the mask, each to be read separately."""
     return (
         (pair.image, partial(read_array, pair.image)),
         (pair.mask, partial(read_mask, pair.mask)),
@@ -144,8 +144,8 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
     """
     if path is None:
         return {id: id for id in ids}, [
-            "every image is its own group: if you know which show the same patient or lesion, say "
-            "so (groups)"
+            "every image is its own group: if you know which show the same patient or lesion, "
+            "give the option groups"
         ]
     doing, file = "reading a table of groups", Path(path)
     rows = read_rows(file, doing)
@@ -161,8 +161,8 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             found=", ".join(columns) or "no rows",
             kind="layout",
         )
-    told = rows_by_case(rows, case, [group], doing=doing, file=file)
-    table = {id: row[group] for id, row in told.items()}
+    cells = rows_by_case(rows, case, [group], doing=doing, file=file)
+    table = {id: row[group] for id, row in cells.items()}
     absent = [id for id in ids if not table.get(id)]
     if absent:
         raise InputError(

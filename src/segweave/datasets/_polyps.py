@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segweave.datasets._groups import read_rows
-from segweave.datasets._pairs import Pair, Place, PlaceFinder, find_pairs, places
+from segweave.datasets._pairs import FolderFinder, Pair, PairFolders, find_pairs, pair_folders
 from segweave.datasets._pairs import subfolder as sub
 from segweave.datasets._pictures import (
     common_splits,
@@ -36,23 +36,25 @@ FCBFORMER = (
 )
 
 
-def pranet_places(source: Path, test: Sequence[str], train: str | None = None) -> list[Place]:
-    """The places of one set in the benchmark as PraNet's authors packed it: TrainDataset with
+def pranet_folders(
+    source: Path, test: Sequence[str], train: str | None = None
+) -> list[PairFolders]:
+    """The folders of one set in the benchmark as PraNet's authors packed it: TrainDataset with
     image(s) and mask(s), of which `train` is the pattern of this set's names, and TestDataset with
     a folder a set, called one of `test`.
     """
     training, testing = sub(source, "TrainDataset"), sub(source, "TestDataset")
-    found: list[Place] = []
+    found: list[PairFolders] = []
     if train is not None:
-        found += places([training], IMAGES, MASKS, image=train, mask=train, part="train")
+        found += pair_folders([training], IMAGES, MASKS, image=train, mask=train, part="train")
     if testing is not None:
-        found += places([sub(testing, *test)], IMAGES, MASKS, part="test")
+        found += pair_folders([sub(testing, *test)], IMAGES, MASKS, part="test")
     return found
 
 
-def plain_places(source: Path, image: str = "(.+)") -> list[Place]:
+def plain_folders(source: Path, image: str = "(.+)") -> list[PairFolders]:
     """A folder images and a folder masks with the same names."""
-    return places([source], IMAGES, MASKS, image=image, mask=image)
+    return pair_folders([source], IMAGES, MASKS, image=image, mask=image)
 
 
 def read_sequences(path: str | Path) -> Spans:
@@ -137,7 +139,7 @@ def plan_stills(
     card: DatasetCard,
     source: Path,
     layout: str,
-    finders: Mapping[str, PlaceFinder],
+    finders: Mapping[str, FolderFinder],
     expected: str,
     sequences: str | Path | None = None,
     groups: str | Path | None = None,

@@ -32,10 +32,10 @@ def read_volume(
     stack: Stack | None = None,
     scaled: bool = True,
 ) -> Case:
-    """A case from one file a channel (all on the same voxels) and a label map, `scaled` as
+    """A case from one file per channel (all on the same voxels) and a label map, `scaled` as
     `read_label` does.
 
-    Raises InputError where a channel has another size or lies elsewhere than the first.
+    Raises InputError where a channel has another size or position than the first.
     """
     first = read_case(
         images[0], id=id, group=group, geometry=geometry, channels=channels, stack=stack,
@@ -54,13 +54,13 @@ def read_volume(
 
 def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
     doing = "joining the channels of an image"
-    grid, own = (first.slices, *first.size), (other.slices, *other.size)
-    if grid != own:
+    grid, other_grid = (first.slices, *first.size), (other.slices, *other.size)
+    if grid != other_grid:
         raise InputError(
             doing,
             file=another,
             expected="the size of {}, {} × {} × {}".format(path.name, *grid),
-            found="{} × {} × {}".format(*own),
+            found="{} × {} × {}".format(*other_grid),
             remedy="resample it onto the first channel",
             kind="size",
         )
@@ -71,14 +71,14 @@ def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
                 doing,
                 file=another,
                 expected=f"a channel on the same voxels as {path.name}",
-                found=f"voxels that lie up to {apart:.3g} mm away",
+                found=f"voxels up to {apart:.3g} mm away",
                 remedy="resample it onto the first channel",
                 kind="geometry",
             )
 
 
 def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, group: str) -> Case:
-    """Numbered slices, each a case of its own, as one case; where numbers are left out, windows
+    """Numbered slices, each a case, as one case; where numbers are left out, windows
     are interrupted. Raises InputError where one has another size.
     """
     numbers = sorted(read)
@@ -104,7 +104,7 @@ def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, gr
 
 
 def read_labelled(path: Path, *, id: str, group: str) -> Case:
-    """A volume and its label from one file (h5, npz); raises InputError where there is no label."""
+    """A volume and its label from one file (h5, npz); raises InputError without a label."""
     case = read_case(path, id=id, group=group, stack="space")
     labelled(case, path)
     return case
@@ -124,8 +124,8 @@ def labelled(case: Case, path: Path) -> NDArray[np.uint8]:
 
 
 def remapped(label: NDArray[np.uint8], table: Mapping[int, int], known: int) -> NDArray[np.uint8]:
-    """Released ids → own ones; ids up to `known` that are not in `table` become background, higher
-    ones stay as they are, for the check of the case to name.
+    """Released ids → the ids of this data set; ids up to `known` that are not in `table` become
+    background, higher ones stay as they are, for the check of the case to name.
     """
     turn = np.arange(256, dtype=np.uint8)
     turn[: known + 1] = 0
@@ -139,7 +139,7 @@ def splits_by(
 ) -> Splitter:
     """Splits dealt out by groups; the groups of cases in `held_out` are the test part, where there
     are any. `more` are further splits, name → part → ids; without folds among them, the usual ones
-    are made of all cases that are not held out.
+    are drawn from all cases that are not held out.
     """
 
     def split(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:

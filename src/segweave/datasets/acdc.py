@@ -150,12 +150,12 @@ def _plan_raw(folder: Path) -> Plan:
             image, label = _nifti(patient, stem), _nifti(patient, f"{stem}_gt")
             if image is None or label is None:
                 lacks = f"{stem}.nii.gz" if image is None else f"{stem}_gt.nii.gz"
-                said = f"{patient.name} {phase}: no {lacks}, left out"
+                message = f"{patient.name} {phase}: no {lacks}, left out"
                 there = [path for path in (image, label) if path is not None]
                 if there:
-                    left_out += alone(said, there, lacks=lacks)
+                    left_out += alone(message, there, lacks=lacks)
                 else:
-                    left_out.append(not_there(said, patient / lacks))
+                    left_out.append(not_there(message, patient / lacks))
                 continue
             read = partial(_read_raw, image, label, patient.name, phase, facts)
             items.append(Item(f"{patient.name}_{phase}", (image, label), read, group=patient.name))
@@ -171,16 +171,16 @@ def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[st
         geometry="pixdim",
         stack="space",
     )
-    own: dict[str, Any] = {
+    known: dict[str, Any] = {
         "phase": phase,
         "frame": int(facts[phase]),
         **{key: facts[key] for key in ("diagnosis", "height_cm", "weight_kg") if key in facts},
     }
-    return replace(case, attributes={**case.attributes, **own})
+    return replace(case, attributes={**case.attributes, **known})
 
 
 def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
-    """What Info.cfg says; without it, the frames that are there in the order of time."""
+    """The facts in Info.cfg; without it, the frames that are there in the order of time."""
     path = patient / "Info.cfg"
     if not path.is_file():
         warnings.append(f"{patient.name} has no Info.cfg: its first frame is taken for ED")
@@ -349,7 +349,7 @@ def _other_parts(homes: Mapping[str, str]) -> list[str]:
     other = sorted(
         id for id, part in homes.items() if published.get(id.partition("_")[0], part) != part
     )
-    text = f"{few(other)} lie in another part than the split {split.name} has them; it is used"
+    text = f"{few(other)} are in another part than in the split {split.name}, which is used"
     return [text] if other else []
 
 

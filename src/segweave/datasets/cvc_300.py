@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, places, subfolder
-from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets._pairs import PairFolders, pair_folders, subfolder
+from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -74,19 +74,19 @@ def plan(
         expected = "CVC-300 and CVC-612 with folders bbdd and gtpolyp"
         return plan_stills(card, source, layout, {"release": _release}, expected, None, groups)
     finders = {
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, ["CVC-300", "CVC-T"]),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, ["CVC-300", "CVC-T"]),
     }
     expected = "folders images and masks, or TestDataset/CVC-300"
     return plan_stills(card, source, layout, finders, expected, sequences, groups)
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     root = subfolder(source, "CVC-EndoSceneStill") or source
-    found: list[Place] = []
+    found: list[PairFolders] = []
     for half in ("CVC-300", "CVC-612"):
         folders = [subfolder(root, half)]
-        found += places(
+        found += pair_folders(
             folders, ("bbdd",), ("gtpolyp",), image=NUMBER, mask=NUMBER, prefix=f"{half}_"
         )
     return found

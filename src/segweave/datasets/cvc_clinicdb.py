@@ -7,7 +7,7 @@ from typing import Literal
 
 from segweave.data.splits import cases_of, seeded_split
 from segweave.datasets import published_splits
-from segweave.datasets._pairs import Pair, Place, find_pairs, places, subfolder
+from segweave.datasets._pairs import Pair, PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import (
     common_splits,
     provenance_of,
@@ -20,8 +20,8 @@ from segweave.datasets._polyps import (
     NUMBER,
     Spans,
     fcbformer_split,
-    plain_places,
-    pranet_places,
+    plain_folders,
+    pranet_folders,
     read_sequences,
     videos,
 )
@@ -86,8 +86,8 @@ def plan(
         )
     finders = {
         "release": _release,
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, ["CVC-ClinicDB"], NUMBER),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, ["CVC-ClinicDB"], NUMBER),
     }
     name, where = choose_layout("CVC-ClinicDB", source, layout, finders, _EXPECTED)
     pairs, left_out, errors = find_pairs(where)
@@ -115,9 +115,9 @@ def plan(
         items = []
         of_item: dict[str, str] = {}
         for video, frames in found.items():
-            made: list[Item] = video_items(video, frames)
-            items += made
-            of_item |= {item.id: video for item in made}
+            cases: list[Item] = video_items(video, frames)
+            items += cases
+            of_item |= {item.id: video for item in cases}
         weights = {video: float(len(frames)) for video, frames in found.items()}
         splits = {}
         if published:
@@ -140,7 +140,7 @@ def plan(
 
 def shipped_sequences() -> tuple[Spans, dict[str, str]]:
     """Sequence → (first, last frame), and sequence → the block of neighbours that may show the
-    same patient; the table's source stands in the split's file.
+    same patient; the source of the table is in the split's file.
     """
     file = Path(published_splits.__file__).parent / "cvc-clinicdb.json"
     raw = read_json(file, "reading a split")
@@ -148,10 +148,10 @@ def shipped_sequences() -> tuple[Spans, dict[str, str]]:
     return spans, {name: block[0] for block in raw["blocks"] for name in block}
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     roots = [source, *(subfolder(source, name) for name in ("PNG", "TIF", "TIFF", "CVC-ClinicDB"))]
     truth = ("Ground Truth", "GroundTruth", "Ground_Truth")
-    return places(roots, ("Original",), truth, image=NUMBER, mask=NUMBER)
+    return pair_folders(roots, ("Original",), truth, image=NUMBER, mask=NUMBER)
 
 
 def _frame_splits(

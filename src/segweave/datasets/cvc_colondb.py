@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, subfolder
-from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets._pairs import PairFolders, subfolder
+from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -49,15 +49,15 @@ def plan(
     """
     finders = {
         "release": _release,
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, ["CVC-ColonDB"]),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, ["CVC-ColonDB"]),
     }
     expected = "N.tiff with pN.tiff, folders images and masks, or TestDataset/CVC-ColonDB"
     return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     for folder in (source, subfolder(source, "CVC-ColonDB"), subfolder(source, "data")):
         if folder is not None and any(folder.glob("p[0-9]*.*")):
-            return [Place(folder, folder, NUMBER, f"p{NUMBER}")]
+            return [PairFolders(folder, folder, NUMBER, f"p{NUMBER}")]
     return []

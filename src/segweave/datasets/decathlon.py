@@ -99,7 +99,7 @@ def plan(
     ]
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(listed):
-        missing.append(f"dataset.json says {wanted} training cases and lists {len(listed)}")
+        missing.append(f"dataset.json declares {wanted} training cases and lists {len(listed)}")
     test = about.get("test")
     warnings = own_group_warning(group is not None)
     if isinstance(test, list) and test:
@@ -132,8 +132,8 @@ def _pairs(
     left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
     for row in listed:
-        told = [row.get(key) if isinstance(row, dict) else None for key in ("image", "label")]
-        if not all(isinstance(path, str) and path for path in told):
+        paths = [row.get(key) if isinstance(row, dict) else None for key in ("image", "label")]
+        if not all(isinstance(path, str) and path for path in paths):
             errors.append(
                 InputError(
                     _DOING,
@@ -144,7 +144,7 @@ def _pairs(
                 )
             )
             continue
-        image, label = (source / str(path) for path in told)
+        image, label = (source / str(path) for path in paths)
         id = case_name(image)
         if id in pairs:
             errors.append(
@@ -191,7 +191,7 @@ def _read(image: Path, label: Path, id: str, group: str, channels: int, geometry
         raise InputError(
             "reading the channels of an image",
             file=image,
-            expected=f"{channels} channels, as dataset.json says",
+            expected=f"{channels} channels, as dataset.json declares",
             found=str(case.image.shape[1]),
             kind="layout",
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, places, subfolder
-from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets._pairs import PairFolders, pair_folders, subfolder
+from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -53,8 +53,8 @@ def plan(
     """
     finders = {
         "release": _release,
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, _FOLDERS),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, _FOLDERS),
     }
     expected = (
         "folders ETIS-LaribPolypDB and Ground Truth, images and masks, or "
@@ -63,7 +63,7 @@ def plan(
     return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     roots = [source, subfolder(source, *_FOLDERS)]
     truth = ("Ground Truth", "GroundTruth")
-    return places(roots, _FOLDERS, truth, image=NUMBER, mask=f"p?{NUMBER}")
+    return pair_folders(roots, _FOLDERS, truth, image=NUMBER, mask=f"p?{NUMBER}")

@@ -1,4 +1,4 @@
-"""A folder of anyone's images and a folder of their masks, matched by name."""
+"""A folder of your own images and a folder of their masks, matched by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
-from segweave.datasets._groups import groups_by, half_filled, read_rows, rows_by_case
+from segweave.datasets._groups import (
+    groups_by,
+    half_filled,
+    own_group_warning,
+    read_rows,
+    rows_by_case,
+)
 from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
@@ -104,9 +110,9 @@ def plan(
     found = _mask_files(folder, set(images) if together else set(), errors)
     pairs, left_out = _matched(images, found, errors)
     table = _read_table(Path(cases)) if cases is not None else {}
-    told = _groups(list(pairs), group, table)
-    errors += half_filled(told, _DOING, Path(cases)) if cases is not None else []
-    groups = {id: name or id for id, name in told.items()}
+    given_groups = _groups(list(pairs), group, table)
+    errors += half_filled(given_groups, _DOING, Path(cases)) if cases is not None else []
+    groups = {id: name or id for id, name in given_groups.items()}
     found_masks = [mask for _, mask in pairs.values()]
     check_kind(kind, _DOING)
     if classes:
@@ -117,9 +123,8 @@ def plan(
         target, scaled, faults = target_of_ids(held, _DOING, kind)
         errors += faults
     warnings = _too_dark(found_masks, mask_threshold)
-    grouped = any(told.values())
-    if not grouped:
-        warnings.append("every image is its own group; if patients have several, say so (group)")
+    grouped = any(given_groups.values())
+    warnings += own_group_warning(grouped)
     items = [
         Item(
             id,
@@ -189,7 +194,7 @@ def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[
 
 
 def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
-    """What is to be said where a threshold makes all of all masks background."""
+    """A warning where a threshold makes all of all masks background."""
     if threshold is None:
         return []
     highest = []
@@ -204,9 +209,9 @@ def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
 
 
 def _ids(mask: Path, geometry: Geometry) -> list[int]:
-    own = read_array(mask)[:, :1]
+    values = read_array(mask)[:, :1]
     stand_in = Case(
-        id=case_name(mask), group="", image=own, stack="single" if len(own) == 1 else "space"
+        id=case_name(mask), group="", image=values, stack="single" if len(values) == 1 else "space"
     )
     label = read_label(mask, stand_in, geometry=geometry, scaled=False)
     return [int(value) for value in np.unique(label)]
@@ -270,7 +275,7 @@ def _without_ending(name: str) -> str:
 def _matched(
     images: Mapping[str, Path], masks: Mapping[str, Path], errors: Sequence[SegweaveError]
 ) -> tuple[dict[str, tuple[Path, Path]], list[LeftOut]]:
-    # An image may bear such an ending itself ("scan_label.png" with "scan_label.png").
+    # An image may carry such an ending itself ("scan_label.png" with "scan_label.png").
     whole = {case_name(path): path for path in masks.values()}
     pairs = {
         name: (path, whole.get(name) or masks[name])
@@ -292,16 +297,16 @@ def _matched(
                 kind="missing",
             )
         )
-    said = f"{len(lonely)} images have no mask and are left out: {few(lonely)}"
-    left_out = alone(said, [images[name] for name in lonely], lacks="mask")
-    said = f"{len(spare)} masks have no image: {few(names)}"
-    return pairs, [*left_out, *alone(said, spare, lacks="image")]
+    message = f"{len(lonely)} images have no mask and are left out: {few(lonely)}"
+    left_out = alone(message, [images[name] for name in lonely], lacks="mask")
+    message = f"{len(spare)} masks have no image: {few(names)}"
+    return pairs, [*left_out, *alone(message, spare, lacks="image")]
 
 
 def _groups(
     ids: Sequence[str], pattern: str | None, table: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
-    """Case id → group, "" where neither the pattern nor the table says it."""
+    """Case id → group, "" where neither the pattern nor the table has it."""
     absent = [id for id in ids if table and id not in table]
     if absent:
         raise InputError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.splits import seeded_split
 from segweave.datasets._groups import read_rows
-from segweave.datasets._pairs import Pair, Place, find_pairs, places, subfolder
+from segweave.datasets._pairs import Pair, PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import (
     FRACTIONS,
     Splits,
@@ -103,7 +103,7 @@ def plan(
         )
     elif unknown:
         warnings.append(
-            f"no Grade.csv says of which patient {len(unknown)} images are: every image counts as "
+            f"no Grade.csv has the patient of {len(unknown)} images: every image counts as "
             "its own group"
         )
     by_patient = unit == "patient" and not unknown
@@ -143,23 +143,23 @@ def plan(
     )
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     folders = [source, *(p for p in sorted(source.glob("Warwick*")) if p.is_dir())]
     for folder in folders:
         if any(folder.glob("*_anno.*")) and subfolder(folder, "img") is None:
-            return [Place(folder, folder, _NAME, f"{_NAME}_anno")]
+            return [PairFolders(folder, folder, _NAME, f"{_NAME}_anno")]
     return []
 
 
-def _labelcol(source: Path) -> list[Place]:
+def _labelcol(source: Path) -> list[PairFolders]:
     mask = "(.+?)(?:_anno)?"
-    here = places([source], ("img",), ("labelcol",), image="(.+)", mask=mask)
+    here = pair_folders([source], ("img",), ("labelcol",), image="(.+)", mask=mask)
     if here:
         return here
-    found: list[Place] = []
+    found: list[PairFolders] = []
     for folder, part in _FOLDERS:
         root = subfolder(source, folder)
-        found += places([root], ("img",), ("labelcol",), image="(.+)", mask=mask, part=part)
+        found += pair_folders([root], ("img",), ("labelcol",), image="(.+)", mask=mask, part=part)
     return found
 
 
@@ -190,7 +190,7 @@ def _read(pair: Pair, group: str, facts: dict[str, Any], numbered: bool) -> Case
 def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
     """Gland or not, and the number of each gland where the mask holds them."""
     held = np.unique(read_array(pair.mask))
-    # 0 and 255 alone are a mask that somebody made of the numbers.
+    # A mask of 0 and 255 alone has lost the numbers.
     white = held[-1] == 255 and len(held) <= 2
     if white or not (numbered or 1 < held[-1] <= 127):
         return read_mask(pair.mask)[None], None

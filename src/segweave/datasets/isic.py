@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from segweave.data.splits import told_leaking
-from segweave.datasets._pairs import Pair, Place, find_pairs, places
+from segweave.data.splits import mark_leaking
+from segweave.datasets._pairs import Pair, PairFolders, find_pairs, pair_folders
 from segweave.datasets._pictures import (
     Splits,
     common_splits,
@@ -128,12 +128,12 @@ def plan(
     known = _RELEASES[year]
     finders = {
         "release": lambda folder: [
-            place
+            folders
             for part, (_, images, masks) in known.items()
-            for place in _place(folder, (images,), (masks,), part)
+            for folders in _folders_of(folder, (images,), (masks,), part)
         ],
         "parts": _parts,
-        "pairs": lambda folder: _place(folder, ("images", "image"), ("masks", "mask"), ""),
+        "pairs": lambda folder: _folders_of(folder, ("images", "image"), ("masks", "mask"), ""),
     }
     expected = f"folders {next(iter(known.values()))[1]} and so on, or images and masks"
     name, where = choose_layout(f"ISIC {year}", source, layout, finders, expected)
@@ -163,12 +163,14 @@ def plan(
     )
 
 
-def _place(root: Path, images: tuple[str, ...], masks: tuple[str, ...], part: str) -> list[Place]:
-    return places([root], images, masks, image=_NAME, mask=_MASK, part=part)
+def _folders_of(
+    root: Path, images: tuple[str, ...], masks: tuple[str, ...], part: str
+) -> list[PairFolders]:
+    return pair_folders([root], images, masks, image=_NAME, mask=_MASK, part=part)
 
 
-def _parts(source: Path) -> list[Place]:
-    found: list[Place] = []
+def _parts(source: Path) -> list[PairFolders]:
+    found: list[PairFolders] = []
     for folder, part in (
         ("train", "train"),
         ("val", "valid"),
@@ -177,12 +179,12 @@ def _parts(source: Path) -> list[Place]:
     ):
         root = source / folder
         if root.is_dir():
-            found += _place(root, ("images", "image"), ("masks", "mask"), part)
+            found += _folders_of(root, ("images", "image"), ("masks", "mask"), part)
     return found
 
 
 def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> tuple[Splits, list[str]]:
-    """The published splits and our own, and what is to be said of them."""
+    """The published splits, those of this project, and warnings about them."""
     published: Splits = {}
     parts = {
         part: [pair.id for pair in pairs if pair.part == part]
@@ -195,7 +197,7 @@ def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> tuple[Splits,
         ordered = sorted(training)
         cut = {"train": ordered[:1815], "valid": ordered[1815:2074], "test": ordered[2074:]}
         published["sorted-1815-259-520"] = cut
-    splits, warnings = told_leaking(published, home)
+    splits, warnings = mark_leaking(published, home)
     if training:
         splits |= common_splits({id: home[id] for id in training})
     return splits, warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, find_pairs, places, subfolder
+from segweave.datasets._pairs import PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import (
     common_splits,
     provenance_of,
@@ -13,7 +13,7 @@ from segweave.datasets._pictures import (
     single_item,
     target_of,
 )
-from segweave.datasets._polyps import FCBFORMER, IMAGES, MASKS, fcbformer_split, pranet_places
+from segweave.datasets._polyps import FCBFORMER, IMAGES, MASKS, fcbformer_split, pranet_folders
 from segweave.datasets.base import Plan, choose_layout
 from segweave.formats import case_name
 from segweave.registry import DatasetCard
@@ -60,8 +60,10 @@ def plan(
     Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
-        "release": lambda folder: places([folder, subfolder(folder, "Kvasir-SEG")], IMAGES, MASKS),
-        "pranet": lambda folder: pranet_places(folder, ["Kvasir", "Kvasir-SEG"], _NOT_A_NUMBER),
+        "release": lambda folder: pair_folders(
+            [folder, subfolder(folder, "Kvasir-SEG")], IMAGES, MASKS
+        ),
+        "pranet": lambda folder: pranet_folders(folder, ["Kvasir", "Kvasir-SEG"], _NOT_A_NUMBER),
     }
     expected = "folders images and masks, or TrainDataset and TestDataset/Kvasir"
     name, where = choose_layout("Kvasir-SEG", source, layout, finders, expected)
@@ -98,11 +100,13 @@ def plan(
     )
 
 
-def _lists(place: Place, ids: set[str]) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+def _lists(
+    folders: PairFolders, ids: set[str]
+) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
     """The split of the authors' own lists, and names in them that are not there."""
     named: dict[str, list[str]] = {}
     for part, file in (("train", "train.txt"), ("valid", "val.txt")):
-        path = place.images.parent / file
+        path = folders.images.parent / file
         if not path.is_file():
             return {}, []
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.splits import PARTS, told_leaking
+from segweave.data.splits import PARTS, mark_leaking
 from segweave.datasets._groups import groups_by, own_group_warning, read_rows, rows_by_case
 from segweave.datasets._volumes import (
     exclusive_target,
@@ -44,7 +44,7 @@ _DOING = "preparing an nnU-Net data set"
 
 @dataclass(frozen=True)
 class Labels:
-    """What dataset.json says of the classes: the target and, where they overlap, the ids of each
+    """The classes in dataset.json: the target and, where they overlap, the ids of each
     region.
     """
 
@@ -112,12 +112,14 @@ def plan(
     table: dict[str, dict[str, str]] = collected(
         errors, partial(_exported, folder / "cases.csv"), {}
     )
-    told = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
-    groups = groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | told
-    grouped = group is not None or len(told) == len(ids)
+    group_of = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
+    groups = (
+        groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | group_of
+    )
+    grouped = group is not None or len(group_of) == len(ids)
     warnings = own_group_warning(grouped)
-    if not grouped and told:
-        lost = [id for id in ids if id not in told]
+    if not grouped and group_of:
+        lost = [id for id in ids if id not in group_of]
         warnings = [f"cases.csv names no group of {few(lost)}: each is its own"]
     for pairs in found.values():
         for id, (images, label) in pairs.items():
@@ -139,11 +141,13 @@ def plan(
     if named:
         parts = dict.fromkeys((*PARTS, *named.values()))
         more["given"] = {part: [id for id in named if named[id] == part] for part in parts}
-    more, leaking = told_leaking(more, groups)
+    more, leaking = mark_leaking(more, groups)
     warnings += leaking
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(found["Tr"]):
-        missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
+        missing.append(
+            f"dataset.json declares {wanted} training cases, {len(found['Tr'])} are there"
+        )
     return Plan(
         layout="nnunet",
         target=labels.target,
@@ -186,7 +190,7 @@ def _folder(source: Path) -> Path:
         raise InputError(
             _DOING,
             file=chosen[0] / "imagesTr",
-            expected="images ID_0000.nii.gz, one file a channel",
+            expected="images ID_0000.nii.gz, one file per channel",
             found="none",
             remedy="if it comes from the Medical Segmentation Decathlon, prepare it as decathlon",
             kind="layout",
@@ -245,17 +249,17 @@ def _pairs(
         for path in sorted((folder / f"labels{part}").glob(f"*{ending}"))
         if not path.name.startswith(".")
     }
-    # One file a channel; pictures of several channels have one file in all.
+    # One file per channel; pictures of several channels have one file in all.
     counts = Counter(len(files) for files in numbered.values())
     most = channels if channels in counts else max(counts, key=counts.__getitem__, default=0)
     pairs = {}
     for id, files in numbered.items():
         if id not in labels:
             lacks = f"labels{part}/{id}{ending}"
-            said = f"{lacks} is not there, the case is left out"
-            left_out += alone(said, list(files.values()), lacks=lacks)
+            message = f"{lacks} is not there, the case is left out"
+            left_out += alone(message, list(files.values()), lacks=lacks)
         elif extra := [path for k, path in sorted(files.items()) if k >= most]:
-            said = f"images{part}: {few([path.name for path in extra])} is beyond the channels"
+            message = f"images{part}: {few([path.name for path in extra])} is beyond the channels"
             expected = f"channels up to {most - 1:04d}"
             faults = [
                 InputError(
@@ -268,17 +272,17 @@ def _pairs(
                 for path in extra
             ]
             there = (*(path for path in files.values() if path not in extra), labels[id])
-            left_out.append(LeftOut(f"{said}, the case is left out", list(faults), there))
+            left_out.append(LeftOut(f"{message}, the case is left out", list(faults), there))
         elif sorted(files) != list(range(most)):
             absent = few([f"{id}_{k:04d}{ending}" for k in range(most) if k not in files])
-            said = f"images{part}: no {absent}, the case is left out"
-            left_out += alone(said, [labels[id], *files.values()], lacks=absent)
+            message = f"images{part}: no {absent}, the case is left out"
+            left_out += alone(message, [labels[id], *files.values()], lacks=absent)
         else:
             pairs[id] = (tuple(files[k] for k in range(most)), labels[id])
     for id in sorted(set(labels) - set(numbered)):
         lacks = f"images{part}/{id}_0000{ending}"
-        said = f"{lacks} is not there, its label is left out"
-        left_out += alone(said, [labels[id]], lacks=lacks)
+        message = f"{lacks} is not there, its label is left out"
+        left_out += alone(message, [labels[id]], lacks=lacks)
     return pairs
 
 
@@ -334,7 +338,7 @@ def _read(
         raise InputError(
             "reading the channels of an image",
             file=images[0],
-            expected=f"{channels} channels, as dataset.json says",
+            expected=f"{channels} channels, as dataset.json declares",
             found=f"{case.image.shape[1]} in {len(images)} files",
             kind="layout",
         )

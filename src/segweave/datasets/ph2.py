@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.datasets._groups import read_rows
-from segweave.datasets._pairs import Place, find_pairs, places, subfolder
+from segweave.datasets._pairs import PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import common_splits, provenance_of, single_item, target_of
 from segweave.datasets.base import Plan, choose_layout
 from segweave.registry import DatasetCard
@@ -45,7 +45,7 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
     """
     finders = {
         "release": _release,
-        "pairs": lambda folder: places(
+        "pairs": lambda folder: pair_folders(
             [folder],
             ("images", "image"),
             ("masks", "mask"),
@@ -84,7 +84,7 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
     )
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     for root in (source, subfolder(source, "PH2 Dataset images"), subfolder(source, "PH2Dataset")):
         for folder in (root, subfolder(root, "PH2 Dataset images") if root else None):
             if folder is not None and any(folder.glob("IMD[0-9]*/")):
@@ -92,14 +92,14 @@ def _release(source: Path) -> list[Place]:
     return []
 
 
-def _folders(root: Path) -> list[Place]:
+def _folders(root: Path) -> list[PairFolders]:
     found = []
     for folder in sorted(p for p in root.glob("IMD[0-9]*") if p.is_dir()):
         id = re.escape(folder.name)
         images = folder / f"{folder.name}_Dermoscopic_Image"
         masks = folder / f"{folder.name}_lesion"
         # A folder that is not there is an empty one: what it should hold is listed as missing.
-        found.append(Place(images, masks, f"({id})", f"({id})(?:_lesion)?"))
+        found.append(PairFolders(images, masks, f"({id})", f"({id})(?:_lesion)?"))
     return found
 
 

@@ -168,8 +168,8 @@ def _raw(folder: Path, organs: str, geometry: Geometry) -> tuple[list[Item], lis
     for there, others, what in ((images, labels, "label"), (labels, images, "img")):
         for n in sorted(set(there) - set(others)):
             lacks = f"{what}{n}.nii.gz"
-            said = f"{there[n].name} has no {lacks}, left out"
-            left_out += alone(said, [there[n]], lacks=lacks)
+            message = f"{there[n].name} has no {lacks}, left out"
+            left_out += alone(message, [there[n]], lacks=lacks)
     items = [
         Item(
             f"case{n}",

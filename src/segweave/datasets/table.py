@@ -1,4 +1,4 @@
-"""Anyone's cases listed in a CSV table: image, mask, case, group and part."""
+"""Your own cases, listed in a CSV table: image, mask, case, group and part."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def plan(
     errors: list[SegweaveError] = []
     left_out: list[LeftOut] = []
     files: dict[str, tuple[Path, Path | None]] = {}
-    told: dict[str, str] = {}
+    given_groups: dict[str, str] = {}
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
-        problem = _take(row, file.parent, files, told, parts, left_out)
+        problem = _take(row, file.parent, files, given_groups, parts, left_out)
         if problem:
             errors.append(
                 InputError(
@@ -85,8 +85,8 @@ def plan(
         raise InputError(
             _DOING, file=file, expected="at least one case", found="none", kind="missing"
         )
-    errors += half_filled(told, _DOING, file)
-    groups = {id: group or id for id, group in told.items()}
+    errors += half_filled(given_groups, _DOING, file)
+    groups = {id: group or id for id, group in given_groups.items()}
     home: dict[str, str] = {}
     for id, part in parts.items():
         if home.setdefault(groups[id], part) != part:
@@ -124,7 +124,7 @@ def plan(
         )
         for id, (image, mask) in files.items()
     ]
-    grouped = any(told.values())
+    grouped = any(given_groups.values())
     given = {part: sorted({groups[id] for id in parts if parts[id] == part}) for part in PARTS}
     return Plan(
         layout="table",
@@ -169,8 +169,8 @@ def _rows(file: Path) -> list[dict[str, str]]:
             found=", ".join(map(str, held.values())) or "no rows",
             kind="layout",
         )
-    own = [name for name in _COLUMNS if name in held]
-    return [{name: row.get(held[name], "") for name in own} for row in raw]
+    columns = [name for name in _COLUMNS if name in held]
+    return [{name: row.get(held[name], "") for name in columns} for row in raw]
 
 
 def _take(

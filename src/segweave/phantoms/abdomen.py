@@ -1,5 +1,5 @@
-"""An abdominal phantom: made CT volumes with eight organs, written as Synapse/BTCV is released or
-as TransUNet's preprocessed files.
+"""An abdominal phantom: synthetic CT volumes with eight organs, written as Synapse/BTCV is released
+or as TransUNet's preprocessed files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_abdomen(
     slices: int = 40,
     layout: Literal["raw", "transunet"] = "raw",
 ) -> Path:
-    """Write `cases` made scans into `out`.
+    """Write `cases` synthetic scans into `out`.
 
     `raw` is BTCV's release: img/imgXXXX.nii.gz (int16 Hounsfield units) and label/labelXXXX.nii.gz
     (uint8, ids as released: 1 spleen, 2 right kidney, 3 left kidney, 4 gallbladder, 5 oesophagus,
@@ -78,8 +78,8 @@ def _volume(
     pixel = round(float(2.12 * torso.width / size * stream.uniform(1.0, 1.1)), 4)
     step = round(float(np.clip(200.0 / count, 2.5, 40.0)), 2)
     height = step * (np.arange(count) - 0.48 * (count - 1))
-    place = (np.arange(size) - (size - 1) / 2) * pixel
-    y, x = np.meshgrid(place, place, indexing="ij")
+    position = (np.arange(size) - (size - 1) / 2) * pixel
+    y, x = np.meshgrid(position, position, indexing="ij")
     shape = (count, size, size)
     wide = 14 / pixel
     warp_x = 3.5 * smooth_noise(stream, shape, (20 / step, wide, wide))
@@ -129,8 +129,8 @@ def _write_prepared(
 
     scaled = ((np.clip(image, -125, 275).astype(np.float32) + 125) / 400).astype(np.float32)
     eight = np.zeros(256, np.float32)
-    for released, own in TO_EIGHT.items():
-        eight[released] = own
+    for released, used in TO_EIGHT.items():
+        eight[released] = used
     ids = eight[label]
     if not training:
         with (

@@ -1,5 +1,5 @@
-"""A cardiac phantom: made short-axis stacks at end diastole and end systole, written as the ACDC
-release is.
+"""A cardiac phantom: synthetic short-axis stacks at end diastole and end systole, written as the
+ACDC release is.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write_cardiac(
     size: tuple[int, int] = (144, 128),
     slices: int = 10,
 ) -> Path:
-    """Write `patients` made patients into `out`, in the raw layout of ACDC's release.
+    """Write `patients` synthetic patients into `out`, in the raw layout of ACDC's release.
 
     Each has `patientXXX_frameYY.nii.gz` with `_gt` at end diastole and end systole, and Info.cfg;
     headers have the release's quirk (an sform of unit steps, millimetres in pixdim alone). Images
@@ -128,7 +128,10 @@ def _write_patient(
 ) -> None:
     heart = _draw_heart(stream, diagnosis)
     pixel = round(float(stream.uniform(1.4, 1.7)) * 144 / max(size), 4)
-    own = (size[0] + 2 * int(stream.integers(-4, 5)), size[1] + 2 * int(stream.integers(-4, 5)))
+    its_size = (
+        size[0] + 2 * int(stream.integers(-4, 5)),
+        size[1] + 2 * int(stream.integers(-4, 5)),
+    )
     count = max(3, slices + int(stream.integers(-1, 2)))
     # Whole stacks that reach half a slice to a slice and a half beyond the base.
     start = -float(stream.uniform(5, 14))
@@ -136,8 +139,8 @@ def _write_patient(
     frames = int(stream.integers(18, 31))
     systole = round(frames * 0.4)
     depth = start + step * np.arange(count, dtype=np.float64)
-    middle = (own[0] * stream.uniform(0.44, 0.52), own[1] * stream.uniform(0.48, 0.56))
-    y, x = np.mgrid[: own[0], : own[1]].astype(np.float64)
+    middle = (its_size[0] * stream.uniform(0.44, 0.52), its_size[1] * stream.uniform(0.48, 0.56))
+    y, x = np.mgrid[: its_size[0], : its_size[1]].astype(np.float64)
     y, x = (y - middle[0]) * pixel, (x - middle[1]) * pixel
     chest = thorax(stream, depth, y, x, pixel, heart.cavity + heart.wall)
     shape_seed = int(stream.integers(2**62))

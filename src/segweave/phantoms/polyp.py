@@ -1,4 +1,4 @@
-"""A colonoscopy phantom: made videos of polyps, written as the releases of ClinicDB, ColonDB,
+"""A colonoscopy phantom: synthetic videos of polyps, written as the releases of ClinicDB, ColonDB,
 ETIS-Larib, EndoScene and Kvasir-SEG are, or as PraNet's authors packed them.
 """
 
@@ -32,8 +32,8 @@ def write_polyps(
     size: tuple[int, int] = (288, 384),
     ending: str = "",
 ) -> Path:
-    """Write `videos` made sequences of up to `frames` frames of `size` (rows, columns), each of one
-    polyp, in a release's raw layout.
+    """Write `videos` synthetic sequences of up to `frames` frames of `size` (rows, columns), each
+    of one polyp, in a release's raw layout.
 
     `cvc-clinicdb`: Original/N.png and Ground Truth/N.png (`ending="tif"`: TIFF), N within the spans
     of that set's sequences, so that every part of its split gets some. `cvc-colondb`: N.tiff and
@@ -94,11 +94,14 @@ def _video(
 def _still(seed: int, name: str, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
     """A picture as Kvasir's: of any size, with text at the left and a box below it."""
     stream = numpy_stream(seed, "phantom", case=f"still{name}")
-    own = (round(size[0] * stream.uniform(0.8, 1.2)), round(size[1] * stream.uniform(0.75, 1.1)))
-    scene = draw_scene(stream, own[0])
-    border = _octagon(stream, own, 0.01)
+    its_size = (
+        round(size[0] * stream.uniform(0.8, 1.2)),
+        round(size[1] * stream.uniform(0.75, 1.1)),
+    )
+    scene = draw_scene(stream, its_size[0])
+    border = _octagon(stream, its_size, 0.01)
     camera = draw_path(stream, 1)[0]
-    image, inside = _seen(scene, camera, stream, own, border)
+    image, inside = _seen(scene, camera, stream, its_size, border)
     pixels, mask = _picture(image, inside, border)
     return _overlaid(stream, pixels), mask
 

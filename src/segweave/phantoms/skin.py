@@ -1,5 +1,5 @@
-"""A dermoscopy phantom: made skin lesions with hair, rulers and dark corners, written as the ISIC
-and PH2 releases are.
+"""A dermoscopy phantom: synthetic skin lesions with hair, rulers and dark corners, written as the
+ISIC and PH2 releases are.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write_skin(
     layout: Literal["isic2018", "ph2"] = "isic2018",
     size: tuple[int, int] = (192, 256),
 ) -> Path:
-    """Write `images` made dermoscopic images of about `size` (rows, columns) and their masks.
+    """Write `images` synthetic dermoscopic images of about `size` (rows, columns) and their masks.
 
     `isic2018`: JPEG images of different sizes and PNG masks (0 and 255) in the challenge's folders
     of training (70 %), validation (10 %) and test images. `ph2`: BMP images and 1-bit masks in a
@@ -70,8 +70,8 @@ def write_skin(
         # Releases hold pictures of many cameras.
         scale = 1.0 if layout == "ph2" else float(stream.choice([0.8, 1.0, 1.25]))
         wide = 1.0 if layout == "ph2" else float(stream.choice([1.0, 1.0, 1.12]))
-        own = (max(24, round(size[0] * scale)), max(24, round(size[1] * scale * wide)))
-        image, mask = draw_lesion(stream, own, malignant=malignant, corners=layout == "ph2")
+        its_size = (max(24, round(size[0] * scale)), max(24, round(size[1] * scale * wide)))
+        image, mask = draw_lesion(stream, its_size, malignant=malignant, corners=layout == "ph2")
         if layout == "ph2":
             name = f"IMD{number + 2:03d}"
             root = folder / "PH2 Dataset images" / name
