@@ -81,7 +81,7 @@ def test_resampling_never_erases_a_label(raw: Path, fault: str) -> None:
     before = label.read_bytes()
     (line,) = fix(raw, check(raw).problems, "resample")
     assert not line["done"]
-    assert ("does not say how it lies" if fault == "no orientation" else "erase") in line["why"]
+    assert ("has no orientation" if fault == "no orientation" else "erase") in line["why"]
     assert label.read_bytes() == before
     assert not (raw / ".before-fix" / "label" / label.name).exists()
 

@@ -29,8 +29,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Made:
-    """A synthetic source: where it is, the parts of it that may be broken, the options of check, and
-    what its labels are ("binary", "ids", "instances" or "any", which may be binary or numbers).
+    """A synthetic source: where it is, the parts of it that may be broken, the options of check,
+    and what its labels are ("binary", "ids", "instances" or "any", which may be binary or numbers).
     """
 
     source: Path

@@ -154,7 +154,7 @@ def test_nnunet_version_1(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "a": 2}}, "without a gap"),
         ({"labels": []}, "labels"),
         ({"file_ending": ".xyz"}, "file_ending"),
-        ({"channel_names": {"0": "T1"}}, "1 channels, as dataset.json says"),
+        ({"channel_names": {"0": "T1"}}, "1 channels, as dataset.json declares"),
     ],
 )
 def test_wrong_descriptions_are_refused(tmp_path: Path, about: Any, message: str) -> None:

@@ -162,7 +162,9 @@ def test_a_colour_picture_without_a_place(tmp_path: Path) -> None:
 def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ct")
     (folder / "IM003.dcm").unlink()
-    refused(folder, "1 missing slice:", "slices every 2.5 mm", "lie 5 mm", "copy the whole series")
+    refused(
+        folder, "1 missing slice:", "slices every 2.5 mm", "5 mm between", "copy the whole series"
+    )
 
 
 def test_doubled_and_uneven_slices_are_refused(tmp_path: Path) -> None:
