@@ -103,7 +103,7 @@ def test_every_orientation_gives_the_same_labels_in_the_patient(tmp_path, spacin
     assert set(np.unique(expected)) == {0, 1, 2}
 
 
-def test_a_failing_file_is_told_and_the_others_go_on(images, tmp_path):
+def test_a_failing_file_is_reported_and_the_others_continue(images, tmp_path):
     (images / "a_broken.nii.gz").write_bytes(b"\x1f\x8b nothing")
     VOLUME[0].tofile(images / "e_broken.npz")
     report = predict_files(by_brightness((16, 16)), images, tmp_path / "out", overlays=False)
