@@ -47,10 +47,11 @@ class Trace:
             return
         if code.co_name == "<module>":
             self._importing += 1 if event == "call" else -1
-        elif not self._importing and event == "call" and code.co_flags & inspect.CO_OPTIMIZED:
-            # Bodies of classes are not optimised; templates are not Python files.
-            if code.co_filename.endswith(".py"):
-                self.files.add(str(Path(code.co_filename).relative_to(SOURCE)))
+            return
+        # Bodies of classes are not optimised; templates are not Python files.
+        function = code.co_flags & inspect.CO_OPTIMIZED and code.co_filename.endswith(".py")
+        if event == "call" and function and not self._importing:
+            self.files.add(str(Path(code.co_filename).relative_to(SOURCE)))
 
 
 def traced(*arguments: str) -> set[str]:

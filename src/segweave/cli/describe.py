@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from segweave.cli.options import GeometryChoice
 from segweave.errors import InputError
+from segweave.storage import read_json
 
 
 def describe(path: Path, geometry: GeometryChoice = "check") -> tuple[str, dict[str, Any]]:
@@ -95,12 +95,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _card(path: Path) -> dict[str, Any]:
     file = path / "card.json"
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("reading a model card", file=file, found=str(error)) from error
-    if not isinstance(card, dict):
-        raise InputError("reading a model card", file=file, expected="names and values")
+    card = read_json(file, "reading a model card", expected="a model card")
     return {key: value for key, value in card.items() if key != "recipe"}
 
 

@@ -1,5 +1,5 @@
-"""Runs the command, and turns whatever ends it, a wrong option too, into one message on stderr and
-an exit code, without a traceback unless the user asked for one.
+"""Turns whatever ends a command, a wrong option too, into one message on stderr and an exit code,
+without a traceback unless the user asked for one.
 """
 
 from __future__ import annotations
@@ -7,12 +7,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import typer
@@ -27,24 +26,6 @@ INTERRUPTED = 130
 _BROKEN_PIPE = 141
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _WRONG_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<known>'.*')")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on `arguments` (default: those of the process) and exit with its code.
-
-    0: done; 2: wrong use or input; 1: a failure; 130: interrupted.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name that is not valid text is shown with its invalid bytes escaped.
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-    @guarded
-    def run() -> None:
-        from segweave.cli.app import app
-
-        app(list(arguments) if arguments is not None else None, prog_name="segweave")
-
-    run()
 
 
 class Command(TyperCommand):

@@ -51,6 +51,15 @@ Protocol = Annotated[
         "published-polyps, -isic, -glas, -synapse.",
     ),
 ]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="Compute this metric too (a plug-in's as well). May be given several times.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace results that exist.")]
 EvaluationFolder = Annotated[
     Path | None,
