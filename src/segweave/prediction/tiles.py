@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import InputSpec
-from segweave.data.windows import window_indices
 from segweave.errors import UsageError
 
 _MEMORY = 2**28  # bytes that the slices in progress may take; one slice is always allowed

@@ -22,8 +22,7 @@ from segweave.runs.checkpoints import Checkpoint, load_network, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
-from segweave.runtime.denormals import flushed_denormals
-from segweave.runtime.devices import choose_device
+from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
 from segweave.training.loop import check_lightning, run_session
