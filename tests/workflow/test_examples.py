@@ -17,7 +17,7 @@ MODULES = {
     "train": "segweave.workflow.train",
     "evaluate": "segweave.workflow.evaluate",
     "score": "segweave.workflow.score",
-    "load": "segweave.prediction.loading",
+    "load": "segweave.prediction.predictor",
     "predict": "segweave.prediction.predictor",
 }
 

@@ -8,9 +8,8 @@ from segweave.prediction.files import (
     predict_files,
 )
 from segweave.prediction.flips import Flips
-from segweave.prediction.loading import load, load_ensemble
 from segweave.prediction.overlay import draw_overlay
-from segweave.prediction.predictor import Ensemble, Predictor, predict
+from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
 from segweave.prediction.session import Prediction, Session
 from segweave.prediction.tiles import Tiles
 

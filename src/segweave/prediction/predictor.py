@@ -1,21 +1,34 @@
-"""Trained networks as values: one, or several averaged, and how they predict a case."""
+"""Trained networks, one or several averaged: read back from their folders, and used to predict."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import UsageError
+from segweave.errors import InputError, UsageError, from_validation
 from segweave.prediction.flips import Flips, check_flips
 from segweave.prediction.session import Member, Prediction, Session
 from segweave.prediction.tiles import Tiles
+from segweave.recipes import Recipe, load_recipe
+from segweave.recipes.build import build_network
+from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
+from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
+from segweave.runtime.devices import choose_device
+from segweave.storage import read_json, sha256_of
+from segweave.weights import load_weights, read_weights
 
+_FORMATS = (1,)
+_DOING = "loading a model"
 _IDENTITY = ("title", "arm", "weights_sha256")
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +110,79 @@ class Ensemble:
         return Session(members, self.target, self.card, flips=self.flips, tiles=self.tiles)
 
 
+def load(
+    path: str | Path,
+    *,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    precision: Precision = "32",
+) -> Predictor:
+    """The predictor of a run folder or of a model folder (weights.safetensors, card.json).
+
+    Args:
+        path: the folder.
+        checkpoint: take the weights of this checkpoint of a run ("last", "best" or "best-on-test")
+            instead of the finished model's.
+        device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
+        precision: "32", or "bf16" for bfloat16 autocast.
+
+    Raises InputError for a missing or unfinished folder, a card of another format, weights of
+    another network (naming the first tensors that differ), weights that are not those of the card
+    or not finite, and a pickle in place of weights. Example:
+
+        >>> from segweave import load
+        >>> load("runs/a", device="cpu").target.names
+        ('background', 'right ventricle', 'myocardium', 'left ventricle')
+    """
+    folder = _model_folder(Path(path))
+    card = read_json(folder / CARD, _DOING, formats=_FORMATS, expected="a model card")
+    recipe = _recipe(card, folder)
+    input_spec = _spec(InputSpec, card, "input", folder / CARD)
+    target = _spec(TargetSpec, card, "target", folder / CARD)
+    network = build_network(recipe, len(input_spec.channels), target, pretrained=False)
+    if checkpoint is None:
+        weights_file = folder / WEIGHTS
+        weights = read_weights(weights_file)
+    else:
+        run = Run(folder.parent)
+        weights = run.weights(checkpoint)
+        weights_file = run.checkpoints[checkpoint]
+    title = str(card.get("title", recipe.network.name))
+    load_weights(network, weights, _DOING, file=weights_file, title=title)
+    if checkpoint is None:
+        _check_digest(card, weights_file)
+    return Predictor(network.eval().to(choose_device(device)), input_spec, target, card, precision)
+
+
+def load_ensemble(
+    paths: Sequence[str | Path],
+    *,
+    flips: Flips = "none",
+    tiles: Tiles | None = None,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    precision: Precision = "32",
+) -> Predictor | Ensemble:
+    """`load` each path and average them; one path without flips and tiles is a plain Predictor.
+
+    Args:
+        paths: run folders or model folders.
+        flips: mirror images that are predicted too.
+        tiles: read images in tiles at their own resolution.
+        checkpoint: see `load`; taken for each path.
+        device: see `load`.
+        precision: see `load`.
+
+    Raises what `load` and `Ensemble` raise.
+    """
+    members = tuple(
+        load(path, checkpoint=checkpoint, device=device, precision=precision) for path in paths
+    )
+    if len(members) == 1 and flips == "none" and tiles is None:
+        return members[0]
+    return Ensemble(members, flips, tiles)
+
+
 def predict(
     predictor: Predictor | Ensemble, case: Case, *, probabilities: bool = False
 ) -> Prediction:
@@ -128,3 +214,63 @@ def target_differences(target: TargetSpec, other: TargetSpec) -> str:
         for key, value in first.items()
         if second[key] != value
     )
+
+
+def _model_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise InputError(
+            _DOING,
+            file=path,
+            expected="a run folder or a model folder",
+            found="a file" if path.exists() else "nothing there",
+            remedy=f"give the folder that holds {MODEL}/{CARD}" if path.exists() else None,
+        )
+    for folder in (path / MODEL, path):
+        if (folder / CARD).is_file():
+            return folder
+    entries = sorted(entry.name for entry in path.iterdir())[:6]
+    unfinished = (path / RECIPE).is_file()
+    raise InputError(
+        _DOING,
+        file=path,
+        expected=f"a folder with {MODEL}/{CARD} or {CARD}",
+        found="a run that has not ended" if unfinished else ", ".join(entries) or "an empty folder",
+        remedy="train again with the same recipe and folder: the training continues"
+        if unfinished
+        else None,
+    )
+
+
+def _recipe(card: dict[str, Any], folder: Path) -> Recipe:
+    if isinstance(card.get("recipe"), dict):
+        return parse_recipe(card["recipe"], file=folder / CARD)
+    for file in (folder / RECIPE, folder.parent / RECIPE):
+        if file.is_file():
+            return load_recipe(file)
+    raise InputError(
+        _DOING, file=folder / CARD, expected=f"a recipe in it or {RECIPE} beside it", found="none"
+    )
+
+
+def _spec(model: type[S], card: dict[str, Any], key: str, file: Path) -> S:
+    if key not in card:
+        raise InputError(_DOING, file=file, expected=f"the key {key!r}", found="it is missing")
+    try:
+        return model.model_validate(card[key])
+    except ValidationError as error:
+        raise from_validation(error, _DOING, model=model, file=file, section=key) from None
+
+
+def _check_digest(card: dict[str, Any], file: Path) -> None:
+    expected = card.get("weights_sha256")
+    if expected is None:
+        return
+    digest = sha256_of(file)
+    if digest != expected:
+        raise InputError(
+            _DOING,
+            file=file,
+            expected=f"the weights that its card describes (sha256 {str(expected)[:12]}…)",
+            found=f"other ones (sha256 {digest[:12]}…)",
+            remedy="weights and card must come from one training; copy both again",
+        )
