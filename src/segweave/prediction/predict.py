@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from segweave.data.inputs import network_slice, normalise, to_case_grid
 from segweave.data.specs import TargetSpec, decide
 from segweave.data.windows import window_indices
 from segweave.errors import UsageError
+from segweave.networks.base import mask_of
 from segweave.prediction.ensemble import Ensemble
 from segweave.prediction.flips import Flips, mean_of_flips, with_flips
 from segweave.prediction.folding import fold_batch_norms
@@ -201,7 +203,13 @@ def _run_slices(
         image = with_flips(torch.from_numpy(get_slice(index))[None], flips)
         return image.to(device=device, dtype=dtype, memory_format=layout)
 
-    outputs = volume_outputs(network, count, get_views, window)
+    outputs = volume_outputs(
+        network,
+        count,
+        get_views,
+        window,
+        next_mask=partial(mask_of, exclusive=predictor.target.kind == "exclusive"),
+    )
     for _ in range(count):
         # Inside the loop, so that whoever takes the maps does not run in these modes too.
         with (
