@@ -1,28 +1,30 @@
-"""Sums up evaluations: one summary an arm, means in the protocol's order, an interval by group."""
+"""Summaries of evaluations: one per arm, means in the protocol's order, an interval by group."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from segweave.errors import InputError, UsageError
-from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.protocols import FALSE_ALARM
+from segweave.evaluation.rows import Evaluation, MetricEntry, Row
 from segweave.evaluation.statistics import Estimate, estimate
-
-if TYPE_CHECKING:
-    from segweave.evaluation.rows import Evaluation, Row
 
 Per = Literal["case", "image"]
 
 
 class Distance(BaseModel):
-    """A distance over cases (and seeds) in one unit: `median` and `mean` over those where it is
-    defined, `failed` of `asked` where the class was not predicted (images, for frames and single
-    images).
+    """A distance or size over cases and seeds in one unit.
+
+    Attributes:
+        median: over the cases (images, for frames and single images) where it is defined.
+        mean: over the same.
+        failed: number of scores that are undefined, because the class was not predicted.
+        asked: number of scores.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,8 +36,13 @@ class Distance(BaseModel):
 
 
 class FalseAlarms(BaseModel):
-    """Of the `asked` volumes or images whose reference lacks the class, `raised` got some of it:
-    `amount` in all, in `unit`.
+    """Predictions of a class that the reference lacks.
+
+    Attributes:
+        raised: number of volumes or images in which some of it was predicted.
+        asked: number of volumes or images whose reference lacks the class.
+        amount: size of all of it, in `unit`.
+        unit: "ml" or "px".
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -47,8 +54,13 @@ class FalseAlarms(BaseModel):
 
 
 class Part(BaseModel):
-    """What is said of one class, or of all (macro: the mean over classes; counts are added up).
-    `by_rule` counts the cases of a class whose scores the protocol set by rule.
+    """The scores of one class, or of all (macro: the mean over classes; counts are added up).
+
+    Attributes:
+        overlaps: metric → mean with its interval, of metrics without a length or size.
+        distances: metric → unit → distance or size.
+        false_alarms: unit → predictions of classes that the reference lacks.
+        by_rule: number of cases (images) whose scores a rule of the protocol set.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,9 +72,16 @@ class Part(BaseModel):
 
 
 class Summary(BaseModel):
-    """All that the tables print of one arm. `case_names` are those that were scored; `seed_sd` is
-    the spread of the macro Dice over seeds. Of the `images`, `volumes` were scored in 3D and
-    `frames` are of cases with several.
+    """What tables print of one arm: the fields of the manifest, and these.
+
+    Attributes:
+        images: number of volumes and images that were scored, of which `volumes` in 3D, and
+            `frames` in cases of several images.
+        runs: number of (seed, fold).
+        seed_sd: sd of the macro Dice over seeds.
+        macro: means over classes.
+        classes: class → its scores.
+        case_names: the cases that were scored.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -84,36 +103,39 @@ class Summary(BaseModel):
     parameters: int | None = None
     seed_sd: float | None = None
     columns: list[str] = Field(default_factory=list)
+    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
     macro: Part
     classes: dict[str, Part]
     case_names: list[str] = Field(default_factory=list)
 
 
 def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
-    """One summary an arm, in the order in which arms come; folders of one arm (seeds, folds) are
-    joined.
+    """One summary per arm, in the order of the arms; folders of one arm (seeds, folds) are joined.
 
     Raises UsageError for folders of different protocols or classes, InputError where one score
     is there twice.
     """
     given = list(evaluations)
     if not given:
-        raise UsageError("summing up evaluations", expected="at least one", found="none")
+        raise UsageError("summarising evaluations", expected="at least one", found="none")
     first = given[0].manifest
     for other in given[1:]:
+        shared = first.definitions.keys() & other.manifest.definitions.keys()
         for what, ours, theirs in (
             ("protocol", first.protocol, other.manifest.protocol),
-            ("definitions", first.definitions, other.manifest.definitions),
+            *(
+                ("definitions", first.definitions[name], other.manifest.definitions[name])
+                for name in sorted(shared)
+            ),
             ("classes", first.classes, other.manifest.classes),
         ):
             if ours != theirs:
-                shown = (str(ours), str(theirs)) if what != "definitions" else ("one", "another")
                 raise UsageError(
-                    f"summing up evaluations of different {what}",
+                    f"summarising evaluations of different {what}",
                     file=other.folder,
-                    expected=shown[0],
-                    found=shown[1],
-                    remedy="score all of them alike, or make two tables",
+                    expected=str(ours),
+                    found=str(theirs),
+                    remedy="score all of them in the same way, or make two tables",
                 )
     arms: dict[str, list[Row]] = defaultdict(list)
     origin: dict[str, list[Evaluation]] = defaultdict(list)
@@ -133,21 +155,25 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
     units = {unit_of(row, per): row.group for row in rows}
     classes = [c for c in manifest.classes if any(row.score.class_name == c for row in rows)]
     parameters = {e.manifest.parameters for e in evaluations}
+    cards = {name: card for e in evaluations for name, card in e.manifest.metrics.items()}
     by_class = {
-        name: _part([row for row in rows if row.score.class_name == name], units, per)
+        name: _part([row for row in rows if row.score.class_name == name], units, per, cards)
         for name in classes
     }
-    macro = _part(rows, units, per)
+    macro = _part(rows, units, per, cards)
     macro.distances = _macro_distances(list(by_class.values()))
     cases = sorted(groups)
     images = {(row.case, row.score.slice) for row in rows}
+    # Metrics of soft maps score the slices of a volume, which are no images by themselves.
+    whole = {case for case, index in images if index is None}
+    images = {(case, index) for case, index in images if index is None or case not in whole}
     pieces = Counter(case for case, _ in images)
     return Summary(
         arm=arm,
         protocol=manifest.protocol,
         title=manifest.title,
         means=manifest.means,
-        definitions=manifest.definitions,
+        definitions={k: v for e in evaluations for k, v in e.manifest.definitions.items()},
         cases=len(cases),
         images=len(images),
         volumes=sum(index is None for _, index in images),
@@ -159,7 +185,8 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         runs=len({(row.seed, row.fold) for row in rows}),
         parameters=parameters.pop() if len(parameters) == 1 else None,
         seed_sd=_seed_sd(rows, units, per),
-        columns=manifest.columns,
+        columns=list(dict.fromkeys(name for e in evaluations for name in e.manifest.columns)),
+        metrics=cards,
         macro=macro,
         classes=by_class,
         case_names=cases,
@@ -173,7 +200,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
         key = (row.case, score.slice, score.class_name, score.metric, row.seed, row.fold)
         if key in seen:
             raise InputError(
-                f"summing up the arm {arm!r}",
+                f"summarising the arm {arm!r}",
                 expected="each case once for each seed and fold",
                 found=f"{row.case} twice (seed {row.seed}, fold {row.fold})",
                 remedy="give each run its own seed or arm name when it is evaluated",
@@ -182,7 +209,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
 
 
 def unit_of(row: Row, per: Per) -> str:
-    """What weighs alike in a mean: the case of a row, or its image."""
+    """What has equal weight in means: the case of a row, or its image."""
     if per == "case" or row.score.slice is None:
         return row.case
     return f"{row.case}#{row.score.slice}"
@@ -192,7 +219,7 @@ def case_values(
     rows: Iterable[Row], metric: str, per: Per = "case"
 ) -> dict[tuple[str, str], float]:
     """(case, class) → the mean of a metric over its slices, then over seeds, where defined; with
-    `per` "image" one value an image (`unit_of`).
+    `per` "image" one value per image (`unit_of`).
     """
     slices: dict[tuple[str, str, int | None, int | None], list[float]] = defaultdict(list)
     for row in rows:
@@ -205,27 +232,29 @@ def case_values(
     return {key: float(np.mean(values)) for key, values in seeds.items()}
 
 
-def _part(rows: Sequence[Row], groups: dict[str, str], per: Per) -> Part:
+def _part(
+    rows: Sequence[Row], groups: dict[str, str], per: Per, cards: Mapping[str, MetricEntry]
+) -> Part:
     ruled = [row for row in rows if row.score.status == "rule"]
     part = Part(by_rule=len({(unit_of(row, per), row.score.class_name) for row in ruled}))
     metrics = list(dict.fromkeys(row.score.metric for row in rows))
     for metric in metrics:
-        own = [row for row in rows if row.score.metric == metric]
+        scores = [row for row in rows if row.score.metric == metric]
         if metric == FALSE_ALARM:
-            for unit in sorted({row.score.unit for row in own}):
-                sizes = [row.score.value or 0.0 for row in own if row.score.unit == unit]
+            for unit in sorted({row.score.unit for row in scores}):
+                sizes = [row.score.value or 0.0 for row in scores if row.score.unit == unit]
                 part.false_alarms[unit] = FalseAlarms(
                     raised=sum(size > 0 for size in sizes),
                     asked=len(sizes),
                     amount=float(sum(sizes)),
                     unit=unit,
                 )
-        elif metric in DISTANCES:
-            for unit in sorted({row.score.unit for row in own}):
+        elif cards[metric].by_unit:
+            for unit in sorted({row.score.unit for row in scores}):
                 part.distances.setdefault(metric, {})[unit] = _distance(
-                    [row for row in own if row.score.unit == unit], metric, per
+                    [row for row in scores if row.score.unit == unit], metric, per
                 )
-        elif values := case_values(own, metric, per):
+        elif values := case_values(scores, metric, per):
             part.overlaps[metric] = estimate(values, groups)
     return part
 
@@ -242,11 +271,11 @@ def _distance(rows: Sequence[Row], metric: str, per: Per) -> Distance:
 
 def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
     """Means over classes of their medians and means; failures added up."""
-    found: dict[str, dict[str, list[Distance]]] = {}
+    by_unit: dict[str, dict[str, list[Distance]]] = {}
     for part in parts:
         for metric, units in part.distances.items():
             for unit, distance in units.items():
-                found.setdefault(metric, {}).setdefault(unit, []).append(distance)
+                by_unit.setdefault(metric, {}).setdefault(unit, []).append(distance)
     return {
         metric: {
             unit: Distance(
@@ -257,7 +286,7 @@ def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
             )
             for unit, distances in units.items()
         }
-        for metric, units in found.items()
+        for metric, units in by_unit.items()
     }
 
 
@@ -274,7 +303,7 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(own, "dice", per), groups, interval=False).mean
-        for own in by_seed.values()
+        estimate(case_values(of_seed, "dice", per), groups, interval=False).mean
+        for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))

@@ -17,6 +17,8 @@ CARDS = (
         name="ece",
         title="Expected calibration error, bins of equal width",
         entry="expected_calibration_error",
+        reads="probabilities",
+        label="ECE",
         better="lower",
         paper="Guo et al., ICML 2017, equation 3",
         options={"bins": 15},
@@ -25,6 +27,8 @@ CARDS = (
         name="brier",
         title="Brier score: mean squared error of the probabilities, summed over classes",
         entry="brier_score",
+        reads="probabilities",
+        label="Brier score",
         better="lower",
         paper="Brier, Monthly Weather Review 78, 1950",
     ),
@@ -112,25 +116,30 @@ def reliability(
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     hit = label == truth
     # Σ (p − y)² = Σ p² − 2·p of the truth + 1.
-    own = chances[np.arange(truth.size), truth]
+    of_truth = chances[np.arange(truth.size), truth]
     return Reliability(
         np.bincount(bin_of, minlength=bins),
         np.bincount(bin_of, weights=confidence, minlength=bins).astype(np.float64),
         np.bincount(bin_of[hit], minlength=bins),
-        float((chances**2).sum() - 2 * own.sum() + truth.size),
+        float((chances**2).sum() - 2 * of_truth.sum() + truth.size),
     )
 
 
 def expected_calibration_error(
-    probabilities: NDArray[Any], labels: NDArray[Any], bins: int = 15
+    probabilities: NDArray[Any],
+    labels: NDArray[Any],
+    bins: int = 15,
+    ignored: int | None = None,
 ) -> float:
-    """ECE of one image or batch; see `reliability`."""
-    return reliability(probabilities, labels, bins=bins).expected_error
+    """ECE of one image or batch, its arguments those of `reliability`."""
+    return reliability(probabilities, labels, bins=bins, ignored=ignored).expected_error
 
 
-def brier_score(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
+def brier_score(
+    probabilities: NDArray[Any], labels: NDArray[Any], ignored: int | None = None
+) -> float:
     """Brier score of one image or batch, 0 to 2; a binary map scores 2·mean (p − y)²."""
-    return reliability(probabilities, labels, bins=1).brier
+    return reliability(probabilities, labels, bins=1, ignored=ignored).brier
 
 
 def _check(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> None:

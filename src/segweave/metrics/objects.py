@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segweave.metrics.labels import check_pair
-from segweave.metrics.surface import Spacing, checked_spacing
+from segweave.metrics.labels import Spacing, check_pair
+from segweave.metrics.surface import checked_spacing
 from segweave.registry import MetricCard
 
 CARDS = (
@@ -22,18 +22,23 @@ CARDS = (
         name="object-dice",
         title="Object Dice: each object against the one that it shares most with, by area",
         entry="object_dice",
+        reads="instances",
         paper="Sirinukunwattana et al., Medical Image Analysis 35, 2017",
     ),
     MetricCard(
         name="object-f1",
         title="Object F1: an object is found where more than half of it is covered",
         entry="object_f1",
+        reads="instances",
         paper="Sirinukunwattana et al., Medical Image Analysis 35, 2017",
     ),
     MetricCard(
         name="object-hd",
         title="Object Hausdorff distance of all pixels of matched objects, weighted by area",
         entry="object_hausdorff",
+        reads="instances",
+        spacing=True,
+        label="object HD",
         unit="mm",
         better="lower",
         paper="Sirinukunwattana et al., Medical Image Analysis 35, 2017",
@@ -45,7 +50,7 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """Sums over the objects of one image or, added up with `+`, of several taken as one.
+    """Sums over the objects of one image; `+` gives those of several images together.
 
     The areas are in pixels; the `…_sum` of Dice and distance are weighted by the objects' areas.
     """
@@ -118,11 +123,18 @@ def object_scores(
     """Scores of two instance maps of one shape, 2D or 3D: 0 is background, every other id an
     object, in one part or several.
 
-    Each object is matched with the one of the other map that it shares most pixels with (of equal
-    ones the lowest id). Without any, its Dice is 0 and its distance that to the nearest object in
-    the sense of Hausdorff. A predicted object finds the one that it is matched with where it covers
-    more than half of that one. `spacing` is in mm, None means pixels; without `distances` the sums
-    of distances stay 0. Raises InputError for wrong arrays, UsageError for a wrong spacing.
+    Each object is matched with the object of the other map that it shares most pixels with (of
+    equal ones the lowest id). Where it shares none, its Dice is 0, and its distance is the smallest
+    Hausdorff distance to any object of the other map. A predicted object finds the one that it is
+    matched with where it covers more than half of it.
+
+    Args:
+        prediction: ids of predicted objects.
+        reference: ids of true objects, of the same shape.
+        spacing: mm per axis; None means pixels.
+        distances: whether distances are measured; else their sums stay 0.
+
+    Raises InputError for wrong arrays, UsageError for a wrong spacing.
     """
     check_pair(prediction, reference)
     steps = checked_spacing(spacing, prediction.ndim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -18,7 +17,6 @@ import segweave
 from segweave import registry
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
-from segweave.storage import atomic_write
 
 FORMAT = 1
 _LIBRARIES = ("torch", "lightning", "numpy", "scipy", "pydantic", "safetensors")
@@ -41,11 +39,7 @@ def describe_environment(
             "checksum": store.checksum,
             "cases": {part: len(ids) for part, ids in parts.items()},
         },
-        "plugins": {
-            path: digest
-            for kind in (registry.networks, registry.contexts, registry.losses)
-            for path, digest in kind.plugin_hashes.items()
-        },
+        "plugins": registry.plugin_hashes(),
         "sessions": [describe_session(device, step=0)],
     }
 
@@ -62,12 +56,6 @@ def describe_session(device: torch.device, step: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": _version("torch"),
     }
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a JSON file in one piece."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def code_revision() -> str | None:

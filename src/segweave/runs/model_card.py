@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import segweave
 from segweave.data.specs import TargetSpec
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint
-from segweave.runs.environment import write_json
 from segweave.runs.run_folder import CARD, WEIGHTS
-from segweave.storage import atomic_write
+from segweave.storage import atomic_write, sha256_of_bytes, write_json
 
 FORMAT = 1
 LIMITS = (
@@ -39,18 +39,22 @@ def write_model(
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
     `network`. The card comes last: where it is, the model is whole.
     """
+    card = describe_model(recipe, target, network, checkpoint, store, parts)
+    write_model_folder(folder, checkpoint.network, card)
+
+
+def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
+    """Write the weights, then the card with their checksum."""
     from safetensors.torch import save
 
-    tensors = {name: value.contiguous().clone() for name, value in checkpoint.network.items()}
+    separate = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+    }
     # One entry alone: several come in an order that differs from run to run.
-    content = save(tensors, metadata={"segweave": str(FORMAT)})
+    content = save(separate, metadata={"segweave": str(FORMAT)})
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
-    write_json(
-        describe_model(recipe, target, network, checkpoint, store, parts)
-        | {"weights_sha256": hashlib.sha256(content).hexdigest()},
-        folder / CARD,
-    )
+    write_json(folder / CARD, card | {"weights_sha256": sha256_of_bytes(content)})
 
 
 def describe_model(
@@ -61,8 +65,32 @@ def describe_model(
     store: CaseStore,
     parts: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """The model card as plain values."""
+    """The model card of a training as plain values."""
     groups = store.groups
+    return describe_network(recipe, target, network) | {
+        "training_data": {
+            "name": store.name,
+            "checksum": store.checksum,
+            "cases": len(parts["training"]),
+            "groups": sorted({groups[id] for id in parts["training"]}),
+            "validation_groups": sorted({groups[id] for id in parts.get("validation", [])}),
+        },
+        "scores": {
+            "checkpoint": recipe.training.checkpoint,
+            "step": checkpoint.step,
+            "epoch": checkpoint.epoch,
+            # JSON has no NaN: a score that could not be computed is null.
+            "validation": {
+                name: value if math.isfinite(value) else None
+                for name, value in checkpoint.scores.items()
+            },
+        },
+        "limits": LIMITS,
+    }
+
+
+def describe_network(recipe: Recipe, target: TargetSpec, network: nn.Module) -> dict[str, Any]:
+    """What a model card states of the network, its input and its target, as plain values."""
     context = recipe.context.name if recipe.context else None
     title = recipe.network.name
     if context is not None:
@@ -79,18 +107,4 @@ def describe_model(
         "target": target.model_dump(mode="json"),
         "classes": list(target.names),
         "recipe": recipe.to_dict(),
-        "training_data": {
-            "name": store.name,
-            "checksum": store.checksum,
-            "cases": len(parts["training"]),
-            "groups": sorted({groups[id] for id in parts["training"]}),
-            "validation_groups": sorted({groups[id] for id in parts.get("validation", [])}),
-        },
-        "scores": {
-            "checkpoint": recipe.training.checkpoint,
-            "step": checkpoint.step,
-            "epoch": checkpoint.epoch,
-            "validation": checkpoint.scores,
-        },
-        "limits": LIMITS,
     }
