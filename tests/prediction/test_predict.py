@@ -13,6 +13,7 @@ from torch import nn
 from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import TargetSpec, decide
 from segweave.errors import InputError, UsageError
+from segweave.networks import Feedback
 from segweave.prediction import Ensemble, Predictor, predict
 from segweave.runtime.devices import denormals_are_flushed
 from segweave.weaving import weave
@@ -135,9 +136,20 @@ def test_a_session_predicts_many_cases_with_one_copy_of_the_network():
     np.testing.assert_array_equal(again.probabilities, found.probabilities)
 
 
-@pytest.mark.parametrize("at", ["bottleneck", "skips", "output"])
+def submodule_predictor():
+    """A plain network, woven at the name of one of its layers."""
+    inner = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 1)
+    )
+    return Predictor(weave(inner, "mean", at="1", channels=4, classes=3).eval(), SPEC, TARGET)
+
+
+@pytest.mark.parametrize("at", ["bottleneck", "skips", "output", "a dotted name"])
 def test_a_session_serves_several_threads(at):
-    predictors = unet("sa-lstm", at=at), unet("mean", at=at)
+    if at == "a dotted name":
+        predictors = submodule_predictor(), submodule_predictor()
+    else:
+        predictors = unet("sa-lstm", at=at), unet("mean", at=at)
     session = Ensemble(predictors, flips="rows").session()
     generator = np.random.default_rng(0)
     cases = [
@@ -151,6 +163,47 @@ def test_a_session_serves_several_threads(at):
     for found, expected in zip(together, alone * 2, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert len({maps.tobytes() for maps in alone}) == len(cases)
+
+
+class Reader(nn.Module):
+    """Reads its earlier mask: the logit grows with the image and with the mask around a pixel."""
+
+    def __init__(self, rounds):
+        super().__init__()
+        self.in_channels, self.classes = 1, 1
+        self.feedback = Feedback("mask", lambda image: (image > 1).to(image.dtype), rounds)
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x, **inputs):
+        around = nn.functional.avg_pool2d(inputs["mask"], 3, stride=1, padding=1)
+        return x + self.weight * around - 1
+
+
+@pytest.mark.parametrize("flips", ["none", "rows"])
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+@pytest.mark.parametrize("context", ["identity", "mean"])
+def test_a_network_with_feedback_runs_its_rounds_over_the_case(context, rounds, flips):
+    woven = weave(Reader(rounds), context, at="output", slices=3, classes=1, channels=1).eval()
+    predictor = Predictor(woven, SPEC, BINARY)
+    case = volume_case(slices=4, height=16, width=16)
+    numbers = normalise(case, SPEC)
+    images = torch.from_numpy(np.stack([network_slice(case, i, SPEC, numbers) for i in range(4)]))
+    views = [images, images.flip(-1)] if flips == "rows" else [images]
+    means = []
+    for view in views:
+        masks = (view > 1).float()
+        for _ in range(rounds):
+            around = nn.functional.avg_pool2d(masks, 3, stride=1, padding=1)
+            alone = view + 2 * around - 1
+            logits = alone
+            if context == "mean":
+                windows = [window_indices(4, i, 3) for i in range(4)]
+                logits = alone + torch.stack([alone[w].mean(0) for w in windows])
+            masks = (logits > 0).float()
+        means.append(logits.sigmoid())
+    expected = means[0] if flips == "none" else (means[0] + means[1].flip(-1)) / 2
+    found = predict(Ensemble((predictor,), flips=flips), case, probabilities=True)
+    np.testing.assert_allclose(found.probabilities, expected.detach().numpy(), atol=1e-5)
 
 
 def test_progress_counts_slices():

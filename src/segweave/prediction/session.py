@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from segweave.data.case import Case
 from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
+from segweave.networks import mask_of
 from segweave.prediction.flips import Flips, mean_of_flips, with_flips
 from segweave.prediction.folding import fold_batch_norms
 from segweave.prediction.tiles import Tiles, tiled_probabilities
@@ -98,7 +100,8 @@ class Session:
             progress: called after each slice with (slices done, all slices, the case's id).
 
         The probabilities of a slice are brought to the case's own grid, where `decide` makes the
-        labels. Raises InputError for a case that does not fit the InputSpec.
+        labels. A network that reads its own earlier mask runs as many passes over the case as it
+        declares. Raises InputError for a case that does not fit the InputSpec.
         """
         labels: NDArray[np.uint8] | None = None
         kept: Planes | None = None
@@ -188,7 +191,9 @@ class Session:
             image = image if flips == "none" else with_flips(image, flips)
             return image.to(device=device, dtype=dtype, memory_format=layout)
 
-        outputs = volume_outputs(network, count, get_views, window)
+        # A network with feedback runs several passes before its first output.
+        next_mask = partial(mask_of, exclusive=self.target.kind == "exclusive")
+        outputs = volume_outputs(network, count, get_views, window, next_mask=next_mask)
         for _ in range(count):
             # Inside the loop, so that the code that takes the maps does not run in these modes.
             with (
