@@ -1,4 +1,4 @@
-"""Building what a recipe describes: every shipped one, and start values that arms share."""
+"""Building the network of a recipe: every shipped one, and start values that arms share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
-from segweave.recipes import list_recipes, load_recipe
+from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_file
 from segweave.recipes.build import build_network
 from segweave.training.objective import WeightedLoss
 
@@ -24,6 +24,9 @@ def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def
     return build_network(recipe, 1, HEART)
 
 
+CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
@@ -33,11 +36,21 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare
+    assert load_recipe(recipe_file(name)) == recipe
     if not name.startswith("acdc-mt"):
         size = recipe.input.size
         assert size is not None
         window = torch.zeros(1, recipe.slices, len(recipe.input.channels), *size)
         assert network(window).logits.shape == (1, 4, *size)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_each_module_can_be_woven_into_a_shipped_recipe(context: str) -> None:
+    base = load_recipe("acdc-unet-128")
+    recipe = load_recipe("acdc-unet-128", ContextSetting(context=context).changes(base))
+    assert (recipe.arm, recipe.slices) == (f"unet+{context}", 3)
+    network = build_network(recipe, 1, HEART)
+    assert network(torch.zeros(1, 3, 1, 32, 32)).logits.shape == (1, 4, 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import segweave
 from segweave import registry
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
+from segweave.runs.identity import identity_of
 from segweave.storage import atomic_write
 
 FORMAT = 1
@@ -28,6 +29,7 @@ def describe_environment(
     recipe: Recipe, store: CaseStore, device: torch.device, parts: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Everything outside the recipe that a result depends on, as plain values."""
+    identity = identity_of(recipe, store.checksum)
     return {
         "format": FORMAT,
         "segweave": segweave.__version__,
@@ -36,6 +38,7 @@ def describe_environment(
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "platform": platform.platform(),
         "seed": recipe.seed,
+        "arm": {"digest": identity.digest, "recipe": identity.recipe},
         "data": {
             "name": store.name,
             "checksum": store.checksum,

@@ -35,9 +35,11 @@ def write_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
+    recipe_digest: str | None = None,
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
-    `network`. The card comes last: where it is, the model is whole.
+    `network`. The card comes last: where it is, the model is whole. `recipe_digest` identifies the
+    arm (`segweave.runs.identity`).
     """
     from safetensors.torch import save
 
@@ -48,7 +50,10 @@ def write_model(
         temporary.write_bytes(content)
     write_json(
         describe_model(recipe, target, network, checkpoint, store, parts)
-        | {"weights_sha256": hashlib.sha256(content).hexdigest()},
+        | {
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "recipe_digest": recipe_digest,
+        },
         folder / CARD,
     )
 

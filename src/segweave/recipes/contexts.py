@@ -1,0 +1,91 @@
+"""What `--network`, `--context`, `--at`, `--slices` and a grid's `contexts:` change in a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from segweave.errors import UsageError
+from segweave.recipes.loading import as_set
+from segweave.recipes.recipe import Recipe, Section
+
+NO_CONTEXT = "none"
+DEFAULT_SLICES = 3
+
+
+class ContextSetting(Section):
+    """A context module for a recipe. What is None stays as the recipe has it."""
+
+    context: str | None = Field(
+        default=None, description="The module's name; `none` for the network alone."
+    )
+    at: str | None = Field(default=None, description="The position.")
+    slices: int | None = Field(
+        default=None,
+        ge=1,
+        description="Length of the window. Without it 3, where the recipe has a window of one "
+        "slice and no tiles are given.",
+    )
+    tiles: int | None = Field(default=None, ge=1, description="Tiles of a single image's map.")
+    join: Literal["replace", "add"] | None = Field(
+        default=None, description="`add` or `replace` (see `weaving.join`)."
+    )
+    form: Literal["paper", "released"] | None = Field(
+        default=None, description="`paper` or `released`; `paper` where the module changes."
+    )
+    options: dict[str, Any] | None = Field(
+        default=None, description="Options of the module's constructor."
+    )
+
+    def changes(self, recipe: Recipe) -> list[str]:
+        """What to change in `recipe`, as texts for `--set`. Raises UsageError for a position,
+        tiles, a form or options where there is no module.
+        """
+        name = self.context or (recipe.context.name if recipe.context else NO_CONTEXT)
+        if name == NO_CONTEXT:
+            return self._without_module(recipe)
+        module: dict[str, Any] = {"name": name}
+        changed = recipe.context is None or recipe.context.name != name
+        if self.form is not None or changed:
+            module["form"] = self.form or "paper"
+        if self.options is not None:
+            module["options"] = self.options
+        slices = self.slices
+        tiles = self.tiles or recipe.weaving.tiles
+        if slices is None and recipe.slices == 1 and tiles == 1:
+            slices = DEFAULT_SLICES
+        weaving = {"at": self.at, "tiles": self.tiles, "join": self.join}
+        return [
+            as_set("context", module),
+            *(as_set(f"weaving.{key}", v) for key, v in weaving.items() if v is not None),
+            *([as_set("input.slices", slices)] if slices is not None else []),
+        ]
+
+    def _without_module(self, recipe: Recipe) -> list[str]:
+        given = [
+            name
+            for name in ("at", "tiles", "join", "form", "options")
+            if getattr(self, name) is not None
+        ]
+        if given:
+            raise UsageError(
+                "choosing a context module",
+                expected="a context module, as there is " + ", ".join(given),
+                found="a network without one",
+                remedy="give its name (--context sa-lstm)",
+            )
+        slices = self.slices
+        if slices is None and recipe.context is not None:
+            slices = 1
+        sets = ["context=null"] if recipe.context is not None else []
+        return sets + ([as_set("input.slices", slices)] if slices is not None else [])
+
+
+def network_changes(recipe: Recipe, name: str) -> list[str]:
+    """What to change in `recipe` for another network, as texts for `--set`: form, options and
+    start weights belong to the old one.
+    """
+    if name == recipe.network.name:
+        return []
+    return [as_set("network", {"name": name, "form": "released", "pretrained": None})]
