@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from segweave.comparison.joining import DOING, arm_name, labels_of
 from segweave.errors import InputError, UsageError, nearest
 from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, Manifest, Row
 
-DOING = "comparing arms"
 RunKey = tuple[int | None, int | None]
 """(seed, fold) of one run; None where unknown."""
 Item = tuple[str, int | None, str]
@@ -24,11 +24,23 @@ _SHOWN = 5
 
 @dataclass
 class Arm:
-    """All runs of one arm: `scores` by run and metric, `failed` likewise, and `by_rule`, of which
-    scores the protocol set because the class is missing on a side.
+    """All runs of one arm.
+
+    Attributes:
+        name: the label in tables.
+        names: every name that the arm's evaluations give it.
+        evaluations: the evaluations that hold its runs.
+        groups: case → group.
+        scores: run → metric → (case, slice, class) → value.
+        failed: run → metric → those without a value.
+        by_rule: run → metric → those whose value the protocol set, because the class is missing
+            in the prediction or in the reference.
+        units: metric → units.
+        alarms: how many false alarms there are, of how many possible ones.
     """
 
     name: str
+    names: set[str] = field(default_factory=set)
     evaluations: list[Evaluation] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     scores: dict[RunKey, dict[str, dict[Item, float]]] = field(default_factory=dict)
@@ -103,29 +115,26 @@ def choice(manifest: Manifest, what: str) -> str | None:
 
 
 def read_arms(folders: Sequence[str | Path | Evaluation]) -> dict[str, Arm]:
-    """Arms by name, in the order in which they come. Predictions without an arm take the name of
-    their folder. Raises UsageError or InputError where arms can't be compared, saying which differ.
+    """Arms by label, in the order in which they come (see `segweave.comparison.joining`). Raises
+    UsageError or InputError where arms can't be compared, naming what differs.
     """
     evaluations = [_read(folder) for folder in folders]
     if not evaluations:
         raise UsageError(DOING, expected="evaluation folders", found="none")
     _check_protocols(evaluations)
+    labels = labels_of(evaluations)
     arms: dict[str, Arm] = {}
     for evaluation in evaluations:
         for row in evaluation.rows:
             name = arm_name(row, evaluation)
-            arm = arms.setdefault(name, Arm(name))
+            arm = arms.setdefault(labels[name], Arm(labels[name]))
+            arm.names.add(name)
             if evaluation not in arm.evaluations:
                 arm.evaluations.append(evaluation)
             _add(arm, row, evaluation)
     _check_choices(arms.values())
     _check_cases(list(arms.values()))
     return arms
-
-
-def arm_name(row: Row, evaluation: Evaluation) -> str:
-    """The arm of a row, else the name of the folder that it lies in."""
-    return row.arm or Path(evaluation.folder).resolve().name
 
 
 def _read(folder: str | Path | Evaluation) -> Evaluation:
@@ -162,7 +171,10 @@ def _add(arm: Arm, row: Row, evaluation: Evaluation) -> None:
             file=evaluation.folder,
             expected=f"each case of the arm {arm.name!r} once for each seed and fold",
             found=f"{row.case} twice (seed {row.seed}, fold {row.fold})",
-            remedy="give each run its own seed or arm name when it is evaluated",
+            remedy=f"{' and '.join(sorted(arm.names))} have equal recipes and are one arm: leave "
+            "out the second run with this seed"
+            if len(arm.names) > 1
+            else "give each run its own seed or arm name when it is evaluated",
         )
     if score.value is None:
         failed.add(item)
@@ -298,19 +310,22 @@ def _some(names: Sequence[str]) -> str:
 
 
 def find_reference(arms: dict[str, Arm], reference: str) -> Arm:
-    """The arm that the others are compared with. Raises UsageError, naming the nearest."""
-    if reference not in arms:
+    """The arm that the others are compared with, by any of its names. Raises UsageError, naming
+    the nearest.
+    """
+    by_name = {name: arm for arm in arms.values() for name in arm.names}
+    if reference not in by_name:
         raise UsageError(
-            DOING, found=f"the reference {reference!r}", remedy=nearest(reference, arms)
+            DOING, found=f"the reference {reference!r}", remedy=nearest(reference, by_name)
         )
     if len(arms) < 2:
         raise UsageError(
             DOING,
             expected="at least one arm besides the reference",
-            found=f"{reference} alone",
+            found=f"{by_name[reference].name} alone",
             remedy="give the evaluation folders of the other arms too",
         )
-    return arms[reference]
+    return by_name[reference]
 
 
 def group_values(

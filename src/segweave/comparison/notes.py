@@ -11,12 +11,19 @@ from segweave.comparison.results import ArmComparison
 from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
 from segweave.evaluation.words import counted, scored_again
 
+CONTROL = "conv"
+
 
 def notes_of(
     arms: dict[str, Arm], reference: Arm, designs: list[Design], results: list[ArmComparison]
 ) -> list[str]:
     """Notes under the primary endpoint: what its numbers rest on, and what weakens them."""
     notes = list(dict.fromkeys(design.note for design in designs if design.note))
+    notes += [
+        f"{' and '.join(sorted(arm.names))} have equal recipes: they are one arm, {arm.name}."
+        for arm in arms.values()
+        if len(arm.names) > 1
+    ]
     if any(design.kind == "unpaired" for design in designs):
         notes.append(
             "Seeds of some arms differ from the reference's: their variances are added, nothing is "
@@ -47,10 +54,11 @@ def notes_of(
             "no Dice."
         )
     notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
-    if "conv" in arms and reference.name != "conv" and len(arms) > 2:
+    control = next((arm for arm in arms.values() if _is_control(arm)), None)
+    if control is not None and control is not reference and len(arms) > 2:
         notes.append(
-            "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "
-            "what a module adds to that."
+            f"A gain that {control.name} shows too comes from seeing the neighbours: --reference "
+            f"{control.name} shows what a module adds to that."
         )
     return notes
 
@@ -88,6 +96,14 @@ def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
                 found.setdefault((metric, why), []).append(arm.name)
     told = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in found.items()]
     return [f"Left out of what is exploratory: {'; '.join(told)}."] if told else []
+
+
+def _is_control(arm: Arm) -> bool:
+    """Whether the arm's module is the control `conv`, by its recipe or, without one, its name."""
+    for evaluation in arm.evaluations:
+        if (recipe := evaluation.manifest.recipe) is not None:
+            return (recipe.get("context") or {}).get("name") == CONTROL
+    return CONTROL in arm.name.split("@")[0].split("+")
 
 
 def _flattered(arm: Arm, metric: str) -> bool:
