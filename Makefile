@@ -3,14 +3,36 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt --editable
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+# The oldest processor that the libraries can imitate: no AVX in torch, oneDNN or numba.
+OLD := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 NUMBA_CPU_NAME=generic
+NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/evaluation tests/data \
+	tests/training tests/prediction
+SEEDS ?= 20
 
-.PHONY: demo test lint types rooms check docs clean
+.PHONY: demo test coverage numbers-old search lint types imports check docs lower-bounds clean
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	$(BIN)/segweave demo --out demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST)
+
+# The suite with its coverage: lines at least 97 %, branches at least 90 %.
+coverage: $(STAMP)
+	rm -f .coverage .coverage.*
+	$(PYTEST) --cov --cov-report=
+	$(BIN)/python tests/coverage_gate.py
+
+# What compares numbers, as an old processor computes them.
+numbers-old: $(STAMP)
+	$(OLD) $(PYTEST) $(NUMBERS)
+
+# Properties with new random inputs; not in CI, so that CI says the same twice.
+search: $(STAMP)
+	for seed in $$(seq $(SEEDS)); do $(PYTEST) -q -m hypothesis --hypothesis-profile=search || exit 1; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -19,18 +41,31 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-rooms: $(STAMP)
+imports: $(STAMP)
 	$(BIN)/lint-imports
 
-check: lint types rooms test
+check: lint types imports test
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
-$(STAMP): pyproject.toml constraints.txt
+# The suite with the oldest versions that pyproject.toml allows.
+lower-bounds:
+	$(PYTHON) -m venv .venv-lower
+	.venv-lower/bin/pip install --quiet --constraint constraints-lower.txt --editable ".[train,zoo,report,fast,test]"
+	OMP_NUM_THREADS=1 .venv-lower/bin/pytest -n 2 --dist worksteal
+
+$(DEMO_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,zoo,report,fast,test,dev,docs]"
+	@echo "installing what the demo needs (torch is large: some minutes the first time)"
+	$(PIP) ".[train,report]"
 	touch $@
 
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing what the tests need (torch is large: some minutes the first time)"
+	$(PIP) ".[train,zoo,report,fast,test,dev,docs]"
+	touch $@ $(DEMO_STAMP)
+
 clean:
-	rm -rf $(VENV) build dist site demo
+	rm -rf $(VENV) .venv-lower build dist site demo

@@ -7,8 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from segweave.registry import REGISTRIES
+
+# In the suite hypothesis tries the same inputs on every machine, so that a run can be repeated;
+# `make search` looks for new ones (profile search, a random seed, many more examples).
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.register_profile(
+    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("suite")
 
 pytest_plugins = ["tests.synapse"]
 ROOT = Path(__file__).resolve().parent.parent
