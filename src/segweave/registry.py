@@ -40,16 +40,31 @@ class Card:
 
 @dataclass(frozen=True)
 class NetworkCard(Card):
-    """A network: `forms` it has, the size rule (`divisor`, `smallest`, or `fixed`), its default
-    size, licence of the original, and `tiny_options` that make it small enough for quick tests.
+    """A network.
+
+    Attributes:
+        forms: the forms that it has.
+        divisor: height and width of an image are multiples of it (default options).
+        smallest: height and width of an image are at least this (default options).
+        fixed: the only sizes that work, each a (height, width) or one number for a square; empty
+            where every size works that `divisor` and `smallest` allow (default options).
+        positions: for a position whose meaning is not plain, one sentence that explains it.
+        weights: pretrained weights of the backbone with the default options, one mapping for each:
+            `tag` ("imagenet"), `source` (a timm name or an address), `licence`, `mean` and `sd` of
+            the normalisation, and, where known, `sha256` of the file; `backbone` names the
+            submodule where there are several.
+        unfolded: number of batch norms that cannot be folded into a convolution (with
+            `tiny_options`), and the reason.
+        tiny_options: options that make it small enough for quick tests.
     """
 
     forms: tuple[str, ...] = ("released",)
     divisor: int = 1
     smallest: int = 1
-    fixed: int | None = None
-    default_size: int = 224
-    original_licence: str = ""
+    fixed: tuple[tuple[int, int] | int, ...] = ()
+    positions: dict[str, str] = field(default_factory=dict)
+    weights: tuple[dict[str, Any], ...] = ()
+    unfolded: tuple[int, str] = (0, "")
     tiny_options: dict[str, Any] = field(default_factory=dict)
 
 

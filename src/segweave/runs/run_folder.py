@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes import Recipe, load_recipe
+from segweave.weights import MODEL as MODEL
+from segweave.weights import WEIGHTS as WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +19,6 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
-MODEL = "model"
-WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 REPORT = "report.html"
 
