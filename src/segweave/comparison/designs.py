@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.comparison.arms import DOING, Arm, Item, RunKey, group_values
+from segweave.comparison.arms import Arm, Item, RunKey, group_values
 from segweave.comparison.decisions import LEAST_SEEDS
+from segweave.comparison.joining import DOING
 from segweave.comparison.variance import (
     Effect,
     MeanSquares,

@@ -8,9 +8,10 @@ import numpy as np
 from scipy import stats
 
 from segweave import registry
-from segweave.comparison.arms import DOING, Arm, Item, case_means, group_values
+from segweave.comparison.arms import Arm, Item, case_means, group_values
 from segweave.comparison.decisions import LEAST_GROUPS, equivalent
 from segweave.comparison.designs import WORDS, Design, Differences, differences
+from segweave.comparison.joining import DOING
 from segweave.comparison.resampling import group_interval, sign_flip_p
 from segweave.comparison.results import (
     ArmComparison,

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from segweave.recipes.recipe import Recipe
 from segweave.storage import canonical_json, sha256_of, sha256_of_text
+from segweave.weights import is_imagenet, weights_file
 
 _NOT_IDENTITY = ("format", "arm", "seed", "fold")
-IMAGENET_FILE = "imagenet:"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,15 @@ def _plain(value: Any) -> Any:
 
 
 def _content_of(pretrained: str) -> str:
-    """The digest of a file of weights, with the prefix that says how it is read; a name stays."""
-    prefix = IMAGENET_FILE if pretrained.startswith(IMAGENET_FILE) else ""
-    path = Path(pretrained.removeprefix(prefix))
-    return f"{prefix}sha256:{sha256_of(path)}" if path.is_file() else pretrained
+    """The digests of the files that `network.pretrained` names; without a file, the name itself."""
+    if not is_imagenet(pretrained):
+        path = Path(pretrained)
+        return f"sha256:{sha256_of(weights_file(path))}" if path.exists() else pretrained
+    # imagenet:FILE, or imagenet:BACKBONE=FILE,BACKBONE=FILE
+    prefix, separator, files = pretrained.partition(":")
+    parts = []
+    for entry in files.split(","):
+        backbone, equals, file = entry.rpartition("=")
+        content = f"sha256:{sha256_of(file)}" if Path(file).is_file() else file
+        parts.append(backbone + equals + content)
+    return prefix + separator + ",".join(parts)

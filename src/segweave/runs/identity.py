@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segweave.recipes import ArmIdentity, Recipe, arm_identity
-from segweave.runs.run_folder import MODEL, RECIPE, WEIGHTS, Run
-from segweave.storage import sha256_of
+from segweave.runs.run_folder import RECIPE, Run
 
 
 def identity_of(recipe: Recipe, data: str) -> ArmIdentity:
@@ -49,13 +48,7 @@ def prediction_identity(runs: Sequence[Run], **settings: Any) -> ArmIdentity:
 
 
 def _start(pretrained: str | None) -> str | None:
-    """The digest of a folder that the network starts from; None where it starts from no folder."""
-    if pretrained is None or not Path(pretrained).is_dir():
+    """What stands for a run that the network starts from; None where it starts from no run."""
+    if pretrained is None or not (Path(pretrained) / RECIPE).is_file():
         return None
-    folder = Path(pretrained)
-    if (folder / RECIPE).is_file():
-        return f"run:{run_identity(Run(folder)).digest}"
-    for weights in (folder / WEIGHTS, folder / MODEL / WEIGHTS):
-        if weights.is_file():
-            return f"sha256:{sha256_of(weights)}"
-    return None
+    return f"run:{run_identity(Run(pretrained)).digest}"
