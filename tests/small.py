@@ -22,11 +22,9 @@ def make_store(folder: Path, patients: int = 4) -> Path:
 
 def make_run(folder: Path, *sets: str, name: str = "run") -> Path:
     """A finished training of seconds at `folder`/NAME, on `folder`/store."""
-    from segweave.workflow import api
+    import segweave
 
-    api.train(
-        "demo", folder / "store", folder / name, sets=[*SETS, *sets], progress=False, device="cpu"
-    )
+    segweave.train("demo", folder / "store", folder / name, sets=[*SETS, *sets], device="cpu")
     return folder / name
 
 

@@ -130,7 +130,7 @@ def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
     in_the_way = tmp_path / "runs" / "unet" / "seed-3" / "mine.txt"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("x")
-    done = run_grid(plan_grid(load_grid(file)), progress=False)
+    done = run_grid(plan_grid(load_grid(file)))
     assert list(done.failures) == ["unet/seed-3"]
     assert "mine.txt" in str(done.failures["unet/seed-3"])
     narrow = tmp_path / "runs" / "narrow" / "seed-3"
@@ -142,7 +142,7 @@ def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
     plan = plan_grid(load_grid(file))
     assert [run.state for run in plan.runs] == ["to do", "done"]
     assert plan.seconds_left() == plan.seconds["narrow/seed-3"] > 0
-    done = run_grid(plan, progress=False)
+    done = run_grid(plan)
     assert done.failures == {}
     assert len(done.evaluations["published"]) == 2
     assert files_of(narrow) == before

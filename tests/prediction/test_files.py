@@ -78,7 +78,7 @@ def test_a_folder_of_every_kind(images, tmp_path):
     assert "ml" not in picture["classes"]["right"]
     done = [event[0] for event in seen]
     assert done == sorted(done)
-    assert seen[-1] == (4, 4, None)
+    assert seen[-1] == (4, 4, "")
 
 
 @pytest.mark.parametrize("spacing", [(1.5, 1.5, 8.0), (2.0, 2.0, 2.0)])

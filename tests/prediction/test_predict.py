@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from segweave.data.inputs import network_slice, normalise, to_case_grid
 from segweave.data.specs import TargetSpec, decide
 from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
-from segweave.prediction import Predictor, network_probabilities, predict, predict_cases
+from segweave.prediction import Ensemble, Predictor, predict
 from segweave.runtime.denormals import denormals_are_flushed
 from segweave.weaving import weave
 from tests.prediction.tiny import (
@@ -55,7 +56,7 @@ def test_equals_window_by_window(context, target):
     assert found.probabilities.shape == (5, target.classes, 18, 14)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     np.testing.assert_array_equal(found.labels, decide(found.probabilities, target))
-    assert expected.std(axis=(0, 2, 3)).max() > 1e-4, "the network says more than one thing"
+    assert expected.std(axis=(0, 2, 3)).max() > 1e-4, "the outputs of the network differ"
     without = predict(predictor, case)
     assert without.probabilities is None
     np.testing.assert_array_equal(without.labels, found.labels)
@@ -94,13 +95,13 @@ def test_a_plain_module_with_logits_is_enough():
     np.testing.assert_array_equal(found.labels, np.where(values > 0.5, 2, values > 0))
 
 
-def test_modes_and_denormals_are_put_back():
+def test_modes_and_denormals_are_restored():
     predictor = unet("conv")
     predictor.network.train()
     frozen = next(m for m in predictor.network.modules() if isinstance(m, nn.BatchNorm2d))
     frozen.eval()
     before = {k: v.clone() for k, v in predictor.network.state_dict().items()}
-    for _ in network_probabilities(predictor, volume_case()):
+    for _ in predictor.session().network_probabilities(volume_case()):
         assert not torch.is_inference_mode_enabled()
         assert not denormals_are_flushed()
     predict(predictor, volume_case())
@@ -112,7 +113,7 @@ def test_modes_and_denormals_are_put_back():
     assert not denormals_are_flushed()
 
 
-def test_a_failure_puts_modes_back():
+def test_a_failure_leaves_modes_as_they_were():
     predictor = unet("conv")
     predictor.network.train()
     with pytest.raises(InputError, match="expected: 1"):
@@ -120,12 +121,44 @@ def test_a_failure_puts_modes_back():
     assert predictor.network.training
 
 
-def test_several_cases_in_turn():
+def test_a_session_predicts_many_cases_with_one_copy_of_the_network():
     predictor = unet("mean")
-    cases = [volume_case(slices=2), volume_case(slices=1)]
-    found = [p.labels for p in predict_cases(predictor, cases)]
-    for labels, case in zip(found, cases, strict=True):
-        np.testing.assert_array_equal(labels, predict(predictor, case).labels)
+    session = predictor.session()
+    for case in (volume_case(slices=2), volume_case(slices=1), volume_case(slices=2)):
+        found = session.predict(case, probabilities=True)
+        alone = predict(predictor, case, probabilities=True)
+        np.testing.assert_array_equal(found.probabilities, alone.probabilities)
+    # What happens to the predictor's network later does not reach the session.
+    with torch.no_grad():
+        for parameter in predictor.network.parameters():
+            parameter.zero_()
+    again = session.predict(case, probabilities=True)
+    np.testing.assert_array_equal(again.probabilities, found.probabilities)
+
+
+@pytest.mark.parametrize("at", ["bottleneck", "skips", "output"])
+def test_a_session_serves_several_threads(at):
+    predictors = unet("sa-lstm", at=at), unet("mean", at=at)
+    session = Ensemble(predictors, flips="rows").session()
+    generator = np.random.default_rng(0)
+    cases = [
+        replace(case, image=generator.normal(100, 20, case.image.shape).astype(np.float32))
+        for case in [volume_case(slices=4)] * 12
+    ]
+    alone = [session.predict(case, probabilities=True).probabilities for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        done = pool.map(lambda case: session.predict(case, probabilities=True), cases * 2)
+        together = [prediction.probabilities for prediction in done]
+    for found, expected in zip(together, alone * 2, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert len({maps.tobytes() for maps in alone}) == len(cases)
+
+
+def test_progress_counts_slices():
+    seen = []
+    session = unet("mean").session()
+    session.predict(volume_case(slices=3), progress=lambda *call: seen.append(call))
+    assert seen == [(1, 3, "case"), (2, 3, "case"), (3, 3, "case")]
 
 
 def test_one_slice_repeats_itself():
@@ -134,7 +167,7 @@ def test_one_slice_repeats_itself():
 
 
 def test_maps_of_the_network_grid():
-    maps = list(network_probabilities(unet("mean"), volume_case(slices=2)))
+    maps = list(unet("mean").session().network_probabilities(volume_case(slices=2)))
     assert [m.shape for m in maps] == [(3, 16, 16)] * 2
     np.testing.assert_allclose(maps[0].sum(0), 1, atol=1e-5)
 

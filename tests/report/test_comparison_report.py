@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+import segweave
 from segweave.comparison import compare
 from segweave.comparison.results import Place
 from segweave.data.specs import TargetSpec
@@ -19,7 +20,6 @@ from segweave.prediction import class_colours, load
 from segweave.report import comparison_report, difference_dots, prediction_panel, write_comparison
 from segweave.report.comparison_report import telling_cases
 from segweave.report.figures import as_png
-from segweave.workflow import api
 from tests.comparison.made import arms, level, shifted
 from tests.small import make_run, make_store
 
@@ -78,7 +78,7 @@ def test_a_class_has_the_colour_of_the_runs_own_target(
         return prediction_panel(rows, target)  # type: ignore[arg-type]
 
     monkeypatch.setattr(comparison_report, "prediction_panel", draw)
-    made = [api.evaluate(run, part="validation", device="cpu") for run in runs]
+    made = [segweave.evaluate(run, part="validation", device="cpu") for run in runs]
     write_comparison(compare(made, "a"), tmp_path / "page.html")
     assert drawn == [class_colours(load(runs[0], device="cpu").target)]
     assert drawn[0][1] == "#3b8fd6"
@@ -88,9 +88,9 @@ def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_p
     copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
     options: dict[str, Any] = {"part": "validation", "device": "cpu"}
     made = [
-        api.evaluate(copies[0], **options),
-        api.evaluate(copies[0], members=[copies[1]], out=tmp_path / "mean", **options),
-        api.evaluate(copies[0], flips="both", **options),
+        segweave.evaluate(copies[0], **options),
+        segweave.evaluate(copies[0], members=[copies[1]], out=tmp_path / "mean", **options),
+        segweave.evaluate(copies[0], flips="both", **options),
     ]
     result = compare(made, "a")
     page = write_comparison(result, tmp_path / "page.html").read_text()

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import segweave
 from segweave.data.store import Store
 from segweave.errors import InputError
 from segweave.report import panels, write_report
 from segweave.report.run_report import curves_of
 from segweave.training import Run
-from segweave.workflow import api
 from tests.small import make_run, make_store
 
 
@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("report")
     make_store(folder)
     made = Run(make_run(folder, "training.epochs=2", "training.validate_every=1"))
-    api.evaluate(made, part="validation", device="cpu")
+    segweave.evaluate(made, part="validation", device="cpu")
     return made
 
 

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from segweave.cli.options import GeometryChoice
 from segweave.errors import InputError
 
 
-def describe(path: Path, geometry: str = "check") -> tuple[str, dict[str, Any]]:
+def describe(path: Path, geometry: GeometryChoice = "check") -> tuple[str, dict[str, Any]]:
     """A title and facts. Raises InputError for a path that is none of what segweave knows."""
     if not path.exists():
         raise InputError(
@@ -109,10 +110,10 @@ def _recipe(path: Path) -> dict[str, Any]:
     return load_recipe(path).to_dict()
 
 
-def _image(path: Path, geometry: str) -> dict[str, Any]:
+def _image(path: Path, geometry: GeometryChoice) -> dict[str, Any]:
     from segweave.formats import read_case
 
-    case = read_case(path, geometry=geometry)  # type: ignore[arg-type]
+    case = read_case(path, geometry=geometry)
     found: dict[str, Any] = {
         "slices": case.slices,
         "channels": case.image.shape[1],

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from segweave.cli.options import Geometry
+
 EXAMPLES = (
     ("segweave info", "versions, devices, extras"),
     ("segweave info stores/acdc", "cases, sizes, classes, splits"),
@@ -23,13 +25,7 @@ def info(
             show_default=False,
         ),
     ] = None,
-    geometry: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH",
-            help="Where a NIfTI header contradicts itself: check (refuse), pixdim or affine.",
-        ),
-    ] = "check",
+    geometry: Geometry = "check",
     json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """Describe this installation, or what lies at PATH.
@@ -38,14 +34,13 @@ def info(
     there or which command installs it. With PATH: what a store, run, model, evaluation,
     recipe or image file holds.
     """
-    from segweave.cli.show import as_json, facts, one_of
+    from segweave.cli.show import as_json, facts
 
     if path is None:
         title, found = "This installation", installation()
     else:
         from segweave.cli.describe import describe
 
-        one_of("--geometry", geometry, ("check", "pixdim", "affine"))
         title, found = describe(path, geometry)
     if json:
         as_json({"what": title, **found})

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from segweave.cli.options import Device, Quiet
+
 EXAMPLES = (
     (
         "segweave train acdc-unet-128-sa-lstm --store stores/acdc --out runs/a",
@@ -53,9 +55,7 @@ def train(
             help="Cross-validation: use the store's split fold-K, whose test cases are fold K.",
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")
-    ] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Override the recipe's precision.")
     ] = None,
@@ -63,7 +63,7 @@ def train(
         bool,
         typer.Option("--resume/--no-resume", help="Continue what the run folder holds, or refuse."),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network as a recipe says, on a store that `segweave prepare` wrote.
 
@@ -71,21 +71,22 @@ def train(
     recipe with every default written out, the environment, the curves, the checkpoints and
     the model. Every choice is made on the validation cases; test cases are not touched.
     """
-    from segweave.cli.show import results
-    from segweave.workflow import api
+    from segweave.cli.show import counter, results
+    from segweave.workflow.train import train as train_run
 
-    run = api.train(
-        recipe,
-        store,
-        out,
-        sets=sets or (),
-        seed=seed,
-        fold=fold,
-        device=device,
-        precision=precision,
-        resume=resume,
-        progress=not quiet,
-    )
+    with counter("training", show=not quiet) as progress:
+        run = train_run(
+            recipe,
+            store,
+            out,
+            sets=sets or (),
+            seed=seed,
+            fold=fold,
+            device=device,
+            precision=precision,
+            resume=resume,
+            progress=progress,
+        )
     results(
         run=run.folder,
         model=run.folder / "model",

@@ -192,7 +192,7 @@ def _check(job: Job, code: int) -> None:
 
 def _scores(runs: Mapping[str, Run], protocol: str) -> list[Evaluation]:
     from segweave.evaluation import read_evaluation
-    from segweave.workflow import api
+    from segweave.workflow.evaluate import evaluate
 
     found = []
     for run in runs.values():
@@ -200,7 +200,7 @@ def _scores(runs: Mapping[str, Run], protocol: str) -> list[Evaluation]:
         if (folder / "manifest.json").is_file():
             found.append(read_evaluation(folder))
         else:
-            found.append(api.evaluate(run, protocol=protocol, device="cpu", force=True))
+            found.append(evaluate(run, protocol=protocol, device="cpu", force=True))
     return found
 
 

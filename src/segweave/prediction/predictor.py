@@ -1,40 +1,35 @@
-"""A trained network with what it is fed and what its outputs mean, read back from its folder."""
+"""Trained networks as values: one, or several averaged, and how they predict a case."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from pydantic import BaseModel, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
+from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import InputError
-from segweave.recipes import Recipe, load_recipe
-from segweave.recipes.build import build_network
-from segweave.recipes.loading import parse_recipe
+from segweave.errors import UsageError
+from segweave.prediction.flips import Flips, check_flips
+from segweave.prediction.session import Member, Prediction, Session
+from segweave.prediction.tiles import Tiles
 from segweave.recipes.recipe import Precision
-from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
-from segweave.runtime.devices import choose_device
-from segweave.weights import read_weights
 
-_FORMAT = 1
-_DOING = "loading a model"
-S = TypeVar("S", bound=BaseModel)
+_IDENTITY = ("title", "arm", "weights_sha256")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A network, its InputSpec and TargetSpec, and its model card (empty where it has none).
+    """A network, the specification of its input, and what its outputs mean.
 
-    `network` is a woven network, or any module (B, channels, height, width) → logits
-    (B, classes, height, width). Predictions run where its parameters lie; with `precision` "bf16"
-    under bfloat16 autocast, which is faster where the device multiplies in it and may change a few
-    labels at edges.
+    Attributes:
+        network: a woven network, or any module (B, channels, height, width) → logits (B, classes,
+            height, width). Predictions run on the device of its parameters.
+        input: how a case's slices become the network's input.
+        target: what the classes are.
+        card: the model card, empty where there is none.
+        precision: "32", or "bf16" for bfloat16 autocast, which is faster where the device
+            multiplies in it and may change a few labels at edges.
     """
 
     network: nn.Module
@@ -43,155 +38,93 @@ class Predictor:
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
 
+    def session(self) -> Session:
+        """The network made ready once for many cases; a server keeps it."""
+        member = Member(self.network, self.input, self.precision)
+        return Session((member,), self.target, self.card)
 
-def load(
-    path: str | Path,
-    *,
-    checkpoint: str | None = None,
-    device: str = "auto",
-    precision: Precision = "32",
-) -> Predictor:
-    """The predictor of a run folder or of a model folder (weights.safetensors, card.json).
 
-    `checkpoint` takes the weights of that checkpoint of a run (last, best, best-on-test) in place
-    of the finished model's. Raises InputError for a missing or unfinished folder, a card of another
-    format, weights of another network (naming the first tensors that differ), weights that are not
-    those of the card or not finite, and a pickle in place of weights.
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """The mean of the members' probabilities on the case's own grid, decided once.
+
+    Attributes:
+        members: at least one predictor. Networks and InputSpecs may differ, targets may not
+            (colours aside).
+        flips: mirror images that are predicted too.
+        tiles: read images in tiles at their own resolution.
+
+    Raises UsageError without members, and where their targets differ.
     """
-    folder = _model_folder(Path(path))
-    card = _read_card(folder / CARD)
-    recipe = _recipe(card, folder)
-    input_spec = _spec(InputSpec, card, "input", folder)
-    target = _spec(TargetSpec, card, "target", folder)
-    network = build_network(recipe, len(input_spec.channels), target, pretrained=False)
-    if checkpoint is None:
-        weights_file = folder / WEIGHTS
-        weights = read_weights(weights_file)
-    else:
-        run = Run(folder.parent)
-        weights = run.weights(checkpoint)
-        weights_file = run.checkpoints[checkpoint]
-    _check_fit(network, weights, weights_file, str(card.get("title", recipe.network.name)))
-    if checkpoint is None:
-        _check_sum(card, weights_file)
-    network.load_state_dict(weights)
-    place = choose_device(device)
-    return Predictor(network.eval().to(place), input_spec, target, card, precision)
+
+    members: tuple[Predictor, ...]
+    flips: Flips = "none"
+    tiles: Tiles | None = None
+
+    def __post_init__(self) -> None:
+        doing = "averaging predictions"
+        check_flips(self.flips)
+        if not self.members:
+            raise UsageError(doing, expected="at least one model", found="none")
+        for number, member in enumerate(self.members[1:], start=2):
+            differing = target_differences(self.target, member.target)
+            if differing:
+                raise UsageError(
+                    doing,
+                    expected="models of the same classes",
+                    found=f"in number {number}, compared with the first: {differing}",
+                )
+
+    @property
+    def target(self) -> TargetSpec:
+        """What the classes are, with the first member's colours."""
+        return self.members[0].target
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What summaries report about the model."""
+        options: dict[str, Any] = {"flips": self.flips}
+        if self.tiles is not None:
+            options["tiles"] = {"size": self.tiles.size, "overlap": self.tiles.overlap}
+        cards = [{k: m.card[k] for k in _IDENTITY if k in m.card} for m in self.members]
+        if len(cards) == 1:
+            return cards[0] | options
+        return {"title": f"the mean of {len(cards)} models", "members": cards} | options
+
+    def session(self) -> Session:
+        """The networks made ready once for many cases."""
+        members = [Member(m.network, m.input, m.precision) for m in self.members]
+        return Session(members, self.target, self.card, flips=self.flips, tiles=self.tiles)
 
 
-def _model_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise InputError(
-            _DOING,
-            file=path,
-            expected="a run folder or a model folder",
-            found="a file" if path.exists() else "nothing there",
-            remedy=f"give the folder that holds {MODEL}/{CARD}" if path.exists() else None,
-        )
-    for folder in (path / MODEL, path):
-        if (folder / CARD).is_file():
-            return folder
-    held = sorted(entry.name for entry in path.iterdir())[:6]
-    unfinished = (path / RECIPE).is_file()
-    raise InputError(
-        _DOING,
-        file=path,
-        expected=f"a folder with {MODEL}/{CARD} or {CARD}",
-        found="a run that has not ended" if unfinished else ", ".join(held) or "an empty folder",
-        remedy="train again with the same recipe and folder: it goes on where it stopped"
-        if unfinished
-        else None,
+def predict(
+    predictor: Predictor | Ensemble, case: Case, *, probabilities: bool = False
+) -> Prediction:
+    """Segment one case slice by slice.
+
+    Args:
+        predictor: what `load` returned, or an Ensemble.
+        case: the image, in the source's own values.
+        probabilities: also return the probabilities of the whole case.
+
+    The probabilities of a slice are brought to the case's own grid, where `decide` makes the
+    labels. For many cases, `predictor.session()` makes the network ready once. Raises InputError
+    for a case that does not fit the InputSpec. Example:
+
+        >>> from segweave import load, predict
+        >>> from segweave.formats import read_case
+        >>> case = read_case("scan.nii.gz")
+        >>> predict(load("runs/a", device="cpu"), case).labels.shape == (case.slices, *case.size)
+        True
+    """
+    return predictor.session().predict(case, probabilities=probabilities)
+
+
+def target_differences(target: TargetSpec, other: TargetSpec) -> str:
+    """How `other` differs from `target` in what its classes mean, colours aside; "" if nowhere."""
+    first, second = (t.model_dump(exclude={"colours"}) for t in (target, other))
+    return "; ".join(
+        f"{key} is {second[key]}, not {value}"
+        for key, value in first.items()
+        if second[key] != value
     )
-
-
-def _read_card(file: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            _DOING, file=file, expected="a model card (JSON)", found=f"{error}"
-        ) from error
-    number = card.get("format") if isinstance(card, dict) else None
-    if number != _FORMAT:
-        raise InputError(
-            _DOING,
-            file=file,
-            expected=f"a model card of format {_FORMAT}",
-            found=f"format {number}" if number is not None else "no format number",
-            remedy="use the version of segweave that wrote it, or a newer one",
-        )
-    assert isinstance(card, dict)
-    return card
-
-
-def _recipe(card: dict[str, Any], folder: Path) -> Recipe:
-    if isinstance(card.get("recipe"), dict):
-        return parse_recipe(card["recipe"], file=folder / CARD)
-    for file in (folder / RECIPE, folder.parent / RECIPE):
-        if file.is_file():
-            return load_recipe(file)
-    raise InputError(
-        _DOING, file=folder / CARD, expected=f"a recipe in it or {RECIPE} beside it", found="none"
-    )
-
-
-def _spec(kind: type[S], card: dict[str, Any], key: str, folder: Path) -> S:
-    try:
-        return kind.model_validate(card[key])
-    except KeyError:
-        found = "it is missing"
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        found = f"{'.'.join(str(part) for part in first['loc']) or key}: {first['msg']}"
-    raise InputError(_DOING, file=folder / CARD, expected=f"a valid {key!r}", found=found)
-
-
-def _check_fit(network: nn.Module, weights: dict[str, Tensor], file: Path, title: str) -> None:
-    """Raise InputError that names the first tensors in which weights and network differ."""
-    own = network.state_dict()
-    differing = [
-        f"{name} is missing"
-        if name not in weights
-        else f"{name} is {_shape(weights[name])}, not {_shape(tensor)}"
-        for name, tensor in own.items()
-        if name not in weights or weights[name].shape != tensor.shape
-    ]
-    differing += [f"{name} is not part of it" for name in weights if name not in own]
-    if differing:
-        more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
-        raise InputError(
-            _DOING,
-            file=file,
-            expected=f"weights of the network {title}, {len(own)} tensors",
-            found="; ".join(differing[:3]) + more,
-            remedy="these weights belong to another network; take the folder as training wrote it",
-        )
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputError(
-                _DOING,
-                file=file,
-                expected="finite weights",
-                found=f"NaN or infinite ones in {name}",
-                remedy="the training diverged; take another checkpoint or a smaller rate",
-            )
-
-
-def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "a single number"
-
-
-def _check_sum(card: dict[str, Any], file: Path) -> None:
-    expected = card.get("weights_sha256")
-    if expected is None:
-        return
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
-        raise InputError(
-            _DOING,
-            file=file,
-            expected=f"the weights that its card describes (sha256 {str(expected)[:12]}…)",
-            found=f"other ones (sha256 {found[:12]}…)",
-            remedy="weights and card must come from one training; copy both again",
-        )

@@ -26,9 +26,10 @@ from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
 from segweave.runtime.denormals import flushed_denormals
 from segweave.runtime.devices import choose_device
+from segweave.runtime.progress import Progress
 from segweave.storage import atomic_write
 from segweave.training.loop import check_lightning, run_session
-from segweave.training.progress import TrainingBar, counted
+from segweave.training.progress import TrainingProgress
 from segweave.training.session import Score, TrainingSession, Validation, stopped, total_steps
 
 _LOCK = ".lock"
@@ -66,13 +67,14 @@ def train(
     score_on_test: Score | None = None,
     device: str = "auto",
     resume: bool = True,
-    progress: bool = True,
+    progress: Progress | None = None,
 ) -> Run:
     """Train as `recipe` says on the cases of `store`, leaving a run folder in `out`.
 
     `score` (network, input, target, cases) → {"dice": ..., ...} is called with the validation
     cases; it may be None only where the recipe names none. `score_on_test` is used under
     `protocol: published` alone, for the checkpoint that the published code chooses on the test set.
+    `progress` is called with (done, total, what is being done).
 
     Where `out` holds an unfinished run of the same recipe and data, the training goes on bit for
     bit (`resume=False` refuses); a finished one is returned as it is. Raises UsageError for a
@@ -85,10 +87,9 @@ def train(
     source = Store(store) if isinstance(store, str | Path) else store
     parts = choose_parts(recipe, source)
     read = [*parts["training"], *parts.get("validation", [])]
-    with counted("checking the store", show=progress) as told:
-        for done, _ in enumerate(source.verify(read), start=1):
-            if told is not None:
-                told(done, len(read))
+    for done, _ in enumerate(source.verify(read), start=1):
+        if progress is not None:
+            progress(done, len(read), "checking the store")
     _check_labels(source, parts)
     if parts.get("validation") and score is None:
         raise UsageError(
@@ -112,8 +113,14 @@ def train(
         target = source.target
         network = build_network(recipe, len(recipe.input.channels), target)
         try:
-            with counted("reading images", show=progress) as report:
-                resized = Resized(source, recipe.input, parts["training"], progress=report)
+            resized = Resized(
+                source,
+                recipe.input,
+                parts["training"],
+                progress=None
+                if progress is None
+                else lambda done, total: progress(done, total, "reading images"),
+            )
             batches = Batches(
                 resized,
                 batch_size=recipe.training.batch_size,
@@ -124,21 +131,19 @@ def train(
             _try_out(network, resized)
             start = checkpoint.step if checkpoint else 0
             steps = total_steps(recipe, len(batches))
-            title = recipe.arm or recipe.network.name
-            with TrainingBar(title, steps, start, show=progress) as bar:
-                session = TrainingSession(
-                    recipe,
-                    network,
-                    target,
-                    batches,
-                    folder,
-                    checkpoint=checkpoint,
-                    validate=_bound(score, recipe, source, parts.get("validation", [])),
-                    validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
-                    bar=bar,
-                )
-                _start_folder(folder, recipe, source, place, parts, start)
-                run_session(session, place)
+            session = TrainingSession(
+                recipe,
+                network,
+                target,
+                batches,
+                folder,
+                checkpoint=checkpoint,
+                validate=_bound(score, recipe, source, parts.get("validation", [])),
+                validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
+                progress=TrainingProgress(progress, steps),
+            )
+            _start_folder(folder, recipe, source, place, parts, start)
+            run_session(session, place)
             chosen_file = folder / CHECKPOINTS / f"{recipe.training.checkpoint}.ckpt"
             chosen = read_checkpoint(chosen_file)
             network.to("cpu")

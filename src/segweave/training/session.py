@@ -23,7 +23,7 @@ from segweave.runs.metrics_file import MetricsFile
 from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.randomness import derive_seed
 from segweave.training.objective import WeightedLoss
-from segweave.training.progress import TrainingBar
+from segweave.training.progress import TrainingProgress
 from segweave.training.schedule import rate_at
 
 if TYPE_CHECKING:
@@ -60,14 +60,14 @@ class TrainingSession:
         checkpoint: Checkpoint | None,
         validate: Validation | None,
         validate_on_test: Validation | None,
-        bar: TrainingBar,
+        progress: TrainingProgress,
     ) -> None:
         self.recipe = recipe
         self.network = network
         self.loss = WeightedLoss(recipe.training.loss, target)
         self.batches = batches
         self.folder = folder
-        self.bar = bar
+        self.progress = progress
         self.steps_per_epoch = len(batches)
         self.steps = total_steps(recipe, self.steps_per_epoch)
         self.stop_asked = False
@@ -196,7 +196,7 @@ class TrainingSession:
         if ended:
             row |= self._score()
         self._write(row)
-        self.bar.step(self.step, self._loss)
+        self.progress.step(self.step, self._loss)
         every = self.recipe.training.checkpoint_every
         if ended or self.stop_asked or (every is not None and self.step % every == 0):
             self.save("last")
@@ -230,7 +230,7 @@ class TrainingSession:
         gained: dict[str, float] = {}
         if self._validate is not None:
             self.scores = self._run(self._validate)
-            self.bar.scores(self.scores)
+            self.progress.scores(self.scores)
             gained |= {f"validation_{name}": value for name, value in self.scores.items()}
             self.best, better = self._better(self.scores, self.best)
             if better:
