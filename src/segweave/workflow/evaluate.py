@@ -144,9 +144,12 @@ def evaluate(
             references.add(id, np.asarray(case.label))
             if progress is not None:
                 progress(done, len(ids), id)
+        identity = variant.identity
         manifest = new_manifest(
             rules,
             session.target,
+            recipe_digest=identity.digest,
+            recipe=identity.recipe,
             sources={
                 **variant.sources,
                 "part": part,

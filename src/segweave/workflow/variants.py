@@ -7,13 +7,15 @@ from __future__ import annotations
 import contextlib
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
+from segweave.recipes import ArmIdentity
+from segweave.runs.identity import prediction_identity
 from segweave.runs.run_folder import WEIGHTS, Run
 from segweave.storage import sha256_of, sha256_of_text
 from segweave.training.run_training import choose_parts
@@ -81,6 +83,18 @@ class Variant:
             *([f"flips-{self.flips}"] if self.flips != "none" else []),
             *(["tiles"] if self.tiles is not None else []),
         ]
+
+    @property
+    def identity(self) -> ArmIdentity:
+        """The digest and recipe that the evaluation's manifest has: those of the arm, or of its
+        variant.
+        """
+        return prediction_identity(
+            self.runs,
+            checkpoint=self.checkpoint,
+            flips=None if self.flips == "none" else self.flips,
+            tiles=None if self.tiles is None else asdict(self.tiles),
+        )
 
     @property
     def sources(self) -> dict[str, str]:
