@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segweave.recipes.contexts import ContextSetting, network_changes
+from segweave.recipes.contexts import ContextSetting, chosen_sets, network_changes
 from segweave.recipes.identity import ArmIdentity, arm_digest, arm_identity
 from segweave.recipes.loading import (
     as_set,
@@ -21,6 +21,7 @@ __all__ = [
     "arm_digest",
     "arm_identity",
     "as_set",
+    "chosen_sets",
     "derived_arm",
     "differences",
     "dotted_differences",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from segweave.errors import UsageError
-from segweave.recipes.loading import as_set
+from segweave.recipes.loading import as_set, load_recipe
 from segweave.recipes.recipe import Recipe, Section
 
 NO_CONTEXT = "none"
@@ -89,3 +91,37 @@ def network_changes(recipe: Recipe, name: str) -> list[str]:
     if name == recipe.network.name:
         return []
     return [as_set("network", {"name": name, "form": "released", "pretrained": None})]
+
+
+def chosen_sets(
+    recipe: str | Path,
+    sets: Sequence[str] = (),
+    *,
+    network: str | None = None,
+    context: str | None = None,
+    at: str | None = None,
+    slices: int | None = None,
+    start_from: str | Path | None = None,
+) -> list[str]:
+    """The texts for `--set` that several choices on top of a recipe amount to.
+
+    Args:
+        recipe: a YAML file or the name of a shipped recipe.
+        sets: further texts, which have the last word.
+        network: another network, with its default options.
+        context: a context module, or "none".
+        at: its position.
+        slices: length of the window.
+        start_from: a finished run, a model folder or a file of weights.
+
+    Raises what `load_recipe` raises, and UsageError for a position without a module.
+    """
+    changes = []
+    if network is not None:
+        changes += network_changes(load_recipe(recipe, sets), network)
+    setting = ContextSetting(context=context, at=at, slices=slices)
+    if setting != ContextSetting():
+        changes += setting.changes(load_recipe(recipe, [*changes, *sets]))
+    if start_from is not None:
+        changes.append(as_set("network.pretrained", str(Path(start_from).absolute())))
+    return [*changes, *sets]
