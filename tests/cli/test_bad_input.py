@@ -131,7 +131,7 @@ def _cut_label(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_no_numbers(
+def test_pixels_that_are_not_numbers(
     command: Command, made: Path, tmp_path: Path, value: float
 ) -> None:
     path = write_volume(tmp_path / "scan.nii.gz")

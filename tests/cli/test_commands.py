@@ -1,4 +1,4 @@
-"""The commands on made data: what they write, what they print, and where."""
+"""The commands on synthetic data: what they write, what they print, and where."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_are_scored_together_as_an_arm_of_their_own(command: Command, made: Path) -> None:
+def test_runs_are_scored_together_as_a_separate_arm(command: Command, made: Path) -> None:
     words = ["evaluate", made / "a", "--with", made / "b", "--flips", "rows", "--quiet"]
     seen = command(*words, "--device", "cpu")
     assert seen.code == 0, seen.err

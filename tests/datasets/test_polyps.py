@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segweave.data.inputs import window_indices
 from segweave.data.store import Store
-from segweave.data.windows import window_indices
 from segweave.datasets import prepare
 from segweave.datasets._polyps import fcbformer_split, read_sequences
 from segweave.datasets.cvc_clinicdb import shipped_sequences

@@ -30,7 +30,7 @@ from segweave.evaluation import (
 )
 from segweave.evaluation.families.lesions import resized_mask
 from segweave.evaluation.families.polyps import saved_map
-from segweave.workflow.evaluate import keep, predict_labels
+from segweave.workflow.evaluate import keep, predict_for
 
 ORGANS = TargetSpec(names=("background", "spleen", "liver", "aorta", "stomach"))
 POLYP = TargetSpec(kind="binary", names=("background", "polyp"))
@@ -78,7 +78,7 @@ def test_every_protocol_says_what_it_computes_and_computes_that(name: str) -> No
     assert set(protocol.columns) <= set(protocol.definitions)
     assert protocol.sources or not name.startswith("published")
     for metric in protocol.definitions:
-        only = score(name, label, label, target=target, stack=stack, metrics=[metric])
+        only = score(name, label, label, target=target, stack=stack, only=[metric])
         assert {s.metric for s in only} <= {metric}
     assert {s.value for s in scores if s.metric == "dice"} == {1}
 
@@ -260,7 +260,7 @@ def test_a_run_is_scored_at_the_networks_size_and_kept_at_the_cases(
     case = Case("a/b", "a", np.zeros((1, 3, 9, 8), np.uint8), label=np.zeros((1, 9, 8), np.uint8))
     session = SimpleNamespace(target=POLYP, network_probabilities=lambda case: iter([small]))
     for name, shape in (("published-isic", (1, 4, 4)), ("published-polyps", (1, 9, 8))):
-        found = predict_labels(session, case, get_protocol(name))  # type: ignore[arg-type]
+        found, _ = predict_for(session, case, get_protocol(name))  # type: ignore[arg-type]
         assert found.shape == shape
         (tmp_path / name).mkdir()
         keep(found, case, tmp_path / name)

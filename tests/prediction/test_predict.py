@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import TargetSpec, decide
-from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
 from segweave.prediction import Ensemble, Predictor, predict
-from segweave.runtime.denormals import denormals_are_flushed
+from segweave.runtime.devices import denormals_are_flushed
 from segweave.weaving import weave
 from tests.prediction.tiny import (
     BINARY,

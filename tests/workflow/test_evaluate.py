@@ -17,6 +17,7 @@ from segweave.data.store import Store, StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.evaluation import summarise, summary_table
 from segweave.formats import read_label
+from segweave.metrics.calibration import brier_score
 from segweave.runs.run_folder import Run
 from tests.small import files_of, make_store
 
@@ -124,6 +125,40 @@ def test_an_evaluation_says_on_how_many_groups_the_run_was_trained(made: Path, r
     assert len(groups) < len(store.ids)
     found = segweave.evaluate(run, part="validation", device="cpu")
     assert found.manifest.training_groups == len(groups)
+
+
+def test_metrics_beside_those_of_the_protocol(made: Path, run: Run) -> None:
+    names = ("nsd", "brier", "dice")
+    options: dict[str, Any] = {"part": "validation", "device": "cpu", "metrics": names}
+    found = segweave.evaluate(run, **options)
+    store = Store(made / "store")
+    session = segweave.load(run.folder, device="cpu").session()
+    ids = {row.case for row in found.rows}
+    assert ids == set(store.split("70-10-20", "valid"))
+    for id in ids:
+        case = store.case(id)
+        prediction = session.predict(case, probabilities=True)
+        assert prediction.probabilities is not None
+        by_hand = brier_score(prediction.probabilities, np.asarray(case.label))
+        (row,) = (r for r in found.rows if r.case == id and r.score.metric == "brier")
+        assert row.score.value == pytest.approx(by_hand, abs=1e-6)
+    assert {"nsd", "brier"} <= {row.score.metric for row in found.rows}
+    assert "Brier" in summary_table([found]).markdown()
+    # The same under a protocol that decides on the network's grid.
+    published = segweave.evaluate(run, **options, protocol="published")
+    values = [
+        [row.score.value for row in evaluation.rows if row.score.metric == "brier"]
+        for evaluation in (found, published)
+    ]
+    assert values[0] == values[1] != []
+
+
+def test_a_metric_that_cannot_be_computed_is_refused_first(run: Run) -> None:
+    before = files_of(run.folder)
+    for name, words in (("brierr", "did you mean brier"), ("psnr", "compares two images")):
+        with pytest.raises(UsageError, match=words):
+            segweave.evaluate(run, metrics=[name], device="cpu")
+    assert files_of(run.folder) == before
 
 
 # Other stores

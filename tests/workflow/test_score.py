@@ -28,5 +28,11 @@ def test_folders_of_any_origin(made: Path, tmp_path: Path) -> None:
     dice = [row.score.value for row in found.rows if row.score.metric == "dice"]
     assert set(dice) == {1.0}
     assert seen[-1] == (8, 8)
+    assert "nsd" not in {row.score.metric for row in found.rows}
+    options = {"classes": ["RV", "myocardium", "LV"], "geometry": "pixdim"}
+    more = segweave.score(truth, truth, tmp_path / "more", metrics=["nsd"], **options)
+    assert {row.score.value for row in more.rows if row.score.metric == "nsd"} == {1.0}
+    with pytest.raises(UsageError, match="probabilities"):
+        segweave.score(truth, truth, tmp_path / "none", metrics=["ece"], **options)
     with pytest.raises(UsageError, match="an empty or a new folder"):
         segweave.score(truth, truth, tmp_path / "scores", geometry="pixdim")

@@ -13,9 +13,7 @@ from segweave.runs.run_folder import Run
 from tests.small import files_of
 
 
-def test_label_maps_belong_to_the_evaluation_they_were_scored_for(
-    made: Path, run: Run, tmp_path: Path
-) -> None:
+def test_each_evaluation_has_separate_label_maps(made: Path, run: Run, tmp_path: Path) -> None:
     runs = {name: Run(shutil.copytree(run.folder, tmp_path / name)) for name in ("b", "c")}
     for number, one in enumerate(runs.values()):
         _disturb(one, number)
@@ -25,7 +23,7 @@ def test_label_maps_belong_to_the_evaluation_they_were_scored_for(
     assert kept == run.folder / "predictions" / own.folder.name
     before = files_of(kept)
     assert before
-    # The other average has a name of its own, here and elsewhere.
+    # The other average has another name, here and elsewhere.
     other = segweave.evaluate(run, members=[runs["c"]], **options)
     assert other.folder != own.folder
     assert {row.arm for row in other.rows} == {"unet+mean-mean-of-2-seeds-0-0"}
@@ -34,7 +32,7 @@ def test_label_maps_belong_to_the_evaluation_they_were_scored_for(
     assert len(places) == 3
     assert all(any(Path(place).iterdir()) for place in places)
     assert files_of(kept) == before
-    # The order of the members does not matter, nor where they lie.
+    # The order of the members does not matter, nor their paths.
     shutil.copytree(runs["b"].folder, tmp_path / "d")
     again = segweave.evaluate(tmp_path / "d", members=[run], **options)
     assert again.folder.name == own.folder.name

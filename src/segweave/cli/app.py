@@ -28,9 +28,8 @@ from segweave.cli import (
     score,
     train,
 )
-from segweave.cli.guard import Settings, guarded
+from segweave.cli.guard import Command, Settings, guarded
 from segweave.cli.helps import Examples, examples, paragraphs
-from segweave.cli.options import Command
 
 ORDER = (
     "demo",

@@ -12,6 +12,7 @@ from segweave.cli.options import (
     Device,
     EvaluationFolder,
     Flips,
+    Metrics,
     Protocol,
     Quiet,
     UseTiles,
@@ -22,6 +23,10 @@ EXAMPLES = (
     (
         "segweave evaluate runs/a --part validation --protocol published",
         "as the released evaluation counts, on the validation cases",
+    ),
+    (
+        "segweave evaluate runs/a --part validation --metric nsd --metric ece",
+        "two more metrics, the second of them of probabilities",
     ),
     (
         "segweave evaluate runs/0 --with runs/1 --with runs/2 --part validation",
@@ -37,6 +42,7 @@ EXAMPLES = (
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.", show_default=False)],
     protocol: Protocol = "clean",
+    metric: Metrics = None,
     part: Annotated[
         Literal["test", "validation", "training", "all"],
         typer.Option(help="The cases to score; all: every case of the store."),
@@ -90,6 +96,7 @@ def evaluate(
             run,
             part=part,
             protocol=protocol,
+            metrics=metric or (),
             checkpoint=checkpoint,
             members=also or (),
             flips=flips,

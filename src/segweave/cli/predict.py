@@ -23,6 +23,15 @@ EXAMPLES = (
 )
 
 
+def _check_format(value: str | None) -> str | None:
+    # Imports the table of formats, not torch.
+    if value is not None:
+        from segweave.formats import label_format
+
+        label_format(value)
+    return value
+
+
 def predict(
     model: Annotated[
         Path,
@@ -47,6 +56,16 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probabilities of each class.")
     ] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png. Default: what "
+            "suits each image.",
+            callback=_check_format,
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
     checkpoint: Checkpoint = None,
     also: Annotated[
@@ -98,6 +117,7 @@ def predict(
             out,
             overlays=overlays,
             probabilities=probabilities,
+            format=format,
             force=force,
             geometry=geometry,
             progress=progress,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from segweave.cli.options import Force, Geometry, Protocol, Quiet
+from segweave.cli.options import Force, Geometry, Metrics, Protocol, Quiet
 
 EXAMPLES = (
     (
@@ -37,6 +37,7 @@ def score(
         typer.Option(metavar="FOLDER", help="The evaluation folder.", show_default=False),
     ],
     protocol: Protocol = "clean",
+    metric: Metrics = None,
     cases: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +92,7 @@ def score(
             references,
             out,
             protocol=protocol,
+            metrics=metric or (),
             cases=cases,
             stack=stack,
             classes=[name.strip() for name in classes.split(",")] if classes else None,

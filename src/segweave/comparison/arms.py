@@ -13,7 +13,7 @@ from segweave.comparison.joining import DOING, arm_name, labels_of
 from segweave.errors import InputError, UsageError, nearest
 from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.rows import Evaluation, Manifest, Row
+from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 
 RunKey = tuple[int | None, int | None]
 """(seed, fold) of one run; None where unknown."""
@@ -63,6 +63,16 @@ class Arm:
     def folds(self) -> list[int]:
         """The different folds that are known."""
         return sorted({fold for _, fold in self.scores if fold is not None})
+
+    @property
+    def cards(self) -> dict[str, MetricEntry]:
+        """What its evaluations state of each metric."""
+        return {m: card for e in self.evaluations for m, card in e.manifest.metrics.items()}
+
+    @property
+    def distances(self) -> list[str]:
+        """The metrics that are distances."""
+        return [metric for metric, card in self.cards.items() if card.is_distance]
 
     @property
     def references(self) -> dict[str, set[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from segweave.data.augmentation import Augmentation, augment, draw_batch
 from segweave.data.cache import Resized
-from segweave.data.windows import window_indices
+from segweave.data.inputs import window_indices
 from segweave.errors import InputError, UsageError
 from segweave.runtime.randomness import numpy_stream
 

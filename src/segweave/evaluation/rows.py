@@ -1,21 +1,34 @@
-"""What an evaluation is made of: rows of scores and the manifest that describes them."""
+"""The parts of an evaluation: rows of scores, and the manifest that describes them."""
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy
+import scipy
 from pydantic import BaseModel, ConfigDict, Field
 
-from segweave.evaluation.protocols import Score
+from segweave.evaluation.scores import Score
+from segweave.registry import MetricCard
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A score with what it belongs to: one line of cases.csv. `seed` and `fold` may be unknown."""
+    """One line of cases.csv.
+
+    Attributes:
+        case: id of the case.
+        group: patient or video.
+        score: the number.
+        arm: name of the arm; empty where it is unknown.
+        seed: seed of the run; None where it is unknown.
+        fold: fold of the run; None where there is none.
+    """
 
     case: str
     group: str
@@ -41,6 +54,24 @@ class MetricEntry(BaseModel):
     label: str
     unit: str = ""
     better: Literal["higher", "lower"] = "higher"
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether the value is a length."""
+        return self.unit == "mm"
+
+    @property
+    def by_unit(self) -> bool:
+        """Whether the values are lengths or sizes, whose unit depends on whether the spacing is
+        known: tables print their median, and one column for each unit.
+        """
+        return self.unit in ("mm", "ml")
+
+
+def metric_entry(card: MetricCard) -> MetricEntry:
+    """What a manifest keeps of a metric's card."""
+    better: Literal["higher", "lower"] = "lower" if card.better == "lower" else "higher"
+    return MetricEntry(title=card.title, label=card.heading, unit=card.unit, better=better)
 
 
 class Manifest(BaseModel):
@@ -113,7 +144,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder that was read or has just been written."""
+    """An evaluation folder: its path, manifest and rows."""
 
     folder: Path
     manifest: Manifest
@@ -121,12 +152,7 @@ class Evaluation:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
-    import platform
-
-    import numpy
-    import scipy
-
+    """Versions of Python and of the libraries that compute the scores."""
     return {
         "python": platform.python_version(),
         "numpy": numpy.__version__,

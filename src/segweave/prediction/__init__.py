@@ -1,6 +1,6 @@
 """Prediction: an image in, a label map in the image's own geometry out."""
 
-from segweave.data.colours import PALETTE, class_colours
+from segweave.data.specs import PALETTE, class_colours
 from segweave.prediction.files import (
     PredictedFile,
     PredictionFailure,

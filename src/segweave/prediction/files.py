@@ -81,6 +81,7 @@ class _Job:
     labels: Path
     overlay: Path | None
     probabilities: Path | None
+    format: str | None
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -94,6 +95,7 @@ def predict_files(
     *,
     overlays: bool = True,
     probabilities: bool = False,
+    format: str | None = None,
     force: bool = False,
     geometry: Literal["check", "pixdim", "affine"] = "check",
     progress: Progress | None = None,
@@ -104,10 +106,13 @@ def predict_files(
         predictor: what predicts; a Session is used as it is.
         inputs: image files and folders.
         out: the folder for the results. Each label map keeps the name and the subfolder of its
-            image: NIfTI keeps format and header, pictures become .png, arrays .npz.
+            image.
         overlays: also draw out/overlays/NAME.png.
         probabilities: also write out/probabilities/NAME.npz (float32, slices × classes × height ×
             width; the only case in which the probabilities of a whole volume are in memory).
+        format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
+            the one that suits each image: NIfTI keeps format and header, pictures become .png,
+            arrays .npz.
         force: replace results that exist.
         geometry: what is right where a NIfTI header contradicts itself.
         progress: called with the number of files done (a file in progress counts as a fraction),
@@ -124,7 +129,8 @@ def predict_files(
             "predicting", file=folder, expected="a folder for the label maps", found="a file"
         )
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    jobs = _plan(given, folder, overlays, probabilities, predictor.target.kind == "overlapping")
+    overlapping = predictor.target.kind == "overlapping"
+    jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
     _check_targets(jobs, folder, force)
     earlier = _read_summary(folder / SUMMARY, force)
     session = predictor if isinstance(predictor, Session) else predictor.session()
@@ -156,6 +162,7 @@ def _plan(
     overlays: bool,
     probabilities: bool,
     overlapping: bool,
+    format: str | None,
 ) -> list[_Job]:
     """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
     jobs: list[_Job] = []
@@ -166,9 +173,10 @@ def _plan(
             jobs.append(
                 _Job(
                     file,
-                    folder / subfolder / label_name(file, overlapping=overlapping),
+                    folder / subfolder / label_name(file, overlapping=overlapping, format=format),
                     folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
                     folder / PROBABILITIES / subfolder / f"{name}.npz" if probabilities else None,
+                    format,
                 )
             )
     return jobs
@@ -220,6 +228,10 @@ def _predict_one(
 ) -> PredictedFile:
     start = time.perf_counter()
     case = read_case(job.file, geometry=geometry, with_label=False)
+    if job.format is not None:
+        # Some formats hold one slice; the number is known only now.
+        overlapping = session.target.kind == "overlapping"
+        label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
     prediction = session.predict(
         case,
         probabilities=job.probabilities is not None,
@@ -233,7 +245,7 @@ def _predict_one(
         with atomic_write(job.overlay) as temporary:
             sheet.save(temporary, format="PNG")
     # Last, so that a label map means that the file is done.
-    write_label(prediction.labels, case, job.labels, binary=session.target.kind == "binary")
+    write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
     return PredictedFile(
         file=job.file,
         case=case.id,

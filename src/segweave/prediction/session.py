@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from segweave.data.case import Case
-from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import InputSpec, TargetSpec, decide
-from segweave.data.windows import window_indices
 from segweave.errors import UsageError
 from segweave.prediction.flips import Flips, mean_of_flips, with_flips
 from segweave.prediction.folding import fold_batch_norms
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
-from segweave.runtime.denormals import flushed_denormals
+from segweave.runtime.devices import flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.colours import class_colours
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, class_colours
 from segweave.errors import MissingExtraError, UsageError
 from segweave.storage import atomic_write
 

@@ -21,16 +21,17 @@ from segweave.evaluation import (
     Evaluation,
     Protocol,
     Row,
+    check_metrics,
     get_protocol,
     nearest_zoom,
+    needs_probabilities,
     new_manifest,
     score_rows,
     write_evaluation,
 )
 from segweave.evaluation.folder import check_free
 from segweave.evaluation.score_cases import References
-from segweave.formats import write_label
-from segweave.formats.nifti import HEADER_ATTRIBUTE
+from segweave.formats import label_format, suitable_format, write_label
 from segweave.prediction import Ensemble, Flips, Session, Tiles
 from segweave.report import write_report
 from segweave.runs.run_folder import Run
@@ -53,6 +54,7 @@ def evaluate(
     flips: Flips = "none",
     tiles: Tiles | None = None,
     store: CaseStore | str | Path | None = None,
+    metrics: Sequence[str] = (),
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
@@ -70,6 +72,7 @@ def evaluate(
         flips: mirror images that are averaged too ("rows", "columns", "both").
         tiles: read images in tiles at their own resolution.
         store: where the run's store is now, or another data set with the same classes.
+        metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
         out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
             other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
         force: replace an evaluation, and score test cases a second time.
@@ -100,6 +103,8 @@ def evaluate(
     more = tuple(one if isinstance(one, Run) else Run(one) for one in members)
     variant = Variant((run, *more), checkpoint, flips, tiles, cases.name if other else None)
     rules = get_protocol(protocol, dataset=cases.name)
+    added = [metric for metric in metrics if metric not in rules.definitions]
+    check_metrics(added, probabilities=True)
 
     # Choose the cases.
     ids = _choose(run, part, cases, other=other)
@@ -130,13 +135,17 @@ def evaluate(
         # Predict, keep and score case by case, so that one is in memory at a time.
         for done, id in enumerate(cases.verify(ids), start=1):
             case = cases.case(id)
-            labels = predict_labels(session, case, rules)
+            labels, probabilities = predict_for(
+                session, case, rules, probabilities=needs_probabilities(added)
+            )
             keep(labels, case, kept)
             rows += score_rows(
                 case,
                 labels,
                 target=session.target,
                 protocol=rules,
+                metrics=added,
+                probabilities=probabilities,
                 arm=variant.arm,
                 seed=run.recipe.seed,
                 fold=run.recipe.fold,
@@ -148,6 +157,7 @@ def evaluate(
         manifest = new_manifest(
             rules,
             session.target,
+            added,
             recipe_digest=identity.digest,
             recipe=identity.recipe,
             sources={
@@ -172,12 +182,24 @@ def evaluate(
     return evaluation
 
 
-def predict_labels(session: Session, case: Case, protocol: Protocol) -> NDArray[np.uint8]:
+def predict_for(
+    session: Session, case: Case, protocol: Protocol, *, probabilities: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
     """What a protocol scores of a case: its label map, decided on the grid that the protocol asks
-    for. Slices that are not scored stay background.
+    for, and, where asked for, the probabilities (slices, classes, height, width) on the case's own
+    grid. Slices that are not scored stay background.
     """
     if protocol.needs.decide_on == "case":
-        return session.predict(case).labels
+        prediction = session.predict(case, probabilities=probabilities)
+        return prediction.labels, prediction.probabilities
+    labels = _labels_on_network_grid(session, case, protocol)
+    if not probabilities:
+        return labels, None
+    return labels, session.predict(case, probabilities=True).probabilities
+
+
+def _labels_on_network_grid(session: Session, case: Case, protocol: Protocol) -> NDArray[np.uint8]:
+    """Label map of a protocol that decides on the network's grid, as the released evaluation."""
     target = session.target
     wanted = protocol.needs.slices(case.slices)
     maps = {
@@ -199,10 +221,7 @@ def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
         # Scored at the network's size; kept at the case's, to be looked at.
         labels = nearest_zoom(labels, case.size)
     name = urllib.parse.quote(case.id, safe=" ")
-    if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
-        ending = ".nii.gz"
-    else:
-        ending = ".png" if case.stack == "single" and labels.ndim == 3 else ".npz"
+    ending = label_format(suitable_format(case, overlapping=labels.ndim == 4)).suffixes[0]
     write_label(labels, case, folder / f"{name}{ending}")
 
 

@@ -38,12 +38,12 @@ def check_scored_once(
     """
     counts: dict[str, int] = {}
     for run in runs:
-        own = run.environment["data"]["checksum"]
+        own_store = run.environment["data"]["checksum"]
         done = {
             name: entry
             for name, entry in _read(run).items()
             if _protocol_of(name, entry, dataset) == protocol
-            and entry.get("store", own) == checksum
+            and entry.get("store", own_store) == checksum
             # It was chosen on the test cases and its name says so: reported beside the others.
             and (_BEST_ON_TEST in name) == (_BEST_ON_TEST in key)
         }
@@ -132,5 +132,5 @@ def _protocol_of(name: str, entry: dict[str, Any], dataset: str) -> str:
     """
     if "protocol" in entry:
         return str(entry["protocol"])
-    known = [protocol for protocol in list_protocols() if f"{name}-".startswith(f"{protocol}-")]
-    return get_protocol(max(known, key=len), dataset=dataset).name if known else name
+    names = [protocol for protocol in list_protocols() if f"{name}-".startswith(f"{protocol}-")]
+    return get_protocol(max(names, key=len), dataset=dataset).name if names else name

@@ -9,7 +9,7 @@ from typing import Literal
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import Evaluation, evaluate_folders
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry
 from segweave.runtime.progress import Progress
 
 
@@ -19,6 +19,7 @@ def score(
     out: str | Path,
     *,
     protocol: str = "clean",
+    metrics: Sequence[str] = (),
     cases: str | Path | None = None,
     stack: Stack | None = None,
     classes: Sequence[str] | None = None,
@@ -34,6 +35,8 @@ def score(
         references: true label maps of the same names; endings such as _gt and _mask do not count.
         out: the evaluation folder.
         protocol: the rules, by name.
+        metrics: names of metrics of label maps to compute beside those of the protocol, a
+            plug-in's too.
         cases: a CSV file with the column case and any of group, part, stack, arm, seed, fold, id,
             slice. Without it each file is a group.
         stack: what files of several slices are where the CSV file does not say: "space" (a volume,
@@ -59,6 +62,7 @@ def score(
         references,
         out,
         protocol=protocol,
+        metrics=metrics,
         cases_csv=cases,
         target=_target(classes),
         stack=stack,

@@ -19,7 +19,7 @@ from segweave.recipes import Recipe, load_recipe
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
-from segweave.workflow.evaluate import predict_labels, update_report
+from segweave.workflow.evaluate import predict_for, update_report
 
 
 def train(
@@ -117,7 +117,7 @@ def _published_scores(
     session = predictor.session()
     rows = []
     for case in cases:
-        labels = predict_labels(session, case, protocol)
+        labels, _ = predict_for(session, case, protocol)
         rows += score_rows(case, labels, target=session.target, protocol=protocol)
     rows = at_best_threshold(rows)
     groups = {unit_of(row, protocol.per): row.group for row in rows}

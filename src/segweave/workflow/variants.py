@@ -216,14 +216,16 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
     data = run.card["training_data"]
     learned = {*data["groups"], *data["validation_groups"]} if data["name"] == store.name else set()
     contents = set(_contents_of_training(run))
-    known = [id for id in ids if store.groups[id] in learned or store.entry(id).content in contents]
-    if known:
+    learned_from = [
+        id for id in ids if store.groups[id] in learned or store.entry(id).content in contents
+    ]
+    if learned_from:
         raise UsageError(
             f"scoring a run on the store {store.name}",
             file=run.folder,
             expected=f"{part} cases that the run did not learn from",
-            found=f"{len(known)} of {len(ids)} that it was trained or validated on, such as "
-            f"{known[0]}",
+            found=f"{len(learned_from)} of {len(ids)} that it was trained or validated on, such as "
+            f"{learned_from[0]}",
             remedy="leave them out of the store, or score them as what they are with "
             "--part training",
         )
@@ -232,7 +234,7 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
 def _contents_of_training(run: Run) -> Iterator[str]:
     """Checksums of the cases that a run learned from, where its store is still there."""
     with contextlib.suppress(InputError, UsageError):
-        own = open_store(run, None)
-        parts = choose_parts(run.recipe, own)
+        store = open_store(run, None)
+        parts = choose_parts(run.recipe, store)
         for name in ("training", "validation"):
-            yield from (own.entry(id).content for id in parts.get(name, ()))
+            yield from (store.entry(id).content for id in parts.get(name, ()))
