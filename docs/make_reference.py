@@ -287,8 +287,8 @@ def python_page() -> str:
         parts.append(f"## {name}\n\n`{name}{signature}`\n\n{escaped(definitions(text))}")
     return page(
         "Python",
-        "The public surface: `from segweave import ...`. Whatever else is imported from a room "
-        "of the package (`segweave.data`, `segweave.evaluation`, ...) may still change.",
+        "The public surface: `from segweave import ...`. Whatever else is imported from a package "
+        "inside it (`segweave.data`, `segweave.evaluation`, ...) may still change.",
         *parts,
     )
 

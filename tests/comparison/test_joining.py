@@ -62,7 +62,7 @@ def test_equal_recipes_under_two_names_are_one_arm(tmp_path: Path) -> None:
     found = compare(given, "unet")
     assert found.reference == "mine"
     assert found.facts[0].seeds == [0, 1]
-    assert [place.seed for place in found.places if place.arm == "mine"] == [0, 1]
+    assert [place.seed for place in found.scored_runs if place.arm == "mine"] == [0, 1]
     assert any("mine and unet have equal recipes" in note for note in found.notes)
     assert "mine" in as_csv(found)
     doubled = of_recipe(tmp_path, level, "arm=third")

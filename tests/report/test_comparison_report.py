@@ -13,12 +13,12 @@ from PIL import Image
 
 import segweave
 from segweave.comparison import compare
-from segweave.comparison.results import Place
+from segweave.comparison.results import ScoredRun
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import evaluate_folders
 from segweave.prediction import class_colours, load
 from segweave.report import comparison_report, difference_dots, prediction_panel, write_comparison
-from segweave.report.comparison_report import telling_cases
+from segweave.report.comparison_report import notable_cases
 from segweave.report.figures import as_png
 from tests.comparison.made import arms, level, shifted
 from tests.small import make_run, make_store
@@ -95,7 +95,7 @@ def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_p
     result = compare(made, "a")
     page = write_comparison(result, tmp_path / "page.html").read_text()
     assert "No picture" not in page
-    folders = {p.arm: comparison_report._label_folders(p, "clean") for p in result.places}
+    folders = {p.arm: comparison_report._label_folders(p, "clean") for p in result.scored_runs}
     held = copies[0] / "predictions"
     assert folders["a"] == [held / "clean-validation"]
     assert folders["a-flips-both"] == [held / "clean-validation-flips-both"]
@@ -104,10 +104,10 @@ def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_p
     assert "-mean-" in mean.name.removeprefix("clean-validation-mean-of-2-")
     # A run that was moved takes its label maps along; an evaluation that was copied finds them.
     moved = Path(shutil.move(copies[0], tmp_path / "moved"))
-    place = result.places[0].model_copy(
+    scored = result.scored_runs[0].model_copy(
         update={"folder": str(moved / "evaluation" / "clean-validation")}
     )
-    assert comparison_report._label_folders(place, "clean") == [
+    assert comparison_report._label_folders(scored, "clean") == [
         moved / "predictions/clean-validation"
     ]
 
@@ -116,11 +116,11 @@ def test_older_evaluations_of_averages_find_their_label_maps(tmp_path: Path) -> 
     held = tmp_path / "a" / "predictions" / "clean-mean-of-2"
     held.mkdir(parents=True)
     (tmp_path / "a" / "recipe.yaml").write_text("")
-    place = Place(
+    scored = ScoredRun(
         arm="a", seed=0, fold=0, folder="elsewhere/clean-mean-of-2",
         sources={"run": f"{tmp_path / 'a'}, {tmp_path / 'b'}", "part": "test"},
     )  # fmt: skip
-    assert comparison_report._label_folders(place, "clean") == [held]
+    assert comparison_report._label_folders(scored, "clean") == [held]
 
 
 def test_without_label_maps_the_page_says_so(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_without_label_maps_the_page_says_so(tmp_path: Path) -> None:
     assert "No picture: the label maps of a are not where its evaluation says" in page
 
 
-def test_telling_cases(scored: list[Path]) -> None:
+def test_notable_cases(scored: list[Path]) -> None:
     result = compare(scored, "far")
-    chosen = telling_cases(result)
+    chosen = notable_cases(result)
     (near,) = result.arms
     worst = min(near.by_case, key=lambda case: near.by_case[case][0])
     assert "worst (near" in chosen[worst]

@@ -25,7 +25,7 @@ from segweave.comparison.results import (
     ArmFacts,
     Comparison,
     Exploratory,
-    Place,
+    ScoredRun,
 )
 from segweave.errors import UsageError
 from segweave.evaluation.rows import Evaluation
@@ -108,7 +108,7 @@ def compare(
         arms=results,
         notes=notes_of(arms, other, designs, results),
         exploratory_notes=exploratory_notes(arms.values()),
-        places=[place for arm in arms.values() for place in _places(arm)],
+        scored_runs=[scored_run for arm in arms.values() for scored_run in _scored_runs(arm)],
     )
 
 
@@ -128,9 +128,9 @@ def _facts(arm: Arm, mean: float) -> ArmFacts:
     )
 
 
-def _places(arm: Arm) -> list[Place]:
+def _scored_runs(arm: Arm) -> list[ScoredRun]:
     return [
-        Place(
+        ScoredRun(
             arm=arm.name,
             seed=seed,
             fold=fold,

@@ -18,7 +18,7 @@ from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 RunKey = tuple[int | None, int | None]
 """(seed, fold) of one run; None where unknown."""
 Item = tuple[str, int | None, str]
-"""(case, slice, class): where one score of a metric stands."""
+"""(case, slice, class) of one score of a metric."""
 _SHOWN = 5
 
 
@@ -76,12 +76,12 @@ class Arm:
 
     @property
     def references(self) -> dict[str, set[str]]:
-        """Case → checksums of its true labels, as far as evaluations tell them."""
-        found: dict[str, set[str]] = {}
+        """Case → checksums of its true labels, as far as evaluations state them."""
+        checksums: dict[str, set[str]] = {}
         for evaluation in self.evaluations:
             for case, checksum in evaluation.manifest.references.items():
-                found.setdefault(case, set()).add(checksum)
-        return found
+                checksums.setdefault(case, set()).add(checksum)
+        return checksums
 
     def cases(self, run: RunKey) -> set[str]:
         """The cases that a run was scored on."""
@@ -103,13 +103,13 @@ class Arm:
 
     @property
     def training_groups(self) -> float | None:
-        """How many groups a run was trained on, the mean over runs; None where one doesn't say."""
-        said = [e.manifest.training_groups for e in self.evaluations]
-        known = [groups for groups in said if groups is not None]
-        return float(np.mean(known)) if len(known) == len(said) else None
+        """How many groups a run was trained on, the mean over runs; None where one is unknown."""
+        numbers = [e.manifest.training_groups for e in self.evaluations]
+        stated = [number for number in numbers if number is not None]
+        return float(np.mean(stated)) if len(stated) == len(numbers) else None
 
     def known(self, what: str) -> set[str]:
-        """What its folders say of `checkpoint` or `part`; empty where none says anything."""
+        """The `checkpoint` or `part` that its evaluations state; empty where none does."""
         return {value for e in self.evaluations if (value := choice(e.manifest, what))}
 
 
@@ -223,7 +223,7 @@ def _check_protocols(evaluations: Sequence[Evaluation]) -> None:
             f"{DOING} that were scored under different rules",
             expected="one protocol and one set of classes",
             found="\n    " + "\n    ".join(problems),
-            remedy="evaluate all arms alike, or make two comparisons",
+            remedy="evaluate all arms under one protocol, or make two comparisons",
         )
 
 
@@ -284,8 +284,8 @@ def _check_cases(arms: Sequence[Arm]) -> None:
 
 
 def _check_runs(arm: Arm) -> None:
-    """All runs of an arm, or of one of its folds, have scored the same cases, and no seed stands
-    both in a fold and without one: it may be one training, scored twice.
+    """All runs of an arm, or of one of its folds, have scored the same cases, and no seed is both
+    in a fold and without one: it may be one training, scored twice.
     """
     loose = {seed for seed, fold in arm.scores if fold is None}
     doubled = [run for run in arm.runs if run[1] is not None and run[0] in loose]

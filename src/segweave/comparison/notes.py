@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know besides its numbers, as notes under its tables."""
+"""The notes under the tables of a comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTROL = "conv"
 def notes_of(
     arms: dict[str, Arm], reference: Arm, designs: list[Design], results: list[ArmComparison]
 ) -> list[str]:
-    """Notes under the primary endpoint: what its numbers rest on, and what weakens them."""
+    """Notes under the primary endpoint: the data behind its numbers, and what weakens them."""
     notes = list(dict.fromkeys(design.note for design in designs if design.note))
     notes += [
         f"{' and '.join(sorted(arm.names))} have equal recipes: they are one arm, {arm.name}."
@@ -64,38 +64,38 @@ def notes_of(
 
 
 def exploratory_notes(arms: Collection[Arm]) -> list[str]:
-    """Notes under the exploratory table; of distances, what became of missing classes."""
+    """Notes under the exploratory table; for distances, how missing classes count."""
     notes = [
         "Not tested and not corrected for being many: what stands out here is a question for a new "
         "experiment, not an answer."
     ]
-    told = []
+    rules = []
     if any(arm.failures(metric) for arm in arms for metric in arm.distances):
-        told.append(
+        rules.append(
             "differences where all runs of both arms have one; in better / worse, groups in which "
             "a class was missed count as the worst"
         )
     if any(arm.ruled(metric) for arm in arms for metric in arm.distances):
-        told.append(
+        rules.append(
             "where a class is missing on a side, the protocol's rule sets one, which counts"
         )
     if any(_flattered(arm, metric) for arm in arms for metric in arm.distances):
-        told.append(
+        rules.append(
             "that rule gives 0, the best there is, where Dice is 0, so that an arm that misses "
             "a class looks better by its distance"
         )
-    return [*notes, *([f"Distances: {'; '.join(told)}."] if told else [])]
+    return [*notes, *([f"Distances: {'; '.join(rules)}."] if rules else [])]
 
 
 def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
     """Metrics that the exploratory part lacks, and why."""
-    found: dict[tuple[str, str], list[str]] = {}
+    missing: dict[tuple[str, str], list[str]] = {}
     for arm in others:
         for metric in dict.fromkeys((*reference.units, *arm.units)):
             if metric != FALSE_ALARM and (why := why_left_out(arm, reference, metric)):
-                found.setdefault((metric, why), []).append(arm.name)
-    told = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in found.items()]
-    return [f"Left out of what is exploratory: {'; '.join(told)}."] if told else []
+                missing.setdefault((metric, why), []).append(arm.name)
+    lines = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in missing.items()]
+    return [f"Left out of what is exploratory: {'; '.join(lines)}."] if lines else []
 
 
 def _is_control(arm: Arm) -> bool:

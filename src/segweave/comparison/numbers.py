@@ -1,4 +1,4 @@
-"""A comparison as CSV: one row an arm and endpoint, numbers in full."""
+"""A comparison as CSV: one row per arm and endpoint, numbers in full."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ def compare_pair(
     by_group = found.by_group
     reasons = list(design.reasons)
     if design.kind != "weights" and len(by_group) < 2:
-        reasons.append("How groups vary can't be seen from one: nothing is said of new ones")
+        reasons.append(
+            "How groups vary can't be seen from one: the result does not extend to new ones"
+        )
     enough = len(by_group) >= LEAST_GROUPS
     if not enough:
         count = counted(len(by_group), "group")

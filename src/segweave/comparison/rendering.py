@@ -207,8 +207,8 @@ def _variance(arm: ArmComparison, reference: str) -> str:
     """The parts of the difference's variance, or of each arm's own."""
     parts = [("", arm.shares), (f"{arm.arm} ", arm.own_shares)]
     parts += [(f"{reference} ", arm.reference_shares)]
-    told = [f"{of}{s.groups:.0%} / {s.seeds:.0%} / {s.rest:.0%}" for of, s in parts if s]
-    return "; ".join(told) or _NOTHING
+    shares = [f"{of}{s.groups:.0%} / {s.seeds:.0%} / {s.rest:.0%}" for of, s in parts if s]
+    return "; ".join(shares) or _NOTHING
 
 
 def _over_cases(comparison: Comparison) -> Table:

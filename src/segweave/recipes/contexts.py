@@ -42,7 +42,7 @@ class ContextSetting(Section):
 
     def changes(self, recipe: Recipe) -> list[str]:
         """What to change in `recipe`, as texts for `--set`. Raises UsageError for a position,
-        tiles, a form or options where there is no module.
+        tiles, a form or options without a module.
         """
         name = self.context or (recipe.context.name if recipe.context else NO_CONTEXT)
         if name == NO_CONTEXT:
