@@ -1,27 +1,28 @@
 """Finds networks, context modules, data sets, metrics and losses by reading their cards, without
 importing them.
 
-Each entry is one file in its room. The file starts with a literal `CARD = SomeCard(...)` (or `CARDS
-= (SomeCard(...), ...)` where several names share one implementation). The card is read from the
-syntax tree, so that listing entries imports no torch.
+Each entry is one file in its package. The file starts with a literal `CARD = SomeCard(...)` (or
+`CARDS = (SomeCard(...), ...)` where several names share one implementation), which may hold text
+constants that the file defines above it. The card is read from the syntax tree, so that listing
+entries imports no torch.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError, nearest
-from segweave.storage import sha256_of
+from segweave.storage import sha256_of, sha256_of_text
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ T = TypeVar("T")
 
 
 class Registry(Generic[C]):
-    """The entries of one room, from its own files, from installed plug-ins, and from files named by
-    the user.
+    """The entries of one package, from its own files, from installed plug-ins, and from files that
+    the user names.
     """
 
     def __init__(self, what: str, package: str, card_type: type[C], group: str) -> None:
@@ -189,16 +190,18 @@ class Registry(Generic[C]):
         """Register the cards of a user's file (`--plugin`), run it, and return the names. Its
         sha256 is kept in `plugin_hashes`.
         """
-        path = Path(path).resolve()  # processes that are started elsewhere are handed this name
+        path = Path(path).resolve()  # processes in other folders get this name
         cards = list(read_cards(path, self.card_type))
         if not cards:
             return []
-        module_name = f"segweave_plugin_{path.stem}"
+        digest = sha256_of(path)
+        # Two files of one name in two folders are two modules.
+        module_name = f"segweave_plugin_{path.stem}_{sha256_of_text(str(path))[:8]}"
         if module_name not in sys.modules:
             load_file(path, module_name)
         for card in cards:
             self._register(card, module_name)
-        self._plugin_hashes[str(path)] = sha256_of(path)
+        self._plugin_hashes[str(path)] = digest
         return [card.name for card in cards]
 
     @property
@@ -209,9 +212,9 @@ class Registry(Generic[C]):
     def _found(self) -> dict[str, tuple[C, str]]:
         if self._cards is None:
             self._cards = {}
-            for path in _package_files(self.package):
+            for path, module in _package_files(self.package):
                 for card in read_cards(path, self.card_type):
-                    self._register(card, f"{self.package}.{path.stem}")
+                    self._register(card, module)
             for point in entry_points(group=self.group):
                 spec = importlib.util.find_spec(point.module)
                 if spec is not None and spec.origin is not None:
@@ -231,61 +234,6 @@ class Registry(Generic[C]):
         found[card.name] = (card, module)
 
 
-def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
-    """The cards of type `card_type` that a Python file declares at its top level, read without
-    running it.
-    """
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"reading the cards of a file: {error}", file=path) from error
-    for statement in tree.body:
-        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-            continue
-        if statement.targets[0].id == "CARD":
-            calls = [statement.value]
-        elif statement.targets[0].id == "CARDS" and isinstance(
-            statement.value, ast.Tuple | ast.List
-        ):
-            calls = statement.value.elts
-        else:
-            continue
-        for call in calls:
-            if (
-                isinstance(call, ast.Call)
-                and isinstance(call.func, ast.Name)
-                and call.func.id == card_type.__name__
-            ):
-                yield _card_from_call(call, card_type, path)
-
-
-def _card_from_call(call: ast.Call, card_type: type[C], path: Path) -> C:
-    known = {f.name for f in fields(card_type)}
-    values: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg not in known:
-            raise InputError(
-                f"reading a {card_type.__name__}",
-                file=path,
-                expected=", ".join(sorted(known)),
-                found=str(keyword.arg),
-                remedy=nearest(str(keyword.arg), known),
-            )
-        try:
-            values[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError as error:
-            raise InputError(
-                f"reading a {card_type.__name__}",
-                file=path,
-                expected=f"a literal for {keyword.arg}",
-                found=ast.unparse(keyword.value),
-            ) from error
-    try:
-        return card_type(**values)
-    except TypeError as error:
-        raise InputError(f"reading a {card_type.__name__}: {error}", file=path) from error
-
-
 def load_file(path: Path, module_name: str) -> ModuleType:
     """Import one Python file under `module_name`."""
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -301,10 +249,16 @@ def load_file(path: Path, module_name: str) -> ModuleType:
     return module
 
 
-def _package_files(package: str) -> list[Path]:
-    # Every room is a plain folder of this package, so its place is known without importing it.
+def _package_files(package: str) -> list[tuple[Path, str]]:
+    """The files of a package and of the packages in it that may hold cards, with their modules."""
+    # Every package is a plain folder, so that its path is known without importing it.
     folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
-    return sorted(p for p in folder.glob("*.py") if not p.name.startswith("_"))
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if not any(part.startswith("_") for part in parts):
+            found.append((path, ".".join([package, *parts])))
+    return found
 
 
 networks = Registry("network", "segweave.networks", NetworkCard, "segweave.networks")
@@ -331,6 +285,11 @@ def register_plugin(path: str | Path) -> list[str]:
             found="none",
         )
     return names
+
+
+def plugin_hashes() -> dict[str, str]:
+    """Path → sha256 of every user's file that was registered."""
+    return {path: hash for kind in REGISTRIES for path, hash in kind.plugin_hashes.items()}
 
 
 def build(

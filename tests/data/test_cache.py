@@ -40,12 +40,12 @@ def _times(folder: Path) -> dict[str, int]:
 
 def test_copies_are_used_again_and_keyed(tmp_path: Path) -> None:
     store = made_store(tmp_path / "s")
-    first = Resized(store, SPEC)
-    before = _times(first.folder)
+    Resized(store, SPEC)
+    before = _times(store.cache_folder("case0"))
     assert len(before) == 3
     # Slices and edge rule change no slice, so they share the copies.
     Resized(store, SPEC.model_copy(update={"slices": 1, "edge": "released"}))
-    assert _times(first.folder) == before
+    assert _times(store.cache_folder("case0")) == before
     for other in ({"size": (8, 8)}, {"normalisation": "case-minmax"}, {"fit": "pad"}):
         assert Resized(store, SPEC.model_copy(update=other), ["case0"]).key("case0") not in before
     assert Resized(store, SPEC, ["case0"], dtype="float16").key("case0") not in before
@@ -62,7 +62,7 @@ def test_damaged_copies_are_made_again(tmp_path: Path, name: str, damage: str) -
     store = made_store(tmp_path / "s")
     resized = Resized(store, SPEC, ["case0"])
     whole = np.array(resized["case0"].image)
-    path = resized.folder / resized.key("case0") / name
+    path = resized.path_of("case0") / name
     if damage == "missing":
         path.unlink()
     else:

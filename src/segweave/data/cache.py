@@ -65,12 +65,7 @@ class Resized:
         self.ids = list(store.ids if ids is None else ids)
         if not self.ids:
             raise UsageError("reading training cases", expected="at least one case", found="none")
-        if folder is None:
-            path = getattr(store, "path", None)
-            if path is None:
-                raise UsageError("making resized copies", expected="a folder for them")
-            folder = Path(path).parent / f"{Path(path).name}.cache"
-        self.folder = Path(folder)
+        self._folder = None if folder is None else Path(folder)
         self.dtype = dtype
         self._cases: dict[str, ResizedCase] = {}
         for done, id in enumerate(self.ids, start=1):
@@ -100,12 +95,17 @@ class Resized:
         content = self.store.entry(id).content
         return sha256_of_text(canonical_json([VERSION, spec, content, self.dtype]))[:32]
 
+    def path_of(self, id: str) -> Path:
+        """The folder that holds the copy of a case."""
+        folder = self.store.cache_folder(id) if self._folder is None else self._folder
+        return folder / self.key(id)
+
     def _open_or_build(self, id: str) -> ResizedCase:
-        path = self.folder / self.key(id)
+        path = self.path_of(id)
         found = self._open(path, id)
         if found is not None:
             return found
-        with disk_errors("writing resized copies", self.folder):
+        with disk_errors("writing resized copies", path.parent):
             if path.exists():
                 shutil.rmtree(path, ignore_errors=True)
             # Where another process was first with the same copy, that one is used.

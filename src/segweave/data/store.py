@@ -68,6 +68,12 @@ class CaseStore(Protocol):
     def verify(self, ids: Iterable[str] | None = None) -> Iterator[str]:
         """Each of these cases once its bytes were found whole; raises InputError otherwise."""
 
+    def cache_folder(self, id: str) -> Path:
+        """The folder for disposable copies of a case."""
+
+    def image_checksums(self, ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Case id → sha256 of the image, for these cases (all, if None)."""
+
 
 class Store:
     """A finished store, read only: any number of processes may read one at the same time.
@@ -149,6 +155,23 @@ class Store:
             record = read_store_json(folder / "record.json", doing, self._records[entry.id])
             verify_arrays(record, folder)
             yield entry.id
+
+    def cache_folder(self, id: str) -> Path:
+        """The folder for disposable copies of a case: NAME.cache beside the store."""
+        return self.path.parent / f"{self.path.name}.cache"
+
+    def image_checksums(self, ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Case id → sha256 of the image's file, for these cases (all, if None); reads each record.
+
+        Raises UsageError for an unknown id, InputError where a record is damaged.
+        """
+        found = {}
+        for entry in map(self.entry, self.ids if ids is None else ids):
+            file = self.path / "records" / entry.record / "record.json"
+            doing = f"reading the case {entry.id!r}"
+            record = read_store_json(file, doing, self._records[entry.id])
+            found[entry.id] = str(record["arrays"]["image"]["sha256"])
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Name, counts, sizes, classes, splits and checksum, for people to read."""

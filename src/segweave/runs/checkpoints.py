@@ -79,27 +79,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(**content)
 
 
-def load_network(module: torch.nn.Module, weights: dict[str, Tensor], file: Path) -> None:
-    """Copy weights into a network; raises InputError naming what does not fit (another network's
-    file).
-    """
-    own = module.state_dict()
-    wrong = sorted(
-        [name for name in own if name not in weights]
-        + [name for name in weights if name not in own]
-        + [n for n in own if n in weights and own[n].shape != weights[n].shape]
-    )
-    if wrong:
-        raise InputError(
-            f"loading weights into {type(module).__name__}",
-            file=file,
-            expected=f"exactly its {len(own)} tensors",
-            found=f"{len(wrong)} that don't fit, first {wrong[0]}",
-            remedy="the file belongs to another network or other options",
-        )
-    module.load_state_dict(weights)
-
-
 def _shallow(checkpoint: Checkpoint) -> dict[str, Any]:
     return {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
 

@@ -18,7 +18,7 @@ from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
-from segweave.runs.checkpoints import Checkpoint, load_network, read_checkpoint
+from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.identity import run_identity
 from segweave.runs.model_card import write_model
@@ -29,6 +29,7 @@ from segweave.storage import locked, write_json, write_text
 from segweave.training.loop import check_lightning, run_session
 from segweave.training.progress import TrainingProgress
 from segweave.training.session import Score, TrainingSession, Validation, stopped, total_steps
+from segweave.weights import load_weights
 
 _LOCK = ".lock"
 
@@ -145,7 +146,7 @@ def train(
             chosen_file = folder / CHECKPOINTS / f"{recipe.training.checkpoint}.ckpt"
             chosen = read_checkpoint(chosen_file)
             network.to("cpu")
-            load_network(network, chosen.network, chosen_file)
+            load_weights(network, chosen.network, "reading a checkpoint", file=chosen_file)
             digest = run_identity(Run(folder)).digest
             write_model(folder / MODEL, recipe, target, network, chosen, source, parts, digest)
         except KeyboardInterrupt:

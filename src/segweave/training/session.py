@@ -18,13 +18,14 @@ from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import SegweaveError, UsageError
 from segweave.recipes import Recipe
-from segweave.runs.checkpoints import Checkpoint, load_network, write_checkpoint
+from segweave.runs.checkpoints import Checkpoint, write_checkpoint
 from segweave.runs.metrics_file import MetricsFile
 from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.randomness import derive_seed
 from segweave.training.objective import WeightedLoss
 from segweave.training.progress import TrainingProgress
 from segweave.training.schedule import rate_at
+from segweave.weights import load_weights
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -82,7 +83,8 @@ class TrainingSession:
         if recipe.training.channels_last:
             network.to(memory_format=torch.channels_last)
         if checkpoint is not None:
-            load_network(network, checkpoint.network, folder / CHECKPOINTS / "last.ckpt")
+            last = folder / CHECKPOINTS / "last.ckpt"
+            load_weights(network, checkpoint.network, "reading a checkpoint", file=last)
         self._loss = math.nan
         self._rate = 0.0
         self._load_seconds = 0.0
