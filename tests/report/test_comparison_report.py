@@ -62,13 +62,17 @@ def test_the_facts_count_in_words(scored: list[Path], tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs on one store."""
+    """Runs of two arms on one store."""
     folder = tmp_path_factory.mktemp("runs")
     make_store(folder)
-    return [make_run(folder, f"arm={name}", f"seed={k}", name=name) for k, name in enumerate("ab")]
+    rates = {"a": "0.003", "b": "0.002"}
+    return [
+        make_run(folder, f"arm={name}", f"seed={k}", f"training.optimiser.rate={rate}", name=name)
+        for k, (name, rate) in enumerate(rates.items())
+    ]
 
 
-def test_a_class_has_the_colour_of_the_runs_own_target(
+def test_a_class_has_the_colour_of_the_target_of_the_run(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
@@ -123,11 +127,11 @@ def test_older_evaluations_of_averages_find_their_label_maps(tmp_path: Path) -> 
     assert comparison_report._label_folders(scored, "clean") == [held]
 
 
-def test_without_label_maps_the_page_says_so(tmp_path: Path) -> None:
+def test_without_label_maps_the_page_has_a_line_about_it(tmp_path: Path) -> None:
     result = compare(arms(tmp_path, {"a": level, "b": shifted(0.02)}), "a")
     page = write_comparison(result, tmp_path / "page.html").read_text()
     assert page.count("data:image/png") == 1
-    assert "No picture: the label maps of a are not where its evaluation says" in page
+    assert "No picture: the label maps of a that its evaluation names are gone" in page
 
 
 def test_notable_cases(scored: list[Path]) -> None:

@@ -140,10 +140,10 @@ def plan_grid(grid: Grid) -> GridPlan:
     of one recipe, several folds of a split that does not depend on the fold, unknown protocols, and
     a folder that holds a run of another recipe or other data.
     """
-    from segweave.data.store import Store
+    from segweave.data.joined_store import open_stores
     from segweave.evaluation import get_protocol
 
-    store = Store(grid.store)
+    store = open_stores(grid.stores)
     for protocol in grid.protocols:
         get_protocol(protocol, dataset=store.name)
     contexts: Sequence[GridContext | None] = grid.contexts or (None,)
@@ -234,9 +234,10 @@ def _run_of(
     folder = grid.out.joinpath(*steps)
     _check_folder(folder, recipe, store)
     suffix = "" if grid.part == "test" else f"-{grid.part}"
-    common = ("--store", str(grid.store), "--device", grid.device, "--quiet")
+    common = ("--device", grid.device, "--quiet")
+    stores = [word for path in grid.stores for word in ("--store", str(path))]
     name, *sets = words
-    train = ["train", name, "--out", str(folder), *common]
+    train = ["train", name, "--out", str(folder), *stores, *common]
     for text in (*sets, f"seed={seed}", f"fold={fold}"):
         train += ["--set", text]
     return GridRun(
@@ -245,7 +246,8 @@ def _run_of(
         recipe,
         {name: folder / "evaluation" / f"{name}{suffix}" for name in grid.protocols},
         tuple(train),
-        ("--part", grid.part, *common),
+        # A run of several stores finds them by the paths in its recipe.
+        ("--part", grid.part, *(stores if len(grid.stores) == 1 else ()), *common),
     )
 
 

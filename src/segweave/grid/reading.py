@@ -88,7 +88,7 @@ class Grid(_Section):
     """
 
     format: Literal[1] = FORMAT
-    store: Path
+    store: Path | tuple[Path, ...]
     out: Path
     recipes: tuple[GridRecipe, ...] = Field(min_length=1)
     contexts: tuple[GridContext, ...] = ()
@@ -102,6 +102,11 @@ class Grid(_Section):
     device: str = "auto"
 
     _read_sets = field_validator("sets", mode="before")(_as_sets)
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores, also where there is one."""
+        return (self.store,) if isinstance(self.store, Path) else self.store
 
     @model_validator(mode="after")
     def _once(self) -> Grid:
@@ -147,5 +152,9 @@ def load_grid(path: str | Path) -> Grid:
         for one in grid.recipes
     )
     return grid.model_copy(
-        update={"store": here / grid.store, "out": here / grid.out, "recipes": recipes}
+        update={
+            "store": tuple(here / store for store in grid.stores),
+            "out": here / grid.out,
+            "recipes": recipes,
+        }
     )

@@ -176,13 +176,13 @@ def _runs(scored: ScoredRun) -> list[Path]:
 
 def _store(comparison: Comparison, case: str) -> CaseStore:
     """What holds the image of a case: the store of a run, else the references as images."""
-    from segweave.data.store import Store
+    from segweave.data.joined_store import open_stores
 
     for scored in comparison.scored_runs:
         for run in _runs(scored)[:1]:
             path = Run(run).recipe.data.store
             if path is not None:
-                store = Store(path)
+                store = open_stores(path)
                 if store.checksum == scored.sources.get("store") and case in store.ids:
                     return store
         if "references" in scored.sources:

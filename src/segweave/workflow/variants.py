@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from segweave.data.joined_store import open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
@@ -173,7 +174,7 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
             found="none named in its recipe",
             remedy="give the store (--store)",
         )
-    opened = Store(path)
+    opened = open_stores(path)
     checksum = run.environment["data"]["checksum"]
     if opened.checksum != checksum:
         raise InputError(
