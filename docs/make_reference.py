@@ -154,6 +154,7 @@ def recipes_page() -> str:
 
 def sections(model: type[BaseModel], path: str, title: str) -> list[str]:
     """A table of the fields of a section, then of the sections inside it."""
+    text, described = attributes(inspect.getdoc(model) or "")
     rows = []
     inner: list[str] = []
     for name, field in model.model_fields.items():
@@ -169,12 +170,30 @@ def sections(model: type[BaseModel], path: str, title: str) -> list[str]:
                 f"`{name}`",
                 allowed(field.annotation, field.metadata),
                 default,
-                escaped(field.description or ""),
+                escaped(described.get(name, "")),
             )
         )
-    text = definitions(inspect.getdoc(model) or "")
     shown = table(("field", "allowed", "default", "what it is"), rows) if rows else ""
     return [f"### {title}\n\n{escaped(text)}\n\n{shown}", *inner]
+
+
+def attributes(text: str) -> tuple[str, dict[str, str]]:
+    """A docstring without its "Attributes:" block, and the entries of that block."""
+    kept: list[str] = []
+    entries: dict[str, str] = {}
+    inside, name = False, ""
+    for line in text.splitlines():
+        if line.strip() == "Attributes:":
+            inside = True
+        elif inside and (named := re.match(r" {4}(\w+): (.*)", line)):
+            name = named[1]
+            entries[name] = named[2]
+        elif inside and line.startswith("        "):
+            entries[name] += f" {line.strip()}"
+        elif line.strip() or not inside:
+            inside = False
+            kept.append(line)
+    return "\n".join(kept).strip(), entries
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:

@@ -17,28 +17,26 @@ DEFAULT_SLICES = 3
 
 
 class ContextSetting(Section):
-    """A context module for a recipe. What is None stays as the recipe has it."""
+    """A context module for a recipe. What is None stays as the recipe has it.
 
-    context: str | None = Field(
-        default=None, description="The module's name; `none` for the network alone."
-    )
-    at: str | None = Field(default=None, description="The position.")
-    slices: int | None = Field(
-        default=None,
-        ge=1,
-        description="Length of the window. Without it 3, where the recipe has a window of one "
-        "slice and no tiles are given.",
-    )
-    tiles: int | None = Field(default=None, ge=1, description="Tiles of a single image's map.")
-    join: Literal["replace", "add"] | None = Field(
-        default=None, description="`add` or `replace` (see `weaving.join`)."
-    )
-    form: Literal["paper", "released"] | None = Field(
-        default=None, description="`paper` or `released`; `paper` where the module changes."
-    )
-    options: dict[str, Any] | None = Field(
-        default=None, description="Options of the module's constructor."
-    )
+    Attributes:
+        context: the module's name; `none` for the network alone.
+        at: the position.
+        slices: length of the window. Without it 3, where the recipe has a window of one slice and
+            no tiles are given.
+        tiles: tiles of a single image's map.
+        join: `add` or `replace` (see `weaving.join`).
+        form: `paper` or `released`; `paper` where the module changes.
+        options: options of the module's constructor.
+    """
+
+    context: str | None = None
+    at: str | None = None
+    slices: int | None = Field(default=None, ge=1)
+    tiles: int | None = Field(default=None, ge=1)
+    join: Literal["replace", "add"] | None = None
+    form: Literal["paper", "released"] | None = None
+    options: dict[str, Any] | None = None
 
     def changes(self, recipe: Recipe) -> list[str]:
         """What to change in `recipe`, as texts for `--set`. Raises UsageError for a position,

@@ -24,86 +24,76 @@ class Section(BaseModel):
 
 
 class DataChoice(Section):
-    """Which cases are trained on and which are validated on."""
+    """Which cases are trained on and which are validated on.
 
-    store: str | tuple[str, ...] | None = Field(
-        default=None,
-        description="The store that `segweave prepare` wrote, or a list of stores that are trained "
-        "on together. Usually given on the command line.",
-    )
-    split: str | None = Field(
-        default=None,
-        description="A split of the store. `{fold}` in the name stands for the recipe's fold. "
-        "Without it, the store's only split that is not a fold.",
-    )
-    training: str = Field(default="train", description="The part of the split to train on.")
-    validation: str | None = Field(
-        default="valid", description="The part to validate on; null where there is none."
-    )
-    test: str | None = Field(
-        default="test",
-        description="The test part. Training reads it only under `protocol: published`.",
-    )
+    Attributes:
+        store: the store that `segweave prepare` wrote, or a list of stores that are trained on
+            together. Usually given on the command line.
+        split: a split of the store. `{fold}` in the name stands for the recipe's fold. Without it,
+            the store's only split that is not a fold.
+        training: the part of the split to train on.
+        validation: the part to validate on; null where there is none.
+        test: the test part. Training reads it only under `protocol: published`.
+    """
+
+    store: str | tuple[str, ...] | None = None
+    split: str | None = None
+    training: str = "train"
+    validation: str | None = "valid"
+    test: str | None = "test"
 
 
 class NetworkChoice(Section):
-    """The network."""
+    """The network.
 
-    name: str = Field(description="A name that `segweave networks` lists.")
-    form: str = Field(
-        default="released",
-        description="`paper` or `released`, where the network's card lists both.",
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the network's constructor."
-    )
-    pretrained: str | None = Field(
-        default=None,
-        description="Weights to start from: `imagenet`, `imagenet:FILE`, a file of the whole "
-        "network's weights, or the folder of a finished run.",
-    )
-    new_head: bool = Field(
-        default=False,
-        description="Let the head start anew where the weights to start from have another one "
-        "(other classes).",
-    )
+    Attributes:
+        name: a name that `segweave networks` lists.
+        form: `paper` or `released`, where the network's card lists both.
+        options: options of the network's constructor.
+        pretrained: weights to start from: `imagenet`, `imagenet:FILE`, a file of the whole
+            network's weights, or the folder of a finished run.
+        new_head: let the head start anew where the weights to start from have another one (other
+            classes).
+    """
+
+    name: str
+    form: str = "released"
+    options: dict[str, Any] = Field(default_factory=dict)
+    pretrained: str | None = None
+    new_head: bool = False
 
 
 class ContextChoice(Section):
-    """The context module; null for the network alone."""
+    """The context module; null for the network alone.
 
-    name: str = Field(description="A name that `segweave contexts` lists.")
-    form: Literal["paper", "released"] = Field(
-        default="paper", description="As printed in the paper, or as the released code computes."
-    )
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the module's constructor."
-    )
+    Attributes:
+        name: a name that `segweave contexts` lists.
+        form: as printed in the paper, or as the released code computes.
+        options: options of the module's constructor.
+    """
+
+    name: str
+    form: Literal["paper", "released"] = "paper"
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class WeavingChoice(Section):
-    """Where and how the context module is woven in."""
+    """Where and how the context module is woven in.
 
-    at: str = Field(
-        default=DEFAULT_POSITION,
-        description="`encoder`, `bottleneck`, `skips`, `decoder`, `output`, or the dotted name "
-        "of a submodule.",
-    )
-    tiles: int = Field(
-        default=1,
-        ge=1,
-        description="Cut the map of a single image into tiles × tiles; the sequence of a tile is "
-        "the tiles before it and itself. Needs `input.slices: 1`.",
-    )
-    join: Literal["replace", "add"] = Field(
-        default="add", description="Add the module's output to the map, or replace the map by it."
-    )
-    channels: int | None = Field(
-        default=None,
-        ge=1,
-        description="Channels of the map at a dotted name or at `output`, where the network does "
-        "not declare them.",
-    )
+    Attributes:
+        at: `encoder`, `bottleneck`, `skips`, `decoder`, `output`, or the dotted name of a
+            submodule.
+        tiles: cut the map of a single image into tiles × tiles; the sequence of a tile is the tiles
+            before it and itself. Needs `input.slices: 1`.
+        join: add the module's output to the map, or replace the map by it.
+        channels: channels of the map at a dotted name or at `output`, where the network does not
+            declare them.
+    """
+
+    at: str = DEFAULT_POSITION
+    tiles: int = Field(default=1, ge=1)
+    join: Literal["replace", "add"] = "add"
+    channels: int | None = Field(default=None, ge=1)
 
 
 class Optimiser(Section):
@@ -190,33 +180,34 @@ class TrainingChoice(Section):
 class Recipe(Section):
     """Everything about a training. Runs whose recipes are equal except for seed, fold, label and
     paths are one arm (`segweave.recipes.arm_identity`).
+
+    Attributes:
+        format: number of the recipe format.
+        arm: the label of the arm in tables. Empty: derived, `NETWORK` or `NETWORK+CONTEXT`, then
+            `@POSITION` where that is not the bottleneck.
+        seed: start values, order of samples, augmentation and dropout derive from it.
+        fold: the fold of a cross-validation: `{fold}` in `data.split`.
+        data: see `DataChoice`.
+        network: see `NetworkChoice`.
+        context: see `ContextChoice`; null for the network alone.
+        weaving: see `WeavingChoice`.
+        input: see `InputSpec`.
+        training: see `TrainingChoice`.
+        protocol: `published` also keeps the checkpoint that is best on the test cases, as the
+            released training does.
     """
 
-    format: Literal[1] = Field(default=FORMAT, description="Number of the recipe format.")
-    arm: str = Field(
-        default="",
-        description="The label of the arm in tables. Empty: derived, `NETWORK` or "
-        "`NETWORK+CONTEXT`, then `@POSITION` where that is not the bottleneck.",
-    )
-    seed: int = Field(
-        default=0,
-        ge=0,
-        description="Start values, order of samples, augmentation and dropout derive from it.",
-    )
-    fold: int = Field(
-        default=0, ge=0, description="The fold of a cross-validation: `{fold}` in `data.split`."
-    )
+    format: Literal[1] = FORMAT
+    arm: str = ""
+    seed: int = Field(default=0, ge=0)
+    fold: int = Field(default=0, ge=0)
     data: DataChoice = DataChoice()
     network: NetworkChoice
     context: ContextChoice | None = None
     weaving: WeavingChoice = WeavingChoice()
     input: InputSpec = InputSpec()
     training: TrainingChoice
-    protocol: Literal["clean", "published"] = Field(
-        default="clean",
-        description="`published` also keeps the checkpoint that is best on the test cases, as the "
-        "released training does.",
-    )
+    protocol: Literal["clean", "published"] = "clean"
 
     @model_validator(mode="after")
     def _name_the_arm(self) -> Recipe:
