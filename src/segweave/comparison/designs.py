@@ -22,7 +22,7 @@ from segweave.comparison.variance import (
     unpaired_effect,
 )
 from segweave.errors import UsageError
-from segweave.evaluation.words import counted
+from segweave.words import counted
 
 Kind = Literal["paired", "unpaired", "folds", "weights"]
 WORDS: dict[Kind, str] = {
@@ -39,7 +39,8 @@ BY_FOLD = "over the seeds of each group, the groups of each fold, then folds, wh
 @dataclass(frozen=True)
 class Design:
     """How two arms are compared; `reasons` state why there is no result about new trainings.
-    `by_fold` where folds were scored on different groups, so that means go over seeds, groups, then folds.
+    `by_fold` where folds were scored on different groups, so that means go over seeds, groups,
+    then folds.
     """
 
     kind: Kind
