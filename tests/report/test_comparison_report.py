@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,15 @@ def test_a_class_has_the_colour_of_the_target_of_the_run(
         return prediction_panel(rows, target)  # type: ignore[arg-type]
 
     monkeypatch.setattr(comparison_report, "prediction_panel", draw)
-    made = [segweave.evaluate(run, part="validation", device="cpu") for run in runs]
+    copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    card_file = copies[0] / "model" / "card.json"
+    card = json.loads(card_file.read_text())
+    card["target"]["colours"] = ["#000000", "#112233", "#445566", "#778899"]
+    card_file.write_text(json.dumps(card))
+    made = [segweave.evaluate(run, part="validation", device="cpu") for run in copies]
     write_comparison(compare(made, "a"), tmp_path / "page.html")
-    assert drawn == [class_colours(load(runs[0], device="cpu").target)]
-    assert drawn[0][1] == "#3b8fd6"
+    assert drawn == [class_colours(load(copies[0], device="cpu").target)]
+    assert drawn[0][1] == "#112233"
 
 
 def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_path: Path) -> None:
