@@ -38,7 +38,7 @@ BY_FOLD = "over the seeds of each group, the groups of each fold, then folds, wh
 
 @dataclass(frozen=True)
 class Design:
-    """How two arms are compared; `reasons` state why there is no result about new trainings.
+    """How two arms are compared; `reasons` state what forbids a result about new trainings.
     `by_fold` where folds were scored on different groups, so that means go over seeds, groups,
     then folds.
     """
