@@ -47,7 +47,7 @@ def test_the_report_of_a_run_holds_its_recipe_scores_and_curves(run: Run) -> Non
     assert f"{run.model_card['parameters']:,}" in text
 
 
-def test_panels_show_the_telling_slice_and_its_dice(run: Run) -> None:
+def test_panels_show_the_shown_slice_and_its_dice(run: Run) -> None:
     store = Store(Path(str(run.recipe.data.store)))
     ids = store.split("70-10-20", "valid")
     folder = run.folder / "predictions" / "clean-validation"

@@ -42,7 +42,7 @@ def test_evaluate_writes_scores_and_the_label_maps_behind_them(made: Path, run: 
             run.folder / "predictions" / "clean" / f"{id}.nii.gz", case, geometry="pixdim"
         )
         assert np.array_equal(kept, segweave.predict(predictor, case).labels)
-    assert summarise([found])[0].arm == "unet"
+    assert summarise([found])[0].arm == "unet+mean"
 
 
 def test_validation_cases_may_be_scored_again(run: Run, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_run_is_scored_on_another_store(run: Run, tmp_path: Path) -> None:
     assert first.folder == run.folder / "evaluation" / "clean-on-clinic%2Fb-all"
     assert {row.case for row in first.rows} == {"case0", "case1"}
     assert first.manifest.sources["store"] == Store(other).checksum
-    assert {row.arm for row in first.rows} == {"unet"}
+    assert {row.arm for row in first.rows} == {"unet+mean"}
     kept = Path(first.manifest.sources["predictions"])
     assert sorted(path.stem for path in kept.iterdir()) == ["case0", "case1"]
     # The ledger counts each store separately, also two of one name.

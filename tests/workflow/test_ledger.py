@@ -45,7 +45,7 @@ def test_no_variant_is_scored_on_test_cases_after_another(made: Path, run: Run) 
     forced = segweave.evaluate(run, flips="both", force=True, device="cpu")
     assert forced.manifest.tested == {"clean": 1, "clean-flips-both": 1}
     (note,) = (note for note in summary_table([forced]).notes if "more than once" in note)
-    assert "unet-flips-both, seed 0: 2 times (clean 1×, clean-flips-both 1×)" in note
+    assert "unet+mean-flips-both, seed 0: 2 times (clean 1×, clean-flips-both 1×)" in note
 
 
 def test_an_average_counts_for_each_of_its_runs(made: Path, run: Run, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_each_evaluation_has_separate_label_maps(made: Path, run: Run, tmp_path:
     # The other average has another name, here and elsewhere.
     other = segweave.evaluate(run, members=[runs["c"]], **options)
     assert other.folder != own.folder
-    assert {row.arm for row in other.rows} == {"unet-mean-of-2-seeds-0-0"}
+    assert {row.arm for row in other.rows} == {"unet+mean-mean-of-2-seeds-0-0"}
     away = segweave.evaluate(run, members=[runs["b"]], out=tmp_path / "away", **options)
     places = {evaluation.manifest.sources["predictions"] for evaluation in (own, other, away)}
     assert len(places) == 3
@@ -53,5 +53,5 @@ def _disturb(run: Run, number: int) -> None:
 
 def test_a_checkpoint_by_name_is_another_arm(run: Run) -> None:
     found = segweave.evaluate(run, part="validation", checkpoint="last", device="cpu")
-    assert {row.arm for row in found.rows} == {"unet-last"}
+    assert {row.arm for row in found.rows} == {"unet+mean-last"}
     assert found.folder.name == "clean-validation-last"

@@ -20,6 +20,7 @@ from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
+from segweave.runs.identity import run_identity
 from segweave.runs.layout import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import Run
@@ -147,7 +148,8 @@ def train(
             chosen = read_checkpoint(chosen_file)
             network.to("cpu")
             load_weights(network, chosen.network, "reading a checkpoint", file=chosen_file)
-            write_model(folder / MODEL, recipe, target, network, chosen, source, parts)
+            digest = run_identity(Run(folder)).digest
+            write_model(folder / MODEL, recipe, target, network, chosen, source, parts, digest)
         except KeyboardInterrupt:
             raise stopped(folder, checkpoint.step if checkpoint else 0) from None
     return Run(folder)

@@ -153,10 +153,13 @@ def evaluate(
             references.add(id, np.asarray(case.label))
             if progress is not None:
                 progress(done, len(ids), id)
+        identity = variant.identity
         manifest = new_manifest(
             rules,
             session.target,
             added,
+            recipe_digest=identity.digest,
+            recipe=identity.recipe,
             sources={
                 **variant.sources,
                 "part": part,

@@ -8,8 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from segweave.data.case import Case
+from segweave.data.joined_store import open_stores
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.data.store import CaseStore, Store
+from segweave.data.store import CaseStore
 from segweave.errors import UsageError
 from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
 from segweave.evaluation.rows import at_best_threshold
@@ -24,7 +25,7 @@ from segweave.workflow.evaluate import predict_for, update_report
 
 def train(
     recipe: Recipe | str | Path,
-    store: CaseStore | str | Path | None = None,
+    store: CaseStore | str | Path | Sequence[str | Path] | None = None,
     out: str | Path = "run",
     *,
     sets: Sequence[str] = (),
@@ -39,7 +40,8 @@ def train(
 
     Args:
         recipe: a Recipe, the name of a shipped one, or a YAML file.
-        store: what `prepare` wrote; without it, the recipe's `data.store`.
+        store: what `prepare` wrote, or a list of stores that are trained on together; without it,
+            the recipe's `data.store`.
         out: the run folder.
         sets: fields to override, as texts "training.epochs=10".
         seed: overrides the recipe's seed.
@@ -77,10 +79,14 @@ def train(
         raise UsageError(
             "training", expected="a store", found="none", remedy="give one that `prepare` wrote"
         )
-    if isinstance(source, str | Path):
-        data = recipe.data.model_copy(update={"store": str(Path(source).absolute())})
+    if isinstance(source, str | Path | Sequence):
+        paths = [source] if isinstance(source, str | Path) else list(source)
+        absolute = tuple(str(Path(path).absolute()) for path in paths)
+        data = recipe.data.model_copy(
+            update={"store": absolute[0] if len(absolute) == 1 else absolute}
+        )
         recipe = recipe.model_copy(update={"data": data})
-        source = Store(source)
+        source = open_stores(absolute)
     dataset = source.name
 
     def score_published(

@@ -7,13 +7,16 @@ from __future__ import annotations
 import contextlib
 import urllib.parse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from segweave.data.joined_store import open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
+from segweave.recipes import ArmIdentity
+from segweave.runs.identity import prediction_identity
 from segweave.runs.layout import WEIGHTS
 from segweave.runs.run_folder import Run
 from segweave.storage import sha256_of, sha256_of_text
@@ -82,6 +85,18 @@ class Variant:
             *([f"flips-{self.flips}"] if self.flips != "none" else []),
             *(["tiles"] if self.tiles is not None else []),
         ]
+
+    @property
+    def identity(self) -> ArmIdentity:
+        """The digest and recipe that the evaluation's manifest has: those of the arm, or of its
+        variant.
+        """
+        return prediction_identity(
+            self.runs,
+            checkpoint=self.checkpoint,
+            flips=None if self.flips == "none" else self.flips,
+            tiles=None if self.tiles is None else asdict(self.tiles),
+        )
 
     @property
     def sources(self) -> dict[str, str]:
@@ -160,7 +175,7 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
             found="none named in its recipe",
             remedy="give the store (--store)",
         )
-    opened = Store(path)
+    opened = open_stores(path)
     checksum = run.environment["data"]["checksum"]
     if opened.checksum != checksum:
         raise InputError(
