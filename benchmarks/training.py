@@ -70,7 +70,6 @@ def main() -> None:
                 folder / recipe_name,
                 score=None,
                 device=options.device,
-                progress=False,
             )
             rows = run.metrics[left_out:]
             share = spread([100 * row["loader_share"] for row in rows], 1)

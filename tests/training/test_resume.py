@@ -138,7 +138,7 @@ def assert_equal_runs(run: Run, other: Run) -> None:
 def uninterrupted(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)  # the number of threads decides the last bits
     out = tmp_path_factory.mktemp("whole") / "run"
-    return train(toy.recipe(**EMBEDDED), store, out, score=toy.score, progress=False)
+    return train(toy.recipe(**EMBEDDED), store, out, score=toy.score)
 
 
 @pytest.mark.slow
@@ -186,13 +186,13 @@ def test_stopped_before_any_step_the_loss_goes_on_alike(
             raise ZeroDivisionError
         before_step(session, optimiser)
 
-    whole = train(recipe, store, out.parent / "whole", score=toy.score, progress=False)
+    whole = train(recipe, store, out.parent / "whole", score=toy.score)
     monkeypatch.setattr(TrainingSession, "before_step", failing)
     with pytest.raises(ZeroDivisionError):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)
     monkeypatch.undo()
     torch.manual_seed(99)  # the state outside must not matter
-    again = train(recipe, store, out, score=toy.score, progress=False)
+    again = train(recipe, store, out, score=toy.score)
     saved = stop - stop % (every or 5)
     assert again.environment["sessions"][1]["from_step"] == max(saved, stop - stop % 5)
     assert_equal_runs(again, whole)
@@ -258,16 +258,16 @@ def test_a_checkpoint_of_another_network_is_refused(store: Store, out: Path) -> 
 
     recipe = toy.recipe(training__checkpoint_every=1)
     with pytest.raises(ZeroDivisionError):
-        train(recipe, store, out, score=stop, progress=False)
+        train(recipe, store, out, score=stop)
     last = out / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     content["network"]["network.classifier.weight"] = torch.zeros(1)
     torch.save(content, last)
     with pytest.raises(InputError, match=r"first network\.classifier\.weight"):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)
     last.write_bytes(b"half a file")
     with pytest.raises(InputError, match="reading a checkpoint"):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)
     torch.save({"format": 1, "code": os.system}, last)
     with pytest.raises(InputError, match="reading it safely"):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)

@@ -102,7 +102,7 @@ def train_process(
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
     try:
-        train(chosen, store, out, score=score, progress=False)
+        train(chosen, store, out, score=score)
     except SegweaveError as error:
         messages.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         sys.exit(error.exit_code)
@@ -111,4 +111,4 @@ def train_process(
 def run_of(store: Store, out: Path, **changes: object) -> Run:
     """A training of two epochs; `changes` as in `recipe`."""
     changes = {"training__epochs": 2, **changes}
-    return train(recipe(**changes), store, out, score=score, progress=False)
+    return train(recipe(**changes), store, out, score=score)

@@ -5,6 +5,8 @@ in plain tuples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -40,6 +42,41 @@ class Output(NamedTuple):
     auxiliary: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Feedback:
+    """A network that reads its own earlier mask declares this as `network.feedback`.
+
+    The mask is a float map (B, 1, H, W) of 0 and 1; `encode` takes it under `name`. Training gives
+    each sample the mask that `mask_of` made of its last visit, and `first(image)` before that.
+    Prediction runs `rounds` passes over a case: the first pass reads `first(image)`, each further
+    one the masks of the pass before. In a window each slice has its own mask: (B, S, 1, H, W).
+
+    Attributes:
+        name: the keyword under which `encode` takes the mask.
+        first: image (B, C, H, W), as the network gets it → first mask (B, 1, H, W).
+        rounds: number of passes in prediction, at least 1.
+    """
+
+    name: str
+    first: Callable[[Tensor], Tensor]
+    rounds: int
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What loading start values did with each tensor.
+
+    Attributes:
+        loaded: names of the network's tensors that were filled.
+        missing: names of the network's tensors that keep their start values.
+        unused: names of the source's tensors that the network has no use for.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
 class SegmentationNetwork(nn.Module, ABC):
     """A 2D segmentation network. A subclass sets `channels` and `stride` in its constructor.
 
@@ -55,6 +92,7 @@ class SegmentationNetwork(nn.Module, ABC):
     classes: int
     divisor: int = 1
     smallest: int = 1
+    feedback: Feedback | None = None
 
     def check_image(self, x: Tensor) -> None:
         """Raise UsageError where `x` is not (B, in_channels, H, W) of a size that works."""
@@ -91,6 +129,25 @@ class SegmentationNetwork(nn.Module, ABC):
         return self.head(
             self.decode(self.encode(x, **inputs)), size=(int(x.shape[-2]), int(x.shape[-1]))
         )
+
+
+def mask_of(output: Output, *, exclusive: bool) -> Tensor:
+    """Output → the mask that `Feedback` takes next: 1 where any foreground class is predicted.
+
+    Args:
+        output: its logits are (B, classes, H, W).
+        exclusive: whether channel 0 is the background and exactly one class holds at a pixel;
+            otherwise each channel is one sigmoid, and foreground is a probability above a half.
+
+    Returns:
+        float (B, 1, H, W) of 0 and 1, without a gradient, of the type of the logits.
+    """
+    logits = output.logits.detach()
+    if exclusive:
+        foreground = logits.argmax(1, keepdim=True) > 0
+    else:
+        foreground = (logits > 0).any(1, keepdim=True)
+    return foreground.to(logits.dtype)
 
 
 def check_size(name: str, height: int, width: int, *, divisor: int, smallest: int) -> None:

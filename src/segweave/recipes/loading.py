@@ -243,7 +243,9 @@ def _keys_at(location: Sequence[str]) -> dict[str, Any]:
         fields = _fields(current)
         if part in fields:
             current = fields[part]
-        elif not part.isdigit():  # an element of a list has the type that _model_in looks through
+        elif part.isdigit():
+            current = _element_of(current)
+        else:
             return {}
     return _fields(current)
 
@@ -253,6 +255,14 @@ def _fields(annotation: Any) -> dict[str, Any]:
     if model is None:
         return {}
     return {name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _element_of(annotation: Any) -> Any:
+    """The type of a list's elements, where the annotation allows a list."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        lists = [inner for inner in get_args(annotation) if get_origin(inner) in (tuple, list)]
+        return lists[0] if lists else annotation
+    return annotation
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

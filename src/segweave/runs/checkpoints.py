@@ -5,6 +5,7 @@ the old one or the new one.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,22 @@ class Checkpoint:
     """The state of a training after `step` optimiser steps.
 
     The schedule, the order of samples, augmentation and dropout are functions of seed and step and
-    need no state of their own. `random` is torch's global generator. `scores` are the validation
-    scores at the last validation; `best` and `best_on_test` the highest Dice so far and the step
-    that reached it.
+    need no state. Fields with a default may be missing in a file.
+
+    Attributes:
+        step: optimiser steps that are done.
+        epoch: epochs that are done.
+        seconds: how long they took.
+        network: the weights that are trained.
+        optimiser: its state.
+        random: the state of torch's global generator.
+        scores: the validation scores at the last validation.
+        best: the highest validation Dice so far and the step that reached it.
+        best_on_test: the same for the test cases, under the protocol `published`.
+        average: the moving average of the weights, where the recipe asks for one.
+        masks: the masks of a network with feedback.
+        stale: validations since the highest Dice.
+        ended: why the training ended before its last step, else "".
     """
 
     step: int
@@ -37,6 +51,15 @@ class Checkpoint:
     scores: dict[str, float] = field(default_factory=dict)
     best: tuple[float, int] | None = None
     best_on_test: tuple[float, int] | None = None
+    average: dict[str, Tensor] | None = None
+    masks: dict[str, Tensor] | None = None
+    stale: int = 0
+    ended: str = ""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to predict with: the average where there is one."""
+        return self.network if self.average is None else self.average
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -70,32 +93,33 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             remedy="remove it; the training then starts from the last one that is left",
         ) from error
     names = {f.name for f in fields(Checkpoint)}
+    needed = {"step", "epoch", "seconds", "network", "optimiser", "random"}
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise InputError(doing, file=path, expected=f"format {FORMAT}", found="something else")
-    if set(content) != names:
+    if not needed <= set(content) <= names:
         raise InputError(
             doing, file=path, expected=", ".join(sorted(names)), found=", ".join(sorted(content))
         )
     return Checkpoint(**content)
 
 
-def load_network(module: torch.nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+def load_network(module: torch.nn.Module, weights: Mapping[str, Tensor], file: Path | None) -> None:
     """Copy weights into a network; raises InputError naming what does not fit (another network's
     file).
     """
-    own = module.state_dict()
+    state = module.state_dict()
     wrong = sorted(
-        [name for name in own if name not in weights]
-        + [name for name in weights if name not in own]
-        + [n for n in own if n in weights and own[n].shape != weights[n].shape]
+        [name for name in state if name not in weights]
+        + [name for name in weights if name not in state]
+        + [n for n in state if n in weights and state[n].shape != weights[n].shape]
     )
     if wrong:
         raise InputError(
             f"loading weights into {type(module).__name__}",
             file=file,
-            expected=f"exactly its {len(own)} tensors",
+            expected=f"exactly its {len(state)} tensors",
             found=f"{len(wrong)} that don't fit, first {wrong[0]}",
-            remedy="the file belongs to another network or other options",
+            remedy="they belong to another network or other options",
         )
     module.load_state_dict(weights)
 

@@ -43,7 +43,7 @@ def describe_environment(
         },
         "plugins": {
             path: digest
-            for kind in (registry.networks, registry.contexts, registry.losses)
+            for kind in registry.REGISTRIES
             for path, digest in kind.plugin_hashes.items()
         },
         "sessions": [describe_session(device, step=0)],

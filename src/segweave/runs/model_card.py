@@ -35,19 +35,20 @@ def write_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
+    ended: str = "",
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
     `network`. The card comes last: where it is, the model is whole.
     """
     from safetensors.torch import save
 
-    tensors = {name: value.contiguous().clone() for name, value in checkpoint.network.items()}
+    tensors = {name: value.contiguous().clone() for name, value in checkpoint.weights.items()}
     # One entry alone: several come in an order that differs from run to run.
     content = save(tensors, metadata={"segweave": str(FORMAT)})
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     write_json(
-        describe_model(recipe, target, network, checkpoint, store, parts)
+        describe_model(recipe, target, network, checkpoint, store, parts, ended)
         | {"weights_sha256": hashlib.sha256(content).hexdigest()},
         folder / CARD,
     )
@@ -60,8 +61,9 @@ def describe_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
+    ended: str = "",
 ) -> dict[str, Any]:
-    """The model card as plain values."""
+    """The model card as plain values. `ended` says why the training ended before its last step."""
     groups = store.groups
     context = recipe.context.name if recipe.context else None
     title = recipe.network.name
@@ -92,5 +94,6 @@ def describe_model(
             "epoch": checkpoint.epoch,
             "validation": checkpoint.scores,
         },
+        "ended": ended or "all steps were done",
         "limits": LIMITS,
     }

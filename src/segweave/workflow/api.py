@@ -107,7 +107,6 @@ def train(
         score_on_test=functools.partial(_published_score, source),
         device=device,
         resume=resume,
-        progress=progress,
     )
     _report(run)
     return run
