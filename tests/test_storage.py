@@ -1,8 +1,11 @@
-"""A crash, a full disk or Ctrl-C leaves either the old file or the new one."""
+"""A crash, a full disk or Ctrl-C leaves either the old content or the new one; JSON, locks and
+checksums have one behaviour each.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import resource
 import signal
@@ -12,8 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from segweave.errors import SegweaveError
-from segweave.storage import atomic_write
+from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.storage import (
+    atomic_folder,
+    atomic_write,
+    canonical_json,
+    disk_errors,
+    locked,
+    read_json,
+    read_json_value,
+    sha256_of,
+    sha256_of_bytes,
+    sha256_of_text,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -113,3 +129,168 @@ def test_a_real_write_that_hits_a_limit_leaves_the_old_file(tmp_path: Path) -> N
     assert done.returncode != 0
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["a.bin"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").write_text("old")
+    with atomic_folder(target) as temporary:
+        (temporary / "new").write_text("new")
+        assert names(target) == ["old"]
+    assert names(target) == ["new"]
+    assert names(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_folder_and_no_litter(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").write_text("old")
+
+    def half() -> None:
+        with atomic_folder(target) as temporary:
+            (temporary / "new").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        half()
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_failed_rename_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").write_text("old")
+    rename = os.replace
+
+    def fails_for_new(source: str | Path, destination: str | Path) -> None:
+        if Path(source).name.startswith(".writing-"):
+            raise OSError(errno.EIO, "broken")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", fails_for_new)
+    with pytest.raises(OSError, match="broken"), atomic_folder(target):
+        pass
+    assert names(target) == ["old"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_was_there_first_can_stay(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with atomic_folder(target, replace=False) as first:
+        (first / "a").write_text("first")
+    with atomic_folder(target, replace=False) as second:
+        (second / "a").write_text("second")
+    assert (target / "a").read_text() == "first"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_only_one_holds_a_lock(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "lock"
+    with locked(file, "working"):
+        assert file.exists()
+        refused = pytest.raises(UsageError, match="another process is writing")
+        with refused, locked(file, "working too", remedy="wait"):
+            pass
+        assert file.exists()
+    assert not file.exists()
+    with locked(file, "working again"):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are a POSIX matter")
+def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    code = (
+        "import sys, time\n"
+        "from segweave.storage import locked\n"
+        "with locked(sys.argv[1], 'working'):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(UsageError), locked(file, "working"):
+        pass
+    process.kill()
+    process.communicate()
+    assert file.exists()
+    with locked(file, "working"):
+        pass
+    assert not file.exists()
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    content = {"format": 1, "name": "é", "numbers": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json", "reading", formats=(1, 2)) == content
+    assert (tmp_path / "a.json").read_text(encoding="utf-8").endswith("}\n")
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert read_json(tmp_path / "a.json", "reading") == content
+    write_json(tmp_path / "list.json", [1, 2])
+    assert read_json_value(tmp_path / "list.json", "reading") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        (b"{", "Expecting"),
+        (b"\xff{}", "decode"),
+        (b"[]", "JSON list"),
+        (b"[" * 100_000, "recursion"),
+        (b"{}", "no format number"),
+        (b'{"format": true}', "format True"),
+        (b'{"format": "1"}', "format '1'"),
+        (b'{"format": 0}', "format 0"),
+        (b'{"format": 2}', "update segweave"),
+    ],
+)
+def test_json_that_is_not_as_expected(tmp_path: Path, text: bytes | None, words: str) -> None:
+    file = tmp_path / "a.json"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_json(file, "reading a thing", formats=(1,), expected="a thing", remedy="make it")
+    assert caught.value.file == file
+    assert str(caught.value.expected).startswith("a thing")
+
+
+def test_json_of_another_checksum_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_json(file, {"a": 1})
+    assert read_json(file, "reading", sha256=sha256_of(file)) == {"a": 1}
+    with pytest.raises(InputError, match="checksum has changed"):
+        read_json(file, "reading", sha256=sha256_of_text("other"))
+
+
+def test_equal_values_have_equal_canonical_text() -> None:
+    assert canonical_json({"b": 1, "a": (2, 3)}) == canonical_json({"a": [2, 3], "b": 1})
+
+
+def test_checksums_are_those_of_sha256(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "é\r\n")
+    expected = hashlib.sha256("é\r\n".encode()).hexdigest()
+    assert sha256_of(tmp_path / "a") == expected == sha256_of_text("é\r\n")
+    assert sha256_of_bytes(b"ab", memoryview(b"c")) == sha256_of_bytes(b"abc")
+    folder = tmp_path / "series"
+    folder.mkdir()
+    (folder / "2").write_bytes(b"two")
+    (folder / "1").write_bytes(b"one")
+    parts = "".join(hashlib.sha256(part).hexdigest() for part in (b"one", b"two"))
+    assert sha256_of(folder) == hashlib.sha256(parts.encode()).hexdigest()
+
+
+def test_errors_of_the_disk_say_what_was_done(tmp_path: Path) -> None:
+    failed = pytest.raises(SegweaveError, match=r"writing it: No space[\s\S]*free some space")
+    with failed as caught, disk_errors("writing it", tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.file == tmp_path

@@ -7,9 +7,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 _AVAILABLE = "available:"
 _ON_ONE_LINE = 8
+
+
+ErrorKind = Literal[
+    "damaged",
+    "missing",
+    "same-id",
+    "same-content",
+    "size",
+    "geometry",
+    "header",
+    "labels",
+    "values",
+    "layout",
+    "unsupported",
+    "turned",
+    "unusual",
+    "empty-label",
+    "full-label",
+    "range",
+    "split",
+    "unused",
+    "note",
+]
+"""What is wrong with a file or a data set; `segweave.checking` has a remedy for each."""
 
 
 class SegweaveError(Exception):
@@ -29,7 +54,7 @@ class SegweaveError(Exception):
         expected: str | None = None,
         found: str | None = None,
         remedy: str | None = None,
-        kind: str | None = None,
+        kind: ErrorKind | None = None,
     ) -> None:
         """Make the error from its parts.
 

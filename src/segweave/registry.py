@@ -9,7 +9,6 @@ syntax tree, so that listing entries imports no torch.
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -22,6 +21,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from segweave.errors import InputError, UsageError, nearest
+from segweave.storage import sha256_of
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,31 @@ class Card:
 
 @dataclass(frozen=True)
 class NetworkCard(Card):
-    """A network: `forms` it has, the size rule (`divisor`, `smallest`, or `fixed`), its default
-    size, licence of the original, and `tiny_options` that make it small enough for quick tests.
+    """A network.
+
+    Attributes:
+        forms: the forms that it has.
+        divisor: height and width of an image are multiples of it (default options).
+        smallest: height and width of an image are at least this (default options).
+        fixed: the only sizes that work, each a (height, width) or one number for a square; empty
+            where every size works that `divisor` and `smallest` allow (default options).
+        positions: for a position whose meaning is not plain, one sentence that explains it.
+        weights: pretrained weights of the backbone with the default options, one mapping for each:
+            `tag` ("imagenet"), `source` (a timm name or an address), `licence`, `mean` and `sd` of
+            the normalisation, and, where known, `sha256` of the file; `backbone` names the
+            submodule where there are several.
+        unfolded: number of batch norms that cannot be folded into a convolution (with
+            `tiny_options`), and the reason.
+        tiny_options: options that make it small enough for quick tests.
     """
 
     forms: tuple[str, ...] = ("released",)
     divisor: int = 1
     smallest: int = 1
-    fixed: int | None = None
-    default_size: int = 224
-    original_licence: str = ""
+    fixed: tuple[tuple[int, int] | int, ...] = ()
+    positions: dict[str, str] = field(default_factory=dict)
+    weights: tuple[dict[str, Any], ...] = ()
+    unfolded: tuple[int, str] = (0, "")
     tiny_options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,12 +93,50 @@ class DatasetCard(Card):
 
 @dataclass(frozen=True)
 class MetricCard(Card):
-    """A metric: `unit` is "" (none), "mm" (px where spacing is unknown) or "dB"; `better` is
-    "higher" or "lower".
+    """A metric: a function `entry(prediction, reference, ...)` that returns a number, nan where it
+    is undefined. `segweave.metrics.compute_metric` calls it.
+
+    Attributes:
+        reads: what the two arrays are.
+            "labels": two masks of one class, (height, width) or (slices, height, width), not 0 is
+            foreground.
+            "instances": two maps of the objects of one class, of the same shapes, 0 is background.
+            "soft-map": the probability of one class (height, width), 0..1 or uint8, and its mask.
+            "probabilities": (..., classes, height, width) and class ids (..., height, width); one
+            channel is the probability of foreground. The function also takes `ignored=`, the id of
+            pixels that do not count, or None.
+            "images": two images; the function also takes `data_range=`.
+        spacing: whether the function takes `spacing=`, mm per axis or None for pixels.
+        unit: "" (none), "mm" (px where the spacing is unknown), "ml" (px where it is unknown and in
+            2D), "dB" or another. A metric in mm is a distance: it is undefined where a side lacks
+            the class, and tables print its median and how often it failed.
+        better: "higher" or "lower".
+        label: the short name in table headers; empty takes the name.
+        absent: whether it scores the classes that the reference lacks, and only these.
+        shared: for masks, a function of the same file that measures many classes at once,
+            `shared(prediction, reference, classes=, [spacing=])` → class id → result.
+        value: the attribute or method of such a result that is the metric; a method is called with
+            the card's options.
     """
 
+    reads: str = "labels"
+    spacing: bool = False
     unit: str = ""
     better: str = "higher"
+    label: str = ""
+    absent: bool = False
+    shared: str = ""
+    value: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The short name in table headers."""
+        return self.label or self.name
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether the value is a length."""
+        return self.unit == "mm"
 
 
 @dataclass(frozen=True)
@@ -140,9 +193,12 @@ class Registry(Generic[C]):
 
     def entry(self, name: str) -> Any:
         """The class or function that the card of `name` points to (imports its file)."""
-        card = self.card(name)
-        module = importlib.import_module(self._found()[name][1])
-        return getattr(module, card.entry)
+        return self.attribute(name, self.card(name).entry)
+
+    def attribute(self, name: str, attribute: str) -> Any:
+        """Any object of the file that holds the card of `name` (imports that file)."""
+        self.card(name)
+        return getattr(importlib.import_module(self._found()[name][1]), attribute)
 
     def add_file(self, path: str | Path) -> list[str]:
         """Register the cards of a user's file (`--plugin`), run it, and return the names. Its
@@ -157,7 +213,7 @@ class Registry(Generic[C]):
             load_file(path, module_name)
         for card in cards:
             self._register(card, module_name)
-        self._plugin_hashes[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._plugin_hashes[str(path)] = sha256_of(path)
         return [card.name for card in cards]
 
     @property

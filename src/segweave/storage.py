@@ -10,14 +10,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from segweave.errors import InputError, SegweaveError
+from segweave.errors import InputError, SegweaveError, UsageError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+_LARGEST_JSON = 1 << 28  # bytes: a store of a million cases, and no file that fills the memory
 
 
 @contextmanager
@@ -52,11 +53,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; on success it replaces `path`, else it is removed.
+def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it is renamed to `path`, else removed.
 
     What `path` held before is removed only after the new folder is in its place, and comes back
-    where that fails. Raises SegweaveError where the disk is full or the folder can't be written.
+    where that fails. With `replace=False`, a folder that another process put there meanwhile stays
+    and the new one is dropped. Raises SegweaveError where the disk is full or the folder can't be
+    written.
     """
     target = Path(path)
     temporary: Path | None = None
@@ -65,8 +68,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        replace_folder(temporary, target)
-        temporary = None
+        if replace:
+            replace_folder(temporary, target)
+        else:
+            _take_free_name(temporary, target)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise _no_room("writing a folder", target, error) from error
@@ -74,6 +79,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _take_free_name(new: Path, target: Path) -> None:
+    try:
+        os.rename(new, target)  # onto a folder that holds something it fails
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def replace_folder(new: str | Path, old: str | Path) -> None:
@@ -97,8 +110,8 @@ def replace_folder(new: str | Path, old: str | Path) -> None:
 def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") -> Iterator[None]:
     """Hold the lock file `path` (removed afterwards); the system releases it if the process dies.
 
-    Raises SegweaveError where another process holds it, or where the folder can't be written;
-    `doing` and `remedy` are for that message.
+    Raises UsageError where another process holds it, SegweaveError where the folder can't be
+    written; `doing` and `remedy` are for those messages.
     """
     from filelock import FileLock, Timeout
 
@@ -108,11 +121,10 @@ def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") 
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise SegweaveError(
+        raise UsageError(
             doing,
             file=file.parent,
-            expected="no other process that writes there",
-            found="one that does",
+            found="another process is writing there",
             remedy=remedy,
         ) from None
     except OSError as error:
@@ -139,20 +151,25 @@ def disk_errors(doing: str, path: str | Path) -> Iterator[None]:
         ) from error
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8, line ends as they are) in one piece."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
 def write_json(path: str | Path, content: Any, *, indent: int = 2) -> None:
     """Write a JSON file in one piece; NaN and infinite numbers raise ValueError."""
-    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(
     path: str | Path,
     doing: str,
     *,
-    formats: Container[int] | None = None,
+    formats: Collection[int] | None = None,
     expected: str = "a JSON object",
     remedy: str | None = None,
+    sha256: str | None = None,
 ) -> dict[str, Any]:
     """The JSON object in a file.
 
@@ -162,34 +179,71 @@ def read_json(
         formats: the numbers that its field `format` may have; None for files without one.
         expected: what the file should be, for error messages.
         remedy: what to do where the file is missing or damaged, for error messages.
+        sha256: the checksum that the file must have; None for any.
 
-    Raises InputError where the file is missing, is not a JSON object, or has another format.
+    Raises InputError where the file is missing, is larger than 256 MiB, has another checksum, is
+    not a JSON object, or has another format.
     """
-    file = Path(path)
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy) from error
+    content = read_json_value(path, doing, expected=expected, remedy=remedy, sha256=sha256)
     if not isinstance(content, dict):
         found = f"a JSON {type(content).__name__}"
-        raise InputError(doing, file=file, expected=expected, found=found, remedy=remedy)
+        raise _unreadable(doing, Path(path), expected, found, remedy)
     if formats is not None:
-        _check_format(content.get("format"), formats, file, doing, expected)
+        _check_format(content.get("format"), formats, Path(path), doing, expected, remedy)
     return content
 
 
+def read_json_value(
+    path: str | Path,
+    doing: str,
+    *,
+    expected: str = "a JSON file",
+    remedy: str | None = None,
+    sha256: str | None = None,
+) -> Any:
+    """What a JSON file holds, of whatever type; arguments and errors as in `read_json`."""
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        found = f"{size} bytes, more than are read ({_LARGEST_JSON})"
+        if size <= _LARGEST_JSON:
+            block = file.read_bytes()
+            if sha256 is None or hashlib.sha256(block).hexdigest() == sha256:
+                return json.loads(block)
+            found = "another content: its checksum has changed"
+    except (OSError, ValueError, RecursionError) as error:
+        found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _unreadable(doing, file, expected, found, remedy) from error
+    raise _unreadable(doing, file, expected, found, remedy)
+
+
+def _unreadable(
+    doing: str, file: Path, expected: str, found: str, remedy: str | None
+) -> InputError:
+    return InputError(
+        doing, file=file, expected=expected, found=found, remedy=remedy, kind="layout"
+    )
+
+
 def _check_format(
-    number: Any, formats: Container[int], file: Path, doing: str, expected: str
+    number: Any,
+    formats: Collection[int],
+    file: Path,
+    doing: str,
+    expected: str,
+    remedy: str | None,
 ) -> None:
-    if isinstance(number, int) and not isinstance(number, bool) and number in formats:
+    known = isinstance(number, int) and not isinstance(number, bool)
+    if known and number in formats:
         return
     raise InputError(
         doing,
         file=file,
-        expected=f"{expected} of a format that this version of segweave reads",
+        expected=f"{expected} of format {' or '.join(map(str, sorted(formats)))}",
         found=f"format {number!r}" if number is not None else "no format number",
-        remedy="read it with the version of segweave that wrote it, or a newer one",
+        remedy="update segweave: a newer version wrote it"
+        if known and number > max(formats)
+        else remedy,
     )
 
 
@@ -210,7 +264,15 @@ def sha256_of(path: str | Path) -> str:
 
 def sha256_of_text(text: str) -> str:
     """Hexadecimal sha256 of a text in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of_bytes(text.encode())
+
+
+def sha256_of_bytes(*parts: bytes | memoryview) -> str:
+    """Hexadecimal sha256 of bytes; several parts count as one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MODEL = "model"
+"""The folder of the finished model in a run folder."""
+WEIGHTS = "weights.safetensors"
+"""The weights in a model folder."""
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file of weights that `path` means: itself, or that of a run folder or model folder.
+
+    Raises InputError for a folder that holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for file in (path / MODEL / WEIGHTS, path / WEIGHTS):
+        if file.is_file():
+            return file
+    raise InputError(
+        "reading weights",
+        file=path,
+        expected=f"a run folder with {MODEL}/{WEIGHTS}, or a model folder with {WEIGHTS}",
+        found=", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "an empty folder",
+        remedy="give the folder of a training that has ended, or a file of weights",
+    )
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -46,7 +72,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(v, torch.Tensor) for v in content.values()
+    ):
         raise InputError(
             "reading weights",
             file=file,

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from segweave.formats.files import ARRAYS, NIFTI, suffix_of
+from segweave.formats.table import ARRAYS, NIFTI, suffix_of
 from tests.datasets.broken import rewrite, truncate, turned
 from tests.datasets.layouts import Made, Part, label_of, save, write_array
 

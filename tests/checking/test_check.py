@@ -129,7 +129,7 @@ def test_one_case_that_is_stacked_another_way_is_odd(raw: Path) -> None:
     for path in pairs_of(raw)[0]:
         affine = nibabel.load(path).affine[[2, 1, 0, 3]]
         rewrite(path, affine=affine)
-    odd = [p for p in check(raw).problems if p.kind == "odd"]
+    odd = [p for p in check(raw).problems if p.kind == "unusual"]
     assert [(p.case, p.found) for p in odd] == [("case0001", "direction of the slices: sagittal")]
 
 
@@ -140,7 +140,9 @@ def test_files_larger_than_memory_allows_are_refused(
     report = check(raw)
     assert report.cases == 0
     assert report.failed == 9
-    assert all("declares" in p.found for p in report.problems if p.kind in ("damaged", "case"))
+    assert all(
+        "declares" in p.found for p in report.problems if p.kind in ("damaged", "unsupported")
+    )
 
 
 def test_bare_images_and_what_can_not_be_checked(abdomens: Path, tmp_path: Path) -> None:
@@ -308,5 +310,5 @@ def test_real_data_is_told_apart(real_data: Path) -> None:
 def test_slices_one_pixel_wide_are_odd(tmp_path: Path) -> None:
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", np.arange(12 if name == "a" else 16).reshape(-1, 4, 1))
-    odd = [p for p in check(tmp_path).problems if p.kind == "odd"]
+    odd = [p for p in check(tmp_path).problems if p.kind == "unusual"]
     assert [(p.case, p.found) for p in odd] == [(n, "slices of 4 × 1 pixels") for n in "ab"]

@@ -272,7 +272,7 @@ def test_every_fault_of_dicom_series_is_listed(tmp_path: Path) -> None:
         "no series": ("missing", folders[8]),
     }
     all_named(report, faults)
-    said = {p.file: p.found for p in report.problems if p.kind == "case"}
+    said = {p.file: p.found for p in report.problems if p.kind == "layout"}
     assert "missing" in said[folders[0]], said
     assert "doubled" in said[folders[1]], said
     assert "orientation" in said[slices[5][2]], said

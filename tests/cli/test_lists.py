@@ -37,7 +37,7 @@ def test_a_plugin_file_is_listed(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "extra_network.py"
     path.write_text(
         "from segweave.registry import NetworkCard\n"
-        "CARD = NetworkCard(name='from-a-file', title='of a plug-in', entry='Thing', fixed=64)\n"
+        "CARD = NetworkCard(name='from-a-file', title='of a plug-in', entry='Thing', fixed=(64,))\n"
         "class Thing: ...\n"
     )
     try:

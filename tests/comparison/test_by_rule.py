@@ -34,7 +34,7 @@ def scored(folder: Path, arm: str, protocol: str, missed: int, shift: int) -> Ev
             spacing=(2.0, 1.0, 1.0),
             stack="space",
             protocol=protocol,
-            metrics=("dice", "hd95"),
+            only=("dice", "hd95"),
         )
         rows += [Row(f"case {k}", f"patient {k}", score, arm, 0) for score in scores]
     return write_evaluation(folder / f"{protocol}-{arm}", rows, new_manifest(protocol, TARGET))

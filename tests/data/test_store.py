@@ -170,7 +170,7 @@ def test_an_existing_store_is_left_alone_unless_overwritten(tmp_path: Path) -> N
 def test_two_writers_at_once(tmp_path: Path) -> None:
     with (
         StoreWriter(tmp_path / "s", "made", TARGET) as writer,
-        pytest.raises(SegweaveError, match="one that is"),
+        pytest.raises(SegweaveError, match="another process is writing"),
         StoreWriter(tmp_path / "s", "made", TARGET),
     ):
         pass

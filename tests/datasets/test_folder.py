@@ -317,3 +317,16 @@ def test_one_odd_mask_is_named_among_those_of_0_and_255(tmp_path: Path) -> None:
     for id in "abcde":
         label = Store(tmp_path / "s").case(id).label
         np.testing.assert_array_equal(label[0], _mask(0, 1))  # type: ignore[index]
+
+
+def test_jpeg_masks_need_no_threshold(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:16, 8:17] = 1
+    for name in "ab":
+        _write(tmp_path / "images" / f"{name}.png", mask * 50 + ord(name))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask * np.uint8(255)).save(tmp_path / "masks" / f"{name}.jpg", quality=80)
+    prepare("folder", tmp_path / "images", tmp_path / "s", masks=tmp_path / "masks")
+    store = Store(tmp_path / "s")
+    assert store.target.kind == "binary"
+    np.testing.assert_array_equal(store.case("a").label, mask[None])

@@ -138,7 +138,7 @@ def test_masks_that_were_made_of_the_numbers(slides: Path, tmp_path: Path, white
     case = Store(tmp_path / "s").case("train_1")
     np.testing.assert_array_equal(case.label[0], glands)  # type: ignore[index]
     assert (case.instances is None) == (white == 255)
-    odd = [p for p in check(raw).problems if p.kind == "odd" and p.case == "train_1"]
+    odd = [p for p in check(raw).problems if p.kind == "unusual" and p.case == "train_1"]
     assert len(odd) == 1
     assert ("numbered objects" if white == 255 else "several pieces") in odd[0].found
 

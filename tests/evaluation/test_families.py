@@ -79,7 +79,7 @@ def test_every_protocol_says_what_it_computes_and_computes_that(name: str) -> No
     assert set(protocol.columns) <= set(protocol.definitions)
     assert protocol.sources or not name.startswith("published")
     for metric in protocol.definitions:
-        only = score(name, label, label, target=target, stack=stack, metrics=[metric])
+        only = score(name, label, label, target=target, stack=stack, only=[metric])
         assert {s.metric for s in only} <= {metric}
     assert {s.value for s in scores if s.metric == "dice"} == {1}
 

@@ -201,10 +201,10 @@ def test_a_crash_leaves_the_old_evaluation(tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "e"
     made(out, arm="old")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segweave.evaluation.folder._swap", broken)
+    monkeypatch.setattr("segweave.evaluation.folder.write_json", broken)
     with pytest.raises(KeyboardInterrupt):
         made(out, arm="new", force=True)
     assert read_evaluation(out).manifest.arms == ["old"]
@@ -225,8 +225,8 @@ def test_bad_folders(tmp_path: Path) -> None:
         read_evaluation(out)
     (out / "cases.csv").write_bytes(good[0])
     for text, words in (
-        ("{", "a JSON file"),
-        ("[]", "format 1"),
+        ("{", "a manifest"),
+        ("[]", "a JSON list"),
         (good[1].decode().replace('"format": 1', '"format": 2'), "format 2"),
         (good[1].decode().replace('"classes"', '"klasses"'), "klasses|classes"),
     ):

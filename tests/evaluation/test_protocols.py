@@ -61,7 +61,7 @@ def test_published_says_which_values_are_set_by_rule() -> None:
     label[1:3, 1:4, 1:4] = 1
     prediction = label.copy()
     prediction[1:3, 5, 5] = 2
-    scores = score(prediction, label, protocol="published", metrics=["dice"])
+    scores = score(prediction, label, protocol="published", only=["dice"])
     found = {s.class_name: (s.value, s.status) for s in scores}
     assert found == {"one": (1, "scored"), "two": (1, "rule"), "three": (0, "rule")}
 
@@ -217,6 +217,6 @@ def test_wrong_input() -> None:
     with pytest.raises(UsageError, match="spacing"):
         score(label, label, spacing=(1.0, 1.0))
     with pytest.raises(UsageError, match="dice"):
-        score(label, label, metrics=["dise"])
+        score(label, label, only=["dise"])
     with pytest.raises(UsageError, match="published"):
         get_protocol("publisht")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from segweave.evaluation import Evaluation, class_table, evaluate_cases, summary_table
+from segweave.evaluation import Evaluation, evaluate_cases, summary_table
 from tests.evaluation.test_folder import TARGET, cases, worse
 
 
@@ -54,13 +54,6 @@ def test_units_have_columns_of_their_own(tmp_path: Path, arms: list[Evaluation])
     assert table.rows[1][mm] == "–"
     assert table.rows[0][mm].startswith("1.50")
     assert table.rows[1][px].startswith("1.00")
-
-
-def test_class_table_counts_cases(arms: list[Evaluation]) -> None:
-    rows = {(row[0], row[1]): row for row in class_table(arms).rows}
-    assert rows["unet", "one"][3] == "4"
-    assert rows["unet", "two"][3] == "3"
-    assert rows["unet", "two"][-1] == "0 of 1"
 
 
 def test_other_cases_are_pointed_out(tmp_path: Path, arms: list[Evaluation]) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.formats import (
     case_name,
-    check_labels,
     find_images,
     label_name,
     read_array,
@@ -160,10 +160,15 @@ def test_picture_labels_in_and_out(tmp_path):
     write_label(LABEL[:1], case, tmp_path / "ids.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "ids.png")), LABEL[0])
     np.testing.assert_array_equal(read_label(tmp_path / "ids.png", case), LABEL[:1])
-    write_label(LABEL[:1] // 2, case, tmp_path / "mask.png", binary=True)
+    write_label(
+        LABEL[:1] // 2,
+        case,
+        tmp_path / "mask.png",
+        target=TargetSpec(names=("background", "polyp"), kind="binary"),
+    )
     assert set(np.unique(Image.open(tmp_path / "mask.png"))) == {0, 255}
     np.testing.assert_array_equal(read_label(tmp_path / "mask.png", case), LABEL[:1] // 2)
-    with pytest.raises(UsageError, match="ends in"):
+    with pytest.raises(UsageError, match="one of the formats"):
         write_label(LABEL[:1], case, tmp_path / "mask.jpg")
     with pytest.raises(InputError, match="1 × 6 × 7"):
         write_label(LABEL[:1, :5], case, tmp_path / "mask.png")
@@ -191,12 +196,6 @@ def test_images_of_a_folder(tmp_path):
     found = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
     assert found == ["b.nii.gz", "sub/a.png", "sub/c_mask.png"]
     assert find_images(tmp_path / "sub/a.png") == [tmp_path / "sub/a.png"]
-
-
-def test_check_labels_names_unknown_ids():
-    check_labels(LABEL, range(4))
-    with pytest.raises(InputError, match=r"unknown class id 3 \(\d+ pixels\)"):
-        check_labels(LABEL, (0, 1, 2), file="x.png")
 
 
 @pytest.mark.real

@@ -247,7 +247,7 @@ def test_two_trainings_in_one_folder_are_refused(
     assert started.wait_for(lambda: rows(out) >= 1)
     second = Started(processes, store, out, recipe)
     assert second.end() == 2
-    assert "no other training" in second.messages.read_text()
+    assert "another process is writing" in second.messages.read_text()
     started.signal(signal.SIGKILL)
     started.end()
 

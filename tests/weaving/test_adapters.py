@@ -7,8 +7,8 @@ import torch
 
 from segweave.errors import UsageError
 from segweave.weaving import POSITIONS, weave
-from segweave.weaving.adapters import BackboneNetwork, SegmentationModel, adapted
-from tests.weaving.toy import ToyNetwork, Weighted, settle
+from segweave.weaving.adapters import SegmentationModel, adapted
+from tests.weaving.toy import ToyNetwork, settle
 
 WINDOW = torch.rand(
     1, 3, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
@@ -22,13 +22,6 @@ def unet() -> torch.nn.Module:
     return settle(
         smp.Unet("resnet18", encoder_weights=None, classes=2, decoder_channels=(16, 8, 8, 8, 8))
     )
-
-
-@pytest.fixture(scope="module")
-def backbone() -> BackboneNetwork:
-    pytest.importorskip("timm")
-    torch.manual_seed(0)
-    return settle(BackboneNetwork("resnet18", 3, 2, widths=(8, 8, 8, 8)))
 
 
 @pytest.mark.parametrize("at", [*POSITIONS, "encoder.layer2"])
@@ -72,11 +65,12 @@ def test_levels_without_channels_are_no_skips() -> None:
 def test_a_classification_head_becomes_an_auxiliary_output() -> None:
     smp = pytest.importorskip("segmentation_models_pytorch")
     model = smp.Unet("resnet18", encoder_weights=None, classes=2, aux_params={"classes": 4})
-    made = weave(model.eval(), Weighted, at="decoder").eval()
-    window = WINDOW.float()
+    network = adapted(model.eval()).eval()
+    image = WINDOW[:, 1].float()
     with torch.no_grad():
-        labels = made(window).auxiliary["labels"]
-        torch.testing.assert_close(labels, model(window[:, 1])[1])
+        assert network(image).auxiliary == {}
+        labels = network(image, auxiliary=True).auxiliary["labels"]
+        torch.testing.assert_close(labels, model(image)[1])
 
 
 def test_a_model_with_an_activation_is_refused() -> None:
@@ -85,36 +79,13 @@ def test_a_model_with_an_activation_is_refused() -> None:
         weave(smp.Unet("resnet18", encoder_weights=None, activation="sigmoid"), "identity")
 
 
-def test_sizes_are_checked_where_the_model_needs_it(
-    unet: torch.nn.Module, backbone: BackboneNetwork
-) -> None:
+def test_sizes_are_checked_where_the_model_needs_it(unet: torch.nn.Module) -> None:
     smp = pytest.importorskip("segmentation_models_pytorch")
-    odd = WINDOW[..., :40].float()
+    unfit = WINDOW[..., :40].float()
     with pytest.raises(UsageError, match="divisible by 16"):
-        weave(smp.DeepLabV3Plus("resnet18", encoder_weights=None), "identity").eval()(odd)
+        weave(smp.DeepLabV3Plus("resnet18", encoder_weights=None), "identity").eval()(unfit)
     with pytest.raises(UsageError, match="shape"):
         weave(unet, "identity").eval()(WINDOW[:, :, :2])
-    with torch.no_grad():
-        made = weave(backbone, "mean", at="encoder").double().eval()
-        assert made(WINDOW[..., :40]).logits.shape == (1, 2, 64, 40)
-
-
-@pytest.mark.parametrize("at", [*POSITIONS, "encoder.layer2"])
-def test_a_timm_backbone_is_woven(backbone: BackboneNetwork, at: str) -> None:
-    settings = {"channels": 128} if "." in at else {}
-    bare = weave(backbone, "identity", at=at, **settings).eval()
-    made = weave(backbone, "mean", at=at, **settings).double().eval()
-    with torch.no_grad():
-        assert torch.equal(bare(WINDOW).logits, backbone(WINDOW[:, 1]).logits)
-        assert made(WINDOW).logits.shape == (1, 2, 64, 64)
-
-
-def test_unknown_backbones_and_widths() -> None:
-    pytest.importorskip("timm")
-    with pytest.raises(UsageError, match="resnet18x"):
-        BackboneNetwork("resnet18x")
-    with pytest.raises(UsageError, match="4 widths"):
-        BackboneNetwork("resnet18", widths=(8, 8))
 
 
 def test_networks_with_the_contract_are_left_alone() -> None:

@@ -44,7 +44,7 @@ class ToyNetwork(nn.Module):
         deep = F.interpolate(features.bottleneck, size=skip.shape[-2:])
         return Decoded(torch.relu(self.up(torch.cat([skip, deep], 1))), features.extra)
 
-    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+    def head(self, decoded: Decoded, size: tuple[int, int], auxiliary: bool = False) -> Output:
         self.calls["head"] += 1
         logits = self.classifier(decoded.map)
         if "mask" in decoded.extra:

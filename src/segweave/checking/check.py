@@ -16,8 +16,8 @@ from segweave.checking.probe import Look, ids_in, label_file, majority, probe
 from segweave.checking.report import CheckReport, Fact, Problem
 from segweave.checking.survey import GENERIC, Survey, plain_name, readable, survey, unused
 from segweave.datasets.base import Item
-from segweave.formats.files import PICTURES, case_name, suffix_of
 from segweave.formats.guard import at_most, largest_bytes
+from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
 
 Progress = Callable[[int, int, str], None]
@@ -192,7 +192,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         usual = majority([trait(look) for look in looks])
         problems += [
             Problem(
-                "odd",
+                "unusual",
                 "warning",
                 found=f"{what}: {trait(look) if trait(look) != '' else 'unknown'}",
                 expected=f"{usual if usual != '' else 'unknown'} as in most cases",
@@ -204,7 +204,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         ]
     problems += [
         Problem(
-            "odd",
+            "unusual",
             "warning",
             found=f"slices of {look.size[0]} × {look.size[1]} pixels",
             expected="slices wider than a pixel (the last axis of an array is its columns)",

@@ -4,7 +4,6 @@ says what was done.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,9 +20,10 @@ from segweave.data.case import Case
 from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.formats import read_case, read_label_case, write_label
-from segweave.formats.files import META, NIFTI, suffix_of
+from segweave.formats.content import Request
 from segweave.formats.read import read_content
-from segweave.storage import atomic_write
+from segweave.formats.table import format_of
+from segweave.storage import atomic_write, sha256_of, sha256_of_bytes
 
 HOW = ("copy-header", "resample")
 KEPT = ".before-fix"
@@ -74,11 +74,12 @@ def fix(
 
 def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
     doing = "mending a label"
-    if suffix_of(label) not in (*NIFTI, *META):
+    format = format_of(label)
+    if format is None or format.family != "volume":
         raise InputError(doing, file=label, found="a file without a geometry of its own")
     target = read_case(image, geometry="affine", channels=True, with_label=False)
     own = read_label_case(label, geometry="affine")
-    if how == "resample" and not read_content(label, doing=doing, as_label=True).oriented:
+    if how == "resample" and not read_content(label, Request(doing, as_label=True)).oriented:
         raise InputError(
             doing,
             file=label,
@@ -87,7 +88,7 @@ def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
         )
     if target.affine is None or own.affine is None or own.label is None or own.label.ndim != 3:
         raise InputError(doing, file=label, found="an image or a label without a geometry")
-    before = _sha256(label)
+    before = sha256_of(label)
     if how == "copy-header":
         values = _copied(own, target, label)
     else:
@@ -97,27 +98,21 @@ def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(kept):
         raise InputError(doing, file=label, found=f"an earlier copy is kept at {kept}")
-    # The label's own folder may lie on another disk than the copy of what was.
-    written = label.with_name(f".mended-{label.name}")
+    with atomic_write(kept) as temporary:
+        shutil.copyfile(label, temporary)
+    shutil.copystat(label, kept)
     try:
-        write_label(values, target, written)
-        with atomic_write(kept) as temporary:
-            shutil.copyfile(label, temporary)
-        shutil.copystat(label, kept)
-        try:
-            os.replace(written, label)
-        except OSError:
-            kept.unlink()
-            raise
-    finally:
-        written.unlink(missing_ok=True)
+        write_label(values, target, label)
+    except BaseException:
+        kept.unlink()
+        raise
     same = own.image.shape[0] == target.slices and own.size == target.size
     apart = farthest_apart(own.affine, target.affine, (target.slices, *target.size))
     return {
         "done": True,
         "kept": str(kept),
         "sha256_before": before,
-        "sha256_after": _sha256(label),
+        "sha256_after": sha256_of(label),
         "mm_apart_before": round(apart, 4) if same else None,
         "labelled_before": int(np.count_nonzero(own.label)),
         "labelled_after": int(np.count_nonzero(values)),
@@ -130,7 +125,7 @@ def _relative(label: Path, folder: Path) -> Path:
     root = folder.resolve()
     if place.is_relative_to(root):
         return place.relative_to(root)
-    return Path(f"{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}-{label.name}")
+    return Path(f"{sha256_of_bytes(os.fsencode(place))[:12]}-{label.name}")
 
 
 def _check_kept(own: Case, values: NDArray[np.uint8], target: Case, label: Path) -> None:
@@ -151,11 +146,6 @@ def _check_kept(own: Case, values: NDArray[np.uint8], target: Case, label: Path)
             "the image: resampling would erase it",
             remedy="if the voxels fit the image, use copy-header",
         )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _copied(own: Case, target: Case, label: Path) -> NDArray[np.uint8]:

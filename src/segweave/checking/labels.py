@@ -42,7 +42,7 @@ def odd_labels(
     if numbers := scattered(case):
         problems.append(
             Problem(
-                "odd",
+                "unusual",
                 "warning",
                 found=f"numbers that cover several pieces each: {few([str(n) for n in numbers])}",
                 expected="a number for every object",

@@ -4,7 +4,6 @@ so that one fault does not hide another.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.checking.kinds import kind_of, problem_of
+from segweave.checking.kinds import problem_of
 from segweave.checking.labels import odd_labels
 from segweave.checking.report import Problem
 from segweave.checking.survey import Survey
@@ -23,13 +22,14 @@ from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import check_case
 from segweave.datasets.base import Item
 from segweave.errors import MissingExtraError, SegweaveError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import series_files
-from segweave.formats.files import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
 from segweave.formats.guard import as_label
 from segweave.formats.nifti import check_header, read_geometry
 from segweave.formats.pictures import exif_turn
 from segweave.formats.read import read_case, read_content, read_label_case
+from segweave.formats.table import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
+from segweave.storage import sha256_of_bytes
 
 NEAR = 0.1
 """Share of the smallest voxel side by which label and image may lie apart."""
@@ -112,9 +112,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
         if case.label.ndim == 4:
             ids = {k: int(case.label[:, k].sum()) for k in range(case.label.shape[1])}
-    digest = hashlib.sha256(f"{case.image.shape} {case.image.dtype}".encode())
-    for plane in case.image:
-        digest.update(np.ascontiguousarray(plane).tobytes())
+    header = f"{case.image.shape} {case.image.dtype}".encode()
     return Look(
         id=case.id,
         group=case.group,
@@ -129,7 +127,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         low=float(case.image.min()),
         high=float(case.image.max()),
         ids=ids,
-        content=digest.hexdigest(),
+        content=sha256_of_bytes(header, np.ascontiguousarray(case.image).reshape(-1).data),
         files=tuple(found_in.roots.real(path) for path in item.files),
     )
 
@@ -137,7 +135,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
 def _frame(plane: NDArray[Any]) -> str:
     """A hash of a frame's pixels, "" where all are alike."""
     plain = plane.min() == plane.max()
-    return "" if plain else hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest()
+    return "" if plain else sha256_of_bytes(plane.tobytes())
 
 
 def _orientation(case: Case) -> str:
@@ -156,19 +154,18 @@ def _headers(item: Item, found_in: Survey) -> list[Problem]:
         try:
             check_header(path)
         except SegweaveError as error:
-            if (error.expected or "").startswith("one voxel size"):
+            if error.kind == "header":
                 problems.append(_of(error, item, found_in, path))
     return problems
 
 
 def _of(error: SegweaveError, item: Item, found_in: Survey, file: Path | None = None) -> Problem:
-    """An error of ours as a problem, of the kind that its expectation tells."""
-    kind = kind_of(error) or "case"
+    """An error of ours as a problem of the case."""
     named = file or error.file
-    if kind == "labels" and file is None:
+    if error.kind == "labels" and file is None:
         # The case is checked under its image's name; the label may have a file of its own.
         named = label_file(item) or named
-    return found_in.roots.told(problem_of(error, kind=kind, case=item.id, file=named))
+    return found_in.roots.told(problem_of(error, default="unsupported", case=item.id, file=named))
 
 
 def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> list[Problem]:
@@ -179,18 +176,20 @@ def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> l
         return problems if any(_same(first, p) for p in problems) else [*problems, first]
     problems = []
     # Where headers contradict themselves, the steps of pixdim are the ones that are looked at.
-    geometry = "pixdim" if done.headers else "affine"
+    geometry: Geometry = "pixdim" if done.headers else "affine"
     contents: list[tuple[Path, bool, Content]] = []
     for path in _units(item):
         label = path == label_file(item)
         try:
             content = read_content(
                 path,
-                doing="checking a file",
-                geometry=geometry,  # type: ignore[arg-type]
-                as_label=label,
-                with_label=not label,
-                channels=True,
+                Request(
+                    "checking a file",
+                    geometry,
+                    as_label=label,
+                    with_label=not label,
+                    channels=True,
+                ),
             )
             contents.append((path, label, content))
             if content.label is not None:
@@ -205,7 +204,7 @@ def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> l
             problems.append(_of(fault, item, found_in, path))
             if problems[-1].kind == "values" and suffix_of(path) in NIFTI:
                 # Bad pixels say nothing against the header.
-                contents.append((path, label, read_geometry(path, geometry)))  # type: ignore[arg-type]
+                contents.append((path, label, read_geometry(path, geometry)))
     problems += _against_first(contents, item, found_in, {p.file for p in done.headers})
     problems += [p for p in _strange(item, found_in) if p.kind in ("labels", "missing")]
     first = _of(error, item, found_in)
@@ -229,7 +228,7 @@ def _slices(folder: Path, item: Item, found_in: Survey) -> list[Problem]:
     problems = []
     for path in series_files(folder):
         try:
-            read_content(path, doing="checking a slice")
+            read_content(path, Request("checking a slice"))
         except MissingExtraError:
             raise
         except SegweaveError as fault:
@@ -307,7 +306,7 @@ def ids_in(path: Path | None, target: TargetSpec) -> frozenset[int]:
 
 def _same(first: Problem, other: Problem) -> bool:
     """Whether both tell of one fault: of one kind, or of one file that one can't explain."""
-    return first.kind == other.kind or (first.file == other.file and first.kind == "case")
+    return first.kind == other.kind or (first.file == other.file and first.kind == "unsupported")
 
 
 def _against_first(

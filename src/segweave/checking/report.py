@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from segweave.errors import ErrorKind
+
 FORMAT = 1
 
 Severity = Literal["error", "warning", "note"]
 
-REMEDIES = {
+REMEDIES: dict[ErrorKind, str] = {
     "damaged": "copy or download the file again",
     "missing": "complete the data set, or convert what is there",
     "same-id": "remove or rename one of the two",
@@ -22,17 +24,17 @@ REMEDIES = {
     "header": "say which is right: geometry=pixdim or geometry=affine",
     "labels": "check that it is a label map of this data set; map its ids or name all classes",
     "values": "replace NaN and infinite pixels, for instance with the background's value",
-    "layout": "mend what is named, then check again",
+    "layout": "fix what is named, then check again",
+    "unsupported": "convert the file or fix what is named, then check again",
     "turned": "if the mask was drawn on the picture as it is shown, turn its pixels and remove the "
     "tag",
-    "odd": "look at the case: is it of this data set?",
+    "unusual": "look at the case: is it of this data set?",
     "empty-label": "nothing, where the case truly shows nothing",
     "full-label": "look at the mask: is it one, and of this image?",
     "range": "look at the case; a phantom or a resampled copy differs on purpose",
     "split": "name the case as the release does, or give a split of your own",
     "unused": "rename the file as the layout asks, or leave it",
     "note": "read it",
-    "case": "mend what is named, then check again",
 }
 """What to do about each kind of problem."""
 
@@ -45,7 +47,7 @@ class Problem:
     and file, what was expected and found. `image` is the image whose label it is about.
     """
 
-    kind: str
+    kind: ErrorKind
     severity: Severity
     found: str
     expected: str = ""
@@ -96,7 +98,7 @@ class CheckReport:
         """Whether nothing makes a conversion wrong."""
         return not self.errors
 
-    def kinds(self) -> list[tuple[str, Severity, list[Problem]]]:
+    def kinds(self) -> list[tuple[ErrorKind, Severity, list[Problem]]]:
         """Problems of one kind and severity together, the gravest and most frequent first."""
         counts = Counter((problem.severity, problem.kind) for problem in self.problems)
         keys = sorted(counts, key=lambda key: (_ORDER.index(key[0]), -counts[key], key[1]))

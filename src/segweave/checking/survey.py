@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segweave.checking.kinds import kind_of, problem_of
+from segweave.checking.kinds import problem_of
 from segweave.checking.report import Problem
 from segweave.data.specs import TargetSpec
 from segweave.datasets.base import Item, Plan, odd_names
 from segweave.datasets.folder import MASK_ENDINGS
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError, nearest
 from segweave.formats import case_name, find_images, read_array, read_case
-from segweave.formats.files import is_store, suffix_of
+from segweave.formats.files import is_store
+from segweave.formats.table import suffix_of
 from segweave.registry import build, datasets
 
 GENERIC = ("table", "folder")
@@ -269,12 +270,8 @@ def _planned(source: Path, name: str, options: dict[str, Any], mirror: Path) -> 
 
 
 def _problem(error: SegweaveError, file: Path | None, roots: Roots) -> Problem:
-    found = error.found or error.doing
-    twice = any(word in found for word in ("second", "also", "twice"))
-    damaged = file is not None and not readable(file)
-    kind = "same-id" if twice else kind_of(error) or ("damaged" if damaged else "layout")
     case = case_name(file) if file is not None else ""
-    return roots.told(problem_of(error, kind=kind, case=case, file=file))
+    return roots.told(problem_of(error, default="layout", case=case, file=file))
 
 
 def readable(file: Path) -> bool:

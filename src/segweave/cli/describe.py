@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from segweave.errors import InputError
+from segweave.storage import read_json
 
 
 def describe(path: Path, geometry: str = "check") -> tuple[str, dict[str, Any]]:
@@ -94,12 +94,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _card(path: Path) -> dict[str, Any]:
     file = path / "card.json"
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("reading a model card", file=file, found=str(error)) from error
-    if not isinstance(card, dict):
-        raise InputError("reading a model card", file=file, expected="names and values")
+    card = read_json(file, "reading a model card", expected="a model card")
     return {key: value for key, value in card.items() if key != "recipe"}
 
 

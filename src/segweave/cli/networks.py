@@ -38,10 +38,11 @@ def networks(
     )
 
 
-def sizes(fixed: int | None, divisor: int, smallest: int) -> str:
+def sizes(fixed: tuple[tuple[int, int] | int, ...], divisor: int, smallest: int) -> str:
     """The size rule of a network's card in words."""
-    if fixed is not None:
-        return f"{fixed}×{fixed} only"
+    if fixed:
+        allowed = [(n, n) if isinstance(n, int) else n for n in fixed]
+        return " or ".join(f"{height}×{width}" for height, width in allowed) + " only"
     if divisor == 1:
         return f"any from {smallest}×{smallest}"
     return f"multiples of {divisor} from {smallest}×{smallest}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from segweave.evaluation import Table as ScoreTable
     from segweave.registry import Card
+    from segweave.runtime.progress import Progress as ProgressCallback
 
 
 def stdout() -> Console:
@@ -96,7 +97,7 @@ def remark(text: str) -> None:
 
 
 @contextmanager
-def counter(title: str, *, show: bool) -> Iterator[Callable[[float, int, str], None] | None]:
+def counter(title: str, *, show: bool) -> Iterator[ProgressCallback | None]:
     """A progress bar on stderr as a function (done, total, name of what comes next), or None."""
     if not show:
         yield None
@@ -111,7 +112,7 @@ def counter(title: str, *, show: bool) -> Iterator[Callable[[float, int, str], N
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, name="")
 
-        def update(done: float, total: int, name: str) -> None:
+        def update(done: float, total: float, name: str) -> None:
             bar.update(task, completed=done, total=total, name=_escaped(name))
 
         yield update

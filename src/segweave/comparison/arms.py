@@ -12,7 +12,7 @@ import numpy as np
 from segweave.errors import InputError, UsageError, nearest
 from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.rows import Evaluation, Manifest, Row
+from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 
 DOING = "comparing arms"
 RunKey = tuple[int | None, int | None]
@@ -51,6 +51,16 @@ class Arm:
     def folds(self) -> list[int]:
         """The different folds that are known."""
         return sorted({fold for _, fold in self.scores if fold is not None})
+
+    @property
+    def cards(self) -> dict[str, MetricEntry]:
+        """What its evaluations state of each metric."""
+        return {m: card for e in self.evaluations for m, card in e.manifest.metrics.items()}
+
+    @property
+    def distances(self) -> list[str]:
+        """The metrics that are distances."""
+        return [metric for metric, card in self.cards.items() if card.is_distance]
 
     @property
     def references(self) -> dict[str, set[str]]:

@@ -8,7 +8,7 @@ from segweave.comparison.arms import Arm, choice
 from segweave.comparison.designs import Design
 from segweave.comparison.pairs import why_left_out
 from segweave.comparison.results import ArmComparison
-from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.words import counted, scored_again
 
 
@@ -62,16 +62,16 @@ def exploratory_notes(arms: Collection[Arm]) -> list[str]:
         "experiment, not an answer."
     ]
     told = []
-    if any(arm.failures(metric) for arm in arms for metric in DISTANCES):
+    if any(arm.failures(metric) for arm in arms for metric in arm.distances):
         told.append(
             "differences where all runs of both arms have one; in better / worse, groups in which "
             "a class was missed count as the worst"
         )
-    if any(arm.ruled(metric) for arm in arms for metric in DISTANCES):
+    if any(arm.ruled(metric) for arm in arms for metric in arm.distances):
         told.append(
             "where a class is missing on a side, the protocol's rule sets one, which counts"
         )
-    if any(_flattered(arm, metric) for arm in arms for metric in DISTANCES):
+    if any(_flattered(arm, metric) for arm in arms for metric in arm.distances):
         told.append(
             "that rule gives 0, the best there is, where Dice is 0, so that an arm that misses "
             "a class looks better by its distance"

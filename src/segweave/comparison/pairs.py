@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
-from segweave import registry
 from segweave.comparison.arms import DOING, Arm, Item, case_means, group_values
 from segweave.comparison.decisions import LEAST_GROUPS, equivalent
 from segweave.comparison.designs import WORDS, Design, Differences, differences
@@ -22,7 +21,7 @@ from segweave.comparison.results import (
 )
 from segweave.comparison.variance import MeanSquares
 from segweave.errors import InputError
-from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.words import counted
 
 PRIMARY = "dice"
@@ -183,7 +182,7 @@ def _ranking(
     arm: Arm, metric: str, class_name: str | None, failed: set[Item]
 ) -> dict[str, tuple[float, float]]:
     """Group → (failures, value with the smaller the better), means over runs."""
-    sign = 1.0 if smaller_is_better(metric) else -1.0
+    sign = 1.0 if arm.cards[metric].better == "lower" else -1.0
     asked = {
         arm.groups[case]
         for run in arm.runs
@@ -207,12 +206,6 @@ def _ranking(
         )
         for group in asked
     }
-
-
-def smaller_is_better(metric: str) -> bool:
-    """As the metric's card says; a metric without a card is better the larger it is."""
-    cards = registry.metrics.cards()
-    return metric in DISTANCES or (metric in cards and cards[metric].better == "lower")
 
 
 def _case_tests(by_case: dict[str, tuple[float, float]]) -> CaseTests | None:

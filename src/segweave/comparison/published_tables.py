@@ -5,10 +5,9 @@ Table VI) from the Dice values that the same papers print.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from segweave.comparison.decisions import LEVEL, holm
 from segweave.comparison.pairs import paired_t
 from segweave.comparison.resampling import sign_flip_p
 from segweave.evaluation.tables import Table
+from segweave.storage import read_json
 
 # Dice is printed with two digits, t with four: inputs rounded by half a digit move t this far.
 _ROUNDING = 0.005
@@ -104,8 +104,8 @@ class Check(BaseModel):
 @cache
 def read_claims() -> Claims:
     """The printed values."""
-    source = files("segweave.comparison").joinpath("published_claims.json")
-    return Claims.model_validate(json.loads(source.read_text(encoding="utf-8")))
+    file = Path(__file__).parent / "published_claims.json"
+    return Claims.model_validate(read_json(file, "reading the printed values", formats=(1,)))
 
 
 def check_published() -> list[Check]:

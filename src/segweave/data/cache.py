@@ -4,12 +4,7 @@ without resizing.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +17,7 @@ from segweave.data.inputs import network_label, network_slice, normalise, placem
 from segweave.data.specs import InputSpec
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.storage import atomic_folder, canonical_json, disk_errors, sha256_of_text
 
 # Part of every key: raise it when `segweave.data.inputs` computes something else.
 VERSION = 1
@@ -102,38 +98,19 @@ class Resized:
         """The name of the folder that holds the copy of a case."""
         spec = self.spec.model_dump(mode="json", exclude={"slices", "edge"})
         content = self.store.entry(id).content
-        text = json.dumps([VERSION, spec, content, self.dtype], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return sha256_of_text(canonical_json([VERSION, spec, content, self.dtype]))[:32]
 
     def _open_or_build(self, id: str) -> ResizedCase:
         path = self.folder / self.key(id)
         found = self._open(path, id)
         if found is not None:
             return found
-        temporary: Path | None = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.folder))
-            self._build(id, temporary)
-            temporary.chmod(0o755)
-            if path.exists() and self._open(path, id) is None:
+        with disk_errors("writing resized copies", self.folder):
+            if path.exists():
                 shutil.rmtree(path, ignore_errors=True)
-            # A rename onto a full folder fails: then another process was first with the same copy.
-            with contextlib.suppress(FileExistsError, NotADirectoryError):
-                try:
-                    os.rename(temporary, path)
-                except OSError:
-                    if not path.is_dir():
-                        raise
-        except OSError as error:
-            raise SegweaveError(
-                f"writing resized copies: {error.strerror or error}",
-                file=self.folder,
-                remedy="free some space, or choose another folder for the cache",
-            ) from error
-        finally:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
+            # Where another process was first with the same copy, that one is used.
+            with atomic_folder(path, replace=False) as temporary:
+                self._build(id, temporary)
         built = self._open(path, id)
         if built is None:
             raise SegweaveError("reading resized copies", file=path, found="a damaged copy")

@@ -84,6 +84,7 @@ class Case:
                 what,
                 expected="an image of shape (slices, channels, height, width)",
                 found=str(self.image.shape),
+                kind="size",
             )
         if self.stack not in STACKS:
             raise UsageError(
@@ -100,16 +101,25 @@ class Case:
                     expected=f"a uint8 label of shape {grid}",
                     found=f"{self.label.dtype} {own}",
                     remedy="check that image and label belong together",
+                    kind="size",
                 )
         if self.instances is not None and self.instances.shape != grid:
             raise InputError(
-                what, expected=f"instances of shape {grid}", found=str(self.instances.shape)
+                what,
+                expected=f"instances of shape {grid}",
+                found=str(self.instances.shape),
+                kind="size",
             )
         if self.spacing is not None and not all(np.isfinite(s) and s > 0 for s in self.spacing):
-            raise InputError(what, expected="positive spacing in mm", found=str(self.spacing))
+            raise InputError(
+                what, expected="positive spacing in mm", found=str(self.spacing), kind="damaged"
+            )
         if any(not 0 < gap < slices for gap in self.gaps):
             raise InputError(
-                what, expected=f"gaps before slices 1 to {slices - 1}", found=str(self.gaps)
+                what,
+                expected=f"gaps before slices 1 to {slices - 1}",
+                found=str(self.gaps),
+                kind="unsupported",
             )
         turned = self.source_grid
         if turned is not None and tuple(turned.shape[axis] for axis in turned.axes) != grid:
@@ -117,13 +127,19 @@ class Case:
                 what,
                 expected=f"a source grid that turns into {grid}",
                 found=f"{turned.shape} with axes {turned.axes}",
+                kind="damaged",
             )
         if self.affine is not None:
             if self.spacing is None:
-                raise InputError(what, expected="a spacing beside the affine", found="none")
+                raise InputError(
+                    what, expected="a spacing beside the affine", found="none", kind="damaged"
+                )
             if self.affine.shape != (4, 4) or not np.isfinite(self.affine).all():
                 raise InputError(
-                    what, expected="a finite 4×4 affine", found=str(self.affine.tolist())
+                    what,
+                    expected="a finite 4×4 affine",
+                    found=str(self.affine.tolist()),
+                    kind="damaged",
                 )
             steps = np.linalg.norm(self.affine[:3, :3], axis=0)
             if not np.allclose(steps, self.spacing, rtol=1e-3, atol=1e-4):
@@ -131,9 +147,15 @@ class Case:
                     what,
                     expected=f"an affine with steps of {self.spacing} mm",
                     found=f"steps of {tuple(float(s) for s in steps)} mm",
+                    kind="damaged",
                 )
         if self.stack == "single" and slices != 1:
-            raise InputError(what, expected="one slice in a single image", found=f"{slices} slices")
+            raise InputError(
+                what,
+                expected="one slice in a single image",
+                found=f"{slices} slices",
+                kind="unsupported",
+            )
 
     @property
     def slices(self) -> int:

@@ -4,8 +4,6 @@ checksums.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import urllib.parse
 from collections.abc import Mapping
@@ -18,7 +16,13 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case, Provenance, SourceGrid
 from segweave.errors import InputError
-from segweave.storage import atomic_write
+from segweave.storage import (
+    canonical_json,
+    read_json,
+    sha256_of,
+    sha256_of_text,
+    write_text,
+)
 
 FORMAT = 1
 _ARRAYS = ("image", "label", "instances")
@@ -80,7 +84,7 @@ def _record_json(
         "format": FORMAT,
         "converter": converter,
         **geometry,
-        "content": hashlib.sha256(to_json(geometry).encode()).hexdigest(),
+        "content": sha256_of_text(canonical_json(geometry)),
         "orientation": _orientation(case.affine),
         "attributes": case.attributes,
         "provenance": None if case.provenance is None else asdict(case.provenance),
@@ -99,7 +103,6 @@ def _orientation(affine: NDArray[np.float64] | None) -> str | None:
 
 def read_record(record: dict[str, Any], folder: Path) -> Case:
     """The case of a record whose arrays are mapped, read only; raises InputError if damaged."""
-    check_format(record, folder / "record.json")
     try:
         arrays = {name: _mapped(folder, name, about) for name, about in record["arrays"].items()}
         grid, source = record["source_grid"], record["provenance"]
@@ -140,7 +143,7 @@ def verify_arrays(record: Mapping[str, Any], folder: Path) -> None:
     """Read every byte of a record against its checksums; raises InputError where one differs."""
     for name, about in record["arrays"].items():
         _mapped(folder, name, about)
-        if file_sha256(folder / f"{name}.npy") != about["sha256"]:
+        if sha256_of(folder / f"{name}.npy") != about["sha256"]:
             raise damaged(folder / f"{name}.npy", "its checksum has changed")
 
 
@@ -152,8 +155,7 @@ def write_record(case: Case, folder: Path, fingerprint: str, converter: str) -> 
         if getattr(case, name) is not None
     }
     record = _record_json(case, arrays, fingerprint, converter)
-    with atomic_write(folder / "record.json") as file:
-        file.write_text(to_json(record), encoding="utf-8")
+    write_text(folder / "record.json", canonical_json(record))
     return record
 
 
@@ -162,54 +164,20 @@ def _write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": file_sha256(path)}
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": sha256_of(path)}
 
 
-def to_json(value: Any) -> str:
-    """JSON that equal values always give the same text of."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_json(path: Path, doing: str, sha256: str | None = None) -> dict[str, Any]:
-    """A JSON object from a file (of that checksum); raises InputError if missing or damaged."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            doing,
-            file=path,
-            expected="a store made by `segweave prepare`",
-            found=error.strerror or str(error),
-        ) from error
-    if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
-        raise damaged(path, "its checksum has changed")
-    try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise damaged(path, f"{error}") from error
-    if not isinstance(value, dict):
-        raise damaged(path, "it is not a JSON object")
-    return value
-
-
-def check_format(value: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError where a file bears a format number that this version does not know."""
-    number = value.get("format")
-    if isinstance(number, int) and 1 <= number <= FORMAT:
-        return
-    newer = isinstance(number, int) and number > FORMAT
-    raise InputError(
-        "opening a store",
-        file=path,
-        expected=f"format {FORMAT} or older",
-        found=f"format {number!r}",
-        remedy="update segweave" if newer else "prepare the data set again",
+def read_store_json(path: Path, doing: str, sha256: str | None = None) -> dict[str, Any]:
+    """The object in a JSON file of a store (of that checksum); raises InputError if it is missing,
+    damaged or of a format that this version does not know.
+    """
+    return read_json(
+        path,
+        doing,
+        formats=range(1, FORMAT + 1),
+        expected="a store as `segweave prepare` wrote it",
+        remedy="prepare the data set again",
+        sha256=sha256,
     )
 
 
@@ -231,5 +199,5 @@ def folder_name(id: str) -> str:
         quoted = "%2E" + quoted[1:]
     if len(quoted) > 120 or quoted.lower() != quoted:
         # Some file systems take two names that differ in case for one.
-        quoted = f"{quoted[:100]}-{hashlib.sha256(id.encode()).hexdigest()[:12]}"
+        quoted = f"{quoted[:100]}-{sha256_of_text(id)[:12]}"
     return quoted

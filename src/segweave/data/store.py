@@ -4,29 +4,23 @@ case.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from segweave.data.case import Case
-from segweave.data.disk import disk_errors, locked
 from segweave.data.records import (
     FORMAT,
     Entry,
-    check_format,
     damaged,
     entry_from_json,
-    file_sha256,
     folder_name,
-    read_json,
     read_record,
-    to_json,
+    read_store_json,
     verify_arrays,
     write_record,
 )
@@ -34,7 +28,16 @@ from segweave.data.specs import TargetSpec
 from segweave.data.splits import Splits, check_splits, copies_across
 from segweave.data.validate_case import check_case, classes_held
 from segweave.errors import InputError, UsageError, nearest
-from segweave.storage import atomic_write
+from segweave.storage import (
+    atomic_folder,
+    canonical_json,
+    disk_errors,
+    locked,
+    replace_folder,
+    sha256_of,
+    sha256_of_text,
+    write_json,
+)
 
 CONVERTER = "segweave-store 2"
 
@@ -77,8 +80,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        manifest = read_json(self.path / "manifest.json", f"opening the store {self.path}")
-        check_format(manifest, self.path / "manifest.json")
+        manifest = read_store_json(self.path / "manifest.json", f"opening the store {self.path}")
         try:
             self.name: str = manifest["name"]
             self.target = TargetSpec.model_validate(manifest["target"])
@@ -132,7 +134,9 @@ class Store:
         """
         entry = self.entry(id)
         folder = self.path / "records" / entry.record
-        record = read_json(folder / "record.json", f"reading the case {id!r}", self._records[id])
+        record = read_store_json(
+            folder / "record.json", f"reading the case {id!r}", self._records[id]
+        )
         return read_record(record, folder)
 
     def verify(self, ids: Iterable[str] | None = None) -> Iterator[str]:
@@ -142,7 +146,7 @@ class Store:
         for entry in map(self.entry, self.ids if ids is None else ids):
             folder = self.path / "records" / entry.record
             doing = f"verifying the case {entry.id!r}"
-            record = read_json(folder / "record.json", doing, self._records[entry.id])
+            record = read_store_json(folder / "record.json", doing, self._records[entry.id])
             verify_arrays(record, folder)
             yield entry.id
 
@@ -199,7 +203,8 @@ class StoreWriter:
         self._images: dict[str, str] = {}
         self._held: set[int] = set()
         self._work = self.path.parent / f".{self.path.name}.writing"
-        self._lock: int | None = None
+        self._lock: AbstractContextManager[None] | None = None
+        self._doing = f"writing the store {self.path}"
 
     def __enter__(self) -> StoreWriter:
         if os.path.lexists(self.path) and not self.overwrite:
@@ -216,9 +221,12 @@ class StoreWriter:
                 found="something else, which is left alone",
                 remedy="choose another folder",
             )
-        with disk_errors(self.path):
+        with disk_errors(self._doing, self.path):
             (self._work / "records").mkdir(parents=True, exist_ok=True)
-            self._lock = locked(self._work / "lock", self.path)
+            # Beside the folder, which is renamed at the end.
+            lock = locked(self._work.with_suffix(".lock"), self._doing)
+            lock.__enter__()
+            self._lock = lock
             for leftover in (self._work / "records").glob(".writing-*"):
                 shutil.rmtree(leftover)
         return self
@@ -229,7 +237,7 @@ class StoreWriter:
             records = self._work / "records"
             if records.is_dir() and not any(records.iterdir()):
                 shutil.rmtree(self._work, ignore_errors=True)
-            os.close(self._lock)
+            self._lock.__exit__(None, None, None)
             self._lock = None
 
     @property
@@ -266,8 +274,7 @@ class StoreWriter:
         if not folder.is_dir():
             return False
         try:
-            record = read_json(folder / "record.json", f"continuing with the case {id!r}")
-            check_format(record, folder / "record.json")
+            record = read_store_json(folder / "record.json", f"continuing with the case {id!r}")
             if record["fingerprint"] != fingerprint or record["converter"] != self.converter:
                 return False
             verify_arrays(record, folder)
@@ -289,18 +296,9 @@ class StoreWriter:
                 expected="an id for each case",
                 found=f"two cases {case.id!r}",
             )
-        records = self._work / "records"
-        with disk_errors(self.path):
-            temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=records))
-            try:
-                record = write_record(case, temporary, fingerprint, self.converter)
-                temporary.chmod(0o755)
-                folder = records / folder_name(case.id)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                os.replace(temporary, folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        folder = self._work / "records" / folder_name(case.id)
+        with disk_errors(self._doing, self.path), atomic_folder(folder) as temporary:
+            record = write_record(case, temporary, fingerprint, self.converter)
         self._list(record, folder, case)
 
     def finish(
@@ -341,21 +339,14 @@ class StoreWriter:
             "splits": chosen,
             "cases": cases,
         }
-        with disk_errors(self.path):
+        with disk_errors(self._doing, self.path):
             # Records of an earlier attempt that this one did not ask for do not belong to it.
             wanted = {case["record"] for case in cases}
             for folder in (self._work / "records").iterdir():
                 if folder.name not in wanted:
                     shutil.rmtree(folder)
-            with atomic_write(self._work / "manifest.json") as file:
-                file.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            (self._work / "lock").unlink(missing_ok=True)
-            old = self.path.parent / f".{self.path.name}.old"
-            if os.path.lexists(self.path):
-                shutil.rmtree(old, ignore_errors=True)
-                os.replace(self.path, old)
-            os.replace(self._work, self.path)
-            shutil.rmtree(old, ignore_errors=True)
+            write_json(self._work / "manifest.json", manifest, indent=1)
+            replace_folder(self._work, self.path)
         return Store(self.path)
 
     def _list(self, record: dict[str, Any], folder: Path, case: Case) -> None:
@@ -372,7 +363,7 @@ class StoreWriter:
             "gaps": record["gaps"],
             "record": folder.name,
             "content": record["content"],
-            "sha256": file_sha256(folder / "record.json"),
+            "sha256": sha256_of(folder / "record.json"),
         }
 
 
@@ -383,4 +374,4 @@ def _checksum(name: str, target: TargetSpec, entries: Mapping[str, Entry], split
         "cases": [asdict(entries[id]) for id in sorted(entries)],
         "splits": splits,
     }
-    return hashlib.sha256(to_json(content).encode()).hexdigest()
+    return sha256_of_text(canonical_json(content))

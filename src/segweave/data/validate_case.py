@@ -25,14 +25,21 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             expected="finite pixel values",
             found=f"NaN or infinite ones in slice {int(bad[0])} ({bad.size} slices in all)",
             remedy="repair the file or leave it out",
+            kind="values",
         )
     if case.image.dtype.kind not in "fiub":
         raise InputError(
-            doing, file=file, expected="numbers as pixels", found=str(case.image.dtype)
+            doing,
+            file=file,
+            expected="numbers as pixels",
+            found=str(case.image.dtype),
+            kind="unsupported",
         )
     if case.label is None:
         if labelled:
-            raise InputError(doing, file=file, expected="a label for the image", found="none")
+            raise InputError(
+                doing, file=file, expected="a label for the image", found="none", kind="missing"
+            )
         return
     overlapping = target.kind == "overlapping"
     if (case.label.ndim == 4) != overlapping or (
@@ -45,6 +52,7 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             if overlapping
             else "one label map a slice",
             found=str(case.label.shape),
+            kind="labels",
         )
     known = {0, 1} if target.kind != "exclusive" else set(range(len(target.names)))
     if target.ignored is not None:
@@ -57,6 +65,7 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             expected=f"class ids {sorted(known)} ({', '.join(target.names)})",
             found=f"ids {unknown}",
             remedy="check that the file is a label map of this data set",
+            kind="labels",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from segweave.data.store import Store, StoreWriter
 from segweave.datasets.base import Item, Plan, few, odd_names, short_of
 from segweave.errors import InputError
 from segweave.registry import build, datasets
+from segweave.storage import sha256_of, sha256_of_bytes
 
 __all__ = ["PrepareReport", "prepare"]
 
@@ -77,12 +77,15 @@ def prepare(
             expected="a folder",
             found="a file" if folder.exists() else "nothing there",
             remedy="give the folder that holds the data set",
+            kind="layout",
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
     if errors := [*plan.errors, *odd_names(plan.items)]:
         raise errors[0]
     if not plan.items:
-        raise InputError(doing, file=folder, expected="at least one labelled case", found="none")
+        raise InputError(
+            doing, file=folder, expected="at least one labelled case", found="none", kind="missing"
+        )
     missing = [*plan.missing, *(one.said for one in plan.left_out)]
     if strict and missing:
         raise _incomplete(doing, folder, missing)
@@ -111,6 +114,7 @@ def prepare(
                 expected="no image in two parts of a split (strict)",
                 found="; ".join(copies),
                 remedy="leave one of each out, give both the same group, or leave strict out",
+                kind="split",
             )
         store: Store = writer.finish(
             splits,
@@ -152,17 +156,20 @@ def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:
         expected="the whole data set (strict)",
         found="; ".join(missing),
         remedy="complete it, or convert what is there by leaving strict out",
+        kind="missing",
     )
 
 
 def _fingerprint(item: Item, options: str) -> str:
-    digest = hashlib.sha256(f"{item.id}|{item.group}|{options}".encode())
+    parts = [f"{item.id}|{item.group}|{options}".encode()]
     for path in item.files:
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            parts.append(bytes.fromhex(sha256_of(path)))
         except OSError as error:
             raise InputError(
-                f"reading the case {item.id!r}", file=path, found=error.strerror or str(error)
+                f"reading the case {item.id!r}",
+                file=path,
+                found=error.strerror or str(error),
+                kind="damaged",
             ) from error
-    return digest.hexdigest()
+    return sha256_of_bytes(*parts)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segweave.datasets.base import few
 from segweave.errors import InputError, UsageError
-from segweave.formats.files import case_name
+from segweave.formats.table import case_name
 
 
 def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, str]:
@@ -62,7 +62,11 @@ def rows_by_case(
             continue  # spreadsheets leave empty lines at the end
         if not id:
             raise InputError(
-                doing, file=file, expected=f"a {case} in every row", found=f"none in line {line}"
+                doing,
+                file=file,
+                expected=f"a {case} in every row",
+                found=f"none in line {line}",
+                kind="layout",
             )
         if found.setdefault(id, told) != told:
             raise InputError(
@@ -71,6 +75,7 @@ def rows_by_case(
                 expected="one row for each case, or rows that agree",
                 found=f"line {line} says {told} of {id!r}, an earlier one {found[id]}",
                 remedy="remove the wrong one",
+                kind="layout",
             )
     return found
 
@@ -89,5 +94,6 @@ def half_filled(groups: Mapping[str, str], doing: str, file: Path) -> list[Input
             expected="a group in every row, or in none",
             found=f"none for {len(lost)} of {len(groups)} cases: {few(lost)}",
             remedy="fill them in; a case that is alone gets a group of its own",
+            kind="layout",
         )
     ]

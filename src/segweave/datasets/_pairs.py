@@ -12,8 +12,8 @@ from pathlib import Path
 
 from segweave.datasets.base import LeftOut, alone, few
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
-from segweave.formats.files import PICTURES, case_name, suffix_of
 from segweave.formats.pictures import LARGEST_PIXELS, exif_turn
+from segweave.formats.table import PICTURES, case_name, suffix_of
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def choose_layout(
             expected=expected if layout == "auto" else f"the layout {layout}",
             found="nothing like it",
             remedy="give the folder that holds it",
+            kind="layout",
         )
     if len(found) > 1:
         raise UsageError(
@@ -195,6 +196,7 @@ def _broken(path: Path, text: str) -> InputError:
         expected="a complete, undamaged file",
         found=text,
         remedy="copy or download it again",
+        kind="damaged",
     )
 
 
@@ -206,6 +208,7 @@ def _unequal(image: Path, size: tuple[int, int], mask: Path, other: tuple[int, i
         expected="the image's size",
         found=f"{other[0]} × {other[1]}, its image {size[0]} × {size[1]}"
         + ("; EXIF says to show it turned, pixels are read as they are stored" if turned else ""),
+        kind="size",
     )
 
 
@@ -284,4 +287,5 @@ def _doubled(id: str, path: Path, other: Path) -> InputError:
         expected="one file for each id",
         found=f"a second {id!r}, beside {other}",
         remedy="remove or rename one of them",
+        kind="same-id",
     )

@@ -5,7 +5,6 @@ from a table, and the splits that every set offers.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,14 +23,14 @@ from segweave.datasets._pairs import Pair
 from segweave.datasets.base import Item, few
 from segweave.errors import InputError
 from segweave.formats import read_array, read_case
-from segweave.formats.guard import sha256_of
+from segweave.formats.content import Request
+from segweave.formats.pictures import is_grey, two_values
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
+from segweave.storage import sha256_of, sha256_of_text
 
 COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
-_SOFT = 0.1
-"""The largest share of grey pixels that edges make up."""
 Splits = dict[str, dict[str, list[str]]]
 
 _CASE_COLUMNS = ("case", "image", "image_id", "isic_id", "name")
@@ -56,49 +55,16 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     the noise and the soft edges of two values: areas of one grey, or a large share of greys.
     """
     doing = "reading a mask"
-    values = read_array(path)[0]
-    grey = values.max(axis=0)
-    whole = 65535 if values.dtype.itemsize > 1 and grey.max() > 255 else 255
-    noise = whole // 8
-    if len(values) > 1 and (grey - values.min(axis=0)).max() > noise:
+    content = read_content(path, Request(doing))
+    assert content.image is not None
+    values = content.image[0]
+    grey: NDArray[Any] = values.max(axis=0)
+    if len(values) > 1 and not is_grey(values):
         # Of a palette the indices are the ids; any other colours are refused.
-        label = read_content(path, doing=doing, as_label=True).label
+        label = read_content(path, Request(doing, as_label=True)).label
         assert label is not None
         grey = label[0]
-    highest = float(grey.max())
-    if highest <= 1:
-        return (grey > 0).astype(np.uint8)
-    between = (grey > noise) & (grey < whole - noise)
-    third = grey[(grey > 0) & (grey < highest)]
-    found = ""
-    if highest <= 0.5 * whole:
-        found = f"values up to {highest:g}"
-    elif third.size and third.min() == third.max() <= noise:
-        found = f"the ids 0, {third[0]:g} and {highest:g}"
-    elif (even := _even(grey, between, whole)) is not None:
-        found = f"an area of the value {even:g}"
-    elif between.mean() > _SOFT:
-        found = f"{between.mean():.0%} of the pixels grey"
-    if found:
-        raise InputError(
-            doing,
-            file=path,
-            expected="0 and 1, or 0 and 255 with noise",
-            found=found,
-            remedy="check that this is a mask of foreground and background",
-        )
-    return (grey > whole // 2).astype(np.uint8)
-
-
-def _even(grey: NDArray[Any], between: NDArray[np.bool_], whole: int) -> float | None:
-    """The value of an area of one grey, at least 3 × 3 pixels large, where there is one."""
-    if not between.any():
-        return None
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    low, high = minimum_filter(grey, 3), maximum_filter(grey, 3)
-    inside = minimum_filter(between, 3) & (high - low <= whole / 32)
-    return float(grey[inside][0]) if inside.any() else None
+    return two_values(grey, path, doing, lossy=content.lossy)
 
 
 def single_item(
@@ -155,8 +121,9 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
                 file=frames[number].image,
                 expected=f"{channels} channels, or grey",
                 found=f"{len(image)} channels",
+                kind="unsupported",
             )
-    digest = hashlib.sha256("".join(sha256_of(frames[n].image) for n in numbers).encode())
+    digest = sha256_of_text("".join(sha256_of(frames[n].image) for n in numbers))
     folder = frames[numbers[0]].image.parent
     return Case(
         id=id,
@@ -165,7 +132,7 @@ def _read_video(id: str, group: str, frames: Mapping[int, Pair]) -> Case:
         label=np.stack([read_mask(frames[number].mask) for number in numbers]),
         stack="time",
         gaps=tuple(i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1),
-        provenance=Provenance(str(folder), digest.hexdigest(), f"segweave {__version__}"),
+        provenance=Provenance(str(folder), digest, f"segweave {__version__}"),
         attributes={"frames": numbers},
     )
 
@@ -186,7 +153,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(doing, file=file, found=str(error)) from error
+        raise InputError(doing, file=file, found=str(error), kind="layout") from error
     columns = list(rows[0]) if rows else []
     case = next((name for name in _CASE_COLUMNS if name in columns), None)
     group = next((name for name in _GROUP_COLUMNS if name in columns), None)
@@ -197,6 +164,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             expected=f"one of the columns {', '.join(_CASE_COLUMNS)} and one of "
             f"{', '.join(_GROUP_COLUMNS)}",
             found=", ".join(columns) or "no rows",
+            kind="layout",
         )
     told = rows_by_case(rows, case, [group], doing=doing, file=file)
     table = {id: row[group] for id, row in told.items()}
@@ -207,6 +175,7 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             file=file,
             expected="a group for each image",
             found=f"none for {len(absent)}: {few(absent)}",
+            kind="layout",
         )
     return {id: table[id] for id in ids}, []
 

@@ -71,15 +71,20 @@ def read_sequences(path: str | Path) -> Spans:
             file=file,
             expected="the columns sequence, first_frame and last_frame, frames as whole numbers",
             found=f"{type(error).__name__}: {error}",
+            kind="layout",
         ) from error
     ordered = sorted(spans.items(), key=lambda item: item[1])
     for (name, (first, last)), (other, (start, _)) in pairwise(ordered):
         if start <= last:
             raise InputError(
-                doing, file=file, expected="no overlap", found=f"{name} and {other} overlap"
+                doing,
+                file=file,
+                expected="no overlap",
+                found=f"{name} and {other} overlap",
+                kind="layout",
             )
         if last < first:
-            raise InputError(doing, file=file, found=f"{name} ends before it begins")
+            raise InputError(doing, file=file, found=f"{name} ends before it begins", kind="layout")
     return dict(ordered)
 
 

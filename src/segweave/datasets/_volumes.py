@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,8 @@ from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets.base import Splitter, few
-from segweave.errors import InputError, SegweaveError
-from segweave.formats import read_case, read_label
-from segweave.formats.nifti import Geometry
+from segweave.errors import InputError
+from segweave.formats import Geometry, read_case, read_label
 
 PALETTE = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b",
            "#e377c2", "#7f9f3f")  # fmt: skip
@@ -73,6 +71,7 @@ def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
             expected="the size of {}, {} × {} × {}".format(path.name, *grid),
             found="{} × {} × {}".format(*own),
             remedy="resample it onto the first channel",
+            kind="size",
         )
     if first.affine is not None and other.affine is not None:
         apart = farthest_apart(first.affine, other.affine, grid)
@@ -83,6 +82,7 @@ def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
                 expected=f"a channel on the same voxels as {path.name}",
                 found=f"voxels that lie up to {apart:.3g} mm away",
                 remedy="resample it onto the first channel",
+                kind="geometry",
             )
 
 
@@ -99,6 +99,7 @@ def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, gr
                 file=files[number],
                 expected=f"{first.size[0]} × {first.size[1]} as in slice {numbers[0]}",
                 found="{} × {}".format(*read[number].size),
+                kind="size",
             )
     return Case(
         id=id,
@@ -115,7 +116,11 @@ def labelled(case: Case, path: Path) -> NDArray[np.uint8]:
     """The label of a case; raises InputError where there is none."""
     if case.label is None:
         raise InputError(
-            "reading a labelled image", file=path, expected="an array named label", found="none"
+            "reading a labelled image",
+            file=path,
+            expected="an array named label",
+            found="none",
+            kind="missing",
         )
     return case.label
 
@@ -162,26 +167,6 @@ def splits_by(
     return split
 
 
-def read_json(path: Path, doing: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError where there is none, or it is larger than
-    64 MiB.
-    """
-    try:
-        size = path.stat().st_size
-        if size > 1 << 26:
-            raise InputError(doing, file=path, expected="at most 64 MiB", found=f"{size} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except SegweaveError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            doing, file=path, expected="a JSON file", found=str(error)[:200] or "damaged"
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(doing, file=path, expected="names and values", found=type(found).__name__)
-    return found
-
-
 def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> TargetSpec:
     """The target of class ids 0, 1, 2, ... Raises InputError where one is left out."""
     if sorted(names) != list(range(len(names))):
@@ -190,6 +175,7 @@ def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> Target
             file=file,
             expected="class ids 0, 1, 2, ... without a gap",
             found=few([str(i) for i in sorted(names)]),
+            kind="labels",
         )
     ordered = tuple(names[i] for i in range(len(names)))
     return TargetSpec(kind="exclusive", names=ordered, colours=colours(len(ordered)))

@@ -73,6 +73,7 @@ def plan(source: Path, *, layout: Layout = "auto") -> Plan:
             else f"the layout {layout}",
             found="none of them",
             remedy="give the folder that holds them",
+            kind="layout",
         )
     if len(found) > 1:
         raise UsageError(
@@ -214,6 +215,7 @@ def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
             file=path,
             expected="lines like 'ED: 1' and 'Height: 170.0'",
             found=str(error),
+            kind="layout",
         ) from error
     return facts
 
@@ -251,6 +253,7 @@ def _plan_h5(folder: Path) -> Plan:
                     file=volumes[-1][1],
                     expected=f"one ED and one ES volume of {patient}",
                     found="a second of one: " + few([path.name for _, path in volumes]),
+                    kind="same-id",
                 )
             )
             volumes, phases = volumes[:2], [*_PHASES[: len(volumes)]]
@@ -326,6 +329,7 @@ def _plan_npz(folder: Path) -> Plan:
                     file=next((path for path in files if path.parent.name == part), folder),
                     expected=f"{patient} {phase} in one of train, valid and test",
                     found=f"it in {homes[f'{patient}_{phase}']} and also in {part}",
+                    kind="same-id",
                 )
             )
             continue
@@ -371,6 +375,7 @@ def _read_npz_slices(numbered: Mapping[int, Path], patient: str, phase: str) -> 
                 expected=f"an image of {read[0].size[0]} × {read[0].size[1]} as in slice "
                 f"{numbers[0]}",
                 found=f"{one.size[0]} × {one.size[1]}",
+                kind="size",
             )
     first = read[0]
     return Case(
@@ -388,6 +393,10 @@ def _read_npz_slices(numbered: Mapping[int, Path], patient: str, phase: str) -> 
 def _labelled(case: Case, path: Path) -> Case:
     if case.label is None:
         raise InputError(
-            "reading a volume of ACDC", file=path, expected="an array named label", found="none"
+            "reading a volume of ACDC",
+            file=path,
+            expected="an array named label",
+            found="none",
+            kind="missing",
         )
     return case

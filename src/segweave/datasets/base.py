@@ -73,7 +73,11 @@ def alone(said: str, files: Sequence[Path], *, lacks: str) -> list[LeftOut]:
     doing = "looking for what belongs together"
     faults = [
         InputError(
-            doing, file=path, expected="image and label together", found=f"no {lacks}, left out"
+            doing,
+            file=path,
+            expected="image and label together",
+            found=f"no {lacks}, left out",
+            kind="missing",
         )
         for path in files
     ]
@@ -87,6 +91,7 @@ def not_there(said: str, file: Path, *partners: Path) -> LeftOut:
         file=file,
         expected="every file that is listed",
         found="it is not there, left out",
+        kind="missing",
     )
     return LeftOut(said, [error], partners)
 
@@ -100,6 +105,7 @@ def odd_names(items: Sequence[Item]) -> list[InputError]:
             expected="names in UTF-8",
             found=os.fsencode(path).decode("utf-8", "backslashreplace"),
             remedy="rename it",
+            kind="layout",
         )
         for name, path in names
         if name != name.encode("utf-8", "ignore").decode("utf-8")

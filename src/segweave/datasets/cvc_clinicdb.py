@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +29,7 @@ from segweave.datasets.base import Item, Plan
 from segweave.datasets.published_splits import load_split
 from segweave.errors import UsageError, nearest
 from segweave.registry import DatasetCard
+from segweave.storage import read_json
 
 CARD = DatasetCard(
     name="cvc-clinicdb",
@@ -135,7 +135,7 @@ def shipped_sequences() -> tuple[Spans, dict[str, str]]:
     same patient; the table's source stands in the split's file.
     """
     file = Path(published_splits.__file__).parent / "cvc-clinicdb.json"
-    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw = read_json(file, "reading a split")
     spans = {name: (int(first), int(last)) for name, (first, last) in raw["frames"].items()}
     return spans, {name: block[0] for block in raw["blocks"] for name in block}
 

@@ -11,15 +11,14 @@ from segweave.data.case import Case
 from segweave.datasets._groups import groups_by, own_group_warning
 from segweave.datasets._volumes import (
     exclusive_target,
-    read_json,
     read_volume,
     splits_by,
 )
 from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
 from segweave.errors import InputError, SegweaveError
-from segweave.formats import case_name
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry, case_name
 from segweave.registry import DatasetCard
+from segweave.storage import read_json
 
 CARD = DatasetCard(
     name="decathlon",
@@ -53,7 +52,11 @@ def plan(
     file = source / "dataset.json"
     if not file.is_file():
         raise InputError(
-            _DOING, file=source, expected="a folder with dataset.json", found="none in it"
+            _DOING,
+            file=source,
+            expected="a folder with dataset.json",
+            found="none in it",
+            kind="layout",
         )
     about = read_json(file, _DOING)
     listed, raw = about.get("training"), about.get("labels")
@@ -64,12 +67,13 @@ def plan(
             expected="labels and a list named training, each with image and label",
             found=", ".join(sorted(map(str, about))[:8]),
             remedy="if it is an nnU-Net data set, prepare it as nnunet",
+            kind="layout",
         )
     try:
         target = exclusive_target({int(key): str(name) for key, name in raw.items()}, _DOING, file)
     except ValueError as error:
         raise InputError(
-            _DOING, file=file, expected="labels by id", found=str(raw)[:100]
+            _DOING, file=file, expected="labels by id", found=str(raw)[:100], kind="layout"
         ) from error
     modality = about.get("modality")
     channels = len(modality) if isinstance(modality, dict) and modality else 1
@@ -124,7 +128,11 @@ def _pairs(
         if not all(isinstance(path, str) and path for path in told):
             errors.append(
                 InputError(
-                    _DOING, file=file, expected="image and label, as paths", found=str(row)[:80]
+                    _DOING,
+                    file=file,
+                    expected="image and label, as paths",
+                    found=str(row)[:80],
+                    kind="layout",
                 )
             )
             continue
@@ -138,6 +146,7 @@ def _pairs(
                     expected="an id for each case",
                     found=f"{id!r} twice",
                     remedy="remove one of them from the list named training",
+                    kind="same-id",
                 )
             )
             continue
@@ -157,6 +166,7 @@ def _pairs(
             expected="the files that it lists",
             found=f"none of them: {few([_shown(path, source) for path in lost], 3)}",
             remedy="if images are named ID_0000.nii.gz, prepare it as nnunet",
+            kind="missing",
         )
     return pairs, left_out, errors
 
@@ -175,5 +185,6 @@ def _read(image: Path, label: Path, id: str, group: str, channels: int, geometry
             file=image,
             expected=f"{channels} channels, as dataset.json says",
             found=str(case.image.shape[1]),
+            kind="layout",
         )
     return case

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from segweave.data.specs import TargetSpec
 from segweave.data.splits import only_split
 from segweave.data.store import Store
 from segweave.errors import InputError, UsageError, nearest
-from segweave.storage import atomic_write
+from segweave.storage import atomic_write, write_json, write_text
 
 _DOING = "writing an nnU-Net data set"
 _LEARNT = ("train", "valid", "")
@@ -242,19 +241,16 @@ def _write_about(
         "name": store.name,
         "description": f"written from the store {store.name}, checksum {store.checksum}",
     }
-    with atomic_write(folder / "dataset.json") as file:
-        file.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_json(folder / "dataset.json", about)
     if any(part == "valid" for part in parts.values()):
         fold = {
             "train": [row[0] for row in rows if row[3] == "train"],
             "val": [row[0] for row in rows if row[3] == "valid"],
         }
-        with atomic_write(folder / "splits_final.json") as file:
-            file.write_text(json.dumps([fold], indent=1), encoding="utf-8")
+        write_json(folder / "splits_final.json", [fold])
     columns = [("case", "id", "group", "part", "slice"), *rows]
     lines = [",".join(map(_quoted, row)) for row in columns]
-    with atomic_write(folder / "cases.csv") as file:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "cases.csv", "\n".join(lines) + "\n")
 
 
 def _quoted(text: str) -> str:

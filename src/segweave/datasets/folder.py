@@ -19,10 +19,10 @@ from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import groups_by, half_filled, rows_by_case
 from segweave.datasets.base import Item, LeftOut, Plan, alone, few
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import case_name, find_images, read_array, read_case, read_label
-from segweave.formats.files import suffix_of, visible
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
+from segweave.formats.files import visible
+from segweave.formats.label_ids import scaled_ids
+from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -141,6 +141,7 @@ def _read(
             expected=f"the image's size {case.size[0]} × {case.size[1]}",
             found=" × ".join(str(n) for n in label.shape[1:]),
             remedy="check that image and mask belong together",
+            kind="size",
         )
     return replace(case, label=label)
 
@@ -196,6 +197,7 @@ def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Pa
                     expected="a name for each case",
                     found=f"a second {name!r}, beside {found[name]}",
                     remedy="give the files different names",
+                    kind="same-id",
                 )
             )
         found.setdefault(name, path)
@@ -205,7 +207,9 @@ def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Pa
 def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> dict[str, Path]:
     """Masks by the name that their image should have."""
     if not folder.is_dir():
-        raise InputError(_DOING, file=folder, expected="a folder of masks", found="no folder")
+        raise InputError(
+            _DOING, file=folder, expected="a folder of masks", found="no folder", kind="missing"
+        )
     found: dict[str, Path] = {}
     for path in visible(folder):
         if not path.is_file() or not suffix_of(path) or case_name(path) in images:
@@ -219,11 +223,14 @@ def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> 
                     file=path,
                     expected=f"one mask of {short!r}",
                     found=f"also {found[short]}",
+                    kind="same-id",
                 )
             )
         found.setdefault(short, path)
     if not found:
-        raise InputError(_DOING, file=folder, expected="at least one mask", found="none")
+        raise InputError(
+            _DOING, file=folder, expected="at least one mask", found="none", kind="missing"
+        )
     return found
 
 
@@ -255,6 +262,7 @@ def _matched(
                 _DOING,
                 expected="masks with the names of their images (NAME.png or NAME_mask.png)",
                 found=f"images {few(lonely, 3)}; masks {few(names, 3)}",
+                kind="missing",
             )
         )
     said = f"{len(lonely)} images have no mask and are left out: {few(lonely)}"
@@ -286,6 +294,7 @@ def _target(
                 found=f"ids up to {ids[-1]} in {len(odd)} of {len(held)} masks: "
                 f"{few([str(i) for i in ids])}",
                 remedy="name the classes, or give a mask_threshold if they are grey masks",
+                kind="labels",
             )
         )
     told = [ids for mask, ids in held.items() if mask not in odd or classes or kind == "binary"]
@@ -305,7 +314,9 @@ def _groups(
     """Case id → group, "" where neither the pattern nor the table says it."""
     absent = [id for id in ids if table and id not in table]
     if absent:
-        raise InputError(_DOING, expected="a row for each case", found=f"none for {few(absent)}")
+        raise InputError(
+            _DOING, expected="a row for each case", found=f"none for {few(absent)}", kind="layout"
+        )
     if pattern is not None:
         return groups_by(ids, pattern, _DOING)
     return {id: table.get(id, {}).get("group", "") for id in ids}
@@ -322,13 +333,17 @@ def _given_parts(
         part = table[id].get("part", "")
         if part not in parts:
             raise InputError(
-                _DOING, expected="train, valid or test as part", found=f"{part!r} for {id}"
+                _DOING,
+                expected="train, valid or test as part",
+                found=f"{part!r} for {id}",
+                kind="layout",
             )
         if home.setdefault(group, part) != part:
             raise InputError(
                 _DOING,
                 expected="every group in one part",
                 found=f"{group!r} in {home[group]} and in {part}",
+                kind="split",
             )
         parts[part].add(group)
     return {part: sorted(names) for part, names in parts.items()}
@@ -339,12 +354,13 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(_READING, file=path, found=str(error)) from error
+        raise InputError(_READING, file=path, found=str(error), kind="layout") from error
     if not rows or "case" not in rows[0] or not {"group", "part"} & set(rows[0]):
         raise InputError(
             _READING,
             file=path,
             expected="the columns case, group and, if wanted, part",
             found=", ".join(str(name) for name in rows[0]) if rows else "no rows",
+            kind="layout",
         )
     return rows_by_case(rows, "case", ("group", "part"), doing=_READING, file=path)

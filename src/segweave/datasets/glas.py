@@ -27,7 +27,7 @@ from segweave.datasets._pictures import (
 from segweave.datasets.base import Item, Plan, few
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats import read_array, read_case, read_label_case
-from segweave.formats.files import suffix_of
+from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -89,6 +89,7 @@ def plan(
                 expected="a row for every image",
                 found=f"none for {len(unknown)}: {few(unknown)}",
                 remedy="complete it, or leave patients aside with unit=image",
+                kind="layout",
             )
         )
     elif unknown:
@@ -191,6 +192,7 @@ def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.u
             expected="a label map of integers, stored without loss",
             found="JPEG, whose noise counts as glands",
             remedy="take the file as it was released (BMP or PNG)",
+            kind="labels",
         )
     numbers = read_label_case(pair.mask, scaled=False).label
     assert numbers is not None
@@ -222,6 +224,7 @@ def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
             file=path,
             expected="the columns name, patient ID and grade (GlaS)",
             found=f"{type(error).__name__}: {error}",
+            kind="layout",
         ) from error
 
 

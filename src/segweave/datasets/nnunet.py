@@ -22,15 +22,15 @@ from segweave.datasets._volumes import (
     colours,
     exclusive_target,
     labelled,
-    read_json,
     read_volume,
     splits_by,
 )
 from segweave.datasets.base import Item, LeftOut, Plan, alone, few
 from segweave.errors import InputError, UsageError
-from segweave.formats.files import SUFFIXES
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry
+from segweave.formats.table import SUFFIXES
 from segweave.registry import DatasetCard
+from segweave.storage import read_json, read_json_value
 
 CARD = DatasetCard(
     name="nnunet",
@@ -78,7 +78,11 @@ def plan(
     channels = about.get("channel_names") or about.get("modality") or {}
     if not isinstance(channels, dict) or not channels:
         raise InputError(
-            _DOING, file=folder / "dataset.json", expected="channel_names", found=str(channels)[:80]
+            _DOING,
+            file=folder / "dataset.json",
+            expected="channel_names",
+            found=str(channels)[:80],
+            kind="layout",
         )
     ending = str(about.get("file_ending", ".nii.gz"))
     if ending not in SUFFIXES:
@@ -87,6 +91,7 @@ def plan(
             file=folder / "dataset.json",
             expected="a file_ending among " + " ".join(SUFFIXES),
             found=ending,
+            kind="layout",
         )
     missing: list[str] = []
     left_out: list[LeftOut] = []
@@ -115,6 +120,7 @@ def plan(
                         file=label,
                         expected="an id for each case",
                         found=f"{id!r} in imagesTr and in imagesTs",
+                        kind="same-id",
                     )
                 )
                 continue
@@ -165,6 +171,7 @@ def _folder(source: Path) -> Path:
             expected="a folder with dataset.json, imagesTr and labelsTr",
             found=", ".join(folder.name for folder in chosen) or "none",
             remedy="give the folder of one data set",
+            kind="layout",
         )
     ids = re.compile(r".+_\d{4}\.[a-z.]+")
     if not any(ids.fullmatch(path.name) for path in (chosen[0] / "imagesTr").iterdir()):
@@ -174,6 +181,7 @@ def _folder(source: Path) -> Path:
             expected="images ID_0000.nii.gz, one file a channel",
             found="none",
             remedy="if it comes from the Medical Segmentation Decathlon, prepare it as decathlon",
+            kind="layout",
         )
     return chosen[0]
 
@@ -185,7 +193,7 @@ def _number(text: Any) -> int:
 def _labels(about: dict[str, Any], file: Path) -> Labels:
     raw = about.get("labels")
     if not isinstance(raw, dict) or not raw:
-        raise InputError(_DOING, file=file, expected="labels", found=str(raw)[:80])
+        raise InputError(_DOING, file=file, expected="labels", found=str(raw)[:80], kind="layout")
     if all(str(key).isdigit() for key in raw):
         raw = {str(name): int(key) for key, name in raw.items()}
     try:
@@ -195,7 +203,11 @@ def _labels(about: dict[str, Any], file: Path) -> Labels:
         }
     except (TypeError, ValueError) as error:
         raise InputError(
-            _DOING, file=file, expected="labels of ids or lists of ids", found=str(raw)[:120]
+            _DOING,
+            file=file,
+            expected="labels of ids or lists of ids",
+            found=str(raw)[:120],
+            kind="layout",
         ) from error
     ignored = sets.pop("ignore", (None,))[0]
     if all(len(ids) == 1 for ids in sets.values()):
@@ -238,7 +250,13 @@ def _pairs(
             said = f"images{part}: {few([path.name for path in extra])} is beyond the channels"
             expected = f"channels up to {most - 1:04d}"
             faults = [
-                InputError(_DOING, file=path, expected=expected, found="one more, left out")
+                InputError(
+                    _DOING,
+                    file=path,
+                    expected=expected,
+                    found="one more, left out",
+                    kind="layout",
+                )
                 for path in extra
             ]
             there = (*(path for path in files.values() if path not in extra), labels[id])
@@ -258,24 +276,24 @@ def _pairs(
 
 def _given(folder: Path, found: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
     """The folds of splits_final.json."""
-    import json
-
     path = folder / "splits_final.json"
     if not path.is_file():
         return {}
+    expected = "a list of folds, each with train and val"
+    folds = read_json_value(path, _DOING, expected=expected)
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
         test = list(found.get("Ts", {}))
         return {
             f"fold-{k}": {"train": list(fold["train"]), "valid": list(fold["val"]), "test": test}
             for k, fold in enumerate(folds)
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             _DOING,
             file=path,
-            expected="a list of folds, each with train and val",
+            expected=expected,
             found=f"{type(error).__name__}: {error}"[:150],
+            kind="layout",
         ) from error
 
 
@@ -289,7 +307,9 @@ def _exported(path: Path) -> dict[str, dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(_DOING, file=path, expected="a CSV file", found=str(error)) from error
+        raise InputError(
+            _DOING, file=path, expected="a CSV file", found=str(error), kind="layout"
+        ) from error
     if not rows or set(rows[0]) - {"slice"} != {"case", "id", "group", "part"}:
         return {}
     return rows_by_case(rows, "case", ("group", "part"), doing=_DOING, file=path)
@@ -314,6 +334,7 @@ def _read(
             file=images[0],
             expected=f"{channels} channels, as dataset.json says",
             found=f"{case.image.shape[1]} in {len(images)} files",
+            kind="layout",
         )
     if not labels.regions:
         return case
@@ -332,5 +353,6 @@ def _split(
             file=file,
             expected=f"ids {sorted(known)} of dataset.json",
             found=f"{unknown}",
+            kind="labels",
         )
     return np.stack([np.isin(label, ids).astype(np.uint8) for ids in regions], axis=1)

@@ -16,8 +16,7 @@ from segweave.datasets._volumes import colours, join_slices, labelled, read_volu
 from segweave.datasets.base import Item, LeftOut, Plan, alone, few
 from segweave.datasets.published_splits import load_split
 from segweave.errors import InputError, UsageError, nearest
-from segweave.formats import read_case
-from segweave.formats.nifti import Geometry
+from segweave.formats import Geometry, read_case
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -100,6 +99,7 @@ def plan(
             "and test_vol_h5",
             found="none of them",
             remedy="give the folder that holds them",
+            kind="layout",
         )
     if len(found) > 1:
         raise UsageError(

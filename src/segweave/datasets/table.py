@@ -16,10 +16,9 @@ from segweave.data.splits import PARTS, cases_of
 from segweave.datasets._groups import half_filled, own_group_warning
 from segweave.datasets._volumes import colours, labelled, read_volume, splits_by
 from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
-from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import case_name, read_case, read_label_case
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.errors import ErrorKind, InputError, SegweaveError, UsageError
+from segweave.formats import Geometry, case_name, read_case, read_label_case
+from segweave.formats.label_ids import scaled_ids
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -67,11 +66,17 @@ def plan(
         if problem:
             errors.append(
                 InputError(
-                    _DOING, file=file, expected=problem[0], found=f"line {number}: {problem[1]}"
+                    _DOING,
+                    file=file,
+                    expected=problem[0],
+                    found=f"line {number}: {problem[1]}",
+                    kind=problem[2],
                 )
             )
     if not files and not errors:
-        raise InputError(_DOING, file=file, expected="at least one case", found="none")
+        raise InputError(
+            _DOING, file=file, expected="at least one case", found="none", kind="missing"
+        )
     errors += half_filled(told, _DOING, file)
     groups = {id: group or id for id, group in told.items()}
     home: dict[str, str] = {}
@@ -84,12 +89,15 @@ def plan(
                     expected="every group in one part",
                     found=f"{groups[id]!r} in {home[groups[id]]} and in {part}",
                     remedy="give all cases of a patient the same part",
+                    kind="split",
                 )
             )
     if parts and len(parts) < len(files):
         lost = [id for id in files if id not in parts]
         errors.append(
-            InputError(_DOING, file=file, expected="a part in every row", found=few(lost))
+            InputError(
+                _DOING, file=file, expected="a part in every row", found=few(lost), kind="layout"
+            )
         )
     target, scaled = _target(kind, classes, files, geometry, file, errors)
     items = [
@@ -130,6 +138,7 @@ def _file(source: Path) -> Path:
             expected="a CSV file, or a folder with one",
             found=", ".join(path.name for path in tables[:4]) or "none",
             remedy="give the file itself",
+            kind="layout",
         )
     return tables[0]
 
@@ -142,7 +151,9 @@ def _rows(file: Path) -> list[dict[str, str]]:
             semicolons = start.count(";") > start.count(",")
             raw = list(csv.DictReader(stream, delimiter=";" if semicolons else ","))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("reading a table of cases", file=file, found=str(error)[:150]) from error
+        raise InputError(
+            "reading a table of cases", file=file, found=str(error)[:150], kind="layout"
+        ) from error
     held = {(name or "").strip().lower(): name for name in (raw[0] if raw else {})}
     if "image" not in held:
         raise InputError(
@@ -150,6 +161,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
             file=file,
             expected="the columns image and mask and, if wanted, case, group and part",
             found=", ".join(map(str, held.values())) or "no rows",
+            kind="layout",
         )
     own = [name for name in _COLUMNS if name in held]
     return [{name: (row.get(held[name]) or "").strip() for name in own} for row in raw]
@@ -162,18 +174,18 @@ def _take(
     groups: dict[str, str],
     parts: dict[str, str],
     left_out: list[LeftOut],
-) -> tuple[str, str] | None:
-    """Enter one row; returns what is expected and found where it is wrong."""
+) -> tuple[str, str, ErrorKind] | None:
+    """Enter one row; returns (expected, found, kind of fault) where it is wrong."""
     if not row["image"]:
-        return "a path as image", "none"
+        return "a path as image", "none", "layout"
     image = folder / row["image"]
     mask = folder / row["mask"] if row.get("mask") else None
     id = row.get("case") or case_name(image)
     if id in files:
-        return "an id for each case", f"a second {id!r}"
+        return "an id for each case", f"a second {id!r}", "same-id"
     part = row.get("part", "").lower()
     if part and part not in PARTS:
-        return "train, valid or test as part", repr(part)
+        return "train, valid or test as part", repr(part), "layout"
     lost = [path for path in (image, mask) if path is not None and not path.exists()]
     if lost:
         there = [path for path in (image, mask) if path is not None and path not in lost]
@@ -229,6 +241,7 @@ def _target(
                 else f"class ids up to {_MOST}",
                 found=f"ids up to {odd[-1]}",
                 remedy="name the classes (classes), from id 0 on",
+                kind="labels",
             )
         )
     if kind == "binary" or (kind == "auto" and highest <= 1):

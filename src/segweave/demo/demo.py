@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segweave.errors import InputError, UsageError
+from segweave.errors import UsageError
 from segweave.grid.jobs import Job, bars, failure, finished, run_jobs
-from segweave.storage import atomic_write
+from segweave.storage import atomic_folder, canonical_json, read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from segweave.data.store import Store
@@ -103,13 +101,10 @@ def run_demo(
 def _claim(folder: Path, settings: Settings) -> None:
     """Take a new folder, or one that a demo of the same size left."""
     note = folder / "demo.json"
-    wanted = json.loads(json.dumps({"format": 1, **asdict(settings)}))
+    wanted = {"format": 1, **asdict(settings)}
     if note.is_file():
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError("continuing a demo", file=note, found=str(error)) from error
-        if found != wanted:
+        found = read_json(note, "continuing a demo", formats=(1,))
+        if canonical_json(found) != canonical_json(wanted):
             raise UsageError(
                 "continuing a demo",
                 file=folder,
@@ -126,8 +121,7 @@ def _claim(folder: Path, settings: Settings) -> None:
             found="something else",
             remedy="choose another folder with --out",
         )
-    with atomic_write(note) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    write_json(note, wanted)
 
 
 def _phantoms(folder: Path, settings: Settings) -> Path:
@@ -135,10 +129,10 @@ def _phantoms(folder: Path, settings: Settings) -> Path:
 
     final = folder / "phantoms"
     if not final.is_dir():
-        temporary = folder / ".phantoms"
-        shutil.rmtree(temporary, ignore_errors=True)
-        write_cardiac(temporary, settings.patients, 0, size=settings.size, slices=settings.slices)
-        os.replace(temporary, final)
+        with atomic_folder(final) as temporary:
+            write_cardiac(
+                temporary, settings.patients, 0, size=settings.size, slices=settings.slices
+            )
     return final
 
 
@@ -256,8 +250,7 @@ def _show(
     page = Page("segweave demo", sections, warning=f"{HEADING}. {_WHY}", facts=facts)
     report = write_page(page, folder / "report.html")
     done = Demo(folder, tables, figure, report)
-    with atomic_write(folder / "table.md") as temporary:
-        temporary.write_text(done.markdown, encoding="utf-8")
+    write_text(folder / "table.md", done.markdown)
     return done
 
 

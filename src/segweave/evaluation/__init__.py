@@ -4,29 +4,33 @@ from segweave.evaluation.families import get_protocol, list_protocols, score_cas
 from segweave.evaluation.families.volumes import acdc as published
 from segweave.evaluation.folder import read_evaluation, write_evaluation
 from segweave.evaluation.label_folders import evaluate_folders
-from segweave.evaluation.protocols import Needs, Protocol, Score, clean, nearest_zoom
-from segweave.evaluation.rows import Evaluation, Manifest, Row
+from segweave.evaluation.protocols import Needs, Protocol, clean, nearest_zoom
+from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 from segweave.evaluation.score_cases import (
+    Scored,
     evaluate_cases,
     new_manifest,
     score_rows,
     validation_scores,
 )
+from segweave.evaluation.scores import Score, check_metrics, needs_probabilities
 from segweave.evaluation.statistics import Estimate, estimate
 from segweave.evaluation.summary import Summary, summarise
-from segweave.evaluation.tables import Table, class_table, summary_table
+from segweave.evaluation.tables import Table, summary_table
 
 __all__ = [
     "Estimate",
     "Evaluation",
     "Manifest",
+    "MetricEntry",
     "Needs",
     "Protocol",
     "Row",
     "Score",
+    "Scored",
     "Summary",
     "Table",
-    "class_table",
+    "check_metrics",
     "clean",
     "estimate",
     "evaluate_cases",
@@ -34,6 +38,7 @@ __all__ = [
     "get_protocol",
     "list_protocols",
     "nearest_zoom",
+    "needs_probabilities",
     "new_manifest",
     "published",
     "read_evaluation",

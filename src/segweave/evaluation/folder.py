@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
 from segweave import __version__
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.errors import InputError, UsageError
 from segweave.evaluation.curves import at_best_threshold
-from segweave.evaluation.protocols import Score, Status
-from segweave.evaluation.rows import FORMAT, Evaluation, Manifest, Row, versions
+from segweave.evaluation.families import list_protocols
+from segweave.evaluation.rows import (
+    FORMAT,
+    Evaluation,
+    Manifest,
+    MetricEntry,
+    Row,
+    metric_entry,
+    versions,
+)
+from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
-from segweave.storage import atomic_write
+from segweave.metrics.empties import Status
+from segweave.registry import metrics as registry
+from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
 
 COLUMNS = (
     "case",
@@ -64,35 +70,28 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
 def write_evaluation(
     folder: str | Path, rows: Sequence[Row], manifest: Manifest, *, force: bool = False
 ) -> Evaluation:
-    """Write the three files into a folder beside `folder`, then rename it, so that a crash leaves
-    the old evaluation or the new one. Fills in what the manifest counts of the rows.
+    """Write an evaluation folder in one piece: a crash leaves the old one or the new one.
+
+    Args:
+        folder: where; see `check_free`.
+        rows: the scores.
+        manifest: what describes them (`new_manifest`); its counts are filled in here.
+        force: write over an evaluation.
+
+    Raises UsageError where the folder holds something else, InputError where a score comes twice.
     """
     path = Path(folder)
     check_free(path, force=force)
     rows = at_best_threshold(rows)
-    full = _counted(manifest, rows)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-    except OSError as error:
-        raise SegweaveError(f"writing an evaluation: {error.strerror}", file=path) from error
-    try:
-        with atomic_write(temporary / "cases.csv") as file:
-            _write_rows(file, rows)
-            full.cases_sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    full = _counted(_with_cards(manifest, rows), rows)
+    with atomic_folder(path) as new:
+        cases = new / "cases.csv"
+        _write_rows(cases, rows)
+        full.cases_sha256 = sha256_of(cases)
         evaluation = Evaluation(path, full, tuple(rows))
-        summary = {
-            "format": FORMAT,
-            "arms": [arm.model_dump() for arm in summarise([evaluation])],
-        }
-        _write_json(temporary / "summary.json", summary)
-        _write_json(temporary / "manifest.json", full.model_dump())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        _swap(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        arms = [arm.model_dump() for arm in summarise([evaluation])]
+        write_json(new / "summary.json", {"format": FORMAT, "arms": arms}, indent=1)
+        write_json(new / "manifest.json", full.model_dump(), indent=1)
     return evaluation
 
 
@@ -112,19 +111,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
                 remedy="make one with segweave evaluate",
             )
     file = path / "manifest.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{doing}: {error}", file=file, expected="a JSON file") from error
-    number = content.get("format") if isinstance(content, dict) else None
-    if number != FORMAT:
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"format {FORMAT}",
-            found=f"format {number}",
-            remedy="read it with the version of segweave that wrote it, or a newer one",
-        )
+    content = read_json(file, doing, formats=(FORMAT,), expected="a manifest")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
@@ -133,7 +120,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise InputError(doing, file=file, found=f"{where}: {first['msg']}") from error
     file = path / "cases.csv"
     block = file.read_bytes()
-    if hashlib.sha256(block).hexdigest() != manifest.cases_sha256:
+    if sha256_of_bytes(block) != manifest.cases_sha256:
         raise InputError(
             doing,
             file=file,
@@ -141,7 +128,38 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             found="another content (cut off or changed by hand)",
             remedy="evaluate again",
         )
-    return Evaluation(path, manifest, tuple(_read_rows(file, block.decode("utf-8"))))
+    rows = tuple(_read_rows(file, block.decode("utf-8")))
+    return Evaluation(path, _with_cards(manifest, rows), rows)
+
+
+def _with_cards(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
+    """The manifest with an entry for every metric: earlier versions wrote none, and no columns of
+    distances.
+    """
+    lacking = {row.score.metric: row.score for row in rows}
+    for name in manifest.metrics:
+        lacking.pop(name, None)
+    if not lacking:
+        return manifest
+    cards = registry.cards()
+    entries = {
+        name: metric_entry(cards[name]) if name in cards else _entry_without_card(score)
+        for name, score in sorted(lacking.items())
+    }
+    protocol = list_protocols().get(manifest.protocol)
+    columns = protocol.columns if protocol is not None and not manifest.metrics else ()
+    return manifest.model_copy(
+        update={
+            "metrics": {**manifest.metrics, **entries},
+            "columns": list(dict.fromkeys((*manifest.columns, *columns))),
+        }
+    )
+
+
+def _entry_without_card(score: Score) -> MetricEntry:
+    unit = "mm" if score.unit == "px" else score.unit
+    better: Literal["higher", "lower"] = "lower" if unit == "mm" else "higher"
+    return MetricEntry(title=score.metric, label=score.metric, unit=unit, better=better)
 
 
 def _counted(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
@@ -170,8 +188,8 @@ def _write_rows(file: Path, rows: Iterable[Row]) -> None:
         for row in rows:
             score = row.score
             # Python's csv quotes only what its own line end is made of, but reads \r as one too.
-            odd = "\r" in row.case + row.group + score.class_name + row.arm
-            (quoted if odd else writer).writerow(
+            has_return = "\r" in row.case + row.group + score.class_name + row.arm
+            (quoted if has_return else writer).writerow(
                 (
                     row.case,
                     "" if score.slice is None else score.slice,
@@ -218,26 +236,3 @@ def _read_rows(file: Path, text: str) -> Iterator[Row]:
                 expected=",".join(COLUMNS),
                 found=",".join(cells),
             ) from error
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        file.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
-
-
-def _swap(new: Path, old: Path) -> None:
-    if not old.exists():
-        os.replace(new, old)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=old.parent))
-    os.replace(old, aside / "evaluation")
-    try:
-        os.replace(new, old)
-    except BaseException:
-        os.replace(aside / "evaluation", old)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

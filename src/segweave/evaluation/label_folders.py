@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
-
-import numpy as np
 
 from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec
@@ -27,9 +25,10 @@ from segweave.evaluation.score_cases import (
     problem_list,
     score_rows,
 )
-from segweave.formats import SUFFIXES, case_name, read_label, read_label_case, suffix_of
-from segweave.formats.nifti import Geometry
-from segweave.formats.pictures import scaled_ids
+from segweave.evaluation.scores import check_metrics
+from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
+from segweave.formats.label_ids import scaled_ids
+from segweave.runtime.progress import Progress
 
 LABEL_ENDINGS = (
     "_gt",
@@ -70,6 +69,7 @@ def evaluate_folders(
     out: str | Path,
     *,
     protocol: str | Protocol = "clean",
+    metrics: Sequence[str] = (),
     cases_csv: str | Path | None = None,
     target: TargetSpec | None = None,
     arm: str = "",
@@ -79,25 +79,40 @@ def evaluate_folders(
     geometry: Geometry = "check",
     mask_threshold: int | None = None,
     force: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
-    """Score every label map of `predictions` (NIfTI, PNG, npz, h5 ...) against the one of the same
-    name in `references`, and write an evaluation folder to `out`.
+    """Score every label map of a folder (NIfTI, PNG, npz, h5 ...) against the one of the same name
+    in another, and write an evaluation folder. Names are compared without their ending and without
+    `_gt`, `_mask`, `_segmentation` and similar ones.
 
-    Names are compared without their ending and without `_gt`, `_mask`, `_segmentation` and the
-    like. `cases_csv` has the column `case` and any of group, part, stack, arm, seed, fold, id,
-    slice, and says which cases are scored: all of every part that has a file in either folder.
-    Without a group each file is its own. `id` is the name under which a file's scores are kept, and
-    `slice` says which slice of that case the file is, as `export-nnunet` writes a video's frames.
-    `stack` says what files of several slices are where the table does not:
-    "space" (a volume, scored in 3D; what a file is taken for that does not say otherwise), "time"
-    (frames of a video, scored one by one) or "single". `target` names the classes; without it they
-    are those of the protocol, else the ids that the references hold. `mask_threshold` makes of grey
-    masks (JPEG) those of one class: what is above it is foreground. `progress` is called with
-    (done, all, case). Raises InputError that lists all that is missing, doubled, left over or does
-    not fit; nothing is written then.
+    Args:
+        predictions: a folder of label maps, or one file.
+        references: a folder of true label maps, or one file.
+        out: the evaluation folder.
+        protocol: a protocol or its name.
+        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
+        cases_csv: a CSV file with the column `case` and any of group, part, stack, arm, seed, fold,
+            id, slice. It selects the cases: all of every part that has a file in either folder. A
+            file without a group is a group. `id` is the name under which the scores of a file are
+            kept; `slice` is the index of the slice of that case that the file holds, as
+            `export-nnunet` writes the frames of a video.
+        target: the classes; None takes those of the protocol, else the ids in the references.
+        arm: the arm, where the CSV file has none.
+        seed: the seed, where the CSV file has none.
+        fold: the fold, where the CSV file has none.
+        stack: what the slices of a file are, where the CSV file does not state it: "space" (a
+            volume, scored in 3D), "time" (frames of a video, scored one by one) or "single"; None
+            takes what the file states, else "space".
+        geometry: which half of a NIfTI header holds where it contradicts itself.
+        mask_threshold: in grey masks (JPEG), what is above this is foreground.
+        force: write over an evaluation.
+        progress: called with (done, total, case).
+
+    Raises InputError that lists all files that are missing, double, left over or do not fit, and
+    UsageError for a metric that is unknown or reads more than label maps; nothing is written then.
     """
     rules = get_protocol(protocol)
+    check_metrics([name for name in metrics if name not in rules.definitions], probabilities=False)
     check_free(out, force=force)
     ours, theirs = _label_files(predictions), _label_files(references)
     if stack is not None and stack not in get_args(Stack):
@@ -134,8 +149,8 @@ def evaluate_folders(
                 geometry=geometry,
                 stack=entry.stack or stack,
                 scaled=target.white_is_one,
+                threshold=mask_threshold,
             )
-            case = _thresholded(case, mask_threshold)
             file = ours[name]
             if rules.needs.any_size:
                 prediction = read_label_case(file, geometry=geometry, scaled=target.one_class).label
@@ -146,7 +161,8 @@ def evaluate_folders(
                 case,
                 prediction,
                 target=target,
-                protocol=protocol,
+                protocol=rules,
+                metrics=metrics,
                 arm=arm if entry.arm is None else entry.arm,
                 seed=seed if entry.seed is None else entry.seed,
                 fold=fold if entry.fold is None else entry.fold,
@@ -162,8 +178,9 @@ def evaluate_folders(
             progress(count, len(names), name)
     wrong.check()
     manifest = new_manifest(
-        protocol,
+        rules,
         target,
+        metrics,
         references=truths.checksums(),
         grouped=entries is not None and all(entries[name].group for name in names),
         sources={
@@ -328,13 +345,6 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
     )
 
 
-def _thresholded(case: Case, threshold: int | None) -> Case:
-    """The case with what is above the threshold as its one class; a map of 0 and 1 stays."""
-    if threshold is None or case.label is None or case.label.max(initial=0) <= 1:
-        return case
-    return replace(case, label=(case.label > threshold).astype(np.uint8))
-
-
 def _target_of(
     files: Mapping[str, Path], names: list[str], geometry: Geometry, threshold: int | None
 ) -> TargetSpec:
@@ -344,8 +354,9 @@ def _target_of(
     problems = Problems("reading the references")
     for name in names:
         try:
-            case = read_label_case(files[name], geometry=geometry, scaled=False)
-            case = _thresholded(case, threshold)
+            case = read_label_case(
+                files[name], geometry=geometry, scaled=False, threshold=threshold
+            )
         except SegweaveError as error:
             problems.add(files[name].name, error)
             continue

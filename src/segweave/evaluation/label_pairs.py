@@ -16,18 +16,33 @@ from segweave.errors import InputError, UsageError
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A pair of label maps (slices, height, width) and the names of the ids in them."""
+    """A prediction and a reference in which no classes overlap.
+
+    Attributes:
+        prediction: class ids (slices, height, width).
+        reference: true class ids, of the same shape.
+        names: class id → name.
+        instances: ids of the reference's single objects, of the same shape; None where unknown.
+    """
 
     prediction: NDArray[Any]
     reference: NDArray[Any]
     names: dict[int, str]
+    instances: NDArray[Any] | None = None
 
-    def __getitem__(self, part: int | slice) -> Layer:
-        return Layer(self.prediction[part], self.reference[part], self.names)
+    def __getitem__(self, index: int | slice) -> Layer:
+        """The layer of one slice or of several."""
+        instances = None if self.instances is None else self.instances[index]
+        return Layer(self.prediction[index], self.reference[index], self.names, instances)
 
 
-def layers_of(prediction: NDArray[Any], reference: NDArray[Any], target: TargetSpec) -> list[Layer]:
-    """One layer for exclusive and binary classes, one a class where they overlap.
+def layers_of(
+    prediction: NDArray[Any],
+    reference: NDArray[Any],
+    target: TargetSpec,
+    instances: NDArray[Any] | None = None,
+) -> list[Layer]:
+    """One layer for exclusive and binary classes, one per class where they overlap.
 
     Voxels that the reference marks as ignored are background in both. Raises InputError where
     shapes differ, an id is unknown or values are not whole numbers.
@@ -49,7 +64,7 @@ def layers_of(prediction: NDArray[Any], reference: NDArray[Any], target: TargetS
         kept = reference != target.ignored
         prediction, reference = np.where(kept, prediction, 0), np.where(kept, reference, 0)
     if target.kind != "overlapping":
-        return [Layer(prediction, reference, target.foreground)]
+        return [Layer(prediction, reference, target.foreground, instances)]
     if prediction.shape[1] != len(target.names):
         raise InputError(
             "scoring a case",

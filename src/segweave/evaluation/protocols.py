@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,44 +14,28 @@ from scipy.ndimage import zoom
 
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec, decide
-from segweave.errors import UsageError, nearest
+from segweave.errors import UsageError
 from segweave.evaluation.label_pairs import Layer, layers_of
-from segweave.metrics import SurfaceDistances, confusion, surface_distances
-
-Status = Literal["scored", "failed", "rule"]
-Spacing = Sequence[float] | None
+from segweave.evaluation.scores import Score, class_scores, extra_scores, pieces
+from segweave.metrics import get_policy
+from segweave.metrics.labels import Spacing
+from segweave.registry import MetricCard
+from segweave.registry import metrics as registry
 
 CLEAN = "clean"
-OVERLAPS = ("dice", "iou", "precision", "sensitivity")
-DISTANCES = ("hd", "hd95", "asd", "asd-reverse", "assd", "object-hd")
 FALSE_ALARM = "false-alarm"
 
 
 @dataclass(frozen=True)
-class Score:
-    """One number. `slice` is None for a volume; `value` is None where `status` is "failed" (a
-    distance to a class that was not predicted); "rule" marks a value that a protocol sets by rule
-    because the class is missing on a side. `unit` is "", "mm", "px" or "ml". A `curve` holds an
-    image's values at all thresholds, where the threshold is chosen over all images (`curves`).
-    """
-
-    slice: int | None
-    class_name: str
-    metric: str
-    value: float | None
-    unit: str = ""
-    status: Status = "scored"
-    curve: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
 class Needs:
-    """What a protocol asks of whoever predicts.
+    """What a protocol needs of a prediction.
 
-    `decide_on` "case": probabilities are brought to the case's own size, then labels are made;
-    "network": the protocol makes of the probabilities on the network's grid what it scores
-    (`Protocol.from_network`). The first and last `ends_left_out` slices need no prediction.
-    `any_size` says that the reference is brought to the prediction's size.
+    Attributes:
+        decide_on: "case": probabilities are brought to the case's own size, then labels are made;
+            "network": the protocol makes what it scores of the probabilities on the network's grid
+            (`Protocol.from_network`).
+        ends_left_out: how many of the first and of the last slices are not scored.
+        any_size: whether the reference is brought to the prediction's size.
     """
 
     decide_on: Literal["case", "network"] = "case"
@@ -61,18 +43,30 @@ class Needs:
     any_size: bool = False
 
     def slices(self, count: int) -> range:
-        """Indices of the slices that have to be predicted, of a stack of `count`."""
+        """Indices of the slices that are scored, of a stack of `count`."""
         return range(self.ends_left_out, max(self.ends_left_out, count - self.ends_left_out))
 
 
 @dataclass(frozen=True)
-class Protocol(ABC):
-    """The rules that a table names: what each number is (`definitions`), and the order of means.
+class Protocol:
+    """The rules by which predictions are scored, and which a table names.
 
-    `datasets` are those whose `published` scores it computes, `sources` say where each choice comes
-    from. `stacks` are the kinds of case that it covers. `target` is what it scores where nobody
-    names classes. `per` "image" weighs every image alike, whatever case it belongs to. `columns`
-    are the metrics that tables print beside Dice and distances.
+    Attributes:
+        name: its name.
+        title: one sentence.
+        definitions: the metrics that it computes, as names of cards, and how each is defined here.
+        means: the order of means, in words.
+        needs: what it needs of a prediction.
+        empties: the policy for classes that a side lacks (`segweave.metrics.POLICIES`).
+        computed_by: metric → the card that computes it, where that is not the card of its name: a
+            released evaluation prints as "dice" or "hd95" what other cards define.
+        in_voxels: whether distances are in voxels although the spacing is known.
+        datasets: the data sets whose `published` scores it computes.
+        sources: where each choice comes from.
+        stacks: the kinds of case that it covers.
+        target: the classes that it scores where none are named.
+        per: "image" gives every image equal weight, whatever its case.
+        columns: the metrics that tables print beside Dice.
     """
 
     name: str
@@ -80,6 +74,9 @@ class Protocol(ABC):
     definitions: Mapping[str, str]
     means: str
     needs: Needs = field(default_factory=Needs)
+    empties: str = CLEAN
+    computed_by: Mapping[str, str] = field(default_factory=dict)
+    in_voxels: bool = False
     datasets: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     stacks: tuple[Stack, ...] = ("space", "time", "single")
@@ -95,26 +92,44 @@ class Protocol(ABC):
         target: TargetSpec,
         spacing: Spacing,
         stack: Stack,
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[str] = (),
+        only: Sequence[str] | None = None,
         instances: NDArray[Any] | None = None,
+        probabilities: NDArray[Any] | None = None,
     ) -> list[Score]:
-        """All scores of one case, or those of `metrics`; see `score_case`."""
-        for name in metrics or ():
-            if name not in self.definitions:
-                raise UsageError(
-                    f"scoring under the protocol {self.name}",
-                    found=f"the metric {name!r}",
-                    remedy=nearest(name, self.definitions),
-                )
+        """All scores of one case; see `score_case`."""
         if spacing is not None and len(spacing) != 3:
             raise UsageError(
                 "scoring a case",
                 expected="a spacing of (slice, row, column) in mm, or None",
                 found=str(tuple(spacing)),
             )
-        layers = self.layers(prediction, reference, target, instances)
-        asked = tuple(metrics or self.definitions)
-        return [s for layer in layers for s in self._score(layer, spacing, stack, asked)]
+        wanted = dict.fromkeys((*self.definitions, *metrics) if only is None else only)
+        own = tuple(name for name in wanted if name in self.definitions)
+        extra = tuple(name for name in wanted if name not in self.definitions)
+        kept = self.needs.slices(len(reference))
+        scored = slice(kept.start, kept.stop)
+        scores: list[Score] = []
+        if own:
+            steps = None if self.in_voxels else spacing
+            for layer in self.layers(prediction, reference, target, instances):
+                scores += self._score(layer[scored], steps, stack, own)
+        if extra:
+            layers = self.label_layers(prediction, reference, target, instances)
+            scores += extra_scores(
+                [layer[scored] for layer in layers],
+                reference,
+                metrics=extra,
+                target=target,
+                spacing=None if self.needs.any_size else spacing,
+                stack=stack,
+                probabilities=probabilities,
+            )
+        return scores
+
+    def card(self, metric: str) -> MetricCard:
+        """The card that computes a metric under this protocol."""
+        return registry.card(self.computed_by.get(metric, metric))
 
     def layers(
         self,
@@ -123,8 +138,20 @@ class Protocol(ABC):
         target: TargetSpec,
         instances: NDArray[Any] | None,
     ) -> list[Layer]:
-        """Prediction and reference, checked, as label maps in which no classes overlap."""
-        return layers_of(prediction, reference, target)
+        """Prediction and reference, checked, in the form that the protocol scores, without classes
+        that overlap.
+        """
+        return layers_of(prediction, reference, target, instances)
+
+    def label_layers(
+        self,
+        prediction: NDArray[Any],
+        reference: NDArray[Any],
+        target: TargetSpec,
+        instances: NDArray[Any] | None,
+    ) -> list[Layer]:
+        """The same as label maps, for metrics that the protocol does not list."""
+        return self.layers(prediction, reference, target, instances)
 
     def from_network(
         self, probabilities: NDArray[Any], size: tuple[int, int], target: TargetSpec
@@ -138,23 +165,13 @@ class Protocol(ABC):
         """What was scored as a label map to look at."""
         return scored
 
-    @abstractmethod
     def _score(
-        self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
+        self, layer: Layer, spacing: Spacing, stack: Stack, metrics: tuple[str, ...]
     ) -> Iterator[Score]:
-        """Scores of the classes that share one label map."""
-
-
-class _Clean(Protocol):
-    def _score(
-        self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
-    ) -> Iterator[Score]:
-        if stack == "space":
-            yield from _scores(layer, spacing, None, asked)
-            return
-        in_plane = None if spacing is None else tuple(spacing)[1:]
-        for index in range(len(layer.reference)):
-            yield from _scores(layer[index], in_plane, index, asked)
+        """Scores by the protocol's own metrics of the classes that share one label map."""
+        cards = {name: self.card(name) for name in metrics}
+        for piece in pieces(layer, spacing, stack):
+            yield from class_scores(piece, cards, get_policy(self.empties))
 
 
 _SURFACE = (
@@ -162,7 +179,7 @@ _SURFACE = (
     "mm where the spacing is known, else px"
 )
 
-clean: Protocol = _Clean(
+clean = Protocol(
     name=CLEAN,
     title=(
         "every slice at the case's own size, volumes in 3D, frames and images one by one; "
@@ -184,6 +201,7 @@ clean: Protocol = _Clean(
         ),
     },
     means="over a case's images (time), over cases for each class, over classes",
+    columns=("hd95", "asd"),
 )
 
 STACK_NAMES: Mapping[Stack, str] = {
@@ -208,46 +226,3 @@ def nearest_zoom(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     padded = np.pad(labels, [(0, 0)] * (labels.ndim - 2) + [(1, 0), (1, 0)])
     zoomed: NDArray[Any] = padded[..., rows[:, None], columns]
     return zoomed
-
-
-def _scores(
-    layer: Layer, spacing: Spacing, index: int | None, asked: tuple[str, ...]
-) -> Iterator[Score]:
-    """Scores of one volume (index None) or of one image under `clean`."""
-    counts = confusion(layer.prediction, layer.reference, tuple(layer.names))
-    both = tuple(c for c in counts if counts[c].predicted and counts[c].present)
-    distances: dict[int, SurfaceDistances] = {}
-    if both and any(metric in DISTANCES for metric in asked):
-        distances = surface_distances(layer.prediction, layer.reference, spacing, both)
-    unit = "px" if spacing is None else "mm"
-    for c, name in layer.names.items():
-        if not counts[c].present:
-            if FALSE_ALARM in asked:
-                yield _false_alarm(counts[c].predicted, name, spacing, index)
-            continue
-        for metric in asked:
-            if metric in OVERLAPS:
-                # Only precision can be undefined here (nothing predicted): a miss counts as 0.
-                value = float(getattr(counts[c], metric))
-                yield Score(index, name, metric, 0.0 if math.isnan(value) else value)
-            elif metric in DISTANCES and c in distances:
-                yield Score(index, name, metric, distance_of(distances[c], metric), unit)
-            elif metric in DISTANCES:
-                yield Score(index, name, metric, None, unit, "failed")
-
-
-def _false_alarm(voxels: int, name: str, spacing: Spacing, index: int | None) -> Score:
-    if spacing is None or index is not None:
-        return Score(index, name, FALSE_ALARM, float(voxels), "px")
-    return Score(None, name, FALSE_ALARM, voxels * math.prod(spacing) / 1000, "ml")
-
-
-def distance_of(distances: SurfaceDistances, metric: str) -> float:
-    """One of DISTANCES as `clean` defines it."""
-    if metric == "hd":
-        return distances.hausdorff()
-    if metric == "hd95":
-        return distances.hausdorff95("max")
-    if metric == "assd":
-        return distances.average_symmetric()
-    return distances.average("to-reference" if metric == "asd" else "to-prediction")

@@ -1,21 +1,34 @@
-"""What an evaluation is made of: rows of scores and the manifest that describes them."""
+"""The parts of an evaluation: rows of scores, and the manifest that describes them."""
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy
+import scipy
 from pydantic import BaseModel, ConfigDict, Field
 
-from segweave.evaluation.protocols import Score
+from segweave.evaluation.scores import Score
+from segweave.registry import MetricCard
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A score with what it belongs to: one line of cases.csv. `seed` and `fold` may be unknown."""
+    """One line of cases.csv.
+
+    Attributes:
+        case: id of the case.
+        group: patient or video.
+        score: the number.
+        arm: name of the arm; empty where it is unknown.
+        seed: seed of the run; None where it is unknown.
+        fold: fold of the run; None where there is none.
+    """
 
     case: str
     group: str
@@ -25,14 +38,76 @@ class Row:
     fold: int | None = None
 
 
+class MetricEntry(BaseModel):
+    """What the card of a scored metric states, so that a folder is read without its plug-ins.
+
+    Attributes:
+        title: one line.
+        label: the short name in table headers.
+        unit: "", "mm" (px where the spacing is unknown), "ml", "dB" or another unit.
+        better: "higher" or "lower".
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    label: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether the value is a length."""
+        return self.unit == "mm"
+
+    @property
+    def by_unit(self) -> bool:
+        """Whether the values are lengths or sizes, whose unit depends on whether the spacing is
+        known: tables print their median, and one column for each unit.
+        """
+        return self.unit in ("mm", "ml")
+
+
+def metric_entry(card: MetricCard) -> MetricEntry:
+    """What a manifest keeps of a metric's card."""
+    better: Literal["higher", "lower"] = "lower" if card.better == "lower" else "higher"
+    return MetricEntry(title=card.title, label=card.heading, unit=card.unit, better=better)
+
+
 class Manifest(BaseModel):
-    """What an evaluation says of itself. `sources` names where predictions and references came
-    from; `grouped` is False where no groups were known, so that each file is its own. `per` says
-    whether cases or images weigh alike in means; `columns` are metrics that tables print beside
-    Dice and distances. `training_groups` is how many groups the model was trained on, None where
-    nobody said. `tested` counts how often the run's test cases had been scored under this protocol,
-    this time included, by the name of the evaluation. `references` has a checksum of each case's
-    true labels.
+    """Describes an evaluation: what was scored, how, and where it came from.
+
+    Attributes:
+        format: number of the folder's format.
+        protocol: name of the protocol.
+        title: its title.
+        means: how means are taken.
+        definitions: metric → definition under this protocol.
+        metrics: metric → what its card states.
+        units: metric → the units of its values.
+        classes: names of the foreground classes.
+        kind: kind of target: "exclusive", "binary" or "overlapping".
+        arms: the arms that were scored.
+        seeds: their seeds.
+        folds: their folds.
+        per: whether "case" or "image" is what has equal weight in means.
+        columns: metrics that tables print beside Dice.
+        cases: number of cases.
+        groups: number of groups.
+        grouped: False where no groups were given, so that each file is a group.
+        parameters: number of weights of the model.
+        checkpoint: how the weights were chosen: "last", "best" or "best-on-test".
+        training_groups: number of groups that the model was trained on; None where unknown.
+        tested: name of an evaluation → how often the run's test cases were scored under this
+            protocol, this time included.
+        references: case → checksum of its true labels.
+        recipe_digest: digest of the resolved recipe, which identifies the arm; None for
+            predictions of other tools and for folders of earlier versions.
+        recipe: the resolved recipe without what may differ within an arm (seed, fold, arm, paths).
+        sources: where predictions and references came from.
+        versions: versions of what computed the scores.
+        rows: number of rows of cases.csv.
+        cases_sha256: checksum of cases.csv.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +117,7 @@ class Manifest(BaseModel):
     title: str
     means: str
     definitions: dict[str, str]
+    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
     units: dict[str, list[str]] = Field(default_factory=dict)
     classes: list[str]
     kind: str = "exclusive"
@@ -58,6 +134,8 @@ class Manifest(BaseModel):
     training_groups: int | None = None
     tested: dict[str, int] = Field(default_factory=dict)
     references: dict[str, str] = Field(default_factory=dict)
+    recipe_digest: str | None = None
+    recipe: dict[str, Any] | None = None
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0
@@ -66,7 +144,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder that was read or has just been written."""
+    """An evaluation folder: its path, manifest and rows."""
 
     folder: Path
     manifest: Manifest
@@ -74,12 +152,7 @@ class Evaluation:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
-    import platform
-
-    import numpy
-    import scipy
-
+    """Versions of Python and of the libraries that compute the scores."""
     return {
         "python": platform.python_version(),
         "numpy": numpy.__version__,

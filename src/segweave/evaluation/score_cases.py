@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,29 @@ from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.evaluation.families import get_protocol, score_case
 from segweave.evaluation.folder import check_free, write_evaluation
 from segweave.evaluation.protocols import Protocol, clean
-from segweave.evaluation.rows import Evaluation, Manifest, Row
+from segweave.evaluation.rows import Evaluation, Manifest, Row, metric_entry
 from segweave.evaluation.statistics import estimate
 from segweave.evaluation.summary import case_values
+from segweave.registry import MetricCard
+from segweave.registry import metrics as registry
+from segweave.runtime.progress import Progress
+from segweave.storage import sha256_of_bytes, sha256_of_text
 
-Progress = Callable[[int, str], None]
-"""Called with the number of cases done and the name of the last one."""
+
+class Scored(NamedTuple):
+    """A case and what was predicted for it.
+
+    Attributes:
+        case: the case, with its labels.
+        prediction: what the protocol scores (`Protocol.needs`): usually a label map at the case's
+            own size, (slices, height, width), with a class axis after slices where classes overlap.
+        probabilities: (slices, channels, height, width) at the case's own size, for metrics that
+            read them (`needs_probabilities`).
+    """
+
+    case: Case
+    prediction: NDArray[Any]
+    probabilities: NDArray[Any] | None = None
 
 
 def score_rows(
@@ -30,13 +46,29 @@ def score_rows(
     *,
     target: TargetSpec,
     protocol: str | Protocol = "clean",
+    metrics: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    probabilities: NDArray[Any] | None = None,
     arm: str = "",
     seed: int | None = None,
     fold: int | None = None,
-    metrics: Sequence[str] | None = None,
 ) -> list[Row]:
-    """The rows of one case. Raises InputError, naming the case, where it has no label or the
-    prediction does not fit.
+    """The rows of one case.
+
+    Args:
+        case: the case, with its labels.
+        prediction: as in `Scored`.
+        target: the classes.
+        protocol: a protocol or its name.
+        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
+        only: names of metrics; only these are computed.
+        probabilities: as in `Scored`.
+        arm: the arm that made the prediction.
+        seed: its seed.
+        fold: its fold.
+
+    Raises InputError, naming the case, where it has no label or the prediction does not fit, and
+    what `score_case` raises.
     """
     if case.label is None:
         raise InputError(
@@ -50,7 +82,9 @@ def score_rows(
         stack=case.stack,
         protocol=protocol,
         metrics=metrics,
+        only=only,
         instances=case.instances,
+        probabilities=probabilities,
     )
     return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]
 
@@ -68,7 +102,7 @@ class References:
         known = self._slices.setdefault(case, {})
         for index, part in enumerate(np.asarray(label, np.uint8), start=first):
             content = f"{part.shape}".encode() + part.tobytes()
-            known[index] = hashlib.sha256(content).hexdigest()
+            known[index] = sha256_of_bytes(content)
 
     def checksums(self) -> dict[str, str]:
         """Case → checksum."""
@@ -77,55 +111,90 @@ class References:
 
 def _joined(slices: Mapping[int, str]) -> str:
     text = " ".join(f"{index}:{digest}" for index, digest in sorted(slices.items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of_text(text)
 
 
-def new_manifest(protocol: str | Protocol, target: TargetSpec, **fields: Any) -> Manifest:
-    """A manifest with the protocol's words; its counts are filled in when it is written."""
+def new_manifest(
+    protocol: str | Protocol, target: TargetSpec, metrics: Sequence[str] = (), **fields: Any
+) -> Manifest:
+    """The manifest of an evaluation that is about to be written, which fills in its counts.
+
+    Args:
+        protocol: a protocol or its name.
+        target: the classes.
+        metrics: names of the metrics that are computed beside the protocol's.
+        fields: any other fields of `Manifest`.
+    """
     rules = get_protocol(protocol)
+    extra = [name for name in dict.fromkeys(metrics) if name not in rules.definitions]
+    cards = {name: rules.card(name) for name in rules.definitions}
+    cards |= {name: registry.card(name) for name in extra}
+    # What another card computes keeps the short name under which the protocol prints it.
+    entries = {
+        name: metric_entry(card).model_copy(update={"label": registry.card(name).heading})
+        for name, card in cards.items()
+    }
     return Manifest(
         protocol=rules.name,
         title=rules.title,
         means=rules.means,
-        definitions=dict(rules.definitions),
+        definitions={**rules.definitions, **{name: _definition(cards[name]) for name in extra}},
+        metrics=entries,
         classes=list(target.foreground.values()),
         kind=target.kind,
         per=rules.per,
-        columns=list(rules.columns),
+        columns=list(dict.fromkeys((*rules.columns, *metrics))),
         **fields,
     )
 
 
+def _definition(card: MetricCard) -> str:
+    """How a metric that the protocol does not list is defined."""
+    options = ", ".join(f"{name} {value}" for name, value in card.options.items())
+    classes = "" if card.reads == "probabilities" else ", where the class is in the reference"
+    return f"{card.title}{f' ({options})' if options else ''}{classes}"
+
+
 def evaluate_cases(
-    pairs: Iterable[tuple[Case, NDArray[Any]]],
+    scored: Iterable[Scored | tuple[Case, NDArray[Any]]],
     out: str | Path,
     *,
     target: TargetSpec,
     protocol: str | Protocol = "clean",
+    metrics: Sequence[str] = (),
     arm: str = "",
     seed: int | None = None,
     fold: int | None = None,
-    sources: dict[str, str] | None = None,
-    parameters: int | None = None,
-    checkpoint: str | None = None,
-    training_groups: int | None = None,
-    tested: dict[str, int] | None = None,
-    grouped: bool = True,
     force: bool = False,
     progress: Progress | None = None,
+    **fields: Any,
 ) -> Evaluation:
     """Score cases with their predictions, one after the other, and write an evaluation folder.
 
-    Each prediction is a label map at the case's own size, made as `protocol.needs` says. What is
-    known of the model goes into the manifest, see there. Raises InputError that lists every case
-    that could not be scored; nothing is written then.
+    Args:
+        scored: cases and predictions, see `Scored`.
+        out: the evaluation folder.
+        target: the classes.
+        protocol: a protocol or its name.
+        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
+        arm: the arm that made the predictions.
+        seed: its seed.
+        fold: its fold.
+        force: write over an evaluation.
+        progress: called with (done, total, case); total is 0 where it is unknown.
+        fields: further fields of the `Manifest` (`sources`, `parameters`, ...).
+
+    Raises InputError that lists every case that could not be scored; nothing is written then.
     """
     check_free(out, force=force)
+    rules = get_protocol(protocol)
     rows: list[Row] = []
     problems = Problems("scoring cases")
     references = References()
     seen: set[str] = set()
-    for count, (case, prediction) in enumerate(pairs, start=1):
+    total = len(scored) if isinstance(scored, Sequence) else 0
+    for done, entry in enumerate(scored, start=1):
+        case, prediction, probabilities = Scored(*entry)
         if case.id in seen:
             problems.add(case.id, InputError("comes twice"))
             continue
@@ -135,33 +204,24 @@ def evaluate_cases(
                 case,
                 prediction,
                 target=target,
-                protocol=protocol,
+                protocol=rules,
+                metrics=metrics,
+                probabilities=probabilities,
                 arm=arm,
                 seed=seed,
                 fold=fold,
             )
-            if case.label is not None:
-                references.add(case.id, case.label)
+            references.add(case.id, np.asarray(case.label))
         except UsageError:
             raise
         except SegweaveError as error:
             problems.add(case.id, error)
         if progress is not None:
-            progress(count, case.id)
+            progress(done, total, case.id)
     problems.check()
     if not rows:
         raise InputError("scoring cases", expected="at least one case", found="none")
-    manifest = new_manifest(
-        protocol,
-        target,
-        sources=sources or {},
-        parameters=parameters,
-        checkpoint=checkpoint,
-        training_groups=training_groups,
-        tested=tested or {},
-        references=references.checksums(),
-        grouped=grouped,
-    )
+    manifest = new_manifest(rules, target, metrics, references=references.checksums(), **fields)
     return write_evaluation(out, rows, manifest, force=force)
 
 
@@ -174,7 +234,7 @@ def validation_scores(
     rows: list[Row] = []
     for case in cases:
         rows += score_rows(
-            case, predict_labels(case), target=target, protocol=clean, metrics=("dice",)
+            case, predict_labels(case), target=target, protocol=clean, only=("dice",)
         )
     values = case_values(rows, "dice")
     if not values:
@@ -185,12 +245,12 @@ def validation_scores(
             remedy="check the split and the labels",
         )
     groups = {row.case: row.group for row in rows}
-    found = {"dice": estimate(values, groups, interval=False).mean}
+    means = {"dice": estimate(values, groups, interval=False).mean}
     for name in target.foreground.values():
-        own = {key: value for key, value in values.items() if key[1] == name}
-        if own:
-            found[f"dice/{name}"] = estimate(own, groups, interval=False).mean
-    return found
+        of_class = {key: value for key, value in values.items() if key[1] == name}
+        if of_class:
+            means[f"dice/{name}"] = estimate(of_class, groups, interval=False).mean
+    return means
 
 
 def one_line(error: SegweaveError) -> str:
@@ -204,7 +264,7 @@ def one_line(error: SegweaveError) -> str:
 
 
 class Problems:
-    """What is wrong with single files, told in one error with every remedy once."""
+    """Collects what is wrong with single cases or files, for one error with all remedies."""
 
     def __init__(self, doing: str) -> None:
         self.doing = doing

@@ -1,28 +1,30 @@
-"""Sums up evaluations: one summary an arm, means in the protocol's order, an interval by group."""
+"""Summaries of evaluations: one per arm, means in the protocol's order, an interval by group."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from segweave.errors import InputError, UsageError
-from segweave.evaluation.protocols import DISTANCES, FALSE_ALARM
+from segweave.evaluation.protocols import FALSE_ALARM
+from segweave.evaluation.rows import Evaluation, MetricEntry, Row
 from segweave.evaluation.statistics import Estimate, estimate
-
-if TYPE_CHECKING:
-    from segweave.evaluation.rows import Evaluation, Row
 
 Per = Literal["case", "image"]
 
 
 class Distance(BaseModel):
-    """A distance over cases (and seeds) in one unit: `median` and `mean` over those where it is
-    defined, `failed` of `asked` where the class was not predicted (images, for frames and single
-    images).
+    """A distance or size over cases and seeds in one unit.
+
+    Attributes:
+        median: over the cases (images, for frames and single images) where it is defined.
+        mean: over the same.
+        failed: number of scores that are undefined, because the class was not predicted.
+        asked: number of scores.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -84,6 +86,7 @@ class Summary(BaseModel):
     parameters: int | None = None
     seed_sd: float | None = None
     columns: list[str] = Field(default_factory=list)
+    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
     macro: Part
     classes: dict[str, Part]
     case_names: list[str] = Field(default_factory=list)
@@ -98,22 +101,25 @@ def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
     """
     given = list(evaluations)
     if not given:
-        raise UsageError("summing up evaluations", expected="at least one", found="none")
+        raise UsageError("summarising evaluations", expected="at least one", found="none")
     first = given[0].manifest
     for other in given[1:]:
+        shared = first.definitions.keys() & other.manifest.definitions.keys()
         for what, ours, theirs in (
             ("protocol", first.protocol, other.manifest.protocol),
-            ("definitions", first.definitions, other.manifest.definitions),
+            *(
+                ("definitions", first.definitions[name], other.manifest.definitions[name])
+                for name in sorted(shared)
+            ),
             ("classes", first.classes, other.manifest.classes),
         ):
             if ours != theirs:
-                shown = (str(ours), str(theirs)) if what != "definitions" else ("one", "another")
                 raise UsageError(
-                    f"summing up evaluations of different {what}",
+                    f"summarising evaluations of different {what}",
                     file=other.folder,
-                    expected=shown[0],
-                    found=shown[1],
-                    remedy="score all of them alike, or make two tables",
+                    expected=str(ours),
+                    found=str(theirs),
+                    remedy="score all of them in the same way, or make two tables",
                 )
     arms: dict[str, list[Row]] = defaultdict(list)
     origin: dict[str, list[Evaluation]] = defaultdict(list)
@@ -133,21 +139,25 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
     units = {unit_of(row, per): row.group for row in rows}
     classes = [c for c in manifest.classes if any(row.score.class_name == c for row in rows)]
     parameters = {e.manifest.parameters for e in evaluations}
+    cards = {name: card for e in evaluations for name, card in e.manifest.metrics.items()}
     by_class = {
-        name: _part([row for row in rows if row.score.class_name == name], units, per)
+        name: _part([row for row in rows if row.score.class_name == name], units, per, cards)
         for name in classes
     }
-    macro = _part(rows, units, per)
+    macro = _part(rows, units, per, cards)
     macro.distances = _macro_distances(list(by_class.values()))
     cases = sorted(groups)
     images = {(row.case, row.score.slice) for row in rows}
+    # Metrics of soft maps score the slices of a volume, which are no images by themselves.
+    whole = {case for case, index in images if index is None}
+    images = {(case, index) for case, index in images if index is None or case not in whole}
     pieces = Counter(case for case, _ in images)
     return Summary(
         arm=arm,
         protocol=manifest.protocol,
         title=manifest.title,
         means=manifest.means,
-        definitions=manifest.definitions,
+        definitions={k: v for e in evaluations for k, v in e.manifest.definitions.items()},
         cases=len(cases),
         images=len(images),
         volumes=sum(index is None for _, index in images),
@@ -159,7 +169,8 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         runs=len({(row.seed, row.fold) for row in rows}),
         parameters=parameters.pop() if len(parameters) == 1 else None,
         seed_sd=_seed_sd(rows, units, per),
-        columns=manifest.columns,
+        columns=list(dict.fromkeys(name for e in evaluations for name in e.manifest.columns)),
+        metrics=cards,
         macro=macro,
         classes=by_class,
         case_names=cases,
@@ -173,7 +184,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
         key = (row.case, score.slice, score.class_name, score.metric, row.seed, row.fold)
         if key in seen:
             raise InputError(
-                f"summing up the arm {arm!r}",
+                f"summarising the arm {arm!r}",
                 expected="each case once for each seed and fold",
                 found=f"{row.case} twice (seed {row.seed}, fold {row.fold})",
                 remedy="give each run its own seed or arm name when it is evaluated",
@@ -205,7 +216,9 @@ def case_values(
     return {key: float(np.mean(values)) for key, values in seeds.items()}
 
 
-def _part(rows: Sequence[Row], groups: dict[str, str], per: Per) -> Part:
+def _part(
+    rows: Sequence[Row], groups: dict[str, str], per: Per, cards: Mapping[str, MetricEntry]
+) -> Part:
     ruled = [row for row in rows if row.score.status == "rule"]
     part = Part(by_rule=len({(unit_of(row, per), row.score.class_name) for row in ruled}))
     metrics = list(dict.fromkeys(row.score.metric for row in rows))
@@ -220,7 +233,7 @@ def _part(rows: Sequence[Row], groups: dict[str, str], per: Per) -> Part:
                     amount=float(sum(sizes)),
                     unit=unit,
                 )
-        elif metric in DISTANCES:
+        elif cards[metric].by_unit:
             for unit in sorted({row.score.unit for row in own}):
                 part.distances.setdefault(metric, {})[unit] = _distance(
                     [row for row in own if row.score.unit == unit], metric, per

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segweave.evaluation.rows import Evaluation
+from segweave.evaluation.protocols import FALSE_ALARM
+from segweave.evaluation.rows import Evaluation, MetricEntry
 from segweave.evaluation.summary import Part, Summary, summarise
 from segweave.evaluation.words import counted, scored_again
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_NAMES = {"hd95": "HD95", "asd": "ASD", "object-hd": "object HD"}
+_DICE = "dice"
 _NOTHING = "–"
 
 
@@ -53,69 +54,62 @@ class Table:
 def summary_table(
     evaluations: Sequence[Evaluation], *, heading: str = "", classes: bool = True
 ) -> Table:
-    """One row an arm: macro Dice with its spread, Dice of each class (`classes`), HD95 and ASD in
-    each unit, false alarms, seeds, parameters. mm and px never share a column. Raises what
-    `summarise` raises.
+    """One row per arm: macro Dice with its spread, Dice of each class, the other metrics that the
+    protocol or the caller chose, distances in each unit, false alarms, seeds, parameters. mm and px
+    never share a column.
+
+    Args:
+        evaluations: folders of one protocol and the same classes; those of one arm are joined.
+        heading: what is printed above the table.
+        classes: whether Dice of each class is shown.
+
+    Raises what `summarise` raises.
     """
     arms = summarise(evaluations)
     names = list(dict.fromkeys(name for arm in arms for name in arm.classes))
-    columns = _columns(arms)
-    known = any(arm.parameters is not None for arm in arms)
+    cards = {name: card for arm in arms for name, card in arm.metrics.items()}
+    columns = list(dict.fromkeys(name for arm in arms for name in arm.columns))
+    columns = [name for name in columns if name in cards and name not in (_DICE, FALSE_ALARM)]
+    means = [name for name in columns if not cards[name].by_unit]
+    distances = _unit_columns(arms, [name for name in columns if name not in means])
+    show_parameters = any(arm.parameters is not None for arm in arms)
     header = ["arm", "Dice, mean ± sd [95 % interval]"]
     shown = names if classes and len(names) > 1 else []
     header += [f"Dice {name}" for name in shown]
-    header += arms[0].columns
-    header += [_distance_title(metric, unit) for metric, unit in columns]
+    header += [_with_unit(cards[name]) for name in means]
+    header += [f"{cards[m].label} {unit}, median / mean (failed)" for m, unit in distances]
     alarms = any(arm.macro.false_alarms for arm in arms)
-    header += ["false alarms"] * alarms + ["seeds"] + ["parameters"] * known
+    header += ["false alarms"] * alarms + ["seeds"] + ["parameters"] * show_parameters
     rows = []
     for arm in arms:
         row = [arm.arm or "prediction", _dice(arm.macro)]
         row += [_mean(arm.classes.get(name)) for name in shown]
-        row += [_mean(arm.macro, metric) for metric in arms[0].columns]
-        row += [_distance(arm.macro, metric, unit) for metric, unit in columns]
+        row += [_mean(arm.macro, metric) for metric in means]
+        row += [_distance(arm.macro, metric, unit) for metric, unit in distances]
         row += [_alarms(arm.macro)] * alarms
         row += [", ".join(map(str, arm.seeds)) or _NOTHING]
-        row += [_NOTHING if arm.parameters is None else f"{arm.parameters:,}"] * known
+        row += [_NOTHING if arm.parameters is None else f"{arm.parameters:,}"] * show_parameters
         rows.append(tuple(row))
-    return Table(heading, tuple(header), tuple(rows), (*_notes(arms), *scored_again(evaluations)))
+    notes = (*_notes(arms, columns), *scored_again(evaluations))
+    return Table(heading, tuple(header), tuple(rows), notes)
 
 
-def class_table(evaluations: Sequence[Evaluation], *, heading: str = "") -> Table:
-    """One row an arm and class, with the numbers of cases that count."""
-    arms = summarise(evaluations)
-    columns = _columns(arms)
-    alarms = any(arm.macro.false_alarms for arm in arms)
-    header = ["arm", "class", "Dice, mean ± sd [95 % interval]", "cases", *arms[0].columns]
-    header += [_distance_title(metric, unit) for metric, unit in columns]
-    header += ["false alarms"] * alarms
-    rows = []
-    for arm in arms:
-        for name, part in arm.classes.items():
-            cases = part.overlaps["dice"].cases if "dice" in part.overlaps else 0
-            row = [arm.arm or "prediction", name, _dice(part), str(cases)]
-            row += [_mean(part, metric) for metric in arms[0].columns]
-            row += [_distance(part, metric, unit) for metric, unit in columns]
-            row += [_alarms(part)] * alarms
-            rows.append(tuple(row))
-    return Table(heading, tuple(header), tuple(rows), (*_notes(arms), *scored_again(evaluations)))
-
-
-def _columns(arms: Sequence[Summary]) -> list[tuple[str, str]]:
+def _unit_columns(arms: Sequence[Summary], metrics: Sequence[str]) -> list[tuple[str, str]]:
+    """(metric, unit) of every length or size that some arm has."""
     return [
         (metric, unit)
-        for metric in _NAMES
-        for unit in ("mm", "px")
+        for metric in metrics
+        for unit in ("mm", "ml", "px")
         if any(unit in arm.macro.distances.get(metric, {}) for arm in arms)
     ]
 
 
-def _distance_title(metric: str, unit: str) -> str:
-    return f"{_NAMES[metric]} {unit}, median / mean (failed)"
+def _with_unit(card: MetricEntry) -> str:
+    return f"{card.label} {card.unit}" if card.unit else card.label
 
 
 def _dice(part: Part) -> str:
-    value = part.overlaps.get("dice")
+    value = part.overlaps.get(_DICE)
     if value is None:
         return _NOTHING
     text = f"{value.mean:.4f}"
@@ -126,7 +120,7 @@ def _dice(part: Part) -> str:
     return text
 
 
-def _mean(part: Part | None, metric: str = "dice") -> str:
+def _mean(part: Part | None, metric: str = _DICE) -> str:
     value = part.overlaps.get(metric) if part is not None else None
     return _NOTHING if value is None else f"{value.mean:.4f}"
 
@@ -155,20 +149,24 @@ def _amount(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _notes(arms: Sequence[Summary]) -> list[str]:
+def _notes(arms: Sequence[Summary], columns: Sequence[str]) -> list[str]:
     first = arms[0]
     notes = [f"Protocol {first.protocol}: {first.title}. Means {first.means}."]
-    names = {"dice": "Dice", **{metric: metric for metric in first.columns}, **_NAMES}
-    for metric, name in names.items():
-        if metric in first.definitions:
-            notes.append(f"{name}: {first.definitions[metric]}.")
+    definitions = {name: text for arm in arms for name, text in arm.definitions.items()}
+    cards = {name: card for arm in arms for name, card in arm.metrics.items()}
+    for metric in (_DICE, *columns):
+        if metric in definitions and metric in cards:
+            card = cards[metric]
+            notes.append(f"{card.label}: {definitions[metric]} ({card.better} is better).")
     counts = {_counts(arm) for arm in arms}
     for arm in arms if len(counts) > 1 else [first]:
-        who = f"{arm.arm}: " if len(counts) > 1 else ""
-        notes.append(f"{who}{_counts(arm)}.")
+        name = f"{arm.arm}: " if len(counts) > 1 else ""
+        notes.append(f"{name}{_counts(arm)}.")
     if len({tuple(arm.case_names) for arm in arms}) > 1:
         notes.append("The arms were scored on different cases: their rows can't be compared.")
-    methods = sorted({arm.macro.overlaps["dice"].method for arm in arms if arm.macro.overlaps})
+    methods = sorted(
+        {arm.macro.overlaps[_DICE].method for arm in arms if _DICE in arm.macro.overlaps}
+    )
     methods = [method for method in methods if method]
     if methods:
         notes.append(f"± sd over groups; 95 % interval by {', '.join(methods)}, for these weights.")

@@ -2,29 +2,35 @@
 BMP.
 """
 
-from segweave.formats.files import (
+from segweave.formats.content import Geometry
+from segweave.formats.files import find_images
+from segweave.formats.guard import as_label, check_finite
+from segweave.formats.read import read_array, read_case, read_label, read_label_case
+from segweave.formats.table import (
     SUFFIXES,
     case_name,
-    find_images,
+    label_format,
+    label_formats,
     label_name,
     suffix_of,
 )
-from segweave.formats.guard import as_label, check_finite, check_labels
-from segweave.formats.read import read_array, read_case, read_label, read_label_case
-from segweave.formats.write import write_label
+from segweave.formats.write import suitable_format, write_label
 
 __all__ = [
     "SUFFIXES",
+    "Geometry",
     "as_label",
     "case_name",
     "check_finite",
-    "check_labels",
     "find_images",
+    "label_format",
+    "label_formats",
     "label_name",
     "read_array",
     "read_case",
     "read_label",
     "read_label_case",
     "suffix_of",
+    "suitable_format",
     "write_label",
 ]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Stack
+from segweave.data.case import Case, Stack
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
     DEFLATE_LIMIT,
     check_declared,
@@ -52,6 +53,7 @@ def _as_image(values: NDArray[Any], doing: str, file: Path) -> tuple[NDArray[Any
         expected="an array of (height, width), (slices, height, width) or "
         "(slices, channels, height, width)",
         found=f"shape {shape}",
+        kind="unsupported",
     )
 
 
@@ -92,6 +94,7 @@ def _spacing(value: Any, name: str, doing: str, file: Path) -> tuple[float, floa
             file=file,
             expected=f"three positive millimetres (slice, row, column) in {name}",
             found=str(value)[:100],
+            kind="damaged",
         )
     return float(steps[0]), float(steps[1]), float(steps[2])
 
@@ -103,6 +106,7 @@ def _nothing_named(doing: str, file: Path, wanted: tuple[str, ...], held: list[s
         expected=f"an array named {' or '.join(wanted)}",
         found=", ".join(held[:8]) or "no arrays",
         remedy="rename the array",
+        kind="missing",
     )
 
 
@@ -110,23 +114,21 @@ def _pick(held: list[str], wanted: tuple[str, ...]) -> str | None:
     return next((name for name in wanted if name in held), None)
 
 
-def _choose(
-    held: list[str], as_label: bool, with_label: bool, doing: str, file: Path
-) -> tuple[str | None, str | None]:
+def _choose(held: list[str], request: Request, file: Path) -> tuple[str | None, str | None]:
     """Names of the image and the label to read; a file with a single array needs no name."""
     only = held[0] if len(held) == 1 else None
-    if as_label:
+    if request.as_label:
         label = _pick(held, LABEL_NAMES) or only
         if label is None:
-            raise _nothing_named(doing, file, LABEL_NAMES, held)
+            raise _nothing_named(request.doing, file, LABEL_NAMES, held)
         return None, label
     image = _pick(held, IMAGE_NAMES) or (only if only not in LABEL_NAMES else None)
     if image is None:
-        raise _nothing_named(doing, file, IMAGE_NAMES, held)
-    return image, _pick(held, LABEL_NAMES) if with_label else None
+        raise _nothing_named(request.doing, file, IMAGE_NAMES, held)
+    return image, _pick(held, LABEL_NAMES) if request.with_label else None
 
 
-def read_h5(file: Path, *, doing: str, as_label: bool = False, with_label: bool = True) -> Content:
+def read_h5(file: Path, request: Request) -> Content:
     """Read data sets `image` and `label` of an HDF5 file; `spacing_zyx_mm` and other attributes of
     the file are kept.
 
@@ -135,6 +137,7 @@ def read_h5(file: Path, *, doing: str, as_label: bool = False, with_label: bool 
     """
     import h5py
 
+    doing = request.doing
     with reading(doing, file), h5py.File(file, "r") as store:
         held = [
             name
@@ -142,7 +145,7 @@ def read_h5(file: Path, *, doing: str, as_label: bool = False, with_label: bool 
             if isinstance(store.get(name, getlink=True), h5py.HardLink)
             and isinstance(store[name], h5py.Dataset)
         ]
-        names = _choose(held, as_label, with_label, doing, file)
+        names = _choose(held, request, file)
         image, label = (None if n is None else _h5_values(store[n], doing, file) for n in names)
         attributes = {name: _plain(value) for name, value in store.attrs.items()}
     return _content(image, label, doing, file, attributes)
@@ -152,7 +155,11 @@ def _h5_values(dataset: Any, doing: str, file: Path) -> NDArray[Any]:
     what = f"{doing} (data set {dataset.name})"
     if dataset.is_virtual or dataset.external:
         raise InputError(
-            what, file=file, expected="data in this file", found="data stored in another file"
+            what,
+            file=file,
+            expected="data in this file",
+            found="data stored in another file",
+            kind="unsupported",
         )
     check_numeric(dataset.dtype, what, file)
     stored = int(dataset.id.get_storage_size())
@@ -178,37 +185,41 @@ def _check_npy(stream: Any, stored: int, available: int, what: str, file: Path) 
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(version)
     if parse is None:
-        raise InputError(what, file=file, expected="npy format 1 or 2", found=str(version))
+        raise InputError(
+            what, file=file, expected="npy format 1 or 2", found=str(version), kind="unsupported"
+        )
     shape, _, dtype = parse(stream)
     check_numeric(dtype, what, file)
     declared = declared_bytes(shape, dtype.itemsize)
     check_declared(declared, min(stored - (stream.tell() - start), available), what, file)
 
 
-def read_npy(file: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_npy(file: Path, request: Request) -> Content:
     """Read the one array of an npy file. Raises InputError for a damaged file or objects in it."""
+    doing = request.doing
     with reading(doing, file):
         stored = file.stat().st_size
         with file.open("rb") as stream:
             _check_npy(stream, stored, stored, doing, file)
         values = np.load(file, allow_pickle=False)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    image, label = (None, values) if as_label else (values, None)
+    image, label = (None, values) if request.as_label else (values, None)
     return _content(image, label, doing, file, {})
 
 
-def read_npz(file: Path, *, doing: str, as_label: bool = False, with_label: bool = True) -> Content:
+def read_npz(file: Path, request: Request) -> Content:
     """Read arrays `image` (or `img`) and `label` of an npz file; `spacing` is kept.
 
     Raises InputError for a damaged file, objects in it, and declared sizes that it cannot hold.
     """
+    doing = request.doing
     with reading(doing, file):
         with zipfile.ZipFile(file) as archive:
             members = {m.filename: m for m in archive.infolist() if m.filename.endswith(".npy")}
             held = [name.removesuffix(".npy") for name in members]
             spaced = _pick(held, _SPACING_NAMES)
             arrays = [name for name in held if name not in _SPACING_NAMES]
-            names = _choose(arrays, as_label, with_label, doing, file)
+            names = _choose(arrays, request, file)
             for name in filter(None, (*names, spaced)):
                 member = members[name + ".npy"]
                 with archive.open(member) as stream:
@@ -228,12 +239,26 @@ def read_npz(file: Path, *, doing: str, as_label: bool = False, with_label: bool
     return _content(image, label, doing, file, attributes)
 
 
+def write_h5(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
+    """Write a label map (as it is: slices first) as data set `label`, with the attribute
+    `spacing_zyx_mm`.
+    """
+    import h5py
+
+    with atomic_write(path) as temporary, h5py.File(temporary, "w") as store:
+        store.create_dataset("label", data=labels, compression="gzip", track_times=False)
+        if case.spacing is not None:
+            store.attrs["spacing_zyx_mm"] = np.asarray(case.spacing, dtype=np.float64)
+
+
 def write_npz(
-    labels: NDArray[np.uint8], spacing: tuple[float, float, float] | None, path: Path
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
 ) -> None:
     """Write a label map (as it is: slices first) as array `label`, with `spacing_zyx_mm`."""
     arrays: dict[str, NDArray[Any]] = {"label": labels}
-    if spacing is not None:
-        arrays["spacing_zyx_mm"] = np.asarray(spacing, dtype=np.float64)
+    if case.spacing is not None:
+        arrays["spacing_zyx_mm"] = np.asarray(case.spacing, dtype=np.float64)
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]

@@ -1,14 +1,35 @@
-"""What every reader hands over: pixels on a case's axes and what the file says of them."""
+"""What every reader is asked for and returns: pixels on a case's axes and their geometry."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import SourceGrid, Stack
+
+Geometry = Literal["check", "pixdim", "affine"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a file.
+
+    Attributes:
+        doing: what it is read for, for error messages.
+        geometry: what decides where a NIfTI header's affine and pixdim disagree: "check" raises.
+        as_label: whether the values are labels; a fourth axis holds overlapping classes then.
+        with_label: whether a label in the same file (h5, npz) is read too.
+        channels: whether a NIfTI image may have a fourth axis of channels.
+    """
+
+    doing: str
+    geometry: Geometry = "check"
+    as_label: bool = False
+    with_label: bool = False
+    channels: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +38,8 @@ class Content:
 
     `image` (slices, channels, height, width) or None, `label` as stored (slices, height, width) or
     (slices, classes, height, width) or None; `oriented` says whether the file itself names its
-    orientation (a NIfTI file without sform and qform doesn't).
+    orientation (a NIfTI file without sform and qform doesn't); `lossy` whether its compression
+    changes values (JPEG), so that noise must not be taken for class ids.
     """
 
     image: NDArray[Any] | None
@@ -27,4 +49,5 @@ class Content:
     spacing: tuple[float, float, float] | None = None
     source_grid: SourceGrid | None = None
     oriented: bool = False
+    lossy: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.errors import InputError, MissingExtraError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
     check_declared,
     declared_bytes,
@@ -52,7 +52,7 @@ def series_files(folder: Path) -> list[Path]:
     ]
 
 
-def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_dicom(path: Path, request: Request) -> Content:
     """Read one DICOM file, or the series in a folder, whose slices are ordered by their position.
 
     Values are those of the modality (Hounsfield units of CT). Raises InputError, in plain words,
@@ -60,6 +60,7 @@ def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
     sizes or orientations, multi-frame files, and files that are damaged or would unfold to more
     than they should; MissingExtraError without pydicom.
     """
+    doing, as_label = request.doing, request.as_label
     try:
         import pydicom
     except ImportError as error:
@@ -71,11 +72,14 @@ def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
             file=path,
             expected="a file, or a folder with a DICOM series",
             found="a folder without one",
+            kind="layout",
         )
     headers = (_header(pydicom, file, doing) for file in files)
     slices = [one for one in headers if one is not None]
     if not slices:
-        raise InputError(doing, file=path, expected="a DICOM image", found="a DICOMDIR alone")
+        raise InputError(
+            doing, file=path, expected="a DICOM image", found="a DICOMDIR alone", kind="layout"
+        )
     kept, affine = ordered(slices, doing, path)
     total = sum(one.bytes for one in kept)
     if total > largest_bytes():
@@ -85,6 +89,7 @@ def read_dicom(path: Path, *, doing: str, as_label: bool = False) -> Content:
             expected=f"at most {readable_size(largest_bytes())} of pixels",
             found=readable_size(total),
             remedy="raise the limit with SEGWEAVE_LARGEST_GIB",
+            kind="unsupported",
         )
     planes = [_pixels(pydicom, one, doing) for one in kept]
     dtype = np.result_type(*planes)
@@ -120,6 +125,7 @@ def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
                 expected="a DICOM file (DICM after 128 bytes)",
                 found="something else",
                 remedy="take it out of the folder, or copy it again",
+                kind="damaged",
             )
         _check_deflated(pydicom, file, doing)
         try:
@@ -131,6 +137,7 @@ def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
                 expected="sequences nested as deep as scanners nest them",
                 found="hundreds of levels",
                 remedy="the file is damaged or made to do harm; leave it out",
+                kind="damaged",
             ) from error
         if data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
             return None
@@ -146,6 +153,7 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
             expected="one slice a file",
             found=f"{frames} frames in one file",
             remedy="convert it to NIfTI first, for instance with dcm2niix",
+            kind="unsupported",
         )
     missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in data]
     if missing:
@@ -155,6 +163,7 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
             expected="an image",
             found=f"no {', '.join(missing)}: not a picture",
             remedy="it is truncated, or a report: copy it again, or take it out of the folder",
+            kind="damaged",
         )
     rows, columns = int(data.Rows), int(data.Columns)
     samples, bits = int(data.get("SamplesPerPixel", 1)), int(data.BitsAllocated)
@@ -183,7 +192,11 @@ def _numbers(data: Any, name: str, count: int, file: Path, doing: str) -> NDArra
     found = np.asarray(value if isinstance(value, Sequence) else [value], np.float64).ravel()
     if found.size != count or not np.isfinite(found).all():
         raise InputError(
-            doing, file=file, expected=f"{count} numbers as {name}", found=str(value)[:100]
+            doing,
+            file=file,
+            expected=f"{count} numbers as {name}",
+            found=str(value)[:100],
+            kind="damaged",
         )
     return found
 
@@ -210,6 +223,7 @@ def _check_deflated(pydicom: Any, file: Path, doing: str) -> None:
                     expected=f"a deflated file of at most {readable_size(_LARGEST_SLICE)}",
                     found="one that unfolds to more",
                     remedy="the file is damaged or made to do harm; leave it out",
+                    kind="damaged",
                 )
             block = unpacker.unconsumed_tail or stream.read(1 << 16)
 
@@ -219,7 +233,7 @@ def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
     with reading(doing, one.file):
         data = pydicom.dcmread(one.file)
         if "PixelData" not in data:
-            raise InputError(doing, file=one.file, expected="pixels", found="none")
+            raise InputError(doing, file=one.file, expected="pixels", found="none", kind="damaged")
         try:
             values: NDArray[Any] = np.asarray(data.pixel_array)
         except (RuntimeError, NotImplementedError, AttributeError) as error:
@@ -230,10 +244,13 @@ def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
                 expected="pixels that can be unpacked",
                 found=first,
                 remedy="decompress the series first (for instance with dcmdjpeg or dcm2niix)",
+                kind="unsupported",
             ) from error
         kind = str(data.get("PhotometricInterpretation", ""))
         if kind == "PALETTE COLOR":
-            raise InputError(doing, file=one.file, expected="grey or RGB", found="a palette")
+            raise InputError(
+                doing, file=one.file, expected="grey or RGB", found="a palette", kind="unsupported"
+            )
         if kind == "MONOCHROME1":
             # Low values are bright: turned round, so that brighter means more, as elsewhere.
             low, high = _range(data)
@@ -242,7 +259,11 @@ def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
         intercept = float(data.get("RescaleIntercept", 0) or 0)
     if not np.isfinite([slope, intercept]).all():
         raise InputError(
-            doing, file=one.file, expected="a finite rescale slope", found=f"{slope}, {intercept}"
+            doing,
+            file=one.file,
+            expected="a finite rescale slope",
+            found=f"{slope}, {intercept}",
+            kind="damaged",
         )
     if (slope, intercept) == (1.0, 0.0):
         return values

@@ -1,46 +1,14 @@
-"""Names of image files: which can be read, what a case is called, where its label map goes."""
+"""Finds the images in a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from segweave.errors import InputError
-
-NIFTI = (".nii.gz", ".nii")
-ARRAYS = (".npy.h5", ".h5", ".hdf5", ".npz", ".npy")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-META = (".mha", ".nrrd")
-DICOM = (".dcm",)
-SUFFIXES = (*NIFTI, *ARRAYS, *PICTURES, *META, *DICOM)
-"""Endings of the files that can be read; case does not matter."""
+from segweave.formats.dicom import series_files
+from segweave.formats.table import DICOM, SUFFIXES, case_name, suffix_of
 
 _LABEL_ENDINGS = ("_gt", "_label", "_mask", "_seg", "_segmentation")
-
-
-def suffix_of(path: str | Path) -> str:
-    """The ending of a file that can be read, in lower case, or "" for any other."""
-    name = Path(path).name.lower()
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
-
-
-def case_name(path: str | Path) -> str:
-    """A file's name without its ending: the id of its case unless another is given."""
-    name = Path(path).name
-    return name[: len(name) - len(suffix_of(path))] or name
-
-
-def label_name(path: str | Path, *, overlapping: bool = False) -> str:
-    """The file name of the label map of an image: NIfTI, MHA and NRRD keep their name, DICOM gets
-    .nii.gz; other images get .png, arrays (and overlapping classes of an image) .npz.
-    """
-    suffix = suffix_of(path)
-    if suffix in NIFTI:
-        return Path(path).name
-    if suffix in META and not overlapping:
-        return Path(path).name
-    if suffix in (*META, *DICOM) or Path(path).is_dir():
-        return case_name(path) + ".nii.gz"
-    return case_name(path) + (".png" if suffix in PICTURES and not overlapping else ".npz")
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -58,12 +26,18 @@ def find_images(path: str | Path) -> list[Path]:
             raise unknown_ending(folder, doing)
         return [folder]
     if not folder.is_dir():
-        raise InputError(doing, file=folder, expected="a file or a folder", found="nothing there")
+        raise InputError(
+            doing, file=folder, expected="a file or a folder", found="nothing there", kind="missing"
+        )
     try:
         found = sorted(file for file in visible(folder) if suffix_of(file) and file.is_file())
     except OSError as error:
         raise InputError(
-            doing, file=folder, expected="a folder that may be read", found=str(error.strerror)
+            doing,
+            file=folder,
+            expected="a folder that may be read",
+            found=str(error.strerror),
+            kind="damaged",
         ) from error
     found = _with_series(folder, found)
     names = {(file.parent, case_name(file)) for file in found}
@@ -74,6 +48,7 @@ def find_images(path: str | Path) -> list[Path]:
             file=folder,
             expected="at least one image (" + " ".join(SUFFIXES) + ")",
             found="none",
+            kind="missing",
         )
     return images
 
@@ -98,8 +73,6 @@ def _with_series(folder: Path, found: list[Path]) -> list[Path]:
     """DICOM files of one folder → the folder, where there are several; files without an ending
     count too.
     """
-    from segweave.formats.dicom import series_files
-
     places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in places]
     series = {
@@ -126,4 +99,5 @@ def unknown_ending(file: Path, doing: str) -> InputError:
         file=file,
         expected="a file that ends in " + " ".join(SUFFIXES),
         found=f"a file that ends in {file.suffix or 'nothing'}",
+        kind="unsupported",
     )

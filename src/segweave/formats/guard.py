@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -55,10 +54,15 @@ def check_file(path: str | Path, doing: str) -> Path:
     """The path of a file that can be opened; raises InputError where it can't be, or is empty."""
     file = Path(path)
     if file.is_dir():
-        raise InputError(doing, file=file, expected="a file", found="a folder")
+        raise InputError(doing, file=file, expected="a file", found="a folder", kind="layout")
     if not file.exists():
         raise InputError(
-            doing, file=file, expected="a file", found="nothing there", remedy="check the path"
+            doing,
+            file=file,
+            expected="a file",
+            found="nothing there",
+            remedy="check the path",
+            kind="missing",
         )
     try:
         with file.open("rb") as stream:
@@ -70,9 +74,12 @@ def check_file(path: str | Path, doing: str) -> Path:
             expected="a file that may be read",
             found=error.strerror or type(error).__name__,
             remedy="check its permissions",
+            kind="damaged",
         ) from error
     if empty:
-        raise InputError(doing, file=file, expected="a file with content", found="0 bytes")
+        raise InputError(
+            doing, file=file, expected="a file with content", found="0 bytes", kind="damaged"
+        )
     return file
 
 
@@ -85,7 +92,11 @@ def reading(doing: str, file: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise InputError(
-            doing, file=file, expected="data that fit into memory", found="not enough memory"
+            doing,
+            file=file,
+            expected="data that fit into memory",
+            found="not enough memory",
+            kind="unsupported",
         ) from error
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0][:200]
@@ -95,6 +106,7 @@ def reading(doing: str, file: Path) -> Iterator[None]:
             expected="a complete, undamaged file",
             found=f"{type(error).__name__}: {first}",
             remedy="copy or download it again",
+            kind="damaged",
         ) from error
 
 
@@ -115,6 +127,7 @@ def check_declared(declared: int, available: int, doing: str, file: Path) -> Non
             expected=f"the {readable_size(declared)} of data that its header declares",
             found=f"a file that can hold at most {readable_size(available)} of it",
             remedy="the file is truncated or its header is wrong; copy or download it again",
+            kind="damaged",
         )
     if declared > largest_bytes():
         raise InputError(
@@ -123,6 +136,7 @@ def check_declared(declared: int, available: int, doing: str, file: Path) -> Non
             expected=f"at most {readable_size(largest_bytes())} of data in one file",
             found=f"a header that declares {readable_size(declared)}",
             remedy="crop or split it, or raise the limit with SEGWEAVE_LARGEST_GIB",
+            kind="unsupported",
         )
 
 
@@ -135,6 +149,7 @@ def check_numeric(dtype: np.dtype[Any], doing: str, file: Path) -> None:
             expected="integer or floating-point pixels of at most 8 bytes",
             found=f"pixels of type {dtype}",
             remedy="convert it to one of uint8, int16, uint16, float32",
+            kind="unsupported",
         )
 
 
@@ -155,6 +170,7 @@ def check_finite(image: NDArray[Any], doing: str, file: Path | None) -> None:
         found=f"{nans} NaN and {bad - nans} infinite of {image.size} pixels, the first at index "
         f"{first} of {image.shape} on the file's own axes",
         remedy="replace them with a meaningful value, for instance the background's",
+        kind="values",
     )
 
 
@@ -170,6 +186,7 @@ def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.
                 expected="a label map of integers",
                 found=f"{int(broken.sum())} other values, the first {float(values[broken][0])!r}",
                 remedy="check that this is a label map, resampled with nearest neighbour",
+                kind="labels",
             )
     if values.dtype.kind != "b" and values.size:
         low, high = values.min(), values.max()
@@ -180,37 +197,6 @@ def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.
                 expected="class ids from 0 to 255",
                 found=f"values from {low} to {high}",
                 remedy="check that this is a label map",
+                kind="labels",
             )
     return values.astype(np.uint8)
-
-
-def check_labels(
-    label: NDArray[np.uint8],
-    allowed: Iterable[int],
-    *,
-    file: str | Path | None = None,
-    doing: str = "checking a label map",
-) -> None:
-    """Raise InputError that names the class ids in `label` that are not `allowed`, with counts."""
-    known = sorted(set(allowed))
-    counts = np.bincount(np.asarray(label, dtype=np.uint8).ravel(), minlength=256)
-    unknown = [int(i) for i in np.flatnonzero(counts) if int(i) not in known]
-    if unknown:
-        shown = ", ".join(f"{i} ({int(counts[i])} pixels)" for i in unknown[:5])
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"class ids {', '.join(map(str, known))}",
-            found=f"unknown class id {shown}{more}",
-            remedy="name all classes, or map these ids to known ones",
-        )
-
-
-def sha256_of(file: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes; of a folder (a DICOM series), of its files' sums."""
-    if file.is_dir():
-        parts = sorted(path for path in file.iterdir() if path.is_file())
-        return hashlib.sha256("".join(map(sha256_of, parts)).encode()).hexdigest()
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.geometry import spacing_of
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
     DEFLATE_LIMIT,
     check_declared,
@@ -36,13 +37,14 @@ def _library(doing: str) -> Any:
     return SimpleITK
 
 
-def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_meta(file: Path, request: Request) -> Content:
     """Read an .mha or .nrrd file of one 2D or 3D image, header and data in one file.
 
     Several components a pixel are channels, or overlapping classes of a label. Raises InputError
     for a truncated or damaged file, a size that the file cannot hold, data kept in another file, a
     time series, and pixels that aren't finite numbers; MissingExtraError without SimpleITK.
     """
+    doing = request.doing
     sitk = _library(doing)
     with reading(doing, file):
         start, facts = _facts(file, doing)
@@ -59,6 +61,7 @@ def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
                 expected="one image of two or three axes",
                 found=f"{len(size)} axes of {' × '.join(map(str, size))}",
                 remedy="save each frame as a file of its own",
+                kind="unsupported",
             )
         name = sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower()
         dtype = _dtype(name, doing, file)
@@ -75,12 +78,16 @@ def read_meta(file: Path, *, doing: str, as_label: bool = False) -> Content:
     check_finite(own, doing, file)
     if not np.isfinite(affine).all() or min(spacing_of(affine)) <= 0:
         raise InputError(
-            doing, file=file, expected="a geometry with positive spacing", found=str(affine)
+            doing,
+            file=file,
+            expected="a geometry with positive spacing",
+            found=str(affine),
+            kind="damaged",
         )
     return turned_content(
         own,
         affine,
-        as_label=as_label,
+        as_label=request.as_label,
         single=len(size) == 2,
         oriented=bool(facts["oriented"]),
     )
@@ -99,6 +106,7 @@ def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
             file=file,
             expected=f"the header of an {file.suffix} file",
             found="something else at its start",
+            kind="damaged",
         )
     end, text = 0, {}
     for line in head.split(b"\n"):
@@ -116,6 +124,7 @@ def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
             file=file,
             expected=f"the header of an {file.suffix} file, of at most 64 KiB",
             found="no end of one",
+            kind="damaged",
         )
     apart = text.get("data file") or text.get("datafile") if nrrd else text.get("elementdatafile")
     if apart and (nrrd or apart != "local"):
@@ -125,6 +134,7 @@ def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
             expected="header and pixels in one file",
             found="pixels in another file",
             remedy="save it as one .mha, .nrrd or .nii.gz file",
+            kind="unsupported",
         )
     if nrrd:
         raw = text.get("encoding", "raw") == "raw"
@@ -141,7 +151,9 @@ def _dtype(name: str, doing: str, file: Path) -> np.dtype[Any]:
         if kind in name and "complex" not in name:
             sign = "f" if "float" in name else ("u" if "unsigned" in name else "i")
             return np.dtype(f"{sign}{int(kind[:-4]) // 8}")
-    raise InputError(doing, file=file, expected="pixels that are plain numbers", found=name)
+    raise InputError(
+        doing, file=file, expected="pixels that are plain numbers", found=name, kind="unsupported"
+    )
 
 
 def _affine(image: Any) -> NDArray[np.float64]:
@@ -164,7 +176,9 @@ def _on_file_axes(values: NDArray[Any], dimensions: int, parts: int) -> NDArray[
     return values.transpose(2, 1, 0, 3) if parts > 1 else values.transpose(2, 1, 0)
 
 
-def write_meta(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
+def write_meta(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
     """Write a label map (slices, height, width) in the case's geometry as .mha or .nrrd."""
     doing = "writing a label map"
     sitk = _library(doing)
@@ -175,6 +189,7 @@ def write_meta(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
             expected="a case with a geometry",
             found=f"the case {case.id!r} without one",
             remedy="write it as .npz",
+            kind="unsupported",
         )
     grid = case.source_grid
     turn = np.zeros((4, 4))

@@ -6,15 +6,16 @@ import base64
 import gzip
 import math
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case, SourceGrid
 from segweave.data.geometry import case_affine, source_grid, spacing_of, with_spacing
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.guard import (
     DEFLATE_LIMIT,
     check_declared,
@@ -25,7 +26,6 @@ from segweave.formats.guard import (
 )
 from segweave.storage import atomic_write
 
-Geometry = Literal["check", "pixdim", "affine"]
 HEADER_ATTRIBUTE = "nifti_header"
 """Name under which a case keeps the header of its file (base64), so that labels can bear it."""
 
@@ -59,6 +59,7 @@ def _parse(block: bytes, doing: str, file: Path | None) -> Any:
         found=f"{len(block)} bytes that don't start with one"
         if len(block) >= 348
         else f"{len(block)} bytes, too few for a header",
+        kind="damaged",
     )
 
 
@@ -84,10 +85,15 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
             expected="an sform or qform that can be inverted",
             found=f"steps of {steps} mm from the header's affine, pixdim {pixdim}",
             remedy="repair the header",
+            kind="damaged",
         )
     if geometry == "pixdim" and not all(math.isfinite(step) and step > 0 for step in pixdim):
         raise InputError(
-            doing, file=file, expected="positive steps in pixdim", found=f"pixdim {pixdim}"
+            doing,
+            file=file,
+            expected="positive steps in pixdim",
+            found=f"pixdim {pixdim}",
+            kind="damaged",
         )
     if geometry == "pixdim":
         affine = with_spacing(affine, pixdim)
@@ -101,6 +107,7 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
             ),
             remedy="say which is right: --geometry pixdim (the affine's directions with "
             "pixdim's steps) or --geometry affine",
+            kind="header",
         )
     unit = _UNITS_IN_MM.get(str(header.get_xyzt_units()[0]), 1.0)
     affine[:3] *= unit
@@ -150,7 +157,11 @@ def _read_values(
     offset = float(header["vox_offset"])
     if not math.isfinite(offset) or not 0 <= offset < 2**40:
         raise InputError(
-            doing, file=file, expected="a sensible vox_offset", found=f"vox_offset {offset}"
+            doing,
+            file=file,
+            expected="a sensible vox_offset",
+            found=f"vox_offset {offset}",
+            kind="damaged",
         )
     start = max(int(offset), header.structarr.nbytes)
     size = declared_bytes(shape, dtype.itemsize)
@@ -168,6 +179,7 @@ def _read_values(
             expected=f"{size} bytes of pixels",
             found=f"{len(raw)} bytes",
             remedy="the file is truncated; copy or download it again",
+            kind="damaged",
         )
     values = np.frombuffer(raw, dtype=dtype).reshape(shape, order="F")
     values = values.astype(dtype.newbyteorder("="), copy=False)
@@ -179,21 +191,14 @@ def _read_values(
     return values
 
 
-def read_nifti(
-    file: Path,
-    *,
-    doing: str,
-    geometry: Geometry = "check",
-    as_label: bool = False,
-    channels: bool = False,
-) -> Content:
+def read_nifti(file: Path, request: Request) -> Content:
     """Read a .nii or .nii.gz file of one 2D or 3D image.
 
-    With `as_label` the values are handed over as a label and a fourth axis holds overlapping
-    classes; with `channels` it holds the channels of an image. Raises InputError for a truncated or
-    damaged file, a size that the file cannot hold, pixels that aren't finite, a time series, and a
-    header whose sform and pixdim disagree (unless `geometry` decides).
+    Raises InputError for a truncated or damaged file, a size that the file cannot hold, pixels that
+    aren't finite, a time series, and a header whose sform and pixdim disagree (unless
+    `request.geometry` decides).
     """
+    doing, as_label = request.doing, request.as_label
     with reading(doing, file):
         packed = _is_gzip(file)
         with _open(file, packed) as stream:
@@ -201,19 +206,24 @@ def read_nifti(
         declared = tuple(int(n) for n in header.get_data_shape())
         if not declared or min(declared) < 1:
             raise InputError(
-                doing, file=file, expected="two or three axes", found=f"size {declared}"
+                doing,
+                file=file,
+                expected="two or three axes",
+                found=f"size {declared}",
+                kind="unsupported",
             )
         shape = (*declared[:3], *(1,) * (3 - len(declared)))
         further = tuple(n for n in declared[3:] if n != 1)
-        if further and not ((as_label or channels) and len(further) == 1):
+        if further and not ((as_label or request.channels) and len(further) == 1):
             raise InputError(
                 doing,
                 file=file,
                 expected="one image of two or three axes",
                 found=f"{len(declared)} axes of {' × '.join(map(str, declared))} (a time series?)",
                 remedy="save each frame as a file of its own",
+                kind="unsupported",
             )
-        affine = _steps(header, doing, file, geometry)
+        affine = _steps(header, doing, file, request.geometry)
         values = _read_values(file, packed, header, (*shape, *further), doing)
     check_finite(values, doing, file)
     grid = source_grid(affine, shape)
@@ -238,7 +248,9 @@ def _to_case(values: NDArray[Any], grid: SourceGrid) -> NDArray[Any]:
     return np.stack([grid.to_case(values[..., k]) for k in range(values.shape[3])], axis=1)
 
 
-def write_nifti(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
+def write_nifti(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
     """Write a label map with the header of the case's file: size, pixdim, sform, qform and their
     codes and units byte for byte; only the pixel type, scaling and display range are the label's.
 
@@ -254,6 +266,7 @@ def write_nifti(labels: NDArray[np.uint8], case: Case, path: Path) -> None:
             expected="a case that was read from a NIfTI file",
             found=f"the case {case.id!r} without a NIfTI header",
             remedy="write it as .npz or .png",
+            kind="unsupported",
         )
     header = _parse(base64.b64decode(stored), doing, path)
     planes = [labels] if labels.ndim == 3 else [labels[:, k] for k in range(labels.shape[1])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.formats.content import Content
-from segweave.formats.files import PICTURES, suffix_of
+from segweave.formats.content import Content, Request
 from segweave.formats.guard import DEFLATE_LIMIT, check_declared, check_finite, reading
 from segweave.storage import atomic_write
 
 LARGEST_PIXELS = 178_956_970
 """Images with more pixels are refused (Pillow's own bound against decompression bombs)."""
 
+_LOSSY_FORMATS = ("JPEG", "MPO")
+_LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
+_SOFT = 0.1
+"""The largest share of grey pixels that soft edges make up in a mask."""
 _GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
@@ -38,7 +43,7 @@ def exif_turn(file: Path) -> int:
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
 
 
-def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
+def read_picture(file: Path, request: Request) -> Content:
     """Read one grey or colour image; pixels as stored, EXIF orientation not applied (labels refer
     to the stored pixels), but for TIFF, whose own orientation is.
 
@@ -49,17 +54,27 @@ def read_picture(file: Path, *, doing: str, as_label: bool = False) -> Content:
     """
     from PIL import Image
 
+    doing, as_label = request.doing, request.as_label
     with reading(doing, file), _bounded(doing, file), warnings.catch_warnings():
         # Oddities that matter end in one of our errors, the rest is not worth a word.
         warnings.simplefilter("ignore")
         with Image.open(file) as picture:
             _check_kind(picture, file, doing)
+            lossy = _is_lossy(picture)
             values = _values(picture, file, doing, as_label)
     check_finite(values, doing, file)
     if as_label:
-        return Content(image=None, label=_one_channel(values, file, doing)[None], stack="single")
+        label = _one_channel(values, file, doing, lossy)[None]
+        return Content(image=None, label=label, stack="single", lossy=lossy)
     image = values[None, None] if values.ndim == 2 else np.moveaxis(values, -1, 0)[None]
-    return Content(image=np.ascontiguousarray(image), label=None, stack="single")
+    return Content(image=np.ascontiguousarray(image), label=None, stack="single", lossy=lossy)
+
+
+def _is_lossy(picture: Any) -> bool:
+    """Whether the pixels are stored with a loss, whatever the file's name says."""
+    return (
+        picture.format in _LOSSY_FORMATS or picture.info.get("compression") in _LOSSY_COMPRESSIONS
+    )
 
 
 @contextmanager
@@ -76,6 +91,7 @@ def _bounded(doing: str, file: Path) -> Iterator[None]:
             expected="a complete, undamaged file",
             found=f"a header that declares more than {LARGEST_PIXELS:,} pixels",
             remedy="copy or download it again; if it is truly so large, cut it into tiles",
+            kind="damaged",
         ) from error
 
 
@@ -88,6 +104,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             expected=f"at most {LARGEST_PIXELS} pixels",
             found=f"{width} × {height}",
             remedy="cut it into tiles",
+            kind="unsupported",
         )
     if picture.format == "PNG":
         check_declared(width * height // 8, file.stat().st_size * DEFLATE_LIMIT, doing, file)
@@ -100,6 +117,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             expected="one image",
             found=f"{picture.n_frames} pages",
             remedy="save each page as a file of its own, or all as one .npz",
+            kind="unsupported",
         )
     raw = " ".join(str(tile[3]) for tile in picture.tile)
     if picture.mode in ("RGB", *_ALPHA) and "16" in raw:
@@ -109,6 +127,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             expected="colours of 8 bits a channel, or grey of 8 or 16",
             found="colours of 16 bits a channel",
             remedy="convert it to 8 bits, or save it as .npz",
+            kind="unsupported",
         )
 
 
@@ -128,6 +147,7 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
                 expected="opaque pixels",
                 found=f"{clear} pixels that are transparent, whose colour is undefined",
                 remedy="save it without an alpha channel",
+                kind="values",
             )
         return values[..., 0] if values.shape[-1] == 2 else values[..., :3]
     if picture.mode in _GREY or picture.mode in ("P", "RGB"):
@@ -141,22 +161,100 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
         expected="a grey or RGB image",
         found=f"the colour space {picture.mode}",
         remedy="convert it to RGB",
+        kind="unsupported",
     )
 
 
-def _one_channel(values: NDArray[Any], file: Path, doing: str) -> NDArray[Any]:
-    """A label's one channel, as it is stored."""
+def _one_channel(values: NDArray[Any], file: Path, doing: str, lossy: bool) -> NDArray[Any]:
+    """A label's one channel, as it is stored; equal but for noise where the file is `lossy`."""
     if values.ndim == 3:
-        if not ((values == values[..., :1]).all()):
+        exact = (values == values[..., :1]).all()
+        if not (is_grey(np.moveaxis(values, -1, 0)) if lossy else exact):
             raise InputError(
                 doing,
                 file=file,
                 expected="a label image with class ids in one channel",
                 found="colours",
                 remedy="map each colour to a class id first",
+                kind="labels",
             )
         values = values[..., 0]
     return values
+
+
+def is_grey(values: NDArray[Any]) -> bool:
+    """Whether the channels (channels, height, width) are equal but for noise."""
+    spread = values.max(axis=0).astype(np.int64) - values.min(axis=0)
+    return bool(spread.max(initial=0) <= _noise(values))
+
+
+def two_values(
+    grey: NDArray[Any], file: Path, doing: str, *, lossy: bool = False
+) -> NDArray[np.uint8]:
+    """A mask of foreground and background (height, width) as 0 and 1.
+
+    The mask holds 0 and 1, or 0 and the type's largest value, of which whatever is above the middle
+    is foreground (noise of JPEG, soft edges).
+
+    Args:
+        grey: the mask as it is stored.
+        file: its file, for error messages.
+        doing: what it is read for, for error messages.
+        lossy: whether it was compressed with a loss: small values are noise then, never ids.
+
+    Raises InputError for more than the noise and the soft edges of two values: ids beside an
+    ignored value, areas of one grey, a large share of greys.
+    """
+    highest = float(grey.max())
+    if highest == 0 or (highest == 1 and not lossy):
+        return (grey > 0).astype(np.uint8)
+    noise = _noise(grey)
+    whole = _whole(grey)
+    between = (grey > noise) & (grey < whole - noise)
+    third = grey[(grey > 0) & (grey < highest)]
+    found = ""
+    if highest <= 0.5 * whole:
+        found = f"values up to {highest:g}"
+    elif not lossy and third.size and third.min() == third.max() <= noise:
+        found = f"the ids 0, {third[0]:g} and {highest:g}"
+    elif (even := _even(grey, between, whole)) is not None:
+        found = f"an area of the value {even:g}"
+    elif between.mean() > _SOFT:
+        found = f"{between.mean():.0%} of the pixels grey"
+    if found:
+        raise InputError(
+            doing,
+            file=file,
+            expected="0 and 255 with the noise of compression: a file with loss holds no class ids"
+            if lossy
+            else "0 and 1, or 0 and 255 with noise",
+            found=found,
+            remedy="save class ids as PNG, or give a threshold (mask_threshold) for a grey mask"
+            if lossy
+            else "check that this is a mask of foreground and background",
+            kind="labels",
+        )
+    return (grey > whole // 2).astype(np.uint8)
+
+
+def _whole(grey: NDArray[Any]) -> int:
+    return 65535 if grey.dtype.itemsize > 1 and grey.max() > 255 else 255
+
+
+def _noise(grey: NDArray[Any]) -> int:
+    """How far values may be from 0 and from the largest."""
+    return _whole(grey) // 8
+
+
+def _even(grey: NDArray[Any], between: NDArray[np.bool_], whole: int) -> float | None:
+    """The value of an area of one grey, at least 3 × 3 pixels large, where there is one."""
+    if not between.any():
+        return None
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    low, high = minimum_filter(grey, 3), maximum_filter(grey, 3)
+    inside = minimum_filter(between, 3) & (high - low <= whole / 32)
+    return float(grey[inside][0]) if inside.any() else None
 
 
 def white_as_one(values: NDArray[Any]) -> NDArray[Any]:
@@ -166,29 +264,15 @@ def white_as_one(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, list[int]]]:
-    """Whether 255 stands for 1 in the masks (file → the values in it) of a data set, and the ids
-    that they then hold.
-
-    It does where most pictures with a 255 hold nothing but 0 and 255. A 255 beside class ids is an
-    ignored value, and then it is one too in the masks that hold nothing else.
+def write_picture(
+    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+) -> None:
+    """Write a label of one slice as a grey PNG of class ids, or of 0 and 255 where the target is
+    binary.
     """
-    white = {p for p, ids in held.items() if 255 in ids and {*ids} <= {0, 255} and _picture(p)}
-    other = [p for p, ids in held.items() if p not in white and not {*ids} <= {0, 1}]
-    scaled = len(white) > 2 * len(other)
-    return scaled, {
-        path: sorted({min(id, 1) if scaled and path in white else id for id in ids})
-        for path, ids in held.items()
-    }
-
-
-def _picture(path: Path) -> bool:
-    return suffix_of(path) in PICTURES
-
-
-def write_picture(labels: NDArray[np.uint8], path: Path, *, binary: bool = False) -> None:
-    """Write a label (height, width) as a grey PNG of class ids, or of 0 and 255 if `binary`."""
     from PIL import Image
 
+    white = np.uint8(255 if target is not None and target.kind == "binary" else 1)
+
     with atomic_write(path) as temporary:
-        Image.fromarray(labels * np.uint8(255) if binary else labels).save(temporary, format="PNG")
+        Image.fromarray(labels[0] * white).save(temporary, format="PNG")

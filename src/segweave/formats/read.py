@@ -12,59 +12,31 @@ from segweave import __version__
 from segweave.data.case import Case, Provenance, Stack
 from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError
-from segweave.formats.arrays import read_h5, read_npy, read_npz
-from segweave.formats.content import Content
+from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import read_dicom
-from segweave.formats.files import (
-    DICOM,
-    META,
-    NIFTI,
-    PICTURES,
-    case_name,
-    suffix_of,
-    unknown_ending,
-)
+from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
-from segweave.formats.guard import check_file, sha256_of
-from segweave.formats.meta import read_meta
-from segweave.formats.nifti import Geometry, read_nifti
-from segweave.formats.pictures import read_picture, white_as_one
+from segweave.formats.guard import check_file
+from segweave.formats.pictures import two_values, white_as_one
+from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
+from segweave.storage import sha256_of
 
 _READING_IMAGE = "reading an image"
 _READING_LABEL = "reading a label map"
 
 
-def read_content(
-    path: str | Path,
-    *,
-    doing: str,
-    geometry: Geometry = "check",
-    as_label: bool = False,
-    with_label: bool = False,
-    channels: bool = False,
-) -> Content:
-    """The content of any file that can be read, by its ending; a folder is a DICOM series."""
+def read_content(path: str | Path, request: Request) -> Content:
+    """The content of any file that can be read, by its ending; a folder is a DICOM series.
+
+    Raises InputError for an unknown ending and as the format's reader does.
+    """
     if Path(path).is_dir():
-        return read_dicom(Path(path), doing=doing, as_label=as_label)
-    file = check_file(path, doing)
-    suffix = suffix_of(file)
-    if suffix in NIFTI:
-        return read_nifti(
-            file, doing=doing, geometry=geometry, as_label=as_label, channels=channels
-        )
-    if suffix in META:
-        return read_meta(file, doing=doing, as_label=as_label)
-    if suffix in DICOM:
-        return read_dicom(file, doing=doing, as_label=as_label)
-    if suffix in PICTURES:
-        return read_picture(file, doing=doing, as_label=as_label)
-    if suffix == ".npy":
-        return read_npy(file, doing=doing, as_label=as_label)
-    if suffix == ".npz":
-        return read_npz(file, doing=doing, as_label=as_label, with_label=with_label)
-    if suffix:
-        return read_h5(file, doing=doing, as_label=as_label, with_label=with_label)
-    raise unknown_ending(file, doing)
+        return read_dicom(Path(path), request)
+    file = check_file(path, request.doing)
+    format = format_of(file)
+    if format is None or format.read is None:
+        raise unknown_ending(file, request.doing)
+    return format.read(file, request)
 
 
 def read_array(path: str | Path) -> NDArray[Any]:
@@ -77,11 +49,10 @@ def read_array(path: str | Path) -> NDArray[Any]:
 def _read_image(
     path: str | Path, geometry: Geometry, with_label: bool, channels: bool = False
 ) -> tuple[Content, NDArray[Any]]:
-    content = read_content(
-        path, doing=_READING_IMAGE, geometry=geometry, with_label=with_label, channels=channels
-    )
+    request = Request(_READING_IMAGE, geometry, with_label=with_label, channels=channels)
+    content = read_content(path, request)
     if content.image is None or 0 in content.image.shape:
-        raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none")
+        raise InputError(_READING_IMAGE, file=path, expected="pixels", found="none", kind="damaged")
     return content, content.image
 
 
@@ -112,7 +83,11 @@ def read_case(
     name = case_name(file) if id is None else id
     if stack == "single" and image.shape[0] != 1:
         raise InputError(
-            _READING_IMAGE, file=file, expected="a single image", found=f"{len(image)} slices"
+            _READING_IMAGE,
+            file=file,
+            expected="a single image",
+            found=f"{len(image)} slices",
+            kind="unsupported",
         )
     own = None
     if content.label is not None:
@@ -148,6 +123,7 @@ def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
             ),
             found=" × ".join(map(str, label.shape)),
             remedy="check that image and label belong together",
+            kind="size",
         )
 
 
@@ -158,18 +134,19 @@ def read_label(
     after slices where the file holds overlapping classes).
 
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
-    there is one class and nothing is ignored (`TargetSpec.white_is_one`). A NIfTI label may lie on
+    there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
+    with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may lie on
     other axes than its image, as long as it lies on the same voxels in the patient. Raises
     InputError for another size or place, and for values that are not integers from 0 to 255.
     """
     file = Path(path)
-    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
     assert content.label is not None
     raw = content.label
     if content.source_grid is not None and case.affine is not None and not content.oriented:
         # A label without orientation of its own lies on its image's voxels.
         raw = _regrid(raw, content, case)
-    label = _scaled(to_label(raw, _READING_LABEL, file), file, scaled)
+    label = _classes(content, raw, file, scaled)
     _check_size(label, case.image, file)
     if content.affine is not None and case.affine is not None and content.oriented:
         grid = (case.slices, *case.size)
@@ -182,11 +159,20 @@ def read_label(
                 found=f"voxels that lie up to {apart:.3g} mm away from the image's",
                 remedy="check that image and label belong together, or resample the label "
                 "(nearest neighbour) onto the image",
+                kind="geometry",
             )
     return np.ascontiguousarray(label)
 
 
-def _scaled(label: NDArray[np.uint8], file: Path, scaled: bool) -> NDArray[np.uint8]:
+def _classes(
+    content: Content, raw: NDArray[Any], file: Path, scaled: bool, threshold: int | None = None
+) -> NDArray[np.uint8]:
+    """A label as it is stored → class ids."""
+    label = to_label(raw, _READING_LABEL, file)
+    if threshold is not None and label.max(initial=0) > 1:
+        return (label > threshold).astype(np.uint8)
+    if content.lossy:
+        label = two_values(label[0], file, _READING_LABEL, lossy=True)[None] * np.uint8(255)
     return white_as_one(label) if scaled and suffix_of(file) in PICTURES else label
 
 
@@ -210,21 +196,35 @@ def read_label_case(
     geometry: Geometry = "check",
     stack: Stack | None = None,
     scaled: bool = True,
+    threshold: int | None = None,
 ) -> Case:
     """A label map without its image, as a case whose image and label both are the map.
 
     For scoring folders of predictions against folders of references: read the reference with this
-    and the prediction with `read_label(path, reference)`, which tells what `scaled` is.
+    and the prediction with `read_label(path, reference)`.
+
+    Args:
+        path: the file of the label map.
+        id: the id of the case; the file's name without its ending unless given.
+        group: the group of the case; its id unless given.
+        geometry: as in `read_case`.
+        stack: as in `read_case`.
+        scaled: as in `read_label`.
+        threshold: what is above this is 1 and the rest 0, in a map that holds more than 0 and 1.
+
+    Raises InputError as `read_label` does.
     """
     file = Path(path)
-    content = read_content(file, doing=_READING_LABEL, geometry=geometry, as_label=True)
+    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
     assert content.label is not None
-    label = np.ascontiguousarray(
-        _scaled(to_label(content.label, _READING_LABEL, file), file, scaled)
-    )
+    label = np.ascontiguousarray(_classes(content, content.label, file, scaled, threshold))
     if label.ndim not in (3, 4) or 0 in label.shape:
         raise InputError(
-            _READING_LABEL, file=file, expected="a label map", found=f"shape {label.shape}"
+            _READING_LABEL,
+            file=file,
+            expected="a label map",
+            found=f"shape {label.shape}",
+            kind="unsupported",
         )
     name = case_name(file) if id is None else id
     single = content.stack == "single" or (content.affine is None and label.shape[0] == 1)

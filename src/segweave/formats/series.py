@@ -57,10 +57,15 @@ def ordered(
             expected="a position and an orientation in every slice",
             found=f"none in {len(slices) - sum(placed)} of {len(slices)}",
             remedy="take pictures that are no slices (reports, overviews) out of the folder",
+            kind="layout",
         )
     if first.spacing is None or min(first.spacing) <= 0:
         raise InputError(
-            doing, file=first.file, expected="a positive PixelSpacing", found=str(first.spacing)
+            doing,
+            file=first.file,
+            expected="a positive PixelSpacing",
+            found=str(first.spacing),
+            kind="damaged",
         )
     across, down = _axes(first, doing)
     _same_everywhere(slices, doing)
@@ -90,6 +95,7 @@ def _one_series(slices: Sequence[Slice], doing: str, path: Path) -> None:
             expected="one series in a folder",
             found=f"{len(counts)}: {shown}",
             remedy="put each series into a folder of its own",
+            kind="layout",
         )
 
 
@@ -105,6 +111,7 @@ def _axes(one: Slice, doing: str) -> tuple[NDArray[Any], NDArray[Any]]:
             expected="an orientation of two directions at right angles",
             found=", ".join(f"{v:g}" for v in one.orientation),
             remedy="the header is damaged; export the series again",
+            kind="damaged",
         )
     return across / lengths[0], down / lengths[1]
 
@@ -133,6 +140,7 @@ def _same_everywhere(slices: Sequence[Slice], doing: str) -> None:
                 expected=f"{what[1]} {first.file.name}",
                 found=what[0],
                 remedy="take overviews and other series out of the folder",
+                kind="layout",
             )
 
 
@@ -155,6 +163,7 @@ def _step(
             found=f"{doubled.size} doubled slices: {kept[k].file.name} and "
             f"{kept[k + 1].file.name} lie at the same place",
             remedy="remove the copies, or put time points into folders of their own",
+            kind="layout",
         )
     odd = np.flatnonzero(np.abs(steps - usual) > _UNEVEN * usual)
     if odd.size:
@@ -176,6 +185,7 @@ def _step(
             remedy="copy the whole series again"
             if whole
             else "resample it to even steps first (for instance with dcm2niix)",
+            kind="layout",
         )
     places = np.array([one.position for one in kept])
     step: NDArray[np.float64] = (places[-1] - places[0]) / (len(kept) - 1)
@@ -188,5 +198,6 @@ def _step(
             expected="slices on a straight line",
             found=f"one that lies {aside.max():.3g} mm beside it",
             remedy="export the series again",
+            kind="layout",
         )
     return step

@@ -9,50 +9,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.errors import InputError, UsageError
-from segweave.formats.arrays import write_npz
-from segweave.formats.files import META, NIFTI, suffix_of
-from segweave.formats.meta import write_meta
-from segweave.formats.nifti import write_nifti
-from segweave.formats.pictures import write_picture
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError
+from segweave.formats.nifti import HEADER_ATTRIBUTE
+from segweave.formats.table import cannot_hold, format_of, label_format
+
+_DOING = "writing a label map"
 
 
 def write_label(
-    labels: NDArray[Any], case: Case, path: str | Path, *, binary: bool = False
+    labels: NDArray[Any],
+    case: Case,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    target: TargetSpec | None = None,
 ) -> None:
-    """Write `labels`, (slices, height, width) or (slices, classes, height, width) on the case's
-    axes, to `path`: .nii and .nii.gz bear the header of the case's own file, .png is a grey image
-    of class ids (0 and 255 if `binary`), .mha and .nrrd bear its
-    geometry, .npz holds the array `label` and its spacing.
+    """Write a label map to a file, which appears whole or not at all.
 
-    The file appears whole or not at all. Raises InputError for labels of another size than the
-    case, UsageError for an ending that can't hold them.
+    NIfTI (.nii.gz, .nii) keeps the header of the case's own file, .mha and .nrrd its geometry, .npz
+    and .h5 hold the array `label` and its spacing, .png is a grey image of class ids (0 and 255 of
+    a binary target).
+
+    Args:
+        labels: (slices, height, width) or (slices, classes, height, width) on the case's axes.
+        case: the case, whose geometry the label map gets.
+        path: the file to write.
+        format: the name of its format (`label_formats()`); by the ending of `path` unless given.
+        target: the classes, for formats that say more of them than their ids.
+
+    Raises InputError for labels of another size than the case and for a case without the geometry
+    that the format needs, UsageError for a format that can't hold them.
     """
-    doing = "writing a label map"
     file = Path(path)
     grid = (case.slices, *case.size)
     if labels.ndim not in (3, 4) or (labels.shape[0], *labels.shape[-2:]) != grid:
         raise InputError(
-            doing,
+            _DOING,
             file=file,
             expected="labels of the case's size, {} × {} × {}".format(*grid),
             found=" × ".join(map(str, labels.shape)),
+            kind="size",
         )
-    labels = np.ascontiguousarray(labels, dtype=np.uint8)
-    suffix = suffix_of(file)
-    if suffix in NIFTI:
-        write_nifti(labels, case, file)
-    elif suffix in META and labels.ndim == 3:
-        write_meta(labels, case, file)
-    elif suffix == ".npz":
-        write_npz(labels, case.spacing, file)
-    elif suffix == ".png" and labels.ndim == 3 and len(labels) == 1:
-        write_picture(labels[0], file, binary=binary)
-    else:
-        raise UsageError(
-            doing,
-            file=file,
-            expected="a path that ends in .nii, .nii.gz or .npz, or in .png for one slice of "
-            "exclusive classes",
-            found=f"{file.name} for labels of shape {labels.shape}",
-        )
+    chosen = format_of(file) if format is None else label_format(format)
+    overlapping = labels.ndim == 4
+    fits = chosen is not None and chosen.holds(slices=case.slices, overlapping=overlapping)
+    if chosen is None or chosen.write is None or not fits:
+        raise cannot_hold(_DOING, file, case.slices, overlapping)
+    chosen.write(np.ascontiguousarray(labels, dtype=np.uint8), case, file, target)
+
+
+def suitable_format(case: Case, *, overlapping: bool = False) -> str:
+    """The name of the format that keeps the most of a case's label map: nifti where the case has
+    the geometry for it, png for a single image of exclusive classes, else npz.
+    """
+    if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
+        return "nifti"
+    return "png" if case.stack == "single" and not overlapping else "npz"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import urllib.parse
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segweave.errors import UsageError
+from segweave.errors import InputError, UsageError
 from segweave.grid.jobs import finished, share_done
 from segweave.grid.reading import FORMAT, Grid, GridRecipe, as_yaml
-from segweave.storage import atomic_write
+from segweave.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from segweave.data.store import Store
@@ -221,14 +220,13 @@ def _check_folder(folder: Path, recipe: Recipe, store: Store) -> None:
 def read_times(out: Path) -> dict[str, float]:
     """Seconds by the runs' names, nothing where none are known."""
     try:
-        content = json.loads((out / TIMES).read_text(encoding="utf-8"))
+        content = read_json(out / TIMES, "reading the times of a grid", formats=(FORMAT,))
         return {str(name): float(value) for name, value in content["seconds"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # estimates begin anew
 
 
 def write_times(out: Path, seconds: Mapping[str, float]) -> None:
     """Keep them beside the runs."""
     content = {"format": FORMAT, "seconds": {name: round(s, 1) for name, s in seconds.items()}}
-    with atomic_write(out / TIMES) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(out / TIMES, content)

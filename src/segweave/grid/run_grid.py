@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segweave.errors import SegweaveError
+from segweave.errors import InputError, SegweaveError
 from segweave.grid.jobs import Bars, Job, bars, failure, run_jobs
 from segweave.grid.plan import GridPlan, GridRun, write_times
 from segweave.grid.reading import Grid
+from segweave.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def _line(plan: GridPlan, run: GridRun, failures: Mapping[str, SegweaveError]) -
 def _dice(folder: Path) -> float | None:
     """The macro Dice of an evaluation, None where its protocol has none."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json", "reading a summary")
         return float(summary["arms"][0]["macro"]["overlaps"]["dice"]["mean"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (InputError, KeyError, IndexError, TypeError):
         return None
 
 

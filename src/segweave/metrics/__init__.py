@@ -1,7 +1,7 @@
 """Pure functions on arrays: overlap, surface distances, soft maps, objects, calibration, images."""
 
-from segweave.metrics.accumulate import Accumulator
 from segweave.metrics.area import AreaDistances, area_distances
+from segweave.metrics.compute import LabelPair, compute_metric
 from segweave.metrics.empties import POLICIES, EmptyPolicy, diagonal, get_policy
 from segweave.metrics.objects import ObjectScores, connected_objects, object_scores
 from segweave.metrics.overlap import Confusion, confusion
@@ -9,13 +9,14 @@ from segweave.metrics.surface import SurfaceDistances, surface_distances
 
 __all__ = [
     "POLICIES",
-    "Accumulator",
     "AreaDistances",
     "Confusion",
     "EmptyPolicy",
+    "LabelPair",
     "ObjectScores",
     "SurfaceDistances",
     "area_distances",
+    "compute_metric",
     "confusion",
     "connected_objects",
     "diagonal",

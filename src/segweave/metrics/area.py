@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.metrics.labels import check_classes, check_pair, foreground_box
+from segweave.metrics.labels import Spacing, check_classes, check_pair, foreground_box
 from segweave.metrics.search import Engine, Surface, nearest_distances
-from segweave.metrics.surface import Spacing, checked_spacing
+from segweave.metrics.surface import checked_spacing
 from segweave.registry import MetricCard
 
 CARDS = (
@@ -27,14 +27,23 @@ CARDS = (
         name="hd95-area",
         title="95 % Hausdorff distance, surface elements weighted by area",
         entry="area_hausdorff95",
+        spacing=True,
         unit="mm",
         better="lower",
+        label="HD95 by area",
+        shared="area_distances",
+        value="hausdorff95",
         paper="Nikolov et al., arXiv 1809.04430",
     ),
     MetricCard(
         name="nsd-area",
         title="Normalised surface distance (surface Dice), surface elements weighted by area",
         entry="area_normalised_surface_distance",
+        spacing=True,
+        label="NSD by area",
+        options={"tolerance": 2.0},
+        shared="area_distances",
+        value="normalised",
         paper="Nikolov et al., arXiv 1809.04430",
     ),
 )
@@ -70,6 +79,10 @@ class AreaDistances:
             place = int(np.searchsorted(share, percent / 100))
             found.append(float(distances[min(place, distances.size - 1)]))
         return max(found)
+
+    def hausdorff95(self) -> float:
+        """The larger of the two distances within which 95 % of the area lies."""
+        return self.hausdorff(95)
 
     def averages(self) -> tuple[float, float]:
         """Mean distance by area, (prediction to reference, reference to prediction)."""
@@ -123,7 +136,7 @@ def area_distances(
 
 def area_hausdorff95(prediction: NDArray[Any], reference: NDArray[Any], spacing: Spacing) -> float:
     """95 % Hausdorff distance of two masks by area, in mm (pixels where `spacing` is None)."""
-    return _of_masks(prediction, reference, spacing).hausdorff(95)
+    return _of_masks(prediction, reference, spacing).hausdorff95()
 
 
 def area_normalised_surface_distance(

@@ -17,6 +17,8 @@ CARDS = (
         name="ece",
         title="Expected calibration error, bins of equal width",
         entry="expected_calibration_error",
+        reads="probabilities",
+        label="ECE",
         better="lower",
         paper="Guo et al., ICML 2017, equation 3",
         options={"bins": 15},
@@ -25,6 +27,8 @@ CARDS = (
         name="brier",
         title="Brier score: mean squared error of the probabilities, summed over classes",
         entry="brier_score",
+        reads="probabilities",
+        label="Brier score",
         better="lower",
         paper="Brier, Monthly Weather Review 78, 1950",
     ),
@@ -122,15 +126,20 @@ def reliability(
 
 
 def expected_calibration_error(
-    probabilities: NDArray[Any], labels: NDArray[Any], bins: int = 15
+    probabilities: NDArray[Any],
+    labels: NDArray[Any],
+    bins: int = 15,
+    ignored: int | None = None,
 ) -> float:
-    """ECE of one image or batch; see `reliability`."""
-    return reliability(probabilities, labels, bins=bins).expected_error
+    """ECE of one image or batch, its arguments those of `reliability`."""
+    return reliability(probabilities, labels, bins=bins, ignored=ignored).expected_error
 
 
-def brier_score(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
+def brier_score(
+    probabilities: NDArray[Any], labels: NDArray[Any], ignored: int | None = None
+) -> float:
     """Brier score of one image or batch, 0 to 2; a binary map scores 2·mean (p − y)²."""
-    return reliability(probabilities, labels, bins=1).brier
+    return reliability(probabilities, labels, bins=1, ignored=ignored).brier
 
 
 def _check(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> None:

@@ -1,5 +1,5 @@
-"""What a score is where a class is missing in the prediction, the reference or both: named policies
-and counts, so that no such case is dropped silently.
+"""What a metric scores where a class is missing in the prediction, the reference or both: named
+policies, so that no such case is dropped silently.
 """
 
 from __future__ import annotations
@@ -7,50 +7,102 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from segweave.errors import UsageError, nearest
+from segweave.metrics.labels import Spacing
+from segweave.registry import MetricCard
 
 Missing = Literal["prediction", "reference", "both"]
-Value = float | Literal["diagonal"]
+Rule = float | Literal["formula", "diagonal", "failed", "skipped"]
+Status = Literal["scored", "failed", "rule"]
+
+
+class Outcome(NamedTuple):
+    """A value and how it came about: computed ("scored"), set by a rule ("rule"), or None
+    ("failed").
+    """
+
+    value: float | None
+    status: Status
 
 
 @dataclass(frozen=True)
 class EmptyPolicy:
-    """(overlap, distance) of a case whose `prediction` is empty, whose `reference` is, or `both`.
+    """What is scored where a side lacks the class: a pair of rules (for distances the second, for
+    all other metrics the first).
 
-    An overlap of None is what the metric's own formula gives (Dice 0 where one side is empty, nan
-    where both are); "diagonal" stands for the image's diagonal.
+    A rule is a number, or "formula" (what the metric's own function gives; where that is undefined,
+    0 for a metric of which more is better, else failed), "diagonal" (that of the image), "failed"
+    (counted, without a value), or "skipped" (not scored).
+
+    Attributes:
+        name: its name.
+        meaning: one sentence.
+        prediction: the rules where the prediction lacks the class and the reference holds it.
+        reference: the rules where the reference lacks the class and the prediction holds it.
+        both: the rules where both lack it.
+        marked: whether values of missing classes have the status "rule".
+        undefined: what a metric scores that is undefined although both sides hold the class; None
+            means failed.
     """
 
     name: str
     meaning: str
-    prediction: tuple[float | None, Value]
-    reference: tuple[float | None, Value]
-    both: tuple[float | None, Value]
+    prediction: tuple[Rule, Rule]
+    reference: tuple[Rule, Rule]
+    both: tuple[Rule, Rule]
+    marked: bool = True
+    undefined: float | None = None
 
-    def overlap(self, missing: Missing, computed: float) -> float:
-        """Dice and its like; `computed` is what the formula gives."""
-        value: float | None = getattr(self, missing)[0]
-        return computed if value is None else value
+    def outcome(
+        self,
+        card: MetricCard,
+        computed: float,
+        missing: Missing | None,
+        shape: Sequence[int],
+        spacing: Spacing,
+    ) -> Outcome | None:
+        """What a metric scores for one class of one image or volume; None where it is skipped.
 
-    def distance(
-        self, missing: Missing, shape: Sequence[int], spacing: Sequence[float] | None
-    ) -> float:
-        """A surface distance, in the unit of `spacing` (None: pixels)."""
-        value: Value = getattr(self, missing)[1]
-        return diagonal(shape, spacing) if value == "diagonal" else float(value)
+        Args:
+            card: the metric's card.
+            computed: what its function gives, nan where it is undefined.
+            missing: the side that lacks the class.
+            shape: the shape of the image or volume.
+            spacing: its spacing, for the diagonal.
+        """
+        if missing is None:
+            if not math.isnan(computed):
+                return Outcome(computed, "scored")
+            return Outcome(self.undefined, "failed" if self.undefined is None else "scored")
+        rules: tuple[Rule, Rule] = getattr(self, missing)
+        rule = rules[card.is_distance]
+        if rule == "skipped":
+            return None
+        if rule == "failed":
+            return Outcome(None, "failed")
+        status: Status = "rule" if self.marked else "scored"
+        if rule == "diagonal":
+            return Outcome(diagonal(shape, spacing), status)
+        if rule != "formula":
+            return Outcome(rule, status)
+        if not math.isnan(computed):
+            return Outcome(computed, status)
+        return Outcome(0.0, status) if card.better == "higher" else Outcome(None, "failed")
 
 
 POLICIES = {
     policy.name: policy
     for policy in (
         EmptyPolicy(
-            "nan",
-            "what the formula gives; where it gives nothing, left out of means and counted",
-            prediction=(None, math.nan),
-            reference=(None, math.nan),
-            both=(None, math.nan),
+            "clean",
+            "where the class is in the reference; where it is not predicted, overlaps are 0 and "
+            "distances fail",
+            prediction=("formula", "failed"),
+            reference=("skipped", "skipped"),
+            both=("skipped", "skipped"),
+            marked=False,
         ),
         EmptyPolicy(
             "penalise",
@@ -66,6 +118,21 @@ POLICIES = {
             prediction=(0.0, 0.0),
             reference=(1.0, 0.0),
             both=(0.0, 0.0),
+        ),
+        EmptyPolicy(
+            "glas",
+            "as the GlaS challenge: on both sides perfect; on one side 0, and distances fail",
+            prediction=(0.0, "failed"),
+            reference=(0.0, "failed"),
+            both=(1.0, 0.0),
+        ),
+        EmptyPolicy(
+            "formula",
+            "what the formula gives, and 0 for 0 / 0",
+            prediction=("formula", "failed"),
+            reference=("formula", "failed"),
+            both=("formula", "failed"),
+            undefined=0.0,
         ),
     )
 }
@@ -89,7 +156,7 @@ def missing(predicted: int, present: int) -> Missing | None:
     return "prediction" if present else "both"
 
 
-def diagonal(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
+def diagonal(shape: Sequence[int], spacing: Spacing) -> float:
     """The longest distance in an image: √Σ((n − 1)·spacing)², in pixels where spacing is None."""
     steps = (1.0,) * len(shape) if spacing is None else spacing
     return math.hypot(*((n - 1) * s for n, s in zip(shape, steps, strict=True)))

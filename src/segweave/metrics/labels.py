@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from segweave.errors import InputError, UsageError
 
+Spacing = Sequence[float] | None
+"""Millimetres per axis, in the order of the axes; None where they are unknown (pixels)."""
+
 
 def check_pair(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
     """Raise InputError unless both are integer or boolean label maps of one 2D or 3D shape."""

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segweave.metrics.labels import check_pair
-from segweave.metrics.surface import Spacing, checked_spacing
+from segweave.metrics.labels import Spacing, check_pair
+from segweave.metrics.surface import checked_spacing
 from segweave.registry import MetricCard
 
 CARDS = (
@@ -22,18 +22,23 @@ CARDS = (
         name="object-dice",
         title="Object Dice: each object against the one that it shares most with, by area",
         entry="object_dice",
+        reads="instances",
         paper="Sirinukunwattana et al., Medical Image Analysis 35, 2017",
     ),
     MetricCard(
         name="object-f1",
         title="Object F1: an object is found where more than half of it is covered",
         entry="object_f1",
+        reads="instances",
         paper="Sirinukunwattana et al., Medical Image Analysis 35, 2017",
     ),
     MetricCard(
         name="object-hd",
         title="Object Hausdorff distance of all pixels of matched objects, weighted by area",
         entry="object_hausdorff",
+        reads="instances",
+        spacing=True,
+        label="object HD",
         unit="mm",
         better="lower",
         paper="Sirinukunwattana et al., Medical Image Analysis 35, 2017",

@@ -12,17 +12,86 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.metrics.labels import check_classes, check_pair, foreground_box, numbered
+from segweave.metrics.labels import (
+    Spacing,
+    check_classes,
+    check_pair,
+    foreground_box,
+    numbered,
+)
 from segweave.metrics.search import Engine, compiled_loops
 from segweave.registry import MetricCard
 
 CARDS = (
-    MetricCard(name="dice", title="Dice coefficient", entry="dice"),
-    MetricCard(name="iou", title="Intersection over union (Jaccard index)", entry="iou"),
-    MetricCard(name="precision", title="Precision (positive predictive value)", entry="precision"),
-    MetricCard(name="sensitivity", title="Sensitivity (recall)", entry="sensitivity"),
-    MetricCard(name="specificity", title="Specificity", entry="specificity"),
-    MetricCard(name="accuracy", title="Accuracy", entry="accuracy"),
+    MetricCard(
+        name="dice",
+        title="Dice coefficient",
+        entry="dice",
+        label="Dice",
+        shared="confusion",
+        value="dice",
+    ),
+    MetricCard(
+        name="iou",
+        title="Intersection over union (Jaccard index)",
+        entry="iou",
+        shared="confusion",
+        value="iou",
+    ),
+    MetricCard(
+        name="dice-smooth",
+        title="Dice coefficient with 1 added to numerator and denominator",
+        entry="smooth_dice",
+        paper="released evaluation of DCSAU-Net",
+        shared="confusion",
+        value="smooth_dice",
+    ),
+    MetricCard(
+        name="iou-smooth",
+        title="Intersection over union with 1 added to numerator and denominator",
+        entry="smooth_iou",
+        paper="released evaluation of DCSAU-Net",
+        shared="confusion",
+        value="smooth_iou",
+    ),
+    MetricCard(
+        name="precision",
+        title="Precision (positive predictive value)",
+        entry="precision",
+        shared="confusion",
+        value="precision",
+    ),
+    MetricCard(
+        name="sensitivity",
+        title="Sensitivity (recall)",
+        entry="sensitivity",
+        shared="confusion",
+        value="sensitivity",
+    ),
+    MetricCard(
+        name="specificity",
+        title="Specificity",
+        entry="specificity",
+        shared="confusion",
+        value="specificity",
+    ),
+    MetricCard(
+        name="accuracy",
+        title="Accuracy",
+        entry="accuracy",
+        shared="confusion",
+        value="accuracy",
+    ),
+    MetricCard(
+        name="false-alarm",
+        title="Size of what was predicted of a class that is not in the reference",
+        entry="false_alarm",
+        spacing=True,
+        unit="ml",
+        better="lower",
+        label="false alarms",
+        absent=True,
+    ),
 )
 
 
@@ -58,6 +127,16 @@ class Confusion:
     def iou(self) -> float:
         """TP / (TP + FP + FN)."""
         return _ratio(self.true_positives, self.predicted + self.false_negatives)
+
+    @property
+    def smooth_dice(self) -> float:
+        """(2·TP + 1) / (2·TP + FP + FN + 1)."""
+        return (2 * self.true_positives + 1) / (self.predicted + self.present + 1)
+
+    @property
+    def smooth_iou(self) -> float:
+        """(TP + 1) / (TP + FP + FN + 1)."""
+        return (self.true_positives + 1) / (self.predicted + self.false_negatives + 1)
 
     @property
     def precision(self) -> float:
@@ -158,6 +237,16 @@ def iou(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
     return _of_masks(prediction, reference).iou
 
 
+def smooth_dice(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Dice coefficient of two masks with 1 added to numerator and denominator."""
+    return _of_masks(prediction, reference).smooth_dice
+
+
+def smooth_iou(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Intersection over union of two masks with 1 added to numerator and denominator."""
+    return _of_masks(prediction, reference).smooth_iou
+
+
 def precision(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
     """Share of the predicted voxels that are right; nan where nothing was predicted."""
     return _of_masks(prediction, reference).precision
@@ -176,6 +265,18 @@ def specificity(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
 def accuracy(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
     """Share of all voxels that are right."""
     return _of_masks(prediction, reference).accuracy
+
+
+def false_alarm(prediction: NDArray[Any], reference: NDArray[Any], spacing: Spacing) -> float:
+    """Size of the predicted mask where the reference is empty, else nan: in ml for a volume of
+    known `spacing` (mm), else the number of pixels or voxels.
+    """
+    counts = _of_masks(prediction, reference)
+    if counts.present:
+        return math.nan
+    if spacing is None or prediction.ndim == 2:
+        return float(counts.predicted)
+    return counts.predicted * math.prod(spacing) / 1000
 
 
 def _of_masks(prediction: NDArray[Any], reference: NDArray[Any]) -> Confusion:

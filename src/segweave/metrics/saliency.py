@@ -20,18 +20,21 @@ CARDS = (
         name="mae",
         title="Mean absolute error of a soft map",
         entry="mean_absolute_error",
+        reads="soft-map",
         better="lower",
     ),
     MetricCard(
         name="s-measure",
         title="Structure measure of a soft map, objects and regions weighing 1/2 each",
         entry="s_measure",
+        reads="soft-map",
         paper="Fan et al., ICCV 2017",
     ),
     MetricCard(
-        name="e-measure-mean",
+        name="e-measure",
         title="Enhanced alignment measure, mean over 256 thresholds",
         entry="e_measure",
+        reads="soft-map",
         paper="Fan et al., IJCAI 2018",
         options={"over": "mean"},
     ),
@@ -39,6 +42,7 @@ CARDS = (
         name="e-measure-max",
         title="Enhanced alignment measure, largest over 256 thresholds",
         entry="e_measure",
+        reads="soft-map",
         paper="Fan et al., IJCAI 2018",
         options={"over": "max"},
     ),
@@ -46,6 +50,7 @@ CARDS = (
         name="e-measure-adaptive",
         title="Enhanced alignment measure at twice the map's mean",
         entry="e_measure",
+        reads="soft-map",
         paper="Fan et al., IJCAI 2018",
         options={"over": "adaptive"},
     ),
@@ -53,12 +58,14 @@ CARDS = (
         name="weighted-f",
         title="Weighted F-measure of a soft map (beta 1)",
         entry="weighted_f_measure",
+        reads="soft-map",
         paper="Margolin, Zelnik-Manor and Tal, CVPR 2014",
     ),
     MetricCard(
         name="dice-256",
         title="Dice of a soft map, mean over 256 thresholds",
         entry="threshold_dice",
+        reads="soft-map",
         paper="Fan et al., PraNet, MICCAI 2020 (released evaluation)",
         options={"over": "mean"},
     ),
@@ -66,6 +73,7 @@ CARDS = (
         name="dice-256-max",
         title="Dice of a soft map, largest over 256 thresholds",
         entry="threshold_dice",
+        reads="soft-map",
         paper="Fan et al., PraNet, MICCAI 2020 (released evaluation)",
         options={"over": "max"},
     ),
@@ -73,6 +81,7 @@ CARDS = (
         name="iou-256",
         title="IoU of a soft map, mean over 256 thresholds",
         entry="threshold_iou",
+        reads="soft-map",
         paper="Fan et al., PraNet, MICCAI 2020 (released evaluation)",
         options={"over": "mean"},
     ),
@@ -80,8 +89,25 @@ CARDS = (
         name="iou-256-max",
         title="IoU of a soft map, largest over 256 thresholds",
         entry="threshold_iou",
+        reads="soft-map",
         paper="Fan et al., PraNet, MICCAI 2020 (released evaluation)",
         options={"over": "max"},
+    ),
+    MetricCard(
+        name="sensitivity-256",
+        title="Sensitivity of a soft map, mean over 256 thresholds",
+        entry="threshold_sensitivity",
+        reads="soft-map",
+        paper="Fan et al., PraNet, MICCAI 2020 (released evaluation)",
+        options={"over": "mean"},
+    ),
+    MetricCard(
+        name="specificity-256",
+        title="Specificity of a soft map, mean over 256 thresholds",
+        entry="threshold_specificity",
+        reads="soft-map",
+        paper="Fan et al., PraNet, MICCAI 2020 (released evaluation)",
+        options={"over": "mean"},
     ),
 )
 
@@ -149,6 +175,16 @@ def threshold_dice(soft_map: NDArray[Any], mask: NDArray[Any], over: Over = "mea
 def threshold_iou(soft_map: NDArray[Any], mask: NDArray[Any], over: Over = "mean") -> float:
     """IoU of the 256 masks `map ≥ k/255`: their mean (the polyp field's "mIoU"), or the largest."""
     return _over(threshold_curves(soft_map, mask).iou, over)
+
+
+def threshold_sensitivity(soft_map: NDArray[Any], mask: NDArray[Any], over: Over = "mean") -> float:
+    """Sensitivity of the 256 masks `map ≥ k/255`: their mean, or the largest."""
+    return _over(threshold_curves(soft_map, mask).sensitivity, over)
+
+
+def threshold_specificity(soft_map: NDArray[Any], mask: NDArray[Any], over: Over = "mean") -> float:
+    """Specificity of the 256 masks `map ≥ k/255`: their mean, or the largest."""
+    return _over(threshold_curves(soft_map, mask).specificity, over)
 
 
 def e_measure(

@@ -16,61 +16,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.errors import UsageError, nearest
-from segweave.metrics.labels import check_classes, check_pair, foreground_box, numbered
+from segweave.metrics.labels import (
+    Spacing,
+    check_classes,
+    check_pair,
+    foreground_box,
+    numbered,
+)
 from segweave.metrics.search import Engine, Surface, find_surface, nearest_distances
 from segweave.registry import MetricCard
 
 CARDS = (
-    MetricCard(name="hd", title="Hausdorff distance", entry="hausdorff", unit="mm", better="lower"),
+    MetricCard(
+        name="hd",
+        title="Hausdorff distance",
+        entry="hausdorff",
+        spacing=True,
+        unit="mm",
+        better="lower",
+        label="HD",
+        shared="surface_distances",
+        value="hausdorff",
+    ),
     MetricCard(
         name="hd95",
         title="95 % Hausdorff distance, the larger of the two directed percentiles",
         entry="hausdorff95",
+        spacing=True,
         unit="mm",
         better="lower",
+        label="HD95",
         options={"percentile": "max"},
+        shared="surface_distances",
+        value="hausdorff95",
     ),
     MetricCard(
         name="hd95-pooled",
         title="95 % Hausdorff distance, one percentile of both directions together",
         entry="hausdorff95",
+        spacing=True,
         unit="mm",
         better="lower",
+        label="HD95 pooled",
         options={"percentile": "pooled"},
+        shared="surface_distances",
+        value="hausdorff95",
     ),
     MetricCard(
         name="asd",
         title="Average surface distance, prediction to reference",
         entry="average_surface_distance",
+        spacing=True,
         unit="mm",
         better="lower",
+        label="ASD",
         options={"direction": "to-reference"},
+        shared="surface_distances",
+        value="average",
     ),
     MetricCard(
         name="asd-reverse",
         title="Average surface distance, reference to prediction",
         entry="average_surface_distance",
+        spacing=True,
         unit="mm",
         better="lower",
+        label="ASD reverse",
         options={"direction": "to-prediction"},
+        shared="surface_distances",
+        value="average",
     ),
     MetricCard(
         name="assd",
         title="Average symmetric surface distance, all surface voxels together",
         entry="average_symmetric_surface_distance",
+        spacing=True,
         unit="mm",
         better="lower",
+        label="ASSD",
+        shared="surface_distances",
+        value="average_symmetric",
     ),
     MetricCard(
         name="nsd",
         title="Normalised surface distance: share of surface voxels within a tolerance",
         entry="normalised_surface_distance",
+        spacing=True,
+        label="NSD",
+        options={"tolerance": 2.0},
+        shared="surface_distances",
+        value="normalised",
     ),
 )
 
 Percentile = Literal["max", "pooled"]
 Direction = Literal["to-reference", "to-prediction"]
-Spacing = Sequence[float] | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Segmentation networks: one file an architecture, found by its card. Knows nothing of context
+"""Segmentation networks: one file per architecture, found by its card. Knows nothing of context
 modules or data.
 """
 
@@ -7,17 +7,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from segweave import registry
-from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
+from segweave.networks.base import (
+    Decoded,
+    Features,
+    Feedback,
+    Output,
+    SegmentationNetwork,
+    WeightsReport,
+    check_size,
+    mask_of,
+)
+from segweave.networks.pretrained import head_tensors, load_pretrained
+from segweave.registry import build
 
 __all__ = [
     "Decoded",
     "Features",
+    "Feedback",
     "Output",
     "SegmentationNetwork",
+    "WeightsReport",
+    "check_size",
     "create_network",
     "list_networks",
+    "mask_of",
 ]
 
 
@@ -33,40 +49,55 @@ def create_network(
     classes: int = 1,
     form: str = "released",
     pretrained: str | Path | None = None,
+    new_head: bool = False,
     **options: Any,
 ) -> SegmentationNetwork:
     """A network by name.
 
-    `classes` is the number of output channels (logits). `form` matters only where the card names
-    two. `pretrained` is a path to a file of weights (safetensors, or a released checkpoint). A
-    wrong option raises UsageError and names the nearest one; so does "imagenet", which none of
-    these networks has.
-    """
-    from segweave.registry import build
+    Args:
+        name: one of `list_networks()`.
+        in_channels: channels of an image.
+        classes: channels of the logits.
+        form: "paper" or "released"; matters only where the card names both.
+        pretrained: where start values come from: "imagenet" (the backbone's weights through timm,
+            which downloads them if they are not in its cache), "imagenet:FILE" (a local file of the
+            same weights), a file of weights of the whole network, or the folder of a run. What
+            became of each tensor is in `network.pretrained`.
+        new_head: let the tensors that depend on the number of classes keep their start values, for
+            weights that were trained with other classes.
+        options: those of the network's constructor.
 
+    Raises:
+        UsageError: an unknown name or option, with the nearest one that exists.
+        InputError: weights of another network.
+        MissingExtraError: a network that needs a library of an extra.
+
+    Example:
+        >>> from segweave import create_network
+        >>> network = create_network("unet", in_channels=1, classes=4, width=8)
+        >>> network.channels["bottleneck"]
+        (128,)
+    """
     card = registry.networks.card(name)
     entry = registry.networks.entry(name)
-    given: dict[str, Any] = {"in_channels": in_channels, "classes": classes, **options}
-    if len(card.forms) > 1:
-        given["form"] = form
-    network: SegmentationNetwork = build(
-        f"creating the network {name!r}", entry, card.options, given
-    )
-    if pretrained is not None:
-        if pretrained == "imagenet":
-            raise UsageError(
-                f"creating the network {name!r}",
-                expected="pretrained: a file of weights",
-                found="'imagenet', which this network has no weights from",
-                remedy="weave into a model of segmentation_models_pytorch, whose encoder_weights "
-                "may be imagenet",
-            )
-        from segweave.author_weights import load_released
-        from segweave.weights import read_weights
+    doing = f"creating the network {name!r}"
 
-        weights = read_weights(pretrained)
-        if set(weights) == set(network.state_dict()):
-            network.load_state_dict(weights)
-        else:
-            load_released(network, weights)
+    def made(classes: int) -> SegmentationNetwork:
+        given: dict[str, Any] = {"in_channels": in_channels, "classes": classes, **options}
+        if len(card.forms) > 1:
+            given["form"] = form
+        network: SegmentationNetwork = build(doing, entry, card.options, given)
+        return network
+
+    def head() -> set[str]:
+        # On the device "meta" a network has shapes and no numbers, and draws none.
+        with torch.device("meta"):
+            networks = [made(classes), made(classes + 1)]
+        return head_tensors([{k: v.shape for k, v in n.state_dict().items()} for n in networks])
+
+    network = made(classes)
+    if pretrained is not None:
+        network.pretrained = load_pretrained(
+            network, pretrained, listed=card.weights, head=head, new_head=new_head
+        )
     return network

@@ -5,7 +5,7 @@ in plain tuples.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +13,18 @@ from torch import Tensor, nn
 
 from segweave.errors import UsageError
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 
 class Features(NamedTuple):
-    """What an encoder gives: `skips` from shallow to deep, `bottleneck`, and in `extra` what later
-    steps need besides.
+    """What `encode` returns.
+
+    Attributes:
+        skips: the maps that the decoder joins, from shallow to deep.
+        bottleneck: the map between encoder and decoder, (B, C, h, w).
+        extra: whatever `decode` needs besides, such as the image for a branch that only the centre
+            slice runs. Weaving passes it on unchanged.
     """
 
     skips: tuple[Tensor, ...]
@@ -25,8 +33,11 @@ class Features(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a decoder gives: its last map (B, C, h, w) and in `extra` inner maps that the head or a
-    loss reads.
+    """What `decode` returns.
+
+    Attributes:
+        map: the map before the head, (B, C, h, w).
+        extra: inner maps that `head` needs, for the logits or for auxiliary outputs.
     """
 
     map: Tensor
@@ -34,8 +45,12 @@ class Decoded(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a network gives: `logits` (B, classes, H, W) at the size of the image and named
-    auxiliary outputs for losses.
+    """What a network returns.
+
+    Attributes:
+        logits: (B, classes, H, W), H and W being those of the image.
+        auxiliary: named outputs for losses, empty in prediction: maps (B, C, H, W) of the size of
+            the image, or vectors (B, C) that describe the whole image.
     """
 
     logits: Tensor
@@ -80,10 +95,24 @@ class WeightsReport:
 class SegmentationNetwork(nn.Module, ABC):
     """A 2D segmentation network. A subclass sets `channels` and `stride` in its constructor.
 
-    `channels` maps each position to a tuple with one channel number a place: `skips` from shallow
-    to deep, `bottleneck`, `decoder` (the map before the head), `output` (the classes). `stride`
-    leads from image to bottleneck. Height and width of an image must be divisible by `divisor` and
-    at least `smallest` (of this instance; its card has them for the default options).
+    Work that only the centre slice of a window needs belongs in `decode`, from `features.extra`:
+    neighbours are encoded, not decoded.
+
+    Attributes:
+        channels: for each position a tuple with one number of channels per map: `skips` from
+            shallow to deep, `bottleneck`, `decoder` (the map before the head), `output` (the
+            classes).
+        stride: size of the image divided by the size of the bottleneck.
+        in_channels: channels of an image.
+        classes: channels of the logits.
+        divisor: height and width of an image are multiples of it.
+        smallest: height and width of an image are at least this.
+        fixed: the only sizes that work, each a (height, width) or one number for a square; empty
+            where every size works that `divisor` and `smallest` allow.
+        feedback: the mask that `encode` takes besides the image, None for most networks.
+        backbones: dotted name of each submodule that has ImageNet weights → name of the timm model
+            that they are those of.
+        pretrained: what became of each tensor where start values were loaded.
     """
 
     channels: dict[str, tuple[int, ...]]
@@ -92,10 +121,17 @@ class SegmentationNetwork(nn.Module, ABC):
     classes: int
     divisor: int = 1
     smallest: int = 1
+    fixed: tuple[Size | int, ...] = ()
     feedback: Feedback | None = None
+    backbones: Mapping[str, str] = {}
+    pretrained: WeightsReport | None = None
 
-    def check_image(self, x: Tensor) -> None:
-        """Raise UsageError where `x` is not (B, in_channels, H, W) of a size that works."""
+    def check_image(self, x: Tensor, **inputs: Tensor) -> None:
+        """Check the arguments of `encode`, which calls this first.
+
+        Raises UsageError where `x` is not (B, in_channels, H, W) of a size that works, and where
+        `inputs` are not exactly the mask that `feedback` declares, (B, 1, H, W).
+        """
         name = type(self).__name__
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UsageError(
@@ -106,29 +142,57 @@ class SegmentationNetwork(nn.Module, ABC):
             )
         check_size(
             name,
-            int(x.shape[-2]),
-            int(x.shape[-1]),
+            (int(x.shape[-2]), int(x.shape[-1])),
             divisor=self.divisor,
             smallest=self.smallest,
+            fixed=self.fixed,
         )
+        self._check_inputs(x, inputs)
+
+    def _check_inputs(self, x: Tensor, inputs: Mapping[str, Tensor]) -> None:
+        expected = [] if self.feedback is None else [self.feedback.name]
+        if list(inputs) != expected:
+            raise UsageError(
+                f"running {type(self).__name__} on an image",
+                expected=f"the image and {expected[0]}=" if expected else "the image alone",
+                found=", ".join(f"{name}=" for name in inputs) or "the image alone",
+                remedy="give the first mask, network.feedback.first(image)" if expected else None,
+            )
+        for name, mask in inputs.items():
+            if mask.shape != (x.shape[0], 1, *x.shape[-2:]):
+                raise UsageError(
+                    f"running {type(self).__name__} on an image",
+                    expected=f"{name} of shape {(int(x.shape[0]), 1, *map(int, x.shape[-2:]))}",
+                    found=f"shape {tuple(mask.shape)}",
+                )
 
     @abstractmethod
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
-        """(B, C, H, W) → features. Raises UsageError for a size that the network cannot take."""
+        """(B, C, H, W) → features. `inputs` is the mask of `feedback`, or nothing. Raises
+        UsageError for an image that `check_image` refuses.
+        """
 
     @abstractmethod
     def decode(self, features: Features) -> Decoded:
         """Features → the map before the head."""
 
     @abstractmethod
-    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
-        """The last map → logits at `size` = (height, width) of the image."""
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
+        """The last map → logits at `size` = (height, width) of the image, and, only if `auxiliary`,
+        the auxiliary outputs.
+        """
 
-    def forward(self, x: Tensor, **inputs: Tensor) -> Output:
-        """(B, C, H, W) → Output, the three steps one after the other."""
-        return self.head(
-            self.decode(self.encode(x, **inputs)), size=(int(x.shape[-2]), int(x.shape[-1]))
-        )
+    def forward(self, x: Tensor, *, auxiliary: bool | None = None, **inputs: Tensor) -> Output:
+        """(B, C, H, W) → Output, the three steps one after the other.
+
+        Args:
+            x: the image.
+            auxiliary: whether to compute the auxiliary outputs; None: in training mode only.
+            inputs: the mask of `feedback`, or nothing.
+        """
+        size = (int(x.shape[-2]), int(x.shape[-1]))
+        wanted = self.training if auxiliary is None else auxiliary
+        return self.head(self.decode(self.encode(x, **inputs)), size, wanted)
 
 
 def mask_of(output: Output, *, exclusive: bool) -> Tensor:
@@ -150,17 +214,41 @@ def mask_of(output: Output, *, exclusive: bool) -> Tensor:
     return foreground.to(logits.dtype)
 
 
-def check_size(name: str, height: int, width: int, *, divisor: int, smallest: int) -> None:
-    """Raise UsageError naming sizes that work where an image size breaks a network's size rule."""
-    if height % divisor == 0 and width % divisor == 0 and min(height, width) >= smallest:
+def check_size(
+    name: str,
+    size: Size,
+    *,
+    divisor: int = 1,
+    smallest: int = 1,
+    fixed: Sequence[Size | int] = (),
+) -> None:
+    """Raise UsageError naming a size that works where an image breaks a network's size rule.
+
+    Args:
+        name: the network, for the message.
+        size: height and width of the image in pixels.
+        divisor: height and width must be multiples of it.
+        smallest: height and width must be at least this.
+        fixed: the only sizes that work, if not empty.
+    """
+    height, width = size
+    allowed = [(n, n) if isinstance(n, int) else n for n in fixed]
+    fits = height % divisor == 0 and width % divisor == 0 and min(height, width) >= smallest
+    if fits and (not allowed or size in allowed):
         return
-
-    def near(n: int) -> int:
-        return max(smallest, round(n / divisor) * divisor, divisor)
-
+    if allowed:
+        expected = "the size " + " or ".join(f"{h}×{w}" for h, w in allowed)
+        near = min(allowed, key=lambda one: abs(one[0] - height) + abs(one[1] - width))
+    else:
+        expected = f"height and width divisible by {divisor} and at least {smallest}"
+        lowest = -(-smallest // divisor) * divisor
+        near = (
+            max(lowest, round(height / divisor) * divisor),
+            max(lowest, round(width / divisor) * divisor),
+        )
     raise UsageError(
         f"running {name} on an image of {height}×{width}",
-        expected=f"height and width divisible by {divisor} and at least {smallest}",
+        expected=expected,
         found=f"{height}×{width}",
-        remedy=f"resize or pad to {near(height)}×{near(width)}",
+        remedy=f"resize or pad to {near[0]}×{near[1]}",
     )

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.networks.blocks.mixed_attention import HEADS, MixedStage
 from segweave.networks.blocks.residual_double_convolution import ResidualDoubleConvolution
 from segweave.registry import NetworkCard
@@ -20,8 +21,6 @@ CARD = NetworkCard(
     paper="Wang et al., Mixed Transformer U-Net for Medical Image Segmentation, ICASSP 2022",
     divisor=32,
     smallest=64,
-    default_size=224,
-    original_licence="MIT",
     tiny_options={"width": 2},
 )
 
@@ -99,7 +98,7 @@ class MTUNet(SegmentationNetwork):
         UsageError for a wrong number of channels and for sides that are not multiples of 32 or
         below 64.
         """
-        self.check_image(x)
+        self.check_image(x, **inputs)
         extra = {"image": x} if self.residual_scaling else {}
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)
@@ -134,7 +133,7 @@ class MTUNet(SegmentationNetwork):
             x = block(torch.cat([skip, up(x)], dim=1))
         return Decoded(map=x, extra=features.extra)
 
-    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
         """The last map, which has the image's size already → logits (B, classes, H, W)."""
         logits = self.classifier(decoded.map)
         if self.mlp is not None:
@@ -226,13 +225,9 @@ def _below(ours: str, theirs: str, names: dict[str, str]) -> dict[str, str]:
     return {ours + own: theirs + released for own, released in names.items()}
 
 
-def _convolution(in_channels: int, out_channels: int, *, kernel: int) -> nn.Sequential:
+def _convolution(in_channels: int, out_channels: int, *, kernel: int) -> ConvNorm:
     # Kernel = stride, batch norm, ReLU.
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride=kernel, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    return ConvNorm(in_channels, out_channels, kernel, stride=kernel, padding=0, activation=relu)
 
 
 def _upsampling(channels: int) -> nn.ConvTranspose2d:

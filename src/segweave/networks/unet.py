@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.double_convolution import DoubleConvolution
 from segweave.registry import NetworkCard
 
@@ -20,8 +20,6 @@ CARD = NetworkCard(
     paper="Ronneberger et al., U-Net, MICCAI 2015; as in github.com/TomAndHelen/UNet_Family",
     divisor=16,
     smallest=16,
-    default_size=256,
-    original_licence="none",
     tiny_options={"width": 4},
 )
 
@@ -71,7 +69,7 @@ class UNet(SegmentationNetwork):
         """(B, C, H, W) → skips at strides 1, 2, 4, ... and the bottleneck at `stride`. Raises
         UsageError for a wrong number of channels or a size that is not divisible by `divisor`.
         """
-        self.check_image(x)
+        self.check_image(x, **inputs)
         maps = []
         for level, block in enumerate(self.encoder):
             x = block(self.pool(x) if level else x)
@@ -87,7 +85,7 @@ class UNet(SegmentationNetwork):
             x = block(torch.cat([up(x), skip], dim=1))
         return Decoded(map=x, extra={})
 
-    def head(self, decoded: Decoded, size: tuple[int, int]) -> Output:
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
         """The last map, which has the image's size already → logits (B, classes, H, W)."""
         return Output(logits=self.classifier(decoded.map), auxiliary={})
 

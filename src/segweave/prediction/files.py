@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from segweave.prediction.ensemble import Ensemble
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.predict import CaseMaps, predict_with, ready
 from segweave.prediction.predictor import Predictor
-from segweave.storage import atomic_write
+from segweave.storage import atomic_write, read_json, write_json
 
 SUMMARY = "predictions.json"
 OVERLAYS = "overlays"
@@ -222,8 +221,7 @@ def _predict_one(
         with atomic_write(job.overlay) as temporary:
             sheet.save(temporary, format="PNG")
     # Last, so that a label map stands for a file that is done.
-    binary = predictor.target.kind == "binary"
-    write_label(prediction.labels, case, job.labels, binary=binary)
+    write_label(prediction.labels, case, job.labels, target=predictor.target)
     return PredictedFile(
         file=job.file,
         case=case.id,
@@ -245,22 +243,20 @@ def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
     """The cases that an earlier call into the same folder listed."""
     if not file.exists():
         return []
+    doing, expected = "predicting files", "a summary of predictions that can be added to"
+    remedy = "choose another folder, or replace it with force (--force)"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] == FORMAT and all("labels" in case for case in content["cases"]):
-            return list(content["cases"])
-        found = f"format {content['format']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-    if force:
-        return []
-    raise InputError(
-        "predicting files",
-        file=file,
-        expected=f"a summary of format {FORMAT} that can be added to",
-        found=found,
-        remedy="choose another folder, or replace it with force (--force)",
-    )
+        content = read_json(file, doing, formats=(FORMAT,), expected=expected, remedy=remedy)
+        cases = content.get("cases")
+        if not isinstance(cases, list) or not all("labels" in case for case in cases):
+            raise InputError(
+                doing, file=file, expected=expected, found="no list of cases", remedy=remedy
+            )
+    except InputError:
+        if force:
+            return []
+        raise
+    return cases
 
 
 def _write_summary(
@@ -286,9 +282,7 @@ def _write_summary(
             {"file": str(failure.file), "message": str(failure.error)} for failure in failures
         ],
     }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    with atomic_write(folder / SUMMARY) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_json(folder / SUMMARY, content)
 
 
 def _as_json(file: PredictedFile, folder: Path) -> dict[str, Any]:

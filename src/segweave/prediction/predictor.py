@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +18,7 @@ from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
 from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
 from segweave.runtime.devices import choose_device
+from segweave.storage import read_json, sha256_of
 from segweave.weights import read_weights
 
 _FORMAT = 1
@@ -59,7 +58,7 @@ def load(
     those of the card or not finite, and a pickle in place of weights.
     """
     folder = _model_folder(Path(path))
-    card = _read_card(folder / CARD)
+    card = read_json(folder / CARD, _DOING, formats=(_FORMAT,), expected="a model card")
     recipe = _recipe(card, folder)
     input_spec = _spec(InputSpec, card, "input", folder)
     target = _spec(TargetSpec, card, "target", folder)
@@ -102,26 +101,6 @@ def _model_folder(path: Path) -> Path:
         if unfinished
         else None,
     )
-
-
-def _read_card(file: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            _DOING, file=file, expected="a model card (JSON)", found=f"{error}"
-        ) from error
-    number = card.get("format") if isinstance(card, dict) else None
-    if number != _FORMAT:
-        raise InputError(
-            _DOING,
-            file=file,
-            expected=f"a model card of format {_FORMAT}",
-            found=f"format {number}" if number is not None else "no format number",
-            remedy="use the version of segweave that wrote it, or a newer one",
-        )
-    assert isinstance(card, dict)
-    return card
 
 
 def _recipe(card: dict[str, Any], folder: Path) -> Recipe:
@@ -185,8 +164,7 @@ def _check_sum(card: dict[str, Any], file: Path) -> None:
     expected = card.get("weights_sha256")
     if expected is None:
         return
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(file)
     if found != expected:
         raise InputError(
             _DOING,

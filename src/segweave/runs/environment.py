@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -18,7 +17,6 @@ import segweave
 from segweave import registry
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
-from segweave.storage import atomic_write
 
 FORMAT = 1
 _LIBRARIES = ("torch", "lightning", "numpy", "scipy", "pydantic", "safetensors")
@@ -62,12 +60,6 @@ def describe_session(device: torch.device, step: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": _version("torch"),
     }
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a JSON file in one piece."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def code_revision() -> str | None:

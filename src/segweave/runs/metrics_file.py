@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segweave.errors import SegweaveError
-from segweave.storage import atomic_write
+from segweave.storage import write_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "seconds", "samples_per_second", "loader_share")
 
@@ -50,10 +50,9 @@ class MetricsFile:
             ) from error
 
     def _rewrite(self, rows: Sequence[Mapping[str, float]]) -> None:
-        with atomic_write(self.path) as temporary:
-            lines = [_line(self.columns)]
-            lines += [_line([_text(row.get(name)) for name in self.columns]) for row in rows]
-            temporary.write_text("".join(lines), encoding="utf-8")
+        lines = [_line(self.columns)]
+        lines += [_line([_text(row.get(name)) for name in self.columns]) for row in rows]
+        write_text(self.path, "".join(lines))
 
 
 def read_rows(path: str | Path) -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from segweave.data.specs import TargetSpec
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint
-from segweave.runs.environment import write_json
 from segweave.runs.run_folder import CARD, WEIGHTS
-from segweave.storage import atomic_write
+from segweave.storage import atomic_write, sha256_of_bytes, write_json
 
 FORMAT = 1
 LIMITS = (
@@ -48,9 +47,9 @@ def write_model(
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
     write_json(
-        describe_model(recipe, target, network, checkpoint, store, parts, ended)
-        | {"weights_sha256": hashlib.sha256(content).hexdigest()},
         folder / CARD,
+        describe_model(recipe, target, network, checkpoint, store, parts, ended)
+        | {"weights_sha256": sha256_of_bytes(content)},
     )
 
 
@@ -92,7 +91,11 @@ def describe_model(
             "checkpoint": recipe.training.checkpoint,
             "step": checkpoint.step,
             "epoch": checkpoint.epoch,
-            "validation": checkpoint.scores,
+            # JSON has no NaN: a score that could not be computed is null.
+            "validation": {
+                name: value if math.isfinite(value) else None
+                for name, value in checkpoint.scores.items()
+            },
         },
         "ended": ended or "all steps were done",
         "limits": LIMITS,

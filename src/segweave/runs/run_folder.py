@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes import Recipe, load_recipe
+from segweave.storage import read_json
+from segweave.weights import MODEL as MODEL
+from segweave.weights import WEIGHTS as WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +19,6 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
-MODEL = "model"
-WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 REPORT = "report.html"
 
@@ -110,9 +110,7 @@ class Run:
         return read_checkpoint(known[checkpoint]).weights
 
     def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.is_file():
             reached = self.metrics[-1]["step"] if (self.folder / METRICS).is_file() else 0
             raise InputError(
                 "reading a run",
@@ -120,9 +118,5 @@ class Run:
                 expected="a training that has ended",
                 found=f"no such file; the training reached step {int(reached)}",
                 remedy="train again with the same recipe and folder: it goes on where it stopped",
-            ) from None
-        except (OSError, ValueError) as error:
-            raise InputError("reading a run", file=path, found=f"{error}") from error
-        if not isinstance(content, dict):
-            raise InputError("reading a run", file=path, expected="a JSON object")
-        return content
+            )
+        return read_json(path, "reading a run")

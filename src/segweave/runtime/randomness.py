@@ -4,10 +4,11 @@ layout or resuming.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from segweave.storage import sha256_of_text
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ def derive_seed(
     text = f"{seed}|{purpose}|{epoch}|{case}|{slice_index}"
     if name:  # without one, the streams are those of the time before there were names
         text += f"|{name}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+    return int.from_bytes(bytes.fromhex(sha256_of_text(text))[:8], "little") >> 1
 
 
 def numpy_stream(

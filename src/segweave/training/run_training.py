@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,13 @@ from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, load_network, read_checkpoint
-from segweave.runs.environment import describe_environment, describe_session, write_json
+from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
 from segweave.runtime.denormals import flushed_denormals
 from segweave.runtime.devices import choose_device
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_write
+from segweave.storage import locked, write_json, write_text
 from segweave.training.feedback import MaskMemory
 from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
@@ -357,11 +356,10 @@ def _start_folder(
     if (folder / RECIPE).is_file():
         environment = Run(folder).environment
         environment["sessions"].append(describe_session(device, step))
-        write_json(environment, folder / ENVIRONMENT)
+        write_json(folder / ENVIRONMENT, environment)
         return
-    write_json(describe_environment(recipe, store, device, parts), folder / ENVIRONMENT)
-    with atomic_write(folder / RECIPE) as temporary:
-        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+    write_json(folder / ENVIRONMENT, describe_environment(recipe, store, device, parts))
+    write_text(folder / RECIPE, recipe.to_yaml())
 
 
 @contextmanager
@@ -377,38 +375,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Keep a second training out of the folder; a new folder that stays empty is removed."""
     created = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError as error:
-        raise InputError(
-            "starting a training",
-            file=folder,
-            expected="a folder that can be written",
-            found=error.strerror,
-        ) from error
-    try:
-        _take(handle, folder)
-        try:
+        with locked(folder / _LOCK, "starting a training"):
             yield
-        finally:
-            (folder / _LOCK).unlink(missing_ok=True)
-            if created and not any(folder.iterdir()):
-                folder.rmdir()
     finally:
-        os.close(handle)
-
-
-def _take(handle: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover  Windows has no such lock
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UsageError(
-            "starting a training",
-            file=folder,
-            expected="a folder that no other training writes to",
-            found="one that is writing to it now",
-        ) from None
+        if created and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -30,7 +30,7 @@ class WovenBottleneck(WovenNetwork):
 
     def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
         features = cast(Features, carried)._replace(bottleneck=maps[0])
-        return _decoded(_network(self), features, size)
+        return _decoded(_network(self), features, size, self.training)
 
 
 class WovenSkips(WovenNetwork):
@@ -44,7 +44,7 @@ class WovenSkips(WovenNetwork):
 
     def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
         features = cast(Features, carried)._replace(skips=maps)
-        return _decoded(_network(self), features, size)
+        return _decoded(_network(self), features, size, self.training)
 
 
 class WovenEncoder(WovenNetwork):
@@ -91,7 +91,7 @@ class WovenEncoder(WovenNetwork):
                     beside, size=own.shape[-2:], mode="bilinear", align_corners=False
                 )
             features = features._replace(bottleneck=self.joining(torch.cat([own, beside], 1)))
-        return _decoded(_network(self), features, size)
+        return _decoded(_network(self), features, size, self.training)
 
 
 class WovenDecoder(WovenNetwork):
@@ -103,7 +103,9 @@ class WovenDecoder(WovenNetwork):
         return (decoded.map,), decoded
 
     def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
-        return _network(self).head(cast(Decoded, carried)._replace(map=maps[0]), size)
+        return _network(self).head(
+            cast(Decoded, carried)._replace(map=maps[0]), size, self.training
+        )
 
 
 class WovenOutput(WovenNetwork):
@@ -223,5 +225,7 @@ def _network(woven: WovenNetwork) -> SegmentationNetwork:
     return cast(SegmentationNetwork, woven.network)
 
 
-def _decoded(network: SegmentationNetwork, features: Features, size: Size) -> Output:
-    return network.head(network.decode(features), size)
+def _decoded(
+    network: SegmentationNetwork, features: Features, size: Size, auxiliary: bool
+) -> Output:
+    return network.head(network.decode(features), size, auxiliary)

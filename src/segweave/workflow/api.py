@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from segweave.data.case import Case, Stack
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import MissingExtraError, UsageError, nearest
+from segweave.runtime.progress import Progress
+from segweave.storage import atomic_folder
 from segweave.workflow.scored import (
     Variant,
     check_scored_once,
     keep,
     label_maps_folder,
     note_scored,
-    predictions_folder,
     replaces_its_own,
     store_of,
 )
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 Geometry = Literal["check", "pixdim", "affine"]
 PARTS = ("training", "validation", "test")
-Progress = Callable[[int, int, str], None]
-"""Called with the number of cases done, of all, and the name of the last one."""
 
 
 def train(
@@ -279,12 +278,12 @@ def _evaluate_run(
     )
     models = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
 
-    def report(done: int, case: str) -> None:
+    def report(done: float, total: float, name: str) -> None:
         if progress is not None:
-            progress(done, len(ids), case)
+            progress(done, len(ids), name)
 
     maps = label_maps_folder(run, name, folder)
-    with predictions_folder(maps) as kept:
+    with atomic_folder(maps) as kept:
 
         def pairs() -> Iterator[tuple[Case, NDArray[Any]]]:
             for id in cases.verify(ids):

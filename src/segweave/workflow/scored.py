@@ -4,14 +4,8 @@ kept.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import tempfile
 import urllib.parse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +16,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.errors import InputError, UsageError
-from segweave.storage import atomic_write
+from segweave.storage import read_json, sha256_of, sha256_of_text, write_json
 
 if TYPE_CHECKING:
     from segweave.data.store import CaseStore
@@ -55,7 +49,7 @@ class Variant:
         that two averages never share a name, wherever their runs lie.
         """
         sums = "".join(sorted(model_sum(run) for run in self.runs))
-        short = hashlib.sha256(sums.encode()).hexdigest()[:8]
+        short = sha256_of_text(sums)[:8]
         return self._names([f"mean-of-{len(self.runs)}-{short}"])
 
     @property
@@ -124,7 +118,7 @@ def model_sum(run: Run) -> str:
     from segweave.runs.run_folder import WEIGHTS
 
     stated = run.card.get("weights_sha256")
-    return str(stated or hashlib.sha256((run.model / WEIGHTS).read_bytes()).hexdigest())
+    return str(stated or sha256_of(run.model / WEIGHTS))
 
 
 def store_of(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
@@ -192,8 +186,7 @@ def note_scored(runs: Sequence[Run], name: str, protocol: str, folder: Path) -> 
         ledger = _ledger(run)
         times = ledger.get(name, {}).get("times", 0) + 1
         ledger[name] = {"protocol": protocol, "when": when, "folder": str(folder), "times": times}
-        with atomic_write(run.folder / "evaluation" / _LEDGER) as temporary:
-            temporary.write_text(json.dumps(ledger, indent=2) + "\n", encoding="utf-8")
+        write_json(run.folder / "evaluation" / _LEDGER, ledger)
 
 
 def _ledger(run: Run) -> dict[str, dict[str, Any]]:
@@ -202,17 +195,13 @@ def _ledger(run: Run) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     doing = "reading what was scored already"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(doing, file=path, found=str(error)) from error
-    entries = content.values() if isinstance(content, dict) else [None]
+    content = read_json(path, doing)
+    entries = content.values()
     if not all(isinstance(e, dict) and {"when", "folder", "times"} <= set(e) for e in entries):
         raise InputError(
             doing, file=path, expected="names with when, folder and times", found="something else"
         )
-    found: dict[str, dict[str, Any]] = content
-    return found
+    return content
 
 
 def _protocol_of(name: str, entry: dict[str, Any], dataset: str) -> str:
@@ -252,40 +241,18 @@ def label_maps_folder(run: Run, name: str, evaluation: Path) -> Path:
     """
     place = evaluation.resolve()
     if place != (run.folder / "evaluation" / name).resolve():
-        name += f"-{place.name}-{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+        name += f"-{place.name}-{sha256_of_text(str(place))[:8]}"
     return run.folder / "predictions" / name
-
-
-@contextmanager
-def predictions_folder(final: Path) -> Iterator[Path]:
-    """A new folder beside `final` that takes its place when all went well."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        old = final.with_name(f".old-{final.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            os.replace(final, old)
-        os.replace(temporary, final)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
     """Write the label map of a case that was scored, at the case's own size."""
     from segweave.evaluation import nearest_zoom
-    from segweave.formats import write_label
-    from segweave.formats.nifti import HEADER_ATTRIBUTE
+    from segweave.formats import label_format, suitable_format, write_label
 
     if labels.shape[-2:] != case.size:
         # Scored at the network's size; kept at the case's, to be looked at.
         labels = nearest_zoom(labels, case.size)
     name = urllib.parse.quote(case.id, safe=" ")
-    if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
-        ending = ".nii.gz"
-    else:
-        ending = ".png" if case.stack == "single" and labels.ndim == 3 else ".npz"
+    ending = label_format(suitable_format(case, overlapping=labels.ndim == 4)).suffixes[0]
     write_label(labels, case, folder / f"{name}{ending}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segweave.data.splits import cases_of
-from segweave.errors import InputError, UsageError, nearest
+from segweave.errors import UsageError, nearest
+from segweave.storage import read_json
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,5 @@ def load_split(dataset: str) -> Split:
     known = {path.stem: path for path in sorted(folder.glob("*.json"))}
     if dataset not in known:
         raise UsageError("choosing a split", found=repr(dataset), remedy=nearest(dataset, known))
-    raw = json.loads(known[dataset].read_text(encoding="utf-8"))
-    if raw.get("format") != 1:
-        raise InputError("reading a split", file=known[dataset], expected="format 1")
+    raw = read_json(known[dataset], "reading a split", formats=(1,), expected="a split")
     return Split(raw["name"], raw["source"], raw["parts"])

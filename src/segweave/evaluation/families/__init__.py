@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError, nearest
-from segweave.evaluation.protocols import STACK_NAMES, Protocol, Score, Spacing, clean
+from segweave.evaluation.protocols import STACK_NAMES, Protocol, clean
+from segweave.evaluation.scores import Score
+from segweave.metrics.labels import Spacing
 
 
 def protocols_of_families() -> Mapping[str, Protocol]:
@@ -70,15 +72,29 @@ def score_case(
     spacing: Spacing,
     stack: Stack,
     protocol: str | Protocol = "clean",
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] = (),
+    only: Sequence[str] | None = None,
     instances: NDArray[Any] | None = None,
+    probabilities: NDArray[Any] | None = None,
 ) -> list[Score]:
-    """Scores of one case: label maps (slices, height, width), or (slices, classes, height, width)
-    of 0 and 1 where classes overlap; `spacing` (slice, row, column) in mm or None.
+    """Scores of one case.
 
-    `metrics` keeps those named; `instances` are the reference's single objects, where they are
-    known. Raises InputError where shapes differ or an id is unknown, UsageError where the protocol
-    does not cover this kind of case.
+    Args:
+        prediction: label map (slices, height, width), or (slices, classes, height, width) of 0 and
+            1 where classes overlap.
+        reference: the true labels, of the same shape.
+        target: the classes.
+        spacing: (slice, row, column) in mm, or None where it is unknown.
+        stack: what the slices are: "space" (a volume), "time" (frames) or "single" (images).
+        protocol: a protocol or its name.
+        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
+        only: names of metrics; only these are computed.
+        instances: ids of the reference's single objects, where they are known.
+        probabilities: (slices, channels, height, width) at the case's own size, for metrics that
+            read them.
+
+    Raises InputError where shapes differ or an id is unknown, UsageError where the protocol does
+    not cover this kind of case, or a metric is unknown or can't be computed.
     """
     rules = get_protocol(protocol)
     if stack not in rules.stacks:
@@ -96,5 +112,7 @@ def score_case(
         spacing=spacing,
         stack=stack,
         metrics=metrics,
+        only=only,
         instances=instances,
+        probabilities=probabilities,
     )

@@ -17,10 +17,12 @@ from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.evaluation.label_pairs import Layer, foreground_name
-from segweave.evaluation.protocols import Protocol, Score, Spacing, Status
-from segweave.metrics import ObjectScores, confusion, connected_objects, object_scores
-
-_PERFECT = {"object-dice": 1.0, "object-f1": 1.0, "object-hd": 0.0, "dice": 1.0, "iou": 1.0}
+from segweave.evaluation.protocols import Protocol
+from segweave.evaluation.scores import Score
+from segweave.metrics import confusion, connected_objects, get_policy, object_scores
+from segweave.metrics.compute import value_unit
+from segweave.metrics.empties import missing
+from segweave.metrics.labels import Spacing
 
 
 class _Glands(Protocol):
@@ -51,25 +53,40 @@ class _Glands(Protocol):
         ours, theirs = (np.stack(side) for side in zip(*pairs, strict=True))
         return [Layer(ours, theirs, {1: name})]
 
+    def label_layers(
+        self,
+        prediction: NDArray[Any],
+        reference: NDArray[Any],
+        target: TargetSpec,
+        instances: NDArray[Any] | None,
+    ) -> list[Layer]:
+        (layer,) = self.layers(prediction, reference, target, instances)
+        ours, theirs = (ids.astype(np.bool_) for ids in (layer.prediction, layer.reference))
+        return [Layer(ours, theirs, layer.names, layer.reference)]
+
     def _score(
-        self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
+        self, layer: Layer, spacing: Spacing, stack: Stack, metrics: tuple[str, ...]
     ) -> Iterator[Score]:
+        # The objects are measured once for all of their metrics.
         (name,) = layer.names.values()
-        for index in range(len(layer.reference)):
-            ours, theirs = layer.prediction[index], layer.reference[index]
-            found = object_scores(ours, theirs, None, distances="object-hd" in asked)
+        policy = get_policy(self.empties)
+        for index, (ours, theirs) in enumerate(zip(layer.prediction, layer.reference, strict=True)):
+            objects = object_scores(ours, theirs, None, distances="object-hd" in metrics)
             counts = confusion(ours != 0, theirs != 0, (1,))[1]
             values = {
-                "object-dice": found.dice,
-                "object-f1": found.f1,
-                "object-hd": found.hausdorff,
+                "object-dice": objects.dice,
+                "object-f1": objects.f1,
+                "object-hd": objects.hausdorff,
                 "dice": counts.dice,
                 "iou": counts.iou,
             }
-            for metric in asked:
-                unit = "px" if metric == "object-hd" else ""
-                value, status = _by_rule(found, metric, values[metric])
-                yield Score(index, name, metric, value, unit, status)
+            lacks = missing(objects.predicted, objects.present)
+            for metric in metrics:
+                card = self.card(metric)
+                outcome = policy.outcome(card, values[metric], lacks, ours.shape, None)
+                assert outcome is not None
+                unit = value_unit(card, None, ours.ndim)
+                yield Score(index, name, metric, outcome.value, unit, outcome.status)
 
 
 def _objects(labels: NDArray[Any], *, split: bool) -> NDArray[np.int32]:
@@ -79,15 +96,7 @@ def _objects(labels: NDArray[Any], *, split: bool) -> NDArray[np.int32]:
     return labels.astype(np.int32)
 
 
-def _by_rule(found: ObjectScores, metric: str, value: float) -> tuple[float | None, Status]:
-    if found.predicted and found.present:
-        return value, "scored"
-    if not found.predicted and not found.present:
-        return _PERFECT[metric], "rule"
-    return (None, "failed") if metric == "object-hd" else (0.0, "rule")
-
-
-glands: Protocol = _Glands(
+glands = _Glands(
     name="published-glas",
     title=(
         "as the GlaS challenge: each object against the one that it shares most with, weighted by "
@@ -104,6 +113,8 @@ glands: Protocol = _Glands(
         ),
     },
     means="over images, every image weighing alike",
+    empties="glas",
+    in_voxels=True,
     datasets=("glas",),
     sources=(
         "object scores, weights, matches: Sirinukunwattana et al. 2017",
@@ -116,7 +127,7 @@ glands: Protocol = _Glands(
     stacks=("time", "single"),
     target=TargetSpec(kind="binary", names=("background", "gland")),
     per="image",
-    columns=("iou", "object-dice", "object-f1"),
+    columns=("iou", "object-dice", "object-f1", "object-hd"),
 )
 
 PROTOCOLS = (glands,)

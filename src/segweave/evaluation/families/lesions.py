@@ -7,18 +7,14 @@ papers take as their ISIC baseline.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec, decide
 from segweave.evaluation.label_pairs import Layer, foreground_name, layers_of
-from segweave.evaluation.protocols import Needs, Protocol, Score, Spacing, Status
-from segweave.metrics import Confusion, confusion
+from segweave.evaluation.protocols import Needs, Protocol
 
 
 class _Lesions(Protocol):
@@ -38,16 +34,6 @@ class _Lesions(Protocol):
     ) -> NDArray[np.uint8]:
         return decide(probabilities, target)
 
-    def _score(
-        self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
-    ) -> Iterator[Score]:
-        ((c, name),) = layer.names.items()
-        for index in range(len(layer.reference)):
-            counts = confusion(layer.prediction[index], layer.reference[index], (c,))[c]
-            status: Status = "scored" if counts.predicted and counts.present else "rule"
-            for metric in asked:
-                yield Score(index, name, metric, _value(counts, metric), "", status)
-
 
 def resized_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """A mask (..., h, w) → (..., H, W): output pixel i takes input pixel floor(i·n/m), the nearest
@@ -58,17 +44,7 @@ def resized_mask(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return resized
 
 
-def _value(counts: Confusion, metric: str) -> float:
-    hits, sides = counts.true_positives, counts.predicted + counts.present
-    if metric == "dice":
-        return (2 * hits + 1) / (sides + 1)
-    if metric == "iou":
-        return (hits + 1) / (sides - hits + 1)
-    value = float(getattr(counts, metric))
-    return 0.0 if math.isnan(value) else value
-
-
-lesions: Protocol = _Lesions(
+lesions = _Lesions(
     name="published-isic",
     title=(
         "as DCSAU-Net's released evaluation: at the predictions' size (a run's: the network's), "
@@ -84,6 +60,8 @@ lesions: Protocol = _Lesions(
     },
     means="over images, every image weighing alike",
     needs=Needs(decide_on="network", any_size=True),
+    empties="formula",
+    computed_by={"dice": "dice-smooth", "iou": "iou-smooth"},
     datasets=("isic2016", "isic2017", "isic2018", "ph2"),
     sources=(
         "size, threshold, the 1 that is added, means: DCSAU-Net, eval_binary.py",

@@ -17,9 +17,12 @@ from scipy.ndimage import zoom
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.evaluation.label_pairs import Layer, foreground_name
-from segweave.evaluation.protocols import Needs, Protocol, Score, Spacing, Status
-from segweave.metrics import saliency
+from segweave.evaluation.label_pairs import Layer, foreground_name, layers_of
+from segweave.evaluation.protocols import Needs, Protocol
+from segweave.evaluation.scores import Score
+from segweave.metrics import compute_metric, saliency
+from segweave.metrics.empties import Status
+from segweave.metrics.labels import Spacing
 
 
 class _Polyps(Protocol):
@@ -43,6 +46,15 @@ class _Polyps(Protocol):
             )
         return [Layer(prediction, reference == 1, {1: name})]
 
+    def label_layers(
+        self,
+        prediction: NDArray[Any],
+        reference: NDArray[Any],
+        target: TargetSpec,
+        instances: NDArray[Any] | None,
+    ) -> list[Layer]:
+        return layers_of(self.shown(prediction), reference, target, instances)
+
     def from_network(
         self, probabilities: NDArray[Any], size: tuple[int, int], target: TargetSpec
     ) -> NDArray[np.uint8]:
@@ -53,22 +65,23 @@ class _Polyps(Protocol):
         return np.array(halves, np.uint8).reshape(scored.shape)
 
     def _score(
-        self, layer: Layer, spacing: Spacing, stack: Stack, asked: tuple[str, ...]
+        self, layer: Layer, spacing: Spacing, stack: Stack, metrics: tuple[str, ...]
     ) -> Iterator[Score]:
         (name,) = layer.names.values()
         for index, (given, mask) in enumerate(zip(layer.prediction, layer.reference, strict=True)):
             soft_map = _stretched(given)
             curves = saliency.threshold_curves(soft_map, mask)
             status: Status = "scored" if mask.any() else "rule"
-            for metric in asked:
+            for metric in metrics:
                 largest = metric.endswith("-max")
-                if metric in _SINGLE:
-                    value, curve = _SINGLE[metric](soft_map, mask), None
-                elif metric in _AT_HALF:
+                curve_name = _CURVES.get(metric.removesuffix("-max"))
+                if metric in _AT_HALF:
                     value, curve = float(getattr(curves, metric)[_HALF]), None
-                else:
-                    curve = getattr(curves, _CURVES[metric.removesuffix("-max")])
+                elif curve_name is not None:
+                    curve = getattr(curves, curve_name)
                     value = float(curve.max() if largest else curve.mean())
+                else:
+                    value, curve = compute_metric(metric, soft_map, mask), None
                 yield Score(index, name, metric, value, "", status, curve if largest else None)
 
 
@@ -97,17 +110,12 @@ _CURVES = {
     "specificity-256": "specificity",
     "e-measure": "e_measure",
 }
-_SINGLE = {
-    "weighted-f": saliency.weighted_f_measure,
-    "s-measure": saliency.s_measure,
-    "mae": saliency.mean_absolute_error,
-}
 _AT_HALF = ("dice", "iou")
 # The first of the thresholds k/255 that is not below a half.
 _HALF = 128
 _LARGEST = "at the one threshold of 256 that is best for the mean over all images"
 
-polyps: Protocol = _Polyps(
+polyps = _Polyps(
     name="published-polyps",
     title=(
         "as PraNet's released evaluation: soft maps of 8 bits at the image's own size, stretched "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segweave.networks.blocks.conv_norm import ConvNorm, relu
+
 
 class ResidualDoubleConvolution(nn.Module):
     """y = two 3×3 convolutions of x, each with batch norm, a ReLU between; result = ReLU(y + BN(1×1
@@ -13,15 +15,10 @@ class ResidualDoubleConvolution(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            *ConvNorm(in_channels, out_channels, 3, activation=relu),
+            *ConvNorm(out_channels, out_channels, 3),
         )
-        self.mix = nn.Sequential(
-            nn.Conv2d(out_channels, out_channels, 1), nn.BatchNorm2d(out_channels)
-        )
+        self.mix = ConvNorm(out_channels, out_channels, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H, W)."""

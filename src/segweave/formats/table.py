@@ -1,0 +1,187 @@
+"""The one table of formats: name → suffixes, reader, writer of label maps, and what it can hold.
+
+A new format is one file with its functions and one row here; `predict --format`, the reader, the
+search for images and the error messages read the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
+from segweave.errors import UsageError, nearest
+from segweave.formats.arrays import read_h5, read_npy, read_npz, write_h5, write_npz
+from segweave.formats.content import Content, Request
+from segweave.formats.dicom import read_dicom
+from segweave.formats.meta import read_meta, write_meta
+from segweave.formats.nifti import read_nifti, write_nifti
+from segweave.formats.pictures import read_picture, write_picture
+
+Family = Literal["volume", "array", "picture", "series"]
+Reader = Callable[[Path, Request], Content]
+Writer = Callable[[NDArray[np.uint8], Case, Path, TargetSpec | None], None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of the table.
+
+    Attributes:
+        name: what `--format` calls it.
+        suffixes: the endings of its files, in lower case; the first is used for new files.
+        family: "volume" (has a geometry), "array", "picture", or "series" (slices in a folder).
+        read: reads a file; None for a format that is only written.
+        write: writes labels (slices, height, width) or (slices, classes, height, width); None for a
+            format that is only read.
+        labels: the formats for label maps of such an image; the first that can hold them is used.
+        slices: whether a label map in this format may have several slices.
+        overlapping: whether it may have a class axis.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    family: Family
+    read: Reader | None
+    write: Writer | None
+    labels: tuple[str, ...]
+    slices: bool = True
+    overlapping: bool = False
+
+    def holds(self, *, slices: int = 1, overlapping: bool = False) -> bool:
+        """Whether label maps of so many slices, with a class axis if `overlapping`, fit in."""
+        fits = (self.slices or slices == 1) and (self.overlapping or not overlapping)
+        return self.write is not None and fits
+
+
+FORMATS = (
+    Format("nifti", (".nii.gz", ".nii"), "volume", read_nifti, write_nifti, ("nifti",),
+           overlapping=True),
+    Format("mha", (".mha",), "volume", read_meta, write_meta, ("mha", "nifti")),
+    Format("nrrd", (".nrrd",), "volume", read_meta, write_meta, ("nrrd", "nifti")),
+    Format("npz", (".npz",), "array", read_npz, write_npz, ("npz",), overlapping=True),
+    Format("h5", (".h5", ".npy.h5", ".hdf5"), "array", read_h5, write_h5, ("npz",),
+           overlapping=True),
+    Format("npy", (".npy",), "array", read_npy, None, ("npz",)),
+    Format("png", (".png",), "picture", read_picture, write_picture, ("png", "npz"), slices=False),
+    Format("jpeg", (".jpg", ".jpeg"), "picture", read_picture, None, ("png", "npz")),
+    Format("tiff", (".tif", ".tiff"), "picture", read_picture, None, ("png", "npz")),
+    Format("bmp", (".bmp",), "picture", read_picture, None, ("png", "npz")),
+    Format("dicom", (".dcm",), "series", read_dicom, None, ("nifti",)),
+)  # fmt: skip
+"""Every format, those that keep the geometry first."""
+
+_BY_NAME = {format.name: format for format in FORMATS}
+_BY_SUFFIX = {
+    suffix: format for format in FORMATS if format.read is not None for suffix in format.suffixes
+}
+SUFFIXES = tuple(_BY_SUFFIX)
+"""Endings of the files that can be read; case does not matter."""
+
+
+def suffixes(family: Family) -> tuple[str, ...]:
+    """The endings of the formats of one family."""
+    return tuple(suffix for suffix, format in _BY_SUFFIX.items() if format.family == family)
+
+
+NIFTI = _BY_NAME["nifti"].suffixes
+ARRAYS = suffixes("array")
+PICTURES = suffixes("picture")
+DICOM = suffixes("series")
+
+
+def suffix_of(path: str | Path) -> str:
+    """The ending of a file that can be read, in lower case, or "" for any other."""
+    name = Path(path).name.lower()
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def format_of(path: str | Path) -> Format | None:
+    """The format of a file by its ending, None for an unknown one."""
+    return _BY_SUFFIX.get(suffix_of(path))
+
+
+def label_formats() -> tuple[str, ...]:
+    """The names of the formats in which label maps can be written: the choices of `--format`.
+
+    `label_name(image, format=NAME)` gives the file name of an image's label map in that format, and
+    `write_label(labels, case, path, format=NAME, target=target)` writes it:
+
+    >>> from segweave.formats import label_formats, label_name
+    >>> label_formats()
+    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png')
+    >>> label_name("scans/p1.nrrd", format="nifti")
+    'p1.nii.gz'
+    """
+    return tuple(format.name for format in FORMATS if format.write is not None)
+
+
+def label_format(name: str) -> Format:
+    """The format of that name, in which label maps can be written; raises UsageError for another
+    name.
+    """
+    if name not in label_formats():
+        raise UsageError(
+            "choosing the format of label maps",
+            found=repr(name),
+            remedy=nearest(name, label_formats()),
+        )
+    return _BY_NAME[name]
+
+
+def case_name(path: str | Path) -> str:
+    """A file's name without its ending: the id of its case unless another is given."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(path))] or name
+
+
+def label_name(
+    path: str | Path, *, overlapping: bool = False, slices: int = 1, format: str | None = None
+) -> str:
+    """The file name of the label map of an image.
+
+    NIfTI, MHA and NRRD images keep their name, DICOM gets .nii.gz; other images get .png, arrays
+    (and overlapping classes of an image) .npz.
+
+    Args:
+        path: the image: a file, or the folder of a DICOM series.
+        overlapping: whether the label map has a class axis.
+        slices: the number of slices of the label map.
+        format: the name of the format (`label_formats()`), else the one that suits the image.
+
+    Raises UsageError for an unknown format and for one that can't hold such a label map.
+    """
+    own = _BY_NAME["dicom"] if Path(path).is_dir() else format_of(path)
+    if format is not None:
+        chosen = label_format(format)
+        if not chosen.holds(slices=slices, overlapping=overlapping):
+            raise cannot_hold("naming a label map", Path(path), slices, overlapping)
+    else:
+        names = own.labels if own is not None else ("npz",)
+        chosen = next(
+            _BY_NAME[name]
+            for name in (*names, "npz")
+            if _BY_NAME[name].holds(slices=slices, overlapping=overlapping)
+        )
+    if chosen is own:
+        return Path(path).name
+    return case_name(path) + chosen.suffixes[0]
+
+
+def cannot_hold(doing: str, file: Path, slices: int, overlapping: bool) -> UsageError:
+    """The error for a format that can't hold a label map; it names those that can."""
+    fits = [format for format in FORMATS if format.holds(slices=slices, overlapping=overlapping)]
+    what = "overlapping classes" if overlapping else "exclusive classes"
+    return UsageError(
+        doing,
+        file=file,
+        expected="one of the formats "
+        + ", ".join(f"{format.name} ({' '.join(format.suffixes)})" for format in fits),
+        found=f"{file.name} for {slices} slice{'s' if slices > 1 else ''} of {what}",
+    )
