@@ -16,8 +16,10 @@ from segweave.data.store import Store, StoreWriter
 from segweave.data.windows import window_indices
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
+from segweave.registry import register_plugin
 from segweave.training import Run, train
 
+FEEDBACK_NETWORK = Path(__file__).parent / "feedback_network.py"
 SLICES = 5
 PATIENTS = 6
 
@@ -84,7 +86,10 @@ def score(
         maps = [torch.from_numpy(network_slice(case, k, spec, numbers)) for k in range(case.slices)]
         for k in range(case.slices):
             window = [maps[j] for j in window_indices(case.slices, k, spec.slices, spec.edge)]
-            logits = network(torch.stack(window)[None]).logits
+            inputs = {}
+            if getattr(network.network, "feedback", None) is not None:
+                inputs["mask"] = network.network.feedback.first(torch.stack(window))[None]
+            logits = network(torch.stack(window)[None], **inputs).logits
             predicted = logits.argmax(1) > 0 if target.kind == "exclusive" else logits[:, 0] > 0
             truth = torch.from_numpy(network_label(case, k, spec) > 0)
             overlap += 2 * float((predicted & truth).sum())
@@ -97,6 +102,7 @@ def train_process(
 ) -> None:
     """Train in this process; what is raised goes to `messages`, its exit code is the process's."""
     torch.set_num_threads(1)
+    register_plugin(FEEDBACK_NETWORK)
     if file_limit is not None:
         import resource
 

@@ -33,7 +33,12 @@ class Contrast(ValueAugmentation):
 
     def __init__(self, *, factor: tuple[float, float] = (0.75, 1.25)) -> None:
         check_range("contrast", "factor", factor, 0.0)
-        self.factor = factor
+        self.factor = (factor[0], factor[1])
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can change at all."""
+        return self.factor != (1, 1)
 
     def draw(self, stream: np.random.Generator, window: WindowShape) -> Numbers:
         """See `Augmentation.draw`."""

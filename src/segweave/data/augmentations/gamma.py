@@ -41,7 +41,12 @@ class Gamma(ValueAugmentation):
         self, *, power: tuple[float, float] = (0.7, 1.5), keep_statistics: bool = True
     ) -> None:
         check_range("gamma", "power", power, 1e-3)
-        self.power, self.keep_statistics = power, keep_statistics
+        self.power, self.keep_statistics = (power[0], power[1]), keep_statistics
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can change at all."""
+        return self.power != (1, 1)
 
     def draw(self, stream: np.random.Generator, window: WindowShape) -> Numbers:
         """See `Augmentation.draw`."""

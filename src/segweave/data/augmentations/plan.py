@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segweave import registry
 from segweave.data.augmentations.base import (
@@ -137,6 +137,10 @@ def create(term: AugmentationTerm) -> Augmentation:
             given["probability"] = term.probability
     try:
         augmentation: Augmentation = build(doing, entry, card.options, given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{doing}: {option}: {first['msg']}") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"{doing}: {error}") from error
     return augmentation
