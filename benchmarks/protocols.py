@@ -35,6 +35,7 @@ from segweave.evaluation import read_evaluation, summarise
 from segweave.formats import read_label
 from segweave.metrics import confusion, get_policy, surface_distances
 from segweave.metrics.empties import missing
+from segweave.registry import metrics
 from segweave.training import Run
 
 Labels = NDArray[np.uint8]
@@ -95,8 +96,13 @@ def score(labels: Labels, case: Case, classes: Sequence[int], habits: Habits) ->
             how = "pooled" if habits.pooled else "max"
             result[c] = (counts[c].dice, distances[c].hausdorff95(how), False)
         elif habits.empties:
-            far = rule.distance(lack, reference.shape, None)
-            result[c] = (rule.overlap(lack, counts[c].dice), far, True)
+            dice, hd95 = (
+                rule.outcome(metrics.card(name), math.nan, lack, reference.shape, None)
+                for name in ("dice", "hd95")
+            )
+            assert dice is not None
+            assert hd95 is not None
+            result[c] = (dice.value, hd95.value, True)
         elif counts[c].present:
             result[c] = (0.0, None, False)
     return result

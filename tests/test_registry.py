@@ -102,6 +102,62 @@ def test_reading_a_card_does_not_run_its_file(tmp_path: Path) -> None:
     assert (card.name, card.options) == ("quiet", {"width": 4})
 
 
+def test_text_constants_of_the_file_may_be_used_in_a_card(tmp_path: Path) -> None:
+    path = plugin(
+        tmp_path,
+        "from typing import Final\n"
+        "PAPER = ('A. Author, '\n         'A Title')\n"
+        "YEAR: Final = '2024'\n"
+        "BOTH = PAPER + ', ' + YEAR\n"
+        "CARD = NetworkCard(\n"
+        "    name='x', title=f'Title ({YEAR})', entry='A', paper=BOTH, licence='a' 'b',\n"
+        "    weights=({'tag': YEAR, 'source': PAPER + ' p. 3'},),\n"
+        "    options={'names': [YEAR, ('b', -1)], YEAR: None},\n"
+        ")\n"
+        "raise RuntimeError('it ran')\n",
+    )
+    (card,) = read_cards(path, NetworkCard)
+    assert card.title == "Title (2024)"
+    assert card.paper == "A. Author, A Title, 2024"
+    assert card.licence == "ab"
+    assert card.weights == ({"tag": "2024", "source": "A. Author, A Title p. 3"},)
+    assert card.options == {"names": ["2024", ("b", -1)], "2024": None}
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), ENTRIES, ids=[f"{r.what} {n}".replace(" ", "-") for r, n in ENTRIES]
+)
+def test_the_card_that_is_read_is_the_one_that_python_makes(
+    what: Registry[Card], name: str
+) -> None:
+    module = sys.modules[what.entry(name).__module__]
+    cards = [getattr(module, "CARD", None), *getattr(module, "CARDS", ())]
+    if any(card is not None for card in cards):  # an entry may be imported into its file
+        assert what.card(name) in cards
+
+
+def test_files_in_nested_folders_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "segweave" / "things" / "inner"
+    inner.mkdir(parents=True)
+    for folder, name in ((inner.parent, "outer"), (inner, "nested"), (inner, "_hidden")):
+        plugin(folder, f"CARD = NetworkCard(name='{name}', title='t', entry='A')\n", f"{name}.py")
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "segweave" / "registry.py"))
+    things = Registry("thing", "segweave.things", NetworkCard, "segweave.things")
+    assert list(things.cards()) == ["nested", "outer"]
+    assert things._found()["nested"][1] == "segweave.things.inner.nested"
+
+
+def test_two_plugins_of_one_file_name_are_two_modules(
+    tmp_path: Path, fresh: Registry[NetworkCard]
+) -> None:
+    for folder, name in (("a", "twin-a"), ("b", "twin-b")):
+        (tmp_path / folder).mkdir()
+        text = PLUGIN.format(name=name) + f"\nMine.origin = {folder!r}\n"
+        fresh.add_file(plugin(tmp_path / folder, text, "twin.py"))
+    assert [fresh.entry(name).origin for name in ("twin-a", "twin-b")] == ["a", "b"]
+    assert len(fresh.plugin_hashes) == 2
+
+
 def test_several_cards_in_one_file(tmp_path: Path) -> None:
     path = plugin(
         tmp_path,
@@ -118,11 +174,23 @@ def test_several_cards_in_one_file(tmp_path: Path) -> None:
     [
         ("CARD = NetworkCard(nam='x', title='t', entry='e')", "name"),
         ("CARD = NetworkCard(name=1 + x, title='t', entry='e')", "a literal for name"),
+        ("CARD = NetworkCard(name=X, title='t', entry='e')\nX = 'below'", "above the card"),
+        ("X = 3\nCARD = NetworkCard(name=X, title='t', entry='e')", "text constants"),
+        ("CARD = NetworkCard(name=f'{1:3}', title='t', entry='e')", "text constants"),
         ("CARD = NetworkCard(name='x')", "title"),
         ("CARD = NetworkCard(**{'name': 'x'})", "None"),
         ("def broken(:", "invalid syntax"),
     ],
-    ids=["wrong-field", "not-a-literal", "field-missing", "star", "syntax"],
+    ids=[
+        "wrong-field",
+        "not-a-literal",
+        "below",
+        "number",
+        "format",
+        "field-missing",
+        "star",
+        "syntax",
+    ],
 )
 def test_a_bad_card_is_an_input_error_that_names_the_file(
     tmp_path: Path, text: str, message: str
@@ -164,7 +232,7 @@ def test_a_plugin_that_fails_leaves_no_half_loaded_module(
     path = plugin(tmp_path, PLUGIN.format(name="fails") + "\n1 / 0\n", "plugin_fails.py")
     with pytest.raises(ZeroDivisionError):
         fresh.add_file(path)
-    assert "segweave_plugin_plugin_fails" not in sys.modules
+    assert not [name for name in sys.modules if name.startswith("segweave_plugin_plugin_fails")]
     assert "fails" not in fresh.cards()
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from segweave.errors import InputError
-from segweave.weights import read_weights
+from segweave.weights import load_weights, read_weights
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -88,3 +88,42 @@ def test_content_that_is_no_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(InputError, match="a state dict"):
         read_weights(tmp_path / "odd.pth")
+
+
+def linear() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+
+
+def test_weights_that_fit_are_copied() -> None:
+    source, network = linear(), linear()
+    load_weights(network, source.state_dict(), "loading")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, source.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"0.bias": None}, "0.bias is missing"),
+        ({"2.bias": torch.ones(1)}, "2.bias is not part of it"),
+        ({"0.weight": torch.ones(3, 2)}, "0.weight is 3 × 2, not 2 × 3"),
+        ({"1.num_batches_tracked": torch.ones(1)}, "is 1, not a single number"),
+        ({"0.bias": torch.tensor([1.0, float("nan")])}, "NaN or infinite ones in 0.bias"),
+        (
+            {"0.weight": None, "0.bias": None, "a": torch.ones(1), "b": torch.ones(1)},
+            "0.weight is missing; 0.bias is missing; a is not part of it (and 1 more)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_change_nothing(
+    change: dict[str, torch.Tensor | None], words: str
+) -> None:
+    network = linear()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    changed = {**linear().state_dict(), **change}
+    given = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    with pytest.raises(InputError) as caught:
+        load_weights(network, given, "loading", file="w.safetensors", title="mine")
+    assert words in str(caught.value)
+    assert caught.value.file == Path("w.safetensors")
+    assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())

@@ -20,6 +20,7 @@ _PUBLIC = {
     "load": "segweave.prediction",
     "load_released": "segweave.author_weights",
     "predict": "segweave.prediction",
+    "save_model": "segweave.runs.save_model",
     "train": "segweave.workflow.api",
     "weave": "segweave.weaving",
 }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segweave.errors import InputError, UsageError
+from segweave.weights import compare_weights
 
 
 @dataclass(frozen=True)
@@ -68,34 +69,26 @@ def load_released(
     given = {
         key.removeprefix("module."): value for key, value in state_dict.items()
     }  # DataParallel's prefix
-    matched, missing = [], []
-    for ours, theirs in names.tensors.items():
-        if theirs not in given:
-            missing.append(theirs)
-            continue
-        if tuple(own[ours].shape) != tuple(given[theirs].shape):
-            raise InputError(
-                f"loading a released checkpoint into {type(module).__name__}",
-                expected=f"{theirs} of shape {tuple(own[ours].shape)}",
-                found=f"shape {tuple(given[theirs].shape)}",
-                remedy="create the module with the settings that the checkpoint was trained with",
-            )
-        matched.append((ours, theirs))
-    expected = set(names.tensors.values()) | names.fixed | names.dead
-    unexpected = sorted(set(given) - expected)
-    if strict and (missing or unexpected):
+    recomputed = names.fixed | names.dead
+    misfit = compare_weights(
+        {theirs: own[ours] for ours, theirs in names.tensors.items()},
+        {theirs: tensor for theirs, tensor in given.items() if theirs not in recomputed},
+    )
+    if misfit.shapes or (strict and misfit):
         raise InputError(
             f"loading a released checkpoint into {type(module).__name__}",
-            expected="exactly the tensors of the released model",
-            found=f"missing: {missing[:3] or None}, unexpected: {unexpected[:3] or None}",
-            remedy="check that the checkpoint belongs to this network and these settings",
+            expected="the tensors of the released model",
+            found=str(misfit),
+            remedy="check that the checkpoint belongs to this network, made with the options that "
+            "it was trained with",
         )
+    matched = [(ours, theirs) for ours, theirs in names.tensors.items() if theirs in given]
     with torch.no_grad():
         for ours, theirs in matched:
             own[ours].copy_(given[theirs])
     return LoadReport(
         matched=tuple(theirs for _, theirs in matched),
-        missing=tuple(missing),
-        unexpected=tuple(unexpected),
+        missing=misfit.missing,
+        unexpected=tuple(sorted(misfit.unexpected)),
         dead=tuple(sorted(set(given) & names.dead)),
     )

@@ -5,12 +5,28 @@ and found, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
 
 _AVAILABLE = "available:"
 _ON_ONE_LINE = 8
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "keys and values",
+    "model": "keys and values",
+    "path": "a path",
+}
 
 
 ErrorKind = Literal[
@@ -123,3 +139,86 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(names) > _ON_ONE_LINE:
         return "\n    ".join([_AVAILABLE, *names])
     return f"{_AVAILABLE} " + ", ".join(names)
+
+
+def from_validation(
+    error: ValidationError,
+    doing: str,
+    *,
+    model: type[BaseModel],
+    file: str | Path | None = None,
+    section: str = "",
+) -> InputError:
+    """The InputError for what pydantic found wrong in a file that a user may have written.
+
+    It names one key, with what was expected there and what was found. A wrong key explains most of
+    what else is wrong, so it comes first, with the nearest right ones.
+
+    Args:
+        error: what pydantic raised.
+        doing: what was being done, as a phrase.
+        model: the model that the content should have fitted; it names the right keys.
+        file: the file that was read.
+        section: the key of the file under which the content is, where it is not the whole file.
+    """
+    problems = sorted(
+        error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden"
+    )
+    prefix = [section] if section else []
+    first, *others = problems
+    location = [*prefix, *map(str, first["loc"])]
+    expected, found = _in_words(first, ".".join(location))
+    remedy = None
+    if first["type"] == "extra_forbidden":
+        remedy = nearest(location[-1], _keys_at(model, first["loc"][:-1]))
+    names = sorted({".".join([*prefix, *map(str, other["loc"])]) for other in others} - {""})
+    if names:
+        remedy = "; ".join(filter(None, [remedy, "also look at " + ", ".join(names[:5])]))
+    return InputError(doing, file=file, expected=expected, found=found, remedy=remedy)
+
+
+def _in_words(problem: ErrorDetails, key: str) -> tuple[str | None, str]:
+    """(expected, found) of one of pydantic's errors."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    value = f"{key}: {_shown(problem['input'])}" if key else _shown(problem["input"])
+    if kind == "extra_forbidden":
+        return None, f"unknown key {key!r}"
+    if kind == "missing":
+        return f"the key {key!r}", "it is missing"
+    if kind == "value_error":
+        return str(context.get("error", problem["msg"])), value
+    if kind in ("literal_error", "enum"):
+        return str(context.get("expected")), value
+    for name, symbol in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+        if name in context:
+            return f"{key} {symbol} {context[name]}", value
+    if kind in ("too_short", "too_long"):
+        length = context.get("min_length", context.get("max_length"))
+        return f"a list of {'at least' if kind == 'too_short' else 'at most'} {length}", value
+    return _TYPES.get(kind.split("_")[0], problem["msg"]), value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "keys and values"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _keys_at(model: Any, location: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `location` of a model, [] where they are free."""
+    for step in location:
+        if isinstance(step, int):
+            continue
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        model = _model_in(fields[step].annotation) if step in fields else None
+        if model is None:
+            return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    """The pydantic model in an annotation such as `tuple[Model, ...] | None`, None without one."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

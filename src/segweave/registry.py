@@ -1,9 +1,10 @@
 """Finds networks, context modules, data sets, metrics, losses and augmentations by reading their
 cards, without importing them.
 
-Each entry is one file in its room. The file starts with a literal `CARD = SomeCard(...)` (or `CARDS
-= (SomeCard(...), ...)` where several names share one implementation). The card is read from the
-syntax tree, so that listing entries imports no torch.
+Each entry is one file in its package. The file starts with a literal `CARD = SomeCard(...)` (or
+`CARDS = (SomeCard(...), ...)` where several names share one implementation), which may hold text
+constants that the file defines above it. The card is read from the syntax tree, so that listing
+entries imports no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -21,7 +23,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from segweave.errors import InputError, UsageError, nearest
-from segweave.storage import sha256_of
+from segweave.storage import sha256_of, sha256_of_text
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,8 @@ T = TypeVar("T")
 
 
 class Registry(Generic[C]):
-    """The entries of one room, from its own files, from installed plug-ins, and from files named by
-    the user.
+    """The entries of one package, from its own files, from installed plug-ins, and from files that
+    the user names.
     """
 
     def __init__(self, what: str, package: str, card_type: type[C], group: str) -> None:
@@ -204,16 +206,18 @@ class Registry(Generic[C]):
         """Register the cards of a user's file (`--plugin`), run it, and return the names. Its
         sha256 is kept in `plugin_hashes`.
         """
-        path = Path(path).resolve()  # processes that are started elsewhere are handed this name
+        path = Path(path).resolve()  # processes in other folders get this name
         cards = list(read_cards(path, self.card_type))
         if not cards:
             return []
-        module_name = f"segweave_plugin_{path.stem}"
+        digest = sha256_of(path)
+        # Two files of one name in two folders are two modules.
+        module_name = f"segweave_plugin_{path.stem}_{sha256_of_text(str(path))[:8]}"
         if module_name not in sys.modules:
             load_file(path, module_name)
         for card in cards:
             self._register(card, module_name)
-        self._plugin_hashes[str(path)] = sha256_of(path)
+        self._plugin_hashes[str(path)] = digest
         return [card.name for card in cards]
 
     @property
@@ -224,9 +228,9 @@ class Registry(Generic[C]):
     def _found(self) -> dict[str, tuple[C, str]]:
         if self._cards is None:
             self._cards = {}
-            for path in _package_files(self.package):
+            for path, module in _package_files(self.package):
                 for card in read_cards(path, self.card_type):
-                    self._register(card, f"{self.package}.{path.stem}")
+                    self._register(card, module)
             for point in entry_points(group=self.group):
                 spec = importlib.util.find_spec(point.module)
                 if spec is not None and spec.origin is not None:
@@ -254,16 +258,19 @@ def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"reading the cards of a file: {error}", file=path) from error
+    constants: dict[str, str] = {}
     for statement in tree.body:
-        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-            continue
-        if statement.targets[0].id == "CARD":
-            calls = [statement.value]
-        elif statement.targets[0].id == "CARDS" and isinstance(
-            statement.value, ast.Tuple | ast.List
-        ):
-            calls = statement.value.elts
+        name, value = _assigned(statement)
+        if name == "CARD":
+            calls = [value]
+        elif name == "CARDS" and isinstance(value, ast.Tuple | ast.List):
+            calls = list(value.elts)
         else:
+            constants.pop(name, None)
+            with suppress(ValueError):
+                text = _value(value, constants)
+                if isinstance(text, str):
+                    constants[name] = text
             continue
         for call in calls:
             if (
@@ -271,10 +278,50 @@ def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
                 and isinstance(call.func, ast.Name)
                 and call.func.id == card_type.__name__
             ):
-                yield _card_from_call(call, card_type, path)
+                yield _card_from_call(call, card_type, path, constants)
 
 
-def _card_from_call(call: ast.Call, card_type: type[C], path: Path) -> C:
+def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:
+    """The name and the value of `NAME = value` or `NAME: type = value`, else an empty name."""
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id, statement.value
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        return statement.target.id, statement.value or ast.Constant(None)
+    return "", ast.Constant(None)
+
+
+def _value(node: ast.expr, constants: Mapping[str, str]) -> Any:
+    """The value of a literal that may hold text constants, joined with + or in an f-string; raises
+    ValueError for anything else.
+    """
+    if isinstance(node, ast.Name):
+        if node.id in constants:
+            return constants[node.id]
+        raise ValueError(f"{node.id} is not a text constant")
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = _value(node.left, constants), _value(node.right, constants)
+        if isinstance(left, str) and isinstance(right, str):
+            return left + right
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(_value(part, constants)) for part in node.values)
+    if isinstance(node, ast.FormattedValue) and node.conversion == -1 and node.format_spec is None:
+        return _value(node.value, constants)
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(part, constants) for part in node.elts)
+    if isinstance(node, ast.List):
+        return [_value(part, constants) for part in node.elts]
+    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
+        return {
+            _value(key, constants): _value(value, constants)
+            for key, value in zip(node.keys, node.values, strict=True)
+            if key is not None
+        }
+    return ast.literal_eval(node)
+
+
+def _card_from_call(
+    call: ast.Call, card_type: type[C], path: Path, constants: Mapping[str, str]
+) -> C:
     known = {f.name for f in fields(card_type)}
     values: dict[str, Any] = {}
     for keyword in call.keywords:
@@ -287,12 +334,13 @@ def _card_from_call(call: ast.Call, card_type: type[C], path: Path) -> C:
                 remedy=nearest(str(keyword.arg), known),
             )
         try:
-            values[keyword.arg] = ast.literal_eval(keyword.value)
+            values[keyword.arg] = _value(keyword.value, constants)
         except ValueError as error:
             raise InputError(
                 f"reading a {card_type.__name__}",
                 file=path,
-                expected=f"a literal for {keyword.arg}",
+                expected=f"a literal for {keyword.arg}, or text constants that the file defines "
+                "above the card",
                 found=ast.unparse(keyword.value),
             ) from error
     try:
@@ -316,10 +364,16 @@ def load_file(path: Path, module_name: str) -> ModuleType:
     return module
 
 
-def _package_files(package: str) -> list[Path]:
-    # Every room is a plain folder of this package, so its place is known without importing it.
+def _package_files(package: str) -> list[tuple[Path, str]]:
+    """The files of a package and of the packages in it that may hold cards, with their modules."""
+    # Every package is a plain folder, so that its path is known without importing it.
     folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
-    return sorted(p for p in folder.glob("*.py") if not p.name.startswith("_"))
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if not any(part.startswith("_") for part in parts):
+            found.append((path, ".".join([package, *parts])))
+    return found
 
 
 networks = Registry("network", "segweave.networks", NetworkCard, "segweave.networks")
@@ -356,6 +410,11 @@ def register_plugin(path: str | Path) -> list[str]:
             found="none",
         )
     return names
+
+
+def plugin_hashes() -> dict[str, str]:
+    """Path → sha256 of every user's file that was registered."""
+    return {path: hash for kind in REGISTRIES for path, hash in kind.plugin_hashes.items()}
 
 
 def build(

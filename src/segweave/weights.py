@@ -1,15 +1,19 @@
-"""Reads weights from files that strangers may have written: tensors only, never code."""
+"""Reads weights from files that strangers may have written (tensors only, never code) and checks
+whether they fit a network.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 MODEL = "model"
 """The folder of the finished model in a run folder."""
@@ -82,3 +86,91 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             found=type(content).__name__,
         )
     return content
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Where given tensors differ from the expected ones, by name: `missing` and `unexpected` ones,
+    and in words those of another shape (`shapes`).
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shapes: dict[str, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.shapes)
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all tensors that differ."""
+        return {*self.missing, *self.unexpected, *self.shapes}
+
+    def __str__(self) -> str:
+        """The first three differences."""
+        found = [f"{name} is missing" for name in self.missing]
+        found += [f"{name} is {shape}" for name, shape in self.shapes.items()]
+        found += [f"{name} is not part of it" for name in self.unexpected]
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        return "; ".join(found[:3]) + more
+
+
+def compare_weights(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Misfit:
+    """How `given` tensors differ from the `expected` ones in names and shapes."""
+    return Misfit(
+        missing=tuple(name for name in expected if name not in given),
+        unexpected=tuple(name for name in given if name not in expected),
+        shapes={
+            name: f"{_shape(given[name])}, not {_shape(tensor)}"
+            for name, tensor in expected.items()
+            if name in given and given[name].shape != tensor.shape
+        },
+    )
+
+
+def load_weights(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    doing: str,
+    *,
+    file: str | Path | None = None,
+    title: str = "",
+) -> None:
+    """Copy weights into a network; it is changed only if all of them fit.
+
+    Args:
+        network: the network.
+        weights: one tensor for each entry of its state dict, and no others.
+        doing: what is being done, for error messages.
+        file: where the weights come from, for error messages.
+        title: what the network is called in error messages (default: its class).
+
+    Raises InputError that names the first tensors that differ, and for NaN or infinite ones.
+    """
+    import torch
+
+    expected = network.state_dict()
+    misfit = compare_weights(expected, weights)
+    if misfit:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"weights of the network {title or type(network).__name__}, "
+            f"{len(expected)} tensors",
+            found=str(misfit),
+            remedy="these weights belong to another network or to other options",
+        )
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                doing,
+                file=file,
+                expected="finite weights",
+                found=f"NaN or infinite ones in {name}",
+                remedy="the training diverged; take another checkpoint or a smaller rate",
+            )
+    network.load_state_dict(weights)
+
+
+def _shape(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape)) or "a single number"

@@ -1,5 +1,5 @@
 """The protocols of the families, each rule on a case worked out by hand; where a rule comes from
-stands in the protocol's `sources`.
+is in the protocol's `sources`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_published_is_chosen_by_the_data_set() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(list_protocols()))
-def test_every_protocol_says_what_it_computes_and_computes_that(name: str) -> None:
+def test_every_protocol_computes_what_it_defines(name: str) -> None:
     protocol = get_protocol(name)
     target = protocol.target or TargetSpec(names=("background", "one"))
     label = np.zeros((3, 16, 16), np.uint8)
@@ -298,7 +298,7 @@ def test_glands_by_hand() -> None:
     # Without the instances the touching glands are one object.
     alone = values(score("published-glas", prediction, reference))
     assert alone["polyp", "object-dice"] == 1
-    # A prediction with ids of its own keeps its objects apart.
+    # A prediction with ids keeps its objects apart.
     own = score("published-glas", instances.astype(np.uint8), reference, instances=instances)
     assert values(own)["polyp", "object-dice"] == values(own)["polyp", "object-f1"] == 1
 
@@ -384,11 +384,11 @@ def test_lesions_in_files_of_the_networks_size(tmp_path: Path) -> None:
     for folder, picture in (("p", large[::2, ::2]), ("r", large)):
         (tmp_path / folder).mkdir()
         Image.fromarray(picture).save(tmp_path / folder / "a.png")
-    place = tmp_path / "p", tmp_path / "r"
-    found = evaluate_folders(*place, tmp_path / "out", protocol="published-isic")
+    folders = tmp_path / "p", tmp_path / "r"
+    found = evaluate_folders(*folders, tmp_path / "out", protocol="published-isic")
     assert values([row.score for row in found.rows])["lesion", "dice"] == 1
     with pytest.raises(InputError, match="size"):
-        evaluate_folders(*place, tmp_path / "clean", protocol="clean")
+        evaluate_folders(*folders, tmp_path / "clean", protocol="clean")
 
 
 def test_a_protocol_for_other_cases_names_those_that_fit() -> None:

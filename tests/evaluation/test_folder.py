@@ -35,17 +35,17 @@ TARGET = TargetSpec(names=("background", "one", "two"))
 def cases(
     count: int = 4, spacing: tuple[float, float, float] | None = (8.0, 1.5, 1.5)
 ) -> list[Case]:
-    made = []
+    examples = []
     for k in range(count):
         label = np.zeros((3, 16, 16), np.uint8)
         label[:, 2 : 8 + k, 2:9] = 1
         if k != 1:
             label[1, 12:14, 12:15] = 2
         image = np.zeros((3, 1, 16, 16), np.float32)
-        made.append(
+        examples.append(
             Case(f"case {k}", f"patient {k // 2}", image, label, stack="space", spacing=spacing)
         )
-    return made
+    return examples
 
 
 def worse(case: Case) -> np.ndarray:
@@ -53,7 +53,7 @@ def worse(case: Case) -> np.ndarray:
     return np.roll(case.label, 1, axis=2)
 
 
-def made(out: Path, **options: object) -> Evaluation:
+def evaluated(out: Path, **options: object) -> Evaluation:
     return evaluate_cases(
         ((case, worse(case)) for case in cases()),
         out,
@@ -63,7 +63,7 @@ def made(out: Path, **options: object) -> Evaluation:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    written = made(tmp_path / "e", arm="unet", seed=3, parameters=1234, sources={"run": "r"})
+    written = evaluated(tmp_path / "e", arm="unet", seed=3, parameters=1234, sources={"run": "r"})
     read = read_evaluation(tmp_path / "e")
     assert read.rows == written.rows
     assert read.manifest == written.manifest
@@ -93,7 +93,7 @@ def test_any_names_are_read_back(names: list[str]) -> None:
 
 
 def test_the_table_of_cases_is_long_and_plain(tmp_path: Path) -> None:
-    made(tmp_path / "e", arm="unet", fold=2)
+    evaluated(tmp_path / "e", arm="unet", fold=2)
     with (tmp_path / "e" / "cases.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert tuple(lines[0]) == COLUMNS
@@ -122,7 +122,7 @@ def test_the_summary_counts_what_fails(tmp_path: Path) -> None:
 
 
 def test_seeds_are_averaged_before_cases(tmp_path: Path) -> None:
-    runs = [made(tmp_path / f"e{seed}", arm="unet", seed=seed) for seed in (0, 1)]
+    runs = [evaluated(tmp_path / f"e{seed}", arm="unet", seed=seed) for seed in (0, 1)]
     perfect = evaluate_cases(
         ((case, case.label) for case in cases() if case.label is not None),
         tmp_path / "perfect",
@@ -160,7 +160,7 @@ def test_frames_are_averaged_before_videos(tmp_path: Path) -> None:
 
 def test_validation_scores_are_the_clean_dice(tmp_path: Path) -> None:
     found = validation_scores(worse, cases(), TARGET)
-    (summary,) = summarise([made(tmp_path / "e")])
+    (summary,) = summarise([evaluated(tmp_path / "e")])
     assert found["dice"] == pytest.approx(summary.macro.overlaps["dice"].mean)
     assert found["dice/two"] == pytest.approx(summary.classes["two"].overlaps["dice"].mean)
     with pytest.raises(InputError, match="holds a class"):
@@ -185,28 +185,28 @@ def test_all_bad_cases_are_listed_and_nothing_is_written(tmp_path: Path) -> None
 
 def test_an_existing_folder_is_not_written_over(tmp_path: Path) -> None:
     out = tmp_path / "e"
-    made(out, arm="old")
+    evaluated(out, arm="old")
     with pytest.raises(UsageError, match="force"):
-        made(out, arm="new")
+        evaluated(out, arm="new")
     assert read_evaluation(out).manifest.arms == ["old"]
-    made(out, arm="new", force=True)
+    evaluated(out, arm="new", force=True)
     assert read_evaluation(out).manifest.arms == ["new"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"notes\.txt"):
-        made(out, force=True)
+        evaluated(out, force=True)
     assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_a_crash_leaves_the_old_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "e"
-    made(out, arm="old")
+    evaluated(out, arm="old")
 
     def broken(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segweave.evaluation.folder.write_json", broken)
+    monkeypatch.setattr("segweave.storage.replace_folder", broken)
     with pytest.raises(KeyboardInterrupt):
-        made(out, arm="new", force=True)
+        evaluated(out, arm="new", force=True)
     assert read_evaluation(out).manifest.arms == ["old"]
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
 
@@ -215,7 +215,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         read_evaluation(tmp_path / "nowhere")
     out = tmp_path / "e"
-    evaluation = made(out)
+    evaluation = evaluated(out)
     good = (out / "cases.csv").read_bytes(), (out / "manifest.json").read_bytes()
     (out / "cases.csv").write_bytes(good[0][:-30])
     with pytest.raises(InputError, match="cut off or changed"):
@@ -244,7 +244,7 @@ def test_bad_lines_are_named(tmp_path: Path, old: str, new: str) -> None:
     import hashlib
 
     out = tmp_path / "e"
-    made(out)
+    evaluated(out)
     text = (out / "cases.csv").read_text()
     assert old in text
     (out / "cases.csv").write_text(text.replace(old, new, 1))
@@ -256,7 +256,7 @@ def test_bad_lines_are_named(tmp_path: Path, old: str, new: str) -> None:
 
 
 def test_one_score_twice_is_refused(tmp_path: Path) -> None:
-    evaluation = made(tmp_path / "e", arm="a")
+    evaluation = evaluated(tmp_path / "e", arm="a")
     with pytest.raises(InputError, match="twice"):
         summarise([evaluation, evaluation])
     with pytest.raises(InputError, match="twice"):
@@ -266,7 +266,7 @@ def test_one_score_twice_is_refused(tmp_path: Path) -> None:
 
 def test_other_protocols_are_not_mixed(tmp_path: Path) -> None:
     evaluations = [
-        made(tmp_path / name, arm=name, protocol=name) for name in ("clean", "published")
+        evaluated(tmp_path / name, arm=name, protocol=name) for name in ("clean", "published")
     ]
     with pytest.raises(UsageError, match="different protocol"):
         summarise(evaluations)

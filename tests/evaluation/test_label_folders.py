@@ -89,7 +89,7 @@ def test_parts_without_a_file_are_not_asked_for(
     assert evaluation.manifest.grouped
 
 
-def test_a_file_a_frame_is_scored_as_the_video_in_one_file(tmp_path: Path) -> None:
+def test_a_file_per_frame_is_scored_as_the_video_in_one_file(tmp_path: Path) -> None:
     truth, found = label(0), np.roll(label(0), 1, axis=2)
     rows = ["case,id,slice,group"]
     for folder, labels in (("p", found), ("r", truth)):
@@ -108,9 +108,9 @@ def test_a_file_a_frame_is_scored_as_the_video_in_one_file(tmp_path: Path) -> No
     assert {r.group for r in frames.rows} == {"anna"}
     assert frames.manifest.references == whole.manifest.references
     table.write_text("case,id,slice\nv_frame0,video,1\nv_frame1,video,1\nv_frame2,video,2\n")
-    place = tmp_path / "frames" / "p", tmp_path / "frames" / "r", tmp_path / "again"
+    folders = tmp_path / "frames" / "p", tmp_path / "frames" / "r", tmp_path / "again"
     with pytest.raises(InputError, match="the same part of video"):
-        evaluate_folders(*place, cases_csv=table)
+        evaluate_folders(*folders, cases_csv=table)
 
 
 def test_the_references_leave_a_checksum(volumes: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -144,19 +144,19 @@ def test_grey_masks_are_no_hundred_classes(tmp_path: Path) -> None:
     save(tmp_path / "p" / "a.png", np.roll(truth, 1, axis=2))
     (tmp_path / "r").mkdir()
     Image.fromarray(truth[0]).save(tmp_path / "r" / "a.jpg", quality=60)
-    place = tmp_path / "p", tmp_path / "r", tmp_path / "out"
+    folders = tmp_path / "p", tmp_path / "r", tmp_path / "out"
     for folder in ("p", "r"):
         save(tmp_path / folder / "z.png", label(0)[:1])
     with pytest.raises(InputError, match=r"a\.jpg[^$]*values up to[^$]*--mask-threshold 127"):
-        evaluate_folders(*place)
+        evaluate_folders(*folders)
     for folder in ("p", "r"):
         (tmp_path / folder / "z.png").unlink()
-    assert not place[2].exists()
-    grey = evaluate_folders(*place, mask_threshold=127)
+    assert not folders[2].exists()
+    grey = evaluate_folders(*folders, mask_threshold=127)
     assert grey.manifest.classes == ["foreground"]
     save(tmp_path / "r" / "a.png", truth)
     (tmp_path / "r" / "a.jpg").unlink()
-    exact = evaluate_folders(place[0], place[1], tmp_path / "exact")
+    exact = evaluate_folders(folders[0], folders[1], tmp_path / "exact")
     assert [row.score for row in grey.rows] == [row.score for row in exact.rows]
 
 
@@ -197,22 +197,22 @@ def test_what_slices_are_can_be_said_for_all_files(tmp_path: Path) -> None:
     for k in range(2):
         for name in ("p", "r"):
             save(tmp_path / name / f"video{k}.npz", label(k))
-    place = tmp_path / "p", tmp_path / "r"
-    as_volumes = evaluate_folders(*place, tmp_path / "space")
+    folders = tmp_path / "p", tmp_path / "r"
+    as_volumes = evaluate_folders(*folders, tmp_path / "space")
     assert "2 cases, 2 groups; scored: 2 volumes in 3D." in summary_table([as_volumes]).notes
-    as_videos = evaluate_folders(*place, tmp_path / "time", stack="time")
+    as_videos = evaluate_folders(*folders, tmp_path / "time", stack="time")
     assert {row.score.slice for row in as_videos.rows} == {0, 1, 2}
     assert "2 cases, 2 groups; scored: 6 frames." in summary_table([as_videos]).notes
-    # What the table says of a case goes first.
+    # The table goes before the option.
     table = tmp_path / "cases.csv"
     table.write_text("case,stack\nvideo0,space\nvideo1,\n")
-    mixed = evaluate_folders(*place, tmp_path / "mixed", stack="time", cases_csv=table)
+    mixed = evaluate_folders(*folders, tmp_path / "mixed", stack="time", cases_csv=table)
     notes = summary_table([mixed]).notes
     assert "2 cases, 2 groups; scored: 1 volume in 3D, 3 frames." in notes
     with pytest.raises(InputError, match="one slice in a single image"):
-        evaluate_folders(*place, tmp_path / "single", stack="single")
+        evaluate_folders(*folders, tmp_path / "single", stack="single")
     with pytest.raises(UsageError, match="space"):
-        evaluate_folders(*place, tmp_path / "odd", stack="spac")  # type: ignore[arg-type]
+        evaluate_folders(*folders, tmp_path / "unknown", stack="spac")  # type: ignore[arg-type]
 
 
 def test_the_command_says_what_slices_are(
@@ -220,10 +220,10 @@ def test_the_command_says_what_slices_are(
 ) -> None:
     for name in ("p", "r"):
         save(tmp_path / name / "video.npz", label(0))
-    place = [str(tmp_path / name) for name in ("p", "r")]
+    folders = [str(tmp_path / name) for name in ("p", "r")]
     for words, code in ((["time"], 0), (["tim"], 2)):
         with pytest.raises(SystemExit) as left:
-            main(["evaluate", *place, "--out", str(tmp_path / words[0]), "-q", "--stack", *words])
+            main(["evaluate", *folders, "--out", str(tmp_path / words[0]), "-q", "--stack", *words])
         assert left.value.code == code
     seen = capsys.readouterr()
     assert "1 case, 1 group; scored: 3 frames." in seen.out

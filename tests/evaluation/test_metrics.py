@@ -64,6 +64,7 @@ def plugin(tmp_path: Path) -> Iterator[str]:
     yield name
     assert registry.metrics._cards is not None
     del registry.metrics._cards[name]
+    registry.metrics._plugin_hashes.clear()
 
 
 def a_case(id: str = "a", seed: int = 0) -> Scored:
@@ -234,6 +235,7 @@ def test_a_plug_in_metric_is_in_scores_summary_and_tables(plugin: str, tmp_path:
     assert "| volume error ml, median / mean (failed) |" in table
     assert "Volume error, a plug-in's" in table
     assert "lower is better" in table
+    assert "plug-in volume_error.py" in evaluation.manifest.versions
 
 
 def test_a_folder_is_read_without_its_plug_in(plugin: str, tmp_path: Path) -> None:

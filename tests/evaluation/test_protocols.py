@@ -1,4 +1,4 @@
-"""The two protocols: reference numbers, then each rule on a case made by hand."""
+"""The two protocols: reference numbers, then each rule on a case by hand."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_published_equals_the_reference_scores(case: dict[str, Any]) -> None:
     assert {s.unit for s in scores if s.metric == "hd95"} == {"px"}
 
 
-def test_published_says_which_values_are_set_by_rule() -> None:
+def test_published_marks_values_that_are_set_by_rule() -> None:
     label = np.zeros((4, 6, 6), np.uint8)
     label[1:3, 1:4, 1:4] = 1
     prediction = label.copy()
@@ -174,7 +174,7 @@ def test_clean_scores_frames_one_by_one(stack: str) -> None:
     assert alarms == ([(1, 5, "px"), (2, 5, "px")] if stack == "time" else [])
 
 
-def test_a_volume_is_no_mean_of_its_slices() -> None:
+def test_a_volume_is_not_the_mean_of_its_slices() -> None:
     label = np.zeros((2, 10, 10), np.uint8)
     label[0, :8], label[1, :1] = 1, 1
     prediction = label.copy()
@@ -196,7 +196,7 @@ def test_overlapping_classes_are_scored_each_for_itself() -> None:
     assert only(scores, "dice", "core").value == 0
 
 
-def test_ignored_pixels_count_for_nobody() -> None:
+def test_ignored_pixels_do_not_count() -> None:
     target = TargetSpec(names=("background", "one"), ignored=255)
     label = np.zeros((1, 6, 6), np.uint8)
     label[0, :3], label[0, 5] = 1, 255
@@ -212,7 +212,7 @@ def test_wrong_input() -> None:
     with pytest.raises(InputError, match="unknown class ids in the prediction") as caught:
         score(label * 4, label)
     assert "4" in (caught.value.found or "")
-    with pytest.raises(InputError, match="no label map"):
+    with pytest.raises(InputError, match="not a label map"):
         score(label.astype(float), label)
     with pytest.raises(UsageError, match="spacing"):
         score(label, label, spacing=(1.0, 1.0))

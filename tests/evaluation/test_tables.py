@@ -1,4 +1,4 @@
-"""Tables say everything that a number needs, and never mix units."""
+"""Tables state everything that a number needs, and never mix units."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.evaluation.test_folder import TARGET, cases, worse
 @pytest.fixture
 def arms(tmp_path: Path) -> list[Evaluation]:
     blank = [(case, np.zeros_like(worse(case))) for case in cases()]
-    made = [(case, worse(case)) for case in cases()]
+    moved = [(case, worse(case)) for case in cases()]
     return [
         evaluate_cases(pairs, tmp_path / arm, target=TARGET, arm=arm, seed=0, parameters=number)
-        for arm, pairs, number in (("unet", made, 12345), ("blank", blank, None))
+        for arm, pairs, number in (("unet", moved, 12345), ("blank", blank, None))
     ]
 
 
 def test_markdown(arms: list[Evaluation]) -> None:
-    text = summary_table(arms, heading="shows the machinery, is no evidence").markdown()
+    text = summary_table(arms, heading="an example, not evidence").markdown()
     lines = text.splitlines()
-    assert lines[0] == "### shows the machinery, is no evidence"
+    assert lines[0] == "### an example, not evidence"
     header, first, second = lines[2], lines[4], lines[5]
     assert "HD95 mm, median / mean (failed)" in header
     assert "px" not in header
@@ -45,7 +45,7 @@ def test_markdown(arms: list[Evaluation]) -> None:
         assert words in text
 
 
-def test_units_have_columns_of_their_own(tmp_path: Path, arms: list[Evaluation]) -> None:
+def test_each_unit_has_a_column(tmp_path: Path, arms: list[Evaluation]) -> None:
     pixels = [(case, worse(case)) for case in cases(spacing=None)]
     other = evaluate_cases(pixels, tmp_path / "px", target=TARGET, arm="px")
     table = summary_table([arms[0], other])
@@ -89,7 +89,7 @@ def test_one_of_anything_is_singular(tmp_path: Path) -> None:
     assert "1 case, 1 group; scored: 1 volume in 3D." in summary_table([one]).notes
 
 
-def test_groups_that_are_not_known_are_said(tmp_path: Path) -> None:
+def test_groups_that_are_not_known_are_reported(tmp_path: Path) -> None:
     pairs = [(case, worse(case)) for case in cases()]
     found = evaluate_cases(pairs, tmp_path / "e", target=TARGET, grouped=False)
     assert not found.manifest.grouped

@@ -79,6 +79,10 @@ def test_what_the_formula_leaves_undefined() -> None:
     # Precision where nothing was predicted; a loss-like metric without a value is not best.
     assert outcome("clean", "precision", "prediction") == (0, "scored")
     assert outcome("clean", "rmse", "prediction") == (None, "failed")
+    outcome_of_infinity = get_policy("clean").outcome(
+        metrics.card("psnr"), math.inf, None, SOME.shape, SPACING
+    )
+    assert outcome_of_infinity == (None, "failed")
     # Specificity of an image that is all foreground.
     assert outcome("clean", "specificity", None) == (None, "failed")
     assert outcome("formula", "specificity", None) == (0, "scored")

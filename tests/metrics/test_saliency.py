@@ -97,7 +97,7 @@ def test_weighted_f_by_hand() -> None:
     truth = np.zeros((9, 9), bool)
     truth[4, 4] = True
     nothing = np.zeros((9, 9))
-    # All errors equal 1 after the nearest one stands in, so that smoothing changes nothing inside.
+    # All errors equal 1 after the nearest one is used, so that smoothing changes nothing inside.
     assert saliency.weighted_f_measure(nothing, truth) == pytest.approx(0, abs=1e-12)
     # The true pixel and a false one at distance 4: its error weighs 2 − 0.5^(4/5).
     found = truth.astype(float)

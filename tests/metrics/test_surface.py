@@ -161,8 +161,8 @@ def test_shifted_boxes(axis: int) -> None:
 
 
 def test_spheres_around_one_centre_are_as_far_apart_as_their_radii() -> None:
-    place = np.stack(np.meshgrid(*[np.arange(-20, 21)] * 3, indexing="ij"))
-    radius = np.sqrt((place**2).sum(axis=0))
+    grid = np.stack(np.meshgrid(*[np.arange(-20, 21)] * 3, indexing="ij"))
+    radius = np.sqrt((grid**2).sum(axis=0))
     d = surface_distances(radius <= 10, radius <= 16, (2.0, 2.0, 2.0), (1,))[1]
     for value in (d.average(), d.average("to-prediction"), d.average_symmetric(), d.hausdorff95()):
         assert value == pytest.approx(12, abs=2)  # one voxel

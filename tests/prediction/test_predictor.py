@@ -119,8 +119,8 @@ def test_missing_parts(run, tmp_path):
     [
         ({"format": 99}, ("format 1", "format 99")),
         ({"format": None}, ("format number",)),
-        ({"input": {"sise": [4, 4]}}, ("'input'", "sise")),
-        ({"target": {"names": []}}, ("'target'", "names")),
+        ({"input": {"sise": [4, 4]}}, ("input.sise", "size")),
+        ({"target": {"names": []}}, ("target.names",)),
         ({"recipe": {"network": {"name": "unet"}}}, ("training",)),
     ],
 )

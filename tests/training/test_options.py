@@ -150,7 +150,7 @@ def test_a_training_begins_with_given_weights(store: Store, out: Path) -> None:
     for name, value in again.weights().items():
         if "running" not in name and "tracked" not in name:
             assert torch.equal(value, first.weights()[name])
-    with pytest.raises(InputError, match="don't fit"):
+    with pytest.raises(InputError, match="starting from given weights"):
         train(recipe, store, out.parent / "x", score=toy.score, start_from={"a": torch.ones(1)})
 
 

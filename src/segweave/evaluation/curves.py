@@ -1,4 +1,4 @@
-"""Chooses the threshold of a score that is the largest over thresholds of a mean over images."""
+"""Chooses the threshold at which the mean of a score over all images is largest."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def at_best_threshold(rows: Sequence[Row]) -> list[Row]:
     """Rows whose score holds a curve → the same with its value at the threshold at which the mean
     over all images of that arm, seed and fold is largest; other rows as they are.
 
-    So the mean of the values is the largest of the means, as the released polyp evaluation has it,
-    and each image still has a value of its own.
+    So the mean of the values is the largest of the means, as in the released polyp evaluation, and
+    each image keeps its value.
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, row in enumerate(rows):

@@ -1,4 +1,6 @@
-"""The evaluation folder: manifest.json, cases.csv in long form, summary.json. It stands alone."""
+"""The evaluation folder: manifest.json, cases.csv in long form, summary.json. It is complete by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Literal, get_args
 from pydantic import ValidationError
 
 from segweave import __version__
-from segweave.errors import InputError, UsageError
+from segweave.errors import InputError, UsageError, from_validation
 from segweave.evaluation.curves import at_best_threshold
 from segweave.evaluation.families import list_protocols
 from segweave.evaluation.rows import (
@@ -55,14 +57,14 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
         return
     if not path.is_dir():
         raise UsageError("writing an evaluation", file=path, expected="a folder", found="a file")
-    held = sorted(entry.name for entry in path.iterdir())
-    foreign = [name for name in held if name not in FILES]
-    if foreign or (held and not force):
+    names = sorted(entry.name for entry in path.iterdir())
+    foreign = [name for name in names if name not in FILES]
+    if foreign or (names and not force):
         raise UsageError(
             "writing an evaluation",
             file=path,
             expected="an empty or a new folder",
-            found=", ".join((foreign or held)[:5]),
+            found=", ".join((foreign or names)[:5]),
             remedy="choose another folder" + ("" if foreign else ", or write over it (--force)"),
         )
 
@@ -85,13 +87,12 @@ def write_evaluation(
     rows = at_best_threshold(rows)
     full = _counted(_with_cards(manifest, rows), rows)
     with atomic_folder(path) as new:
-        cases = new / "cases.csv"
-        _write_rows(cases, rows)
-        full.cases_sha256 = sha256_of(cases)
+        _write_rows(new / FILES[1], rows)
+        full.cases_sha256 = sha256_of(new / FILES[1])
         evaluation = Evaluation(path, full, tuple(rows))
         arms = [arm.model_dump() for arm in summarise([evaluation])]
-        write_json(new / "summary.json", {"format": FORMAT, "arms": arms}, indent=1)
-        write_json(new / "manifest.json", full.model_dump(), indent=1)
+        write_json(new / FILES[2], {"format": FORMAT, "arms": arms}, indent=1)
+        write_json(new / FILES[0], full.model_dump(), indent=1)
     return evaluation
 
 
@@ -108,16 +109,14 @@ def read_evaluation(folder: str | Path) -> Evaluation:
                 file=path,
                 expected=f"a folder with {FILES[0]} and {FILES[1]}",
                 found=f"no {name}" if path.is_dir() else "no such folder",
-                remedy="make one with segweave evaluate",
+                remedy="make one with segweave evaluate or segweave score",
             )
     file = path / "manifest.json"
     content = read_json(file, doing, formats=(FORMAT,), expected="a manifest")
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(doing, file=file, found=f"{where}: {first['msg']}") from error
+        raise from_validation(error, doing, model=Manifest, file=file) from None
     file = path / "cases.csv"
     block = file.read_bytes()
     if sha256_of_bytes(block) != manifest.cases_sha256:
@@ -168,7 +167,7 @@ def _counted(manifest: Manifest, rows: Sequence[Row]) -> Manifest:
         units.setdefault(row.score.metric, set()).add(row.score.unit)
     return manifest.model_copy(
         update={
-            "units": {metric: sorted(found) for metric, found in sorted(units.items())},
+            "units": {metric: sorted(names) for metric, names in sorted(units.items())},
             "arms": sorted({row.arm for row in rows}),
             "seeds": sorted({row.seed for row in rows if row.seed is not None}),
             "folds": sorted({row.fold for row in rows if row.fold is not None}),
@@ -219,13 +218,15 @@ def _read_rows(file: Path, text: str) -> Iterator[Row]:
     for cells in reader:
         try:
             case, index, group, name, metric, value, unit, status, arm, seed, fold = cells
-            known = {name: name for name in get_args(Status)}
-            if status not in known:
+            statuses = {name: name for name in get_args(Status)}
+            if status not in statuses:
                 raise ValueError(f"status {status!r}")
             number = float(value) if value else None
             if (number is None) != (status == "failed") or not math.isfinite(number or 0):
                 raise ValueError(f"value {value!r} with status {status!r}")
-            score = Score(int(index) if index else None, name, metric, number, unit, known[status])
+            score = Score(
+                int(index) if index else None, name, metric, number, unit, statuses[status]
+            )
             yield Row(
                 case, group, score, arm, int(seed) if seed else None, int(fold) if fold else None
             )

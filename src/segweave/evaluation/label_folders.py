@@ -49,8 +49,8 @@ _COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slic
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the table of cases says of a file; without a group it is its own. `id` is the case that
-    it belongs to where it has another name, `slice` which of that case's slices it is.
+    """A row of the table of cases. `id` is the case of the file where that has another name,
+    `slice` the index of the file's slice in that case.
     """
 
     group: str | None = None
@@ -120,7 +120,7 @@ def evaluate_folders(
             "scoring label maps", found=f"stack={stack!r}", remedy=nearest(stack, get_args(Stack))
         )
     entries = _read_entries(cases_csv) if cases_csv is not None else None
-    names = sorted(theirs if entries is None else _asked_for(entries, {*ours, *theirs}))
+    names = sorted(theirs if entries is None else _wanted(entries, {*ours, *theirs}))
     problems = [f"{name}: no reference in {references}" for name in names if name not in theirs]
     problems += [f"{name}: no prediction in {predictions}" for name in names if name not in ours]
     problems += [
@@ -131,7 +131,7 @@ def evaluate_folders(
         raise problem_list(
             "matching predictions with references",
             problems,
-            remedy="names must agree but for the ending and " + ", ".join(LABEL_ENDINGS),
+            remedy="names must be equal except for the ending and " + ", ".join(LABEL_ENDINGS),
         )
     if target is None:
         target = rules.target or _target_of(theirs, names, geometry, mask_threshold)
@@ -157,7 +157,7 @@ def evaluate_folders(
             else:
                 prediction = read_label(file, case, geometry=geometry, scaled=target.one_class)
             assert prediction is not None
-            found = score_rows(
+            scored = score_rows(
                 case,
                 prediction,
                 target=target,
@@ -167,7 +167,7 @@ def evaluate_folders(
                 seed=seed if entry.seed is None else entry.seed,
                 fold=fold if entry.fold is None else entry.fold,
             )
-            rows += [_placed(row, entry, case) for row in found]
+            rows += [_assigned(row, entry, case) for row in scored]
             if case.label is not None:
                 truths.add(entry.id or name, case.label, entry.slice or 0)
         except UsageError:
@@ -191,8 +191,8 @@ def evaluate_folders(
     return write_evaluation(out, rows, manifest, force=force)
 
 
-def _placed(row: Row, entry: _Entry, case: Case) -> Row:
-    """The row under the case, and at the slice of it, to which the table says that it belongs."""
+def _assigned(row: Row, entry: _Entry, case: Case) -> Row:
+    """The row with the case and the slice that the table gives to its file."""
     if entry.slice is None:
         return replace(row, case=entry.id or row.case)
     if case.slices != 1 or row.score.slice is None:
@@ -214,13 +214,13 @@ def case_of(path: Path) -> str:
 
 
 def _ending(name: str) -> str:
-    found = [e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)]
-    return max(found, key=len, default="")
+    endings = [e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)]
+    return max(endings, key=len, default="")
 
 
 def _label_files(folder: str | Path) -> dict[str, Path]:
-    """Case → label file, of a file or of a folder and those below. Where some files bear an ending
-    such as _gt, the others are images and passed over; so are overlays.
+    """Case → label file, of one file, or of a folder and its sub-folders. Where some files have an
+    ending such as _gt, the others are images and are ignored; so are overlays.
     """
     path = Path(folder)
     doing = "looking for label maps"
@@ -248,17 +248,17 @@ def _label_files(folder: str | Path) -> dict[str, Path]:
             doing, file=path, expected="files ending in " + " ".join(SUFFIXES), found="none"
         )
     doubled = [
-        f"{case}: {', '.join(str(file.relative_to(path)) for file in found)}"
-        for case, found in by_case.items()
-        if len(found) > 1
+        f"{case}: {', '.join(str(file.relative_to(path)) for file in several)}"
+        for case, several in by_case.items()
+        if len(several) > 1
     ]
     if doubled:
         raise problem_list(
             f"{doing} in {path}: several files for one case",
             doubled,
-            remedy="keep one file a case",
+            remedy="keep one file per case",
         )
-    return {case: found[0] for case, found in by_case.items()}
+    return {case: several[0] for case, several in by_case.items()}
 
 
 def _read_entries(path: str | Path) -> dict[str, _Entry]:
@@ -307,21 +307,21 @@ def _read_entries(path: str | Path) -> dict[str, _Entry]:
 
 
 def _met_twice(entries: Mapping[str, _Entry]) -> list[str]:
-    """Files that the table puts at the same place of one case."""
-    places: dict[tuple[str, int | None], str] = {}
+    """Files to which the table gives the same slice of one case."""
+    first: dict[tuple[str, int | None], str] = {}
     problems = []
     for name, entry in entries.items():
-        other = places.setdefault((entry.id or name, entry.slice), name)
+        other = first.setdefault((entry.id or name, entry.slice), name)
         if other != name:
             problems.append(f"{other} and {name} are the same part of {entry.id or name}")
     return problems
 
 
-def _asked_for(entries: Mapping[str, _Entry], found: set[str]) -> list[str]:
-    """The cases of the table without those of parts of which neither folder holds anything: a table
-    of all parts serves for the test cases alone.
+def _wanted(entries: Mapping[str, _Entry], files: set[str]) -> list[str]:
+    """The cases of the table, except those of parts without any file: a table of all parts can be
+    used for the test cases alone.
     """
-    here = {entry.part for name, entry in entries.items() if name in found}
+    here = {entry.part for name, entry in entries.items() if name in files}
     return [name for name, entry in entries.items() if entry.part in here] or list(entries)
 
 
@@ -329,10 +329,10 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
     values = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
     stacks: dict[str, Stack] = {name: name for name in get_args(Stack)}
     if values["stack"] and values["stack"] not in stacks:
-        raise ValueError(f"stack {values['stack']!r} is none of {', '.join(stacks)}")
+        raise ValueError(f"stack {values['stack']!r} is not one of {', '.join(stacks)}")
     for name in ("seed", "fold", "slice"):
         if values[name] and not values[name].lstrip("-").isdigit():
-            raise ValueError(f"{name} {values[name]!r} is no whole number")
+            raise ValueError(f"{name} {values[name]!r} is not a whole number")
     return _Entry(
         group=values["group"] or None,
         part=values["part"],
@@ -348,8 +348,8 @@ def _entry(cells: Mapping[str, str | None]) -> _Entry:
 def _target_of(
     files: Mapping[str, Path], names: list[str], geometry: Geometry, threshold: int | None
 ) -> TargetSpec:
-    """Classes by the ids that the references hold."""
-    held: dict[Path, set[int]] = {}
+    """The classes, by the ids in the references."""
+    ids_of: dict[Path, set[int]] = {}
     overlapping = 0
     problems = Problems("reading the references")
     for name in names:
@@ -361,14 +361,14 @@ def _target_of(
             problems.add(files[name].name, error)
             continue
         assert case.label is not None
-        held[files[name]] = {int(id) for id in unique_ids(case.label)}
+        ids_of[files[name]] = {int(id) for id in unique_ids(case.label)}
         overlapping = max(overlapping, case.label.shape[1] if case.label.ndim == 4 else 0)
     problems.check()
     if overlapping:
         return TargetSpec(
             kind="overlapping", names=tuple(f"class {k}" for k in range(1, overlapping + 1))
         )
-    ids = {id for several in scaled_ids(held)[1].values() for id in several}
+    ids = {id for several in scaled_ids(ids_of)[1].values() for id in several}
     highest = max(ids, default=0)
     if highest < 1:
         raise InputError(
@@ -380,7 +380,7 @@ def _target_of(
     if highest > _MOST_UNNAMED and len(ids | {0}) <= highest:
         raise InputError(
             "finding the classes in the references",
-            file=max(held, key=lambda file: max(held[file], default=0)),
+            file=max(ids_of, key=lambda file: max(ids_of[file], default=0)),
             expected="class ids 0, 1, 2, ...",
             found=f"{len(ids)} different values up to {highest}, as grey or JPEG masks have",
             remedy="give a mask threshold (--mask-threshold 127), or name the classes (--classes)",

@@ -77,8 +77,8 @@ def layers_of(
 
 
 def foreground_name(protocol: str, target: TargetSpec) -> str:
-    """The name of the one class of a protocol that knows foreground and background alone; raises
-    UsageError for targets with more classes.
+    """The name of the only class, for a protocol that scores one class against the background.
+    Raises UsageError for targets with more classes.
     """
     names = list(target.foreground.values())
     if target.kind == "overlapping" or len(names) != 1:
@@ -94,7 +94,7 @@ def foreground_name(protocol: str, target: TargetSpec) -> str:
 def _check_ids(what: str, labels: NDArray[Any], allowed: set[int]) -> None:
     if labels.dtype.kind not in "bui":
         raise InputError(
-            f"scoring a case: the {what} is no label map",
+            f"scoring a case: the {what} is not a label map",
             expected="whole numbers",
             found=f"values of type {labels.dtype}",
         )

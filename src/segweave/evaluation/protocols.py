@@ -105,15 +105,15 @@ class Protocol:
                 found=str(tuple(spacing)),
             )
         wanted = dict.fromkeys((*self.definitions, *metrics) if only is None else only)
-        own = tuple(name for name in wanted if name in self.definitions)
+        listed = tuple(name for name in wanted if name in self.definitions)
         extra = tuple(name for name in wanted if name not in self.definitions)
         kept = self.needs.slices(len(reference))
         scored = slice(kept.start, kept.stop)
         scores: list[Score] = []
-        if own:
+        if listed:
             steps = None if self.in_voxels else spacing
             for layer in self.layers(prediction, reference, target, instances):
-                scores += self._score(layer[scored], steps, stack, own)
+                scores += self._score(layer[scored], steps, stack, listed)
         if extra:
             layers = self.label_layers(prediction, reference, target, instances)
             scores += extra_scores(

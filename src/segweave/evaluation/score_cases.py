@@ -90,19 +90,19 @@ def score_rows(
 
 
 class References:
-    """Checksums of true labels, slice by slice, so that a video in one file and in a file a frame
-    have the same.
+    """Checksums of true labels, slice by slice, so that a video in one file and in one file per
+    frame have the same.
     """
 
     def __init__(self) -> None:
         self._slices: dict[str, dict[int, str]] = {}
 
     def add(self, case: str, label: NDArray[Any], first: int = 0) -> None:
-        """Note the slices of a label map (slices, ...), of which the first is number `first`."""
-        known = self._slices.setdefault(case, {})
-        for index, part in enumerate(np.asarray(label, np.uint8), start=first):
-            content = f"{part.shape}".encode() + part.tobytes()
-            known[index] = sha256_of_bytes(content)
+        """Add the slices of a label map (slices, ...); `first` is the index of the first one."""
+        digests = self._slices.setdefault(case, {})
+        for index, image in enumerate(np.asarray(label, np.uint8), start=first):
+            content = f"{image.shape}".encode() + image.tobytes()
+            digests[index] = sha256_of_bytes(content)
 
     def checksums(self) -> dict[str, str]:
         """Case → checksum."""
@@ -144,6 +144,11 @@ def new_manifest(
         kind=target.kind,
         per=rules.per,
         columns=list(dict.fromkeys((*rules.columns, *metrics))),
+        versions={
+            f"plug-in {Path(file).name}": digest
+            for file, digest in registry.plugin_hashes.items()
+            if extra
+        },
         **fields,
     )
 
@@ -272,13 +277,13 @@ class Problems:
         self._remedies: dict[str, None] = {}
 
     def add(self, name: str, error: SegweaveError) -> None:
-        """Note what is wrong with `name`."""
+        """Add what is wrong with `name`."""
         self._lines.append(f"{name}: {one_line(error)}")
         if error.remedy is not None:
             self._remedies[error.remedy] = None
 
     def check(self) -> None:
-        """Raise InputError where there are any."""
+        """Raise InputError if there are any."""
         if self._lines:
             remedy = "; ".join(self._remedies) or None
             raise problem_list(self.doing, self._lines, remedy=remedy)

@@ -225,7 +225,7 @@ def _probability_scores(
 
 
 def _score(card: MetricCard, index: int | None, class_name: str, value: float) -> Score:
-    if math.isnan(value):
+    if not math.isfinite(value):
         return Score(index, class_name, card.name, None, card.unit, "failed")
     return Score(index, class_name, card.name, value, card.unit)
 

@@ -41,7 +41,7 @@ def estimate(
     """Mean over cases for each class, then over classes, of `values` by (case, class).
 
     Groups are drawn as wholes. The sd is that of the jackknife's pseudo-values, leaving out one
-    group at a time (the sd of the groups' means, where groups are alike in size and classes). Below
+    group at a time (the sd of the groups' means, where groups have equal sizes and classes). Below
     30 groups the interval is mean ± t · sd / √groups; from 30 on it is a BCa bootstrap (Efron 1987)
     with a fixed stream.
     """

@@ -36,8 +36,13 @@ class Distance(BaseModel):
 
 
 class FalseAlarms(BaseModel):
-    """Of the `asked` volumes or images whose reference lacks the class, `raised` got some of it:
-    `amount` in all, in `unit`.
+    """Predictions of a class that the reference lacks.
+
+    Attributes:
+        raised: number of volumes or images in which some of it was predicted.
+        asked: number of volumes or images whose reference lacks the class.
+        amount: size of all of it, in `unit`.
+        unit: "ml" or "px".
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,8 +54,13 @@ class FalseAlarms(BaseModel):
 
 
 class Part(BaseModel):
-    """What is said of one class, or of all (macro: the mean over classes; counts are added up).
-    `by_rule` counts the cases of a class whose scores the protocol set by rule.
+    """The scores of one class, or of all (macro: the mean over classes; counts are added up).
+
+    Attributes:
+        overlaps: metric → mean with its interval, of metrics without a length or size.
+        distances: metric → unit → distance or size.
+        false_alarms: unit → predictions of classes that the reference lacks.
+        by_rule: number of cases (images) whose scores a rule of the protocol set.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,9 +72,16 @@ class Part(BaseModel):
 
 
 class Summary(BaseModel):
-    """All that the tables print of one arm. `case_names` are those that were scored; `seed_sd` is
-    the spread of the macro Dice over seeds. Of the `images`, `volumes` were scored in 3D and
-    `frames` are of cases with several.
+    """What tables print of one arm: the fields of the manifest, and these.
+
+    Attributes:
+        images: number of volumes and images that were scored, of which `volumes` in 3D, and
+            `frames` in cases of several images.
+        runs: number of (seed, fold).
+        seed_sd: sd of the macro Dice over seeds.
+        macro: means over classes.
+        classes: class → its scores.
+        case_names: the cases that were scored.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -93,8 +110,7 @@ class Summary(BaseModel):
 
 
 def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
-    """One summary an arm, in the order in which arms come; folders of one arm (seeds, folds) are
-    joined.
+    """One summary per arm, in the order of the arms; folders of one arm (seeds, folds) are joined.
 
     Raises UsageError for folders of different protocols or classes, InputError where one score
     is there twice.
@@ -193,7 +209,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
 
 
 def unit_of(row: Row, per: Per) -> str:
-    """What weighs alike in a mean: the case of a row, or its image."""
+    """What has equal weight in means: the case of a row, or its image."""
     if per == "case" or row.score.slice is None:
         return row.case
     return f"{row.case}#{row.score.slice}"
@@ -203,7 +219,7 @@ def case_values(
     rows: Iterable[Row], metric: str, per: Per = "case"
 ) -> dict[tuple[str, str], float]:
     """(case, class) → the mean of a metric over its slices, then over seeds, where defined; with
-    `per` "image" one value an image (`unit_of`).
+    `per` "image" one value per image (`unit_of`).
     """
     slices: dict[tuple[str, str, int | None, int | None], list[float]] = defaultdict(list)
     for row in rows:
@@ -223,10 +239,10 @@ def _part(
     part = Part(by_rule=len({(unit_of(row, per), row.score.class_name) for row in ruled}))
     metrics = list(dict.fromkeys(row.score.metric for row in rows))
     for metric in metrics:
-        own = [row for row in rows if row.score.metric == metric]
+        scores = [row for row in rows if row.score.metric == metric]
         if metric == FALSE_ALARM:
-            for unit in sorted({row.score.unit for row in own}):
-                sizes = [row.score.value or 0.0 for row in own if row.score.unit == unit]
+            for unit in sorted({row.score.unit for row in scores}):
+                sizes = [row.score.value or 0.0 for row in scores if row.score.unit == unit]
                 part.false_alarms[unit] = FalseAlarms(
                     raised=sum(size > 0 for size in sizes),
                     asked=len(sizes),
@@ -234,11 +250,11 @@ def _part(
                     unit=unit,
                 )
         elif cards[metric].by_unit:
-            for unit in sorted({row.score.unit for row in own}):
+            for unit in sorted({row.score.unit for row in scores}):
                 part.distances.setdefault(metric, {})[unit] = _distance(
-                    [row for row in own if row.score.unit == unit], metric, per
+                    [row for row in scores if row.score.unit == unit], metric, per
                 )
-        elif values := case_values(own, metric, per):
+        elif values := case_values(scores, metric, per):
             part.overlaps[metric] = estimate(values, groups)
     return part
 
@@ -255,11 +271,11 @@ def _distance(rows: Sequence[Row], metric: str, per: Per) -> Distance:
 
 def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
     """Means over classes of their medians and means; failures added up."""
-    found: dict[str, dict[str, list[Distance]]] = {}
+    by_unit: dict[str, dict[str, list[Distance]]] = {}
     for part in parts:
         for metric, units in part.distances.items():
             for unit, distance in units.items():
-                found.setdefault(metric, {}).setdefault(unit, []).append(distance)
+                by_unit.setdefault(metric, {}).setdefault(unit, []).append(distance)
     return {
         metric: {
             unit: Distance(
@@ -270,7 +286,7 @@ def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
             )
             for unit, distances in units.items()
         }
-        for metric, units in found.items()
+        for metric, units in by_unit.items()
     }
 
 
@@ -287,7 +303,7 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(own, "dice", per), groups, interval=False).mean
-        for own in by_seed.values()
+        estimate(case_values(of_seed, "dice", per), groups, interval=False).mean
+        for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))

@@ -1,4 +1,4 @@
-"""Words that tables and pages of evaluations share."""
+"""Texts that tables and pages of evaluations share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from segweave.evaluation.rows import Evaluation
 
 
 def counted(number: int, noun: str) -> str:
-    """The number with its noun, which takes an s unless there is one: 1 group, 2 groups."""
+    """A number with its noun: "1 group", "2 groups"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def scored_again(evaluations: Iterable[Evaluation]) -> list[str]:
     """A note where test cases had been scored more than once under the protocol, else nothing."""
-    told = []
+    notes = []
     for evaluation in evaluations:
         manifest = evaluation.manifest
         times = sum(manifest.tested.values())
@@ -23,10 +23,10 @@ def scored_again(evaluations: Iterable[Evaluation]) -> list[str]:
             seeds = "".join(f", seed {seed}" for seed in manifest.seeds)
             folds = "".join(f", fold {fold}" for fold in manifest.folds if fold)
             names = [f"{name} {count}×" for name, count in manifest.tested.items()]
-            told.append(f"{arm}{seeds}{folds}: {times} times ({', '.join(names)})")
-    if not told:
+            notes.append(f"{arm}{seeds}{folds}: {times} times ({', '.join(names)})")
+    if not notes:
         return []
     return [
-        f"Test cases had been scored more than once under this protocol: {'; '.join(told)}. What "
+        f"Test cases had been scored more than once under this protocol: {'; '.join(notes)}. What "
         "was chosen after the first time was chosen on test cases."
     ]

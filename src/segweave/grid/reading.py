@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from segweave.errors import InputError, nearest
+from segweave.errors import InputError, from_validation
 
 FORMAT: Literal[1] = 1
 _READING = "reading a grid"
@@ -107,7 +107,7 @@ def load_grid(path: str | Path) -> Grid:
     try:
         grid = Grid.model_validate(values)
     except ValidationError as error:
-        raise _explained(error, file) from None
+        raise from_validation(error, _READING, model=Grid, file=file) from None
     here = file.parent
     recipes = tuple(
         one.model_copy(update={"recipe": str(here / one.recipe)})
@@ -118,16 +118,3 @@ def load_grid(path: str | Path) -> Grid:
     return grid.model_copy(
         update={"store": here / grid.store, "out": here / grid.out, "recipes": recipes}
     )
-
-
-def _explained(error: ValidationError, file: Path) -> InputError:
-    first = min(
-        error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden"
-    )
-    key = ".".join(str(part) for part in first["loc"]) or "the grid"
-    if first["type"] == "extra_forbidden":
-        model = GridRecipe if len(first["loc"]) > 1 else Grid
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        remedy = nearest(str(first["loc"][-1]), known)
-        return InputError(_READING, file=file, found=f"unknown key {key!r}", remedy=remedy)
-    return InputError(_READING, file=file, found=f"{key}: {first['msg']}")

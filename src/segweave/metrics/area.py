@@ -1,8 +1,8 @@
 """Surface distances whose surface elements weigh their area (Nikolov et al., 2018), so that voxels
 of unequal sides count by what they are on the surface.
 
-A surface element lies where 2 × 2 (× 2) neighbouring voxels are not all alike; its area is that of
-the surface which parts them.
+A surface element is a block of 2 × 2 (× 2) neighbouring voxels that are not all equal; its area is
+that of the surface between them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Edge = tuple[Corner, Corner]
 @dataclass(frozen=True, eq=False)
 class AreaDistances:
     """Of one class: distances (ascending) of each map's surface elements to the nearest of the
-    other map, and their areas. Without the class on a side, distances are infinite and every
+    other map, and their areas. Where a side lacks the class, distances are infinite and every
     number but `normalised` is nan.
     """
 
@@ -70,18 +70,18 @@ class AreaDistances:
         return self.to_reference.size > 0 and self.to_prediction.size > 0
 
     def hausdorff(self, percent: float = 100) -> float:
-        """The larger of the two distances within which `percent` of the area lies."""
+        """The larger of the two distances within which `percent` of the area is."""
         if not self.defined:
             return math.nan
-        found = []
+        largest = []
         for distances, areas in self._sides:
             share = np.cumsum(areas) / areas.sum()
-            place = int(np.searchsorted(share, percent / 100))
-            found.append(float(distances[min(place, distances.size - 1)]))
-        return max(found)
+            index = int(np.searchsorted(share, percent / 100))
+            largest.append(float(distances[min(index, distances.size - 1)]))
+        return max(largest)
 
     def hausdorff95(self) -> float:
-        """The larger of the two distances within which 95 % of the area lies."""
+        """The larger of the two distances within which 95 % of the area is."""
         return self.hausdorff(95)
 
     def averages(self) -> tuple[float, float]:
@@ -113,14 +113,14 @@ def area_distances(
     *,
     engine: Engine = "auto",
 ) -> dict[int, AreaDistances]:
-    """Distances by area of all `classes` (ids ≥ 1) of two label maps of one shape, 2D or 3D;
-    `spacing` and `engine` as in `surface_distances`, and so is what is raised.
+    """Distances by area of all `classes` of two label maps of one shape, 2D or 3D. Arguments and
+    errors are those of `surface_distances`.
     """
     check_pair(prediction, reference)
     ids = check_classes(classes)
     steps = checked_spacing(spacing, prediction.ndim)
     areas = element_areas(steps)
-    found = {}
+    by_class = {}
     for c in ids:
         masks = (prediction == c, reference == c)
         box = foreground_box(*masks)
@@ -130,8 +130,8 @@ def area_distances(
             distances = nearest_distances(of, to, steps, engine)
             order = np.argsort(distances, kind="stable")
             results += [distances[order], areas[codes][order]]
-        found[c] = AreaDistances(*results)
-    return found
+        by_class[c] = AreaDistances(*results)
+    return by_class
 
 
 def area_hausdorff95(prediction: NDArray[Any], reference: NDArray[Any], spacing: Spacing) -> float:
@@ -150,9 +150,9 @@ def area_normalised_surface_distance(
 def element_areas(spacing: tuple[float, ...]) -> NDArray[np.float64]:
     """Area (3D) or length (2D) of the surface element of every code, codes as in `_elements`.
 
-    Each group of inner corners that hang together along edges is cut off halfway along the edges
+    Each group of inner corners that are connected along edges is cut off halfway along the edges
     that leave it (the outer ones, where they are fewer). The cut, a closed line through points that
-    need not lie in one plane, is filled with those triangles that at equal sides have most area.
+    need not be in one plane, is filled with those triangles that at equal sides have most area.
     """
     corners = list(itertools.product((0, 1), repeat=len(spacing)))
     table = np.zeros(2 ** len(corners))
@@ -183,8 +183,8 @@ def _elements(mask: NDArray[np.bool_]) -> tuple[Surface, NDArray[np.uint8]]:
     codes = np.zeros(shape, np.uint8)
     corners = itertools.product((0, 1), repeat=mask.ndim)
     for k, corner in enumerate(corners):
-        part = tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))
-        codes |= padded[part] << np.uint8(k)
+        window = tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))
+        codes |= padded[window] << np.uint8(k)
     full = 2 ** (2**mask.ndim) - 1
     surface = ((codes != 0) & (codes != full)).view(np.uint8)
     points = np.flatnonzero(surface)

@@ -116,12 +116,12 @@ def reliability(
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     hit = label == truth
     # Σ (p − y)² = Σ p² − 2·p of the truth + 1.
-    own = chances[np.arange(truth.size), truth]
+    of_truth = chances[np.arange(truth.size), truth]
     return Reliability(
         np.bincount(bin_of, minlength=bins),
         np.bincount(bin_of, weights=confidence, minlength=bins).astype(np.float64),
         np.bincount(bin_of[hit], minlength=bins),
-        float((chances**2).sum() - 2 * own.sum() + truth.size),
+        float((chances**2).sum() - 2 * of_truth.sum() + truth.size),
     )
 
 

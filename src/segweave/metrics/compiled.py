@@ -52,28 +52,28 @@ def search_rows(
     """Write the distance of each point of an image to the nearest target of its class; points and
     targets are flat indices, ascending within a class, whose ends `start` and `target_start` hold.
 
-    Targets lie in the order of their rows: from a point's own place on, both ways, only those in
+    Targets are in the order of their rows: from the index of the point on, both ways, only those in
     rows nearer than the best so far are looked at.
     """
     for c in range(1, start.size - 1):
         low, high = target_start[c], target_start[c + 1]
         if low == high:
             continue
-        place = low
+        index = low
         for i in range(start[c], start[c + 1]):
             p = points[i]
             y, x = divmod(p, width)
-            while place < high and targets[place] < p:
-                place += 1
+            while index < high and targets[index] < p:
+                index += 1
             best = np.inf
             # The neighbours in reading order first, so that a whole side is rarely walked through.
-            for j in (place, place - 1):
+            for j in (index, index - 1):
                 if low <= j < high:
                     down, across = divmod(targets[j], width)
                     dy, dx = (down - y) * row_step, (across - x) * column_step
                     best = min(best, dy * dy + dx * dx)
             for way in (-1, 1):
-                j = place - 2 if way < 0 else place + 1
+                j = index - 2 if way < 0 else index + 1
                 while low <= j < high:
                     down, across = divmod(targets[j], width)
                     dy, dx = (down - y) * row_step, (across - x) * column_step
@@ -129,7 +129,7 @@ def _mark(labels: Any, count: int, deep: bool) -> Any:
 
 @_compile
 def _collect(surface: Any, start: Any) -> Any:
-    place = start[:-1].copy()
+    position = start[:-1].copy()
     points = np.empty(start[-1], np.int64)
     whole = surface.size // 8 * 8
     eight = surface[:whole].view(np.uint64)
@@ -139,8 +139,8 @@ def _collect(surface: Any, start: Any) -> Any:
         for i in range(first, min(first + 8, surface.size)):
             c = surface[i]
             if c != 0:
-                points[place[c]] = i
-                place[c] += 1
+                points[position[c]] = i
+                position[c] += 1
     return points
 
 

@@ -30,11 +30,11 @@ def compute_metric(
 
     Args:
         name: the metric's name, a plug-in's too.
-        prediction: what the card says that the metric reads (`MetricCard.reads`): a mask of one
+        prediction: what the card states that the metric reads (`MetricCard.reads`): a mask of one
             class, a map of objects, probabilities, or an image.
         reference: the true mask, objects or class ids, or the image to compare with.
         spacing: mm per axis, None for pixels; not used where the metric takes none.
-        options: other arguments of the metric, in place of the card's (`tolerance=1.0`); a metric
+        options: other arguments of the metric, instead of the card's (`tolerance=1.0`); a metric
             of images needs `data_range=`.
 
     Raises UsageError for an unknown name or option, InputError for arrays that do not fit.
@@ -61,8 +61,8 @@ def compute_metric(
 
 def value_unit(card: MetricCard, spacing: Spacing, axes: int) -> str:
     """The unit of a metric's values for an image of `axes` axes: that of the card, or px."""
-    known = spacing is not None and (card.unit == "mm" or axes == 3)
-    return card.unit if card.unit not in ("mm", "ml") or known else "px"
+    with_spacing = spacing is not None and (card.unit == "mm" or axes == 3)
+    return card.unit if card.unit not in ("mm", "ml") or with_spacing else "px"
 
 
 class LabelPair:

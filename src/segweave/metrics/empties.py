@@ -67,13 +67,13 @@ class EmptyPolicy:
 
         Args:
             card: the metric's card.
-            computed: what its function gives, nan where it is undefined.
+            computed: what its function gives; nan or infinite where it is undefined.
             missing: the side that lacks the class.
             shape: the shape of the image or volume.
             spacing: its spacing, for the diagonal.
         """
         if missing is None:
-            if not math.isnan(computed):
+            if math.isfinite(computed):
                 return Outcome(computed, "scored")
             return Outcome(self.undefined, "failed" if self.undefined is None else "scored")
         rules: tuple[Rule, Rule] = getattr(self, missing)
@@ -87,7 +87,7 @@ class EmptyPolicy:
             return Outcome(diagonal(shape, spacing), status)
         if rule != "formula":
             return Outcome(rule, status)
-        if not math.isnan(computed):
+        if math.isfinite(computed):
             return Outcome(computed, status)
         return Outcome(0.0, status) if card.better == "higher" else Outcome(None, "failed")
 

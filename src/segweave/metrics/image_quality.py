@@ -1,4 +1,4 @@
-"""How like one image is to another: RMSE, PSNR and SSIM, the range of the data always given."""
+"""Similarity of two images: RMSE, PSNR and SSIM. The range of the data is always given."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _RADIUS = 5
 def root_mean_square_error(
     image: NDArray[Any], reference: NDArray[Any], data_range: float | None
 ) -> float:
-    """√ mean of (image − reference)², divided by `data_range`; None leaves it in the source's own
-    unit.
+    """√ mean of (image − reference)², divided by `data_range`; None keeps the unit of the
+    images.
     """
     ours, theirs = _checked(image, reference)
     scale = 1.0 if data_range is None else _checked_range(data_range)
@@ -63,8 +63,8 @@ def peak_signal_to_noise_ratio(
 
 
 def structural_similarity(image: NDArray[Any], reference: NDArray[Any], data_range: float) -> float:
-    """Mean SSIM of two images with one channel, every axis a place: Gaussian window of sd 1.5 and
-    11 pixels, moments of the population, K1 = 0.01, K2 = 0.03 (Wang et al. 2004).
+    """Mean SSIM of two images with one channel, (height, width) or 3D: Gaussian window of sd 1.5
+    and 11 pixels, moments of the population, K1 = 0.01, K2 = 0.03 (Wang et al. 2004).
 
     The 5 pixels at each edge, where the window reaches out, are left out. Raises InputError for
     images smaller than 11.

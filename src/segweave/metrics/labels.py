@@ -36,7 +36,7 @@ def check_pair(prediction: NDArray[Any], reference: NDArray[Any]) -> None:
 
 
 def check_classes(classes: Sequence[int]) -> tuple[int, ...]:
-    """The class ids as a tuple; UsageError where one is 0 (the background), negative or double."""
+    """The class ids as a tuple; UsageError where one is 0 (background), negative or repeated."""
     ids = tuple(int(c) for c in classes)
     if not ids or min(ids) < 1 or len(set(ids)) != len(ids) or len(ids) > 255:
         raise UsageError(
@@ -53,9 +53,11 @@ def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...] | None:
     those of the whole.
     """
     box: list[slice] = []
-    alike = len({array.dtype for array in arrays}) == 1
-    # Bits joined over whole axes tell as much as `any`, several times as fast.
-    joined = functools.reduce(np.bitwise_or, arrays if alike else [array != 0 for array in arrays])
+    one_type = len({array.dtype for array in arrays}) == 1
+    # Bits joined over whole axes give the same as `any`, several times as fast.
+    joined = functools.reduce(
+        np.bitwise_or, arrays if one_type else [array != 0 for array in arrays]
+    )
     for axis in range(joined.ndim):
         line = joined
         for other in reversed(range(joined.ndim)):
@@ -64,9 +66,9 @@ def foreground_box(*arrays: NDArray[Any]) -> tuple[slice, ...] | None:
         filled = np.flatnonzero(line)
         if filled.size == 0:
             return None
-        part = slice(int(filled[0]), int(filled[-1]) + 1)
-        box.append(part)
-        joined = joined[(slice(None),) * axis + (part,)]
+        extent = slice(int(filled[0]), int(filled[-1]) + 1)
+        box.append(extent)
+        joined = joined[(slice(None),) * axis + (extent,)]
     return tuple(box)
 
 

@@ -50,7 +50,7 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """Sums over the objects of one image or, added up with `+`, of several taken as one.
+    """Sums over the objects of one image; `+` gives those of several images together.
 
     The areas are in pixels; the `…_sum` of Dice and distance are weighted by the objects' areas.
     """
@@ -123,11 +123,18 @@ def object_scores(
     """Scores of two instance maps of one shape, 2D or 3D: 0 is background, every other id an
     object, in one part or several.
 
-    Each object is matched with the one of the other map that it shares most pixels with (of equal
-    ones the lowest id). Without any, its Dice is 0 and its distance that to the nearest object in
-    the sense of Hausdorff. A predicted object finds the one that it is matched with where it covers
-    more than half of that one. `spacing` is in mm, None means pixels; without `distances` the sums
-    of distances stay 0. Raises InputError for wrong arrays, UsageError for a wrong spacing.
+    Each object is matched with the object of the other map that it shares most pixels with (of
+    equal ones the lowest id). Where it shares none, its Dice is 0, and its distance is the smallest
+    Hausdorff distance to any object of the other map. A predicted object finds the one that it is
+    matched with where it covers more than half of it.
+
+    Args:
+        prediction: ids of predicted objects.
+        reference: ids of true objects, of the same shape.
+        spacing: mm per axis; None means pixels.
+        distances: whether distances are measured; else their sums stay 0.
+
+    Raises InputError for wrong arrays, UsageError for a wrong spacing.
     """
     check_pair(prediction, reference)
     steps = checked_spacing(spacing, prediction.ndim)

@@ -167,8 +167,15 @@ def confusion(
     *,
     engine: Engine = "auto",
 ) -> dict[int, Confusion]:
-    """Voxel counts of all `classes` (ids ≥ 1) in one pass over two label maps of one shape, 2D or
-    3D; `engine` as in `surface_distances`. Raises InputError where shapes or types are wrong.
+    """Voxel counts of several classes in one pass over two label maps.
+
+    Args:
+        prediction: class ids, (height, width) or (slices, height, width).
+        reference: class ids, of the same shape.
+        classes: the ids to count, 1 or more each.
+        engine: as in `surface_distances`.
+
+    Raises InputError where shapes or types are wrong.
     """
     check_pair(prediction, reference)
     ids = check_classes(classes)
@@ -200,7 +207,7 @@ def confusion(
 def _count_masks(
     prediction: NDArray[Any], reference: NDArray[Any], ids: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], ...]:
-    """(shared, predicted, present) voxels by the class's place in `ids` from 1 on, mask by mask."""
+    """(shared, predicted, present) voxels by the class's number in `ids` from 1 on, by masks."""
     counts = np.zeros((3, len(ids) + 1), np.int64)
     for k, c in enumerate(ids, start=1):
         ours, theirs = prediction == c, reference == c

@@ -230,16 +230,16 @@ def weighted_f_measure(soft_map: NDArray[Any], mask: NDArray[Any]) -> float:
     """Weighted F-measure (Margolin et al. 2014) with beta 1: errors near true pixels weigh less,
     and errors far from the foreground more; 0 where the mask is empty.
 
-    Several true pixels may be equally near to one outside; which of them lends its error is
+    Several true pixels may be equally near to one outside; which of them gives its error is
     SciPy's choice here, so that the last digits can differ from other programs'.
     """
     values, truth = _checked(soft_map, mask)
     if not truth.any():
         return 0.0
     error = np.abs(values - truth)
-    distance, place = ndimage.distance_transform_edt(~truth, return_indices=True)
-    # Outside, the error of the nearest true pixel stands in, so that smoothing sees the object.
-    nearest_error = error[tuple(place)]
+    distance, nearest_pixel = ndimage.distance_transform_edt(~truth, return_indices=True)
+    # Outside, the error of the nearest true pixel is used, so that smoothing sees the object.
+    nearest_error = error[tuple(nearest_pixel)]
     weights = np.exp(-(np.arange(-3.0, 4.0) ** 2) / (2 * 5.0**2))
     weights /= weights.sum()
     smooth = ndimage.correlate1d(nearest_error, weights, axis=0, mode="constant")

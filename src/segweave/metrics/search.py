@@ -93,17 +93,17 @@ def nearest_distances(
     elif of.points.size > _FEW_POINTS:
         _search(of, to, spacing, distances)
     for k in range(1, of.start.size - 1):
-        part = slice(of.start[k], of.start[k + 1])
+        points = slice(of.start[k], of.start[k + 1])
         targets = to.points[to.start[k] : to.start[k + 1]]
-        left = np.flatnonzero(np.isinf(distances[part]))
+        left = np.flatnonzero(np.isinf(distances[points]))
         if left.size and targets.size:
-            tree = cKDTree(_places(targets, shape, spacing), balanced_tree=False)
-            places = _places(of.points[part][left], shape, spacing)
-            distances[of.start[k] + left] = tree.query(places)[0]
+            tree = cKDTree(_coordinates(targets, shape, spacing), balanced_tree=False)
+            coordinates = _coordinates(of.points[points][left], shape, spacing)
+            distances[of.start[k] + left] = tree.query(coordinates)[0]
     return distances
 
 
-def _places(
+def _coordinates(
     points: NDArray[np.int64], shape: tuple[int, ...], spacing: tuple[float, ...]
 ) -> NDArray[np.float64]:
     return np.stack(np.unravel_index(points, shape), axis=1) * np.asarray(spacing)
@@ -117,10 +117,10 @@ def _search(
     # A margin of zeros, so that no step has to be checked against the array's edge.
     padded = np.pad(to.map, [(int(m), int(m)) for m in margin])
     strides = np.array(padded.strides)
-    places = np.stack(np.unravel_index(of.points, of.map.shape), axis=1)
+    coordinates = np.stack(np.unravel_index(of.points, of.map.shape), axis=1)
     flat = padded.ravel()
     left = np.arange(of.points.size)
-    start = (places + margin) @ strides
+    start = (coordinates + margin) @ strides
     classes = of.classes
     # Classes that `to` lacks would never hit.
     there = np.diff(to.start) > 0
@@ -131,11 +131,11 @@ def _search(
         if left.size == 0:
             return
         hit = flat[start[:, None] + jumps[begin : begin + _BLOCK]] == classes[:, None]
-        found = hit.any(axis=1)
-        distances[left[found]] = lengths[begin + hit[found].argmax(axis=1)]
-        hits = int(np.count_nonzero(found))
+        reached = hit.any(axis=1)
+        distances[left[reached]] = lengths[begin + hit[reached].argmax(axis=1)]
+        hits = int(np.count_nonzero(reached))
         tried = left.size * _BLOCK
-        missed = ~found
+        missed = ~reached
         left, start, classes = left[missed], start[missed], classes[missed]
         if hits * _TREE_COST < tried:
             return

@@ -194,10 +194,15 @@ def surface_distances(
     """Exact surface distances of all `classes` (ids ≥ 1) of two label maps of one shape, (height,
     width) or (slices, height, width).
 
-    `spacing` is in mm, one number an axis, None means pixels. `engine` "numpy" works with NumPy and
-    SciPy alone, "compiled" needs the extra `fast`, "auto" takes the compiled one where it is
-    installed and worth its start; the values are the same. Raises InputError for wrong arrays and
-    UsageError for a wrong spacing.
+    Args:
+        prediction: class ids.
+        reference: class ids, of the same shape.
+        spacing: mm per axis; None means pixels.
+        classes: the ids to measure.
+        engine: "numpy" works with NumPy and SciPy alone, "compiled" needs the extra `fast`, "auto"
+            takes the compiled one where it is installed and worth its start. The values are equal.
+
+    Raises InputError for wrong arrays and UsageError for a wrong spacing.
     """
     check_pair(prediction, reference)
     ids = check_classes(classes)

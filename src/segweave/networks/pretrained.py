@@ -16,7 +16,7 @@ from segweave.author_weights import HasReleasedNames, load_released
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError
 from segweave.networks.base import SegmentationNetwork, WeightsReport
 from segweave.storage import sha256_of
-from segweave.weights import read_weights, weights_file
+from segweave.weights import compare_weights, read_weights, weights_file
 
 IMAGENET = "imagenet"
 _COUNTER = ".num_batches_tracked"
@@ -217,26 +217,16 @@ def _load_whole(
         return _load_released(network, weights, renewed, doing, file)
     unused += [name for name in weights if name in renewed]
     kept = {name: tensor for name, tensor in weights.items() if name not in renewed}
-    differing = [
-        f"{name} is missing"
-        if name not in kept
-        else f"{name} is {_shape(kept[name])}, not {_shape(tensor)}"
-        for name, tensor in own.items()
-        if name not in renewed and (name not in kept or kept[name].shape != tensor.shape)
-    ]
-    differing += [f"{name} is not part of it" for name in kept if name not in own]
-    if differing:
-        names = {name.partition(" ")[0] for name in differing}
-        other_head = names <= set(head())
+    misfit = compare_weights({n: t for n, t in own.items() if n not in renewed}, kept)
+    if misfit:
         raise InputError(
             doing,
             file=file,
             expected=f"weights of the same network, {len(own)} tensors",
-            found="; ".join(differing[:3])
-            + (f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""),
+            found=str(misfit),
             remedy="only the head differs, for another number of classes: start with a new one, "
             "new_head=True"
-            if other_head
+            if misfit.names <= set(head())
             else "take the network and the options that these weights were trained with",
         )
     network.load_state_dict(kept, strict=False)

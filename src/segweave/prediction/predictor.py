@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import InputError
+from segweave.errors import InputError, from_validation
 from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
@@ -19,7 +18,7 @@ from segweave.recipes.recipe import Precision
 from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
 from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
-from segweave.weights import read_weights
+from segweave.weights import load_weights, read_weights
 
 _FORMAT = 1
 _DOING = "loading a model"
@@ -60,8 +59,8 @@ def load(
     folder = _model_folder(Path(path))
     card = read_json(folder / CARD, _DOING, formats=(_FORMAT,), expected="a model card")
     recipe = _recipe(card, folder)
-    input_spec = _spec(InputSpec, card, "input", folder)
-    target = _spec(TargetSpec, card, "target", folder)
+    input_spec = _spec(InputSpec, card, "input", folder / CARD)
+    target = _spec(TargetSpec, card, "target", folder / CARD)
     network = build_network(recipe, len(input_spec.channels), target, pretrained=False)
     if checkpoint is None:
         weights_file = folder / WEIGHTS
@@ -70,10 +69,10 @@ def load(
         run = Run(folder.parent)
         weights = run.weights(checkpoint)
         weights_file = run.checkpoints[checkpoint]
-    _check_fit(network, weights, weights_file, str(card.get("title", recipe.network.name)))
+    title = str(card.get("title", recipe.network.name))
+    load_weights(network, weights, _DOING, file=weights_file, title=title)
     if checkpoint is None:
         _check_sum(card, weights_file)
-    network.load_state_dict(weights)
     place = choose_device(device)
     return Predictor(network.eval().to(place), input_spec, target, card, precision)
 
@@ -114,50 +113,13 @@ def _recipe(card: dict[str, Any], folder: Path) -> Recipe:
     )
 
 
-def _spec(kind: type[S], card: dict[str, Any], key: str, folder: Path) -> S:
+def _spec(model: type[S], card: dict[str, Any], key: str, file: Path) -> S:
+    if key not in card:
+        raise InputError(_DOING, file=file, expected=f"the key {key!r}", found="it is missing")
     try:
-        return kind.model_validate(card[key])
-    except KeyError:
-        found = "it is missing"
+        return model.model_validate(card[key])
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        found = f"{'.'.join(str(part) for part in first['loc']) or key}: {first['msg']}"
-    raise InputError(_DOING, file=folder / CARD, expected=f"a valid {key!r}", found=found)
-
-
-def _check_fit(network: nn.Module, weights: dict[str, Tensor], file: Path, title: str) -> None:
-    """Raise InputError that names the first tensors in which weights and network differ."""
-    own = network.state_dict()
-    differing = [
-        f"{name} is missing"
-        if name not in weights
-        else f"{name} is {_shape(weights[name])}, not {_shape(tensor)}"
-        for name, tensor in own.items()
-        if name not in weights or weights[name].shape != tensor.shape
-    ]
-    differing += [f"{name} is not part of it" for name in weights if name not in own]
-    if differing:
-        more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
-        raise InputError(
-            _DOING,
-            file=file,
-            expected=f"weights of the network {title}, {len(own)} tensors",
-            found="; ".join(differing[:3]) + more,
-            remedy="these weights belong to another network; take the folder as training wrote it",
-        )
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputError(
-                _DOING,
-                file=file,
-                expected="finite weights",
-                found=f"NaN or infinite ones in {name}",
-                remedy="the training diverged; take another checkpoint or a smaller rate",
-            )
-
-
-def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "a single number"
+        raise from_validation(error, _DOING, model=model, file=file, section=key) from None
 
 
 def _check_sum(card: dict[str, Any], file: Path) -> None:

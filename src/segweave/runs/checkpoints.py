@@ -5,7 +5,6 @@ the old one or the new one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -101,27 +100,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             doing, file=path, expected=", ".join(sorted(names)), found=", ".join(sorted(content))
         )
     return Checkpoint(**content)
-
-
-def load_network(module: torch.nn.Module, weights: Mapping[str, Tensor], file: Path | None) -> None:
-    """Copy weights into a network; raises InputError naming what does not fit (another network's
-    file).
-    """
-    state = module.state_dict()
-    wrong = sorted(
-        [name for name in state if name not in weights]
-        + [name for name in weights if name not in state]
-        + [n for n in state if n in weights and state[n].shape != weights[n].shape]
-    )
-    if wrong:
-        raise InputError(
-            f"loading weights into {type(module).__name__}",
-            file=file,
-            expected=f"exactly its {len(state)} tensors",
-            found=f"{len(wrong)} that don't fit, first {wrong[0]}",
-            remedy="they belong to another network or other options",
-        )
-    module.load_state_dict(weights)
 
 
 def _shallow(checkpoint: Checkpoint) -> dict[str, Any]:

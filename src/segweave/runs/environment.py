@@ -39,11 +39,7 @@ def describe_environment(
             "checksum": store.checksum,
             "cases": {part: len(ids) for part, ids in parts.items()},
         },
-        "plugins": {
-            path: digest
-            for kind in registry.REGISTRIES
-            for path, digest in kind.plugin_hashes.items()
-        },
+        "plugins": registry.plugin_hashes(),
         "sessions": [describe_session(device, step=0)],
     }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import segweave
 from segweave.data.specs import TargetSpec
@@ -39,18 +40,22 @@ def write_model(
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
     `network`. The card comes last: where it is, the model is whole.
     """
+    card = describe_model(recipe, target, network, checkpoint, store, parts, ended)
+    write_model_folder(folder, checkpoint.weights, card)
+
+
+def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
+    """Write the weights, then the card with their checksum."""
     from safetensors.torch import save
 
-    tensors = {name: value.contiguous().clone() for name, value in checkpoint.weights.items()}
+    separate = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
+    }
     # One entry alone: several come in an order that differs from run to run.
-    content = save(tensors, metadata={"segweave": str(FORMAT)})
+    content = save(separate, metadata={"segweave": str(FORMAT)})
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(content)
-    write_json(
-        folder / CARD,
-        describe_model(recipe, target, network, checkpoint, store, parts, ended)
-        | {"weights_sha256": sha256_of_bytes(content)},
-    )
+    write_json(folder / CARD, card | {"weights_sha256": sha256_of_bytes(content)})
 
 
 def describe_model(
@@ -62,24 +67,9 @@ def describe_model(
     parts: dict[str, list[str]],
     ended: str = "",
 ) -> dict[str, Any]:
-    """The model card as plain values. `ended` says why the training ended before its last step."""
+    """The model card of a training; `ended` says why it ended before its last step."""
     groups = store.groups
-    context = recipe.context.name if recipe.context else None
-    title = recipe.network.name
-    if context is not None:
-        title += f" + {context} at {recipe.weaving.at}, {recipe.slices} slices"
-    return {
-        "format": FORMAT,
-        "segweave": segweave.__version__,
-        "title": title,
-        "arm": recipe.arm,
-        "network": recipe.network.name,
-        "context": context,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "input": recipe.input.model_dump(mode="json"),
-        "target": target.model_dump(mode="json"),
-        "classes": list(target.names),
-        "recipe": recipe.to_dict(),
+    return describe_network(recipe, target, network) | {
         "training_data": {
             "name": store.name,
             "checksum": store.checksum,
@@ -99,4 +89,25 @@ def describe_model(
         },
         "ended": ended or "all steps were done",
         "limits": LIMITS,
+    }
+
+
+def describe_network(recipe: Recipe, target: TargetSpec, network: nn.Module) -> dict[str, Any]:
+    """What a model card states of the network, its input and its target, as plain values."""
+    context = recipe.context.name if recipe.context else None
+    title = recipe.network.name
+    if context is not None:
+        title += f" + {context} at {recipe.weaving.at}, {recipe.slices} slices"
+    return {
+        "format": FORMAT,
+        "segweave": segweave.__version__,
+        "title": title,
+        "arm": recipe.arm,
+        "network": recipe.network.name,
+        "context": context,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "input": recipe.input.model_dump(mode="json"),
+        "target": target.model_dump(mode="json"),
+        "classes": list(target.names),
+        "recipe": recipe.to_dict(),
     }

@@ -18,7 +18,7 @@ from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
-from segweave.runs.checkpoints import Checkpoint, load_network, read_checkpoint
+from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
@@ -32,6 +32,7 @@ from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Passes
 from segweave.training.session import Score, TrainingSession, Validation, stopped
 from segweave.weaving import WovenNetwork
+from segweave.weights import load_weights
 
 _LOCK = ".lock"
 
@@ -108,7 +109,7 @@ def train(
         target = source.target
         network = build_network(recipe, len(recipe.input.channels), target)
         if start_from is not None:
-            load_network(network, start_from, None)
+            load_weights(network, start_from, "starting from given weights")
         try:
             batches = Batches(
                 _read_images(source, recipe, parts["training"], progress),
@@ -148,7 +149,7 @@ def train(
             chosen_file = folder / CHECKPOINTS / f"{recipe.training.checkpoint}.ckpt"
             chosen = read_checkpoint(chosen_file)
             network.to("cpu")
-            load_network(network, chosen.weights, chosen_file)
+            load_weights(network, chosen.weights, "reading a checkpoint", file=chosen_file)
             write_model(
                 folder / MODEL, recipe, target, network, chosen, source, parts, session.ended
             )

@@ -20,7 +20,7 @@ from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import SegweaveError, UsageError
 from segweave.networks.base import Output
 from segweave.recipes import Recipe
-from segweave.runs.checkpoints import Checkpoint, load_network, write_checkpoint
+from segweave.runs.checkpoints import Checkpoint, write_checkpoint
 from segweave.runs.metrics_file import MetricsFile
 from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.progress import Progress
@@ -31,6 +31,7 @@ from segweave.training.objective import WeightedLoss
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Pass, Passes
 from segweave.training.schedule import rate_at
+from segweave.weights import load_weights
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -267,7 +268,8 @@ class TrainingSession:
         self.best_on_test = checkpoint.best_on_test
         self.stale = checkpoint.stale
         self.ended = checkpoint.ended
-        load_network(self.network, checkpoint.network, self.folder / CHECKPOINTS / "last.ckpt")
+        last = self.folder / CHECKPOINTS / "last.ckpt"
+        load_weights(self.network, checkpoint.network, "reading a checkpoint", file=last)
         if self._average is not None:
             self._average.tensors = checkpoint.average
         if self._memory is not None and checkpoint.masks is not None:

@@ -24,7 +24,7 @@ from segweave.data.augmentations.geometry import Geometry
 from segweave.data.augmentations.noise import Noise
 from segweave.data.augmentations.plan import AugmentationPlan, AugmentationTerm, create, undo
 from segweave.data.specs import InputSpec
-from segweave.errors import UsageError
+from segweave.errors import SegweaveError, UsageError
 
 RGB = InputSpec(
     channels=("red", "green", "blue"), colour_order="rgb", normalisation="imagenet", slices=3
@@ -191,7 +191,7 @@ def test_without_strength_nothing_happens(name: str, options: dict[str, Any]) ->
     ],
 )
 def test_wrong_choices_are_refused(terms: list[dict[str, Any]], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(SegweaveError, match=message):
         AugmentationPlan(tuple(AugmentationTerm(**term) for term in terms), RGB)
 
 

@@ -18,7 +18,7 @@ from segweave.data.augmentations.base import (
 )
 from segweave.data.augmentations.geometry import Geometry
 from segweave.data.specs import InputSpec
-from segweave.errors import UsageError
+from segweave.errors import SegweaveError, UsageError, from_validation
 from segweave.registry import build
 from segweave.runtime.randomness import numpy_stream
 
@@ -123,7 +123,11 @@ class AugmentationPlan:
 
 
 def create(term: AugmentationTerm) -> Augmentation:
-    """The augmentation that a recipe names. Raises UsageError for what does not exist."""
+    """The augmentation that a recipe names.
+
+    Raises UsageError for a name or an option that does not exist, and UsageError or InputError for
+    options that are out of range.
+    """
     card = registry.augmentations.card(term.name)
     entry = registry.augmentations.entry(term.name)
     doing = f"creating the augmentation {term.name!r}"
@@ -138,9 +142,9 @@ def create(term: AugmentationTerm) -> Augmentation:
     try:
         augmentation: Augmentation = build(doing, entry, card.options, given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{doing}: {option}: {first['msg']}") from error
+        raise from_validation(error, doing, model=entry, section="options") from error
+    except SegweaveError:
+        raise
     except (TypeError, ValueError) as error:
         raise UsageError(f"{doing}: {error}") from error
     return augmentation

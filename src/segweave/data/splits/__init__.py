@@ -28,10 +28,44 @@ def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> d
     return {part: [id for id, group in groups.items() if home.get(group) == part] for part in parts}
 
 
-def crosses(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> bool:
-    """Whether a group (case id → group) is in two parts of a split; unknown cases don't count."""
-    homes = [{groups[id] for id in ids if id in groups} for ids in parts.values()]
-    return sum(map(len, homes)) > len(set().union(*homes))
+def crossing(
+    parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]
+) -> tuple[str, str, str] | None:
+    """The first group (case id → group) that is in two parts of a split, with these two parts; None
+    where there is none. Unknown cases don't count.
+    """
+    home: dict[str, str] = {}
+    for part, ids in parts.items():
+        for group in (groups[id] for id in ids if id in groups):
+            if home.setdefault(group, part) != part:
+                return group, home[group], part
+    return None
+
+
+def check_parts(
+    parts: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str],
+    doing: str,
+    *,
+    leaks: bool = False,
+) -> None:
+    """Raise UsageError where a group is in two parts of a split.
+
+    Args:
+        parts: part → ids of its cases.
+        groups: case id → group.
+        doing: what is being done, for the error message.
+        leaks: whether the split is known to leak; then no case may be in two parts.
+    """
+    units = {id: id for id in groups} if leaks else groups
+    found = crossing(parts, units)
+    if found is not None:
+        unit, first, second = found
+        raise UsageError(
+            doing,
+            expected="every case in one part" if leaks else "every group in one part",
+            found=f"{unit!r} in {first} and in {second}",
+        )
 
 
 def told_leaking(
@@ -39,7 +73,7 @@ def told_leaking(
 ) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
     """Published splits under names that say which of them leak, and a warning about those."""
     named = {
-        f"{name}{LEAKS}" if crosses(parts, groups) else name: {
+        f"{name}{LEAKS}" if crossing(parts, groups) else name: {
             part: list(ids) for part, ids in parts.items()
         }
         for name, parts in splits.items()
@@ -54,8 +88,6 @@ def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
     case in two of them, where its name says that it leaks).
     """
     for name, parts in splits.items():
-        home: dict[str, str] = {}
-        leaks = name.endswith(LEAKS)
         for part, ids in parts.items():
             for id in ids:
                 if id not in groups:
@@ -64,13 +96,7 @@ def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
                         found=f"{part} names {id!r}, which is not in the store",
                         remedy=nearest(id, groups),
                     )
-                unit = id if leaks else groups[id]
-                if home.setdefault(unit, part) != part:
-                    raise UsageError(
-                        f"reading the split {name!r}",
-                        expected="every case in one part" if leaks else "every group in one part",
-                        found=f"{unit!r} in {home[unit]} and in {part}",
-                    )
+        check_parts(parts, groups, f"reading the split {name!r}", leaks=name.endswith(LEAKS))
 
 
 def copies_across(splits: Splits, contents: Mapping[str, str]) -> list[str]:

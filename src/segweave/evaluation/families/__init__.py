@@ -1,5 +1,5 @@
-"""Protocols beside `clean`, one file a family of data sets: what its released evaluation computes,
-and other rules. A file declares `PROTOCOLS`; to add one is to add a file.
+"""Protocols beside `clean`, one file per family of data sets. A file declares `PROTOCOLS`; a new
+protocol is a new file.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ def protocols_of_families() -> Mapping[str, Protocol]:
     """Every protocol of the files in this folder by name, in alphabetical order; raises UsageError
     where two share a name or a data set.
     """
-    found: dict[str, Protocol] = {}
+    protocols: dict[str, Protocol] = {}
     owners: dict[str, str] = {}
     for file in pkgutil.iter_modules(__path__):
         for protocol in importlib.import_module(f"{__name__}.{file.name}").PROTOCOLS:
-            taken = {protocol.name} & found.keys() | set(protocol.datasets) & owners.keys()
+            taken = {protocol.name} & protocols.keys() | set(protocol.datasets) & owners.keys()
             if taken:
                 raise UsageError(
                     f"listing protocols: {file.name}",
                     expected="names and data sets that no other protocol has",
                     found=", ".join(sorted(taken)),
                 )
-            found[protocol.name] = protocol
+            protocols[protocol.name] = protocol
             owners.update(dict.fromkeys(protocol.datasets, protocol.name))
-    return dict(sorted(found.items()))
+    return dict(sorted(protocols.items()))
 
 
 @functools.cache
@@ -47,21 +47,21 @@ def list_protocols() -> Mapping[str, Protocol]:
 
 
 def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:
-    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is that of
-    the family to which `dataset` belongs, and without one the released ACDC evaluation.
+    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is the
+    protocol of the data set `dataset`; for others, and without one, the released ACDC evaluation.
     """
     if isinstance(protocol, Protocol):
         return protocol
-    known = list_protocols()
-    if protocol not in known:
+    protocols = list_protocols()
+    if protocol not in protocols:
         raise UsageError(
-            "choosing a protocol", found=repr(protocol), remedy=nearest(protocol, known)
+            "choosing a protocol", found=repr(protocol), remedy=nearest(protocol, protocols)
         )
     if protocol == "published" and dataset is not None:
-        for family in known.values():
+        for family in protocols.values():
             if dataset in family.datasets:
                 return family
-    return known[protocol]
+    return protocols[protocol]
 
 
 def score_case(
@@ -98,7 +98,7 @@ def score_case(
     """
     rules = get_protocol(protocol)
     if stack not in rules.stacks:
-        fitting = [name for name, known in list_protocols().items() if stack in known.stacks]
+        fitting = [name for name, other in list_protocols().items() if stack in other.stacks]
         raise UsageError(
             f"scoring under the protocol {rules.name}",
             expected=" or ".join(STACK_NAMES[kind] for kind in rules.stacks),

@@ -1,5 +1,5 @@
-"""Skin lesions as DCSAU-Net's released evaluation scores them: at the network's size, each image on
-its own.
+"""Skin lesions as DCSAU-Net's released evaluation scores them: at the network's size, image by
+image.
 
 Source: `eval_binary.py` of xq141839/DCSAU-Net (Apache-2.0), the network that the context modules'
 papers take as their ISIC baseline.

@@ -1,5 +1,5 @@
 """Polyps as PraNet's released evaluation scores them: soft maps at the image's own size, 256
-thresholds, every image weighing alike.
+thresholds, every image with equal weight.
 
 Source: what the evaluation that DengPingFan/PraNet publishes (in MATLAB) computes, and how its
 `MyTest.py` saves maps; ESFPNet, SSFormer, SANet and others score with the same.
@@ -86,7 +86,7 @@ class _Polyps(Protocol):
 
 
 def _stretched(given: NDArray[Any]) -> NDArray[np.float64]:
-    # A label map of 0 and 1 is a map too, whose two values lie far apart.
+    # A label map of 0 and 1 is a soft map too, with the values 0.0 and 1.0.
     return saliency.stretched(given if given.max(initial=0) > 1 else given.astype(np.float64))
 
 

@@ -1,5 +1,5 @@
-"""Volumes as the released ACDC and Synapse evaluations score them: in voxels, and a class that is
-missing on a side by rule.
+"""Volumes as the released ACDC and Synapse evaluations score them: in voxels, and by a rule
+where a side lacks the class.
 
 Sources: the evaluation of the context modules' released code for ACDC; `utils.py` and `test.py` of
 Beckschen/TransUNet (Apache-2.0) for Synapse, whose empty rules and distances are the same.
