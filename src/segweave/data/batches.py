@@ -63,7 +63,7 @@ class Batches:
         resized: the cases on the network's grid.
         batch_size: samples per batch.
         seed: of order, crops and augmentation.
-        augmentation: what a recipe's `training.augmentation` says; None for nothing.
+        augmentation: a recipe's `training.augmentation`; None for no augmentation.
         shuffle: False reads the samples in the order of cases and slices.
         keep_last: whether a last batch with fewer samples is kept.
         device: where the batches are wanted.

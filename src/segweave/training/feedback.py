@@ -15,7 +15,7 @@ from segweave.training.passes import nearest
 
 
 class MaskMemory:
-    """Keeps one mask per slice, on the slice's own pixels, before augmentation.
+    """Keeps one mask per slice, on the slice's pixels before augmentation.
 
     A batch reads the masks of all slices of its windows, which are then augmented with the images,
     so that mask and image fit; what is predicted for the middle slices is brought back and kept.
@@ -32,7 +32,7 @@ class MaskMemory:
         batches: the samples, whose slices get masks.
         exclusive: whether the classes exclude each other (see `mask_of`).
 
-    Raises UsageError where samples are tiles, which show another part of their slice at each visit.
+    Raises UsageError where samples are tiles, which show another region of a slice at each visit.
     """
 
     def __init__(self, feedback: Feedback, batches: Batches, *, exclusive: bool) -> None:

@@ -67,8 +67,8 @@ def run_session(session: TrainingSession, device: torch.device) -> None:
                 self.trainer.should_stop = True
 
     class Steps:
-        """The steps that are left, as one long pass: Lightning's own epochs are not used, so that a
-        training goes on in the middle of an epoch without help from its counters.
+        """The steps that are left, as one long pass: Lightning's epochs are not used, so that a
+        training goes on in the middle of an epoch without its counters.
         """
 
         def __iter__(self) -> Iterator[int]:
@@ -82,7 +82,7 @@ def run_session(session: TrainingSession, device: torch.device) -> None:
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index] if device.type == "cuda" else 1,
-            precision="32-true",  # mixed precision is for the forward pass alone: the session's
+            precision="32-true",  # the session applies mixed precision, to the forward pass
             max_epochs=1,
             deterministic="warn" if training.deterministic else False,
             benchmark=False,

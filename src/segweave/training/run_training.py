@@ -83,7 +83,7 @@ def train(
         out: the run folder.
         score: (network, input, target, cases) → {"dice": ..., ...}, called with the validation
             cases; None only where the recipe names none.
-        score_on_test: used under `protocol: published` alone, for the checkpoint that the published
+        score_on_test: used under `protocol: published` only, for the checkpoint that the published
             code chooses on the test set.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         resume: False refuses a folder that holds a run.
@@ -142,7 +142,7 @@ def train(
                 validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
                 progress=progress,
             )
-            # What the recipe names wrongly is reported before the folder is made.
+            # A wrong pattern of parameter names is reported before the folder is made.
             make_optimiser(recipe.training.optimiser, network)
             _start_folder(folder, recipe, source, chosen_device, parts, session.step)
             run_session(session, chosen_device)
@@ -205,7 +205,7 @@ def _read_images(
 def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
     """Case ids of "training", "validation" and "test" (where the recipe names them and the store
     has them). Raises UsageError for a split or part that the store lacks and where a group is in
-    two of the parts (a case, where the split's name says that it leaks).
+    two of the parts (a case, where the split's name marks it as leaking).
     """
     doing = f"choosing cases of the store {store.name}"
     name = recipe.data.split
@@ -238,7 +238,7 @@ def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
             if home.setdefault(group, key) != key:
                 raise UsageError(
                     doing,
-                    expected="every group in one part alone",
+                    expected="every group in one part only",
                     found=f"{group} in {home[group]} and in {key}",
                 )
     return parts
@@ -252,9 +252,9 @@ def _check_labels(store: CaseStore, parts: Mapping[str, Sequence[str]]) -> None:
             raise InputError(
                 "training",
                 expected=f"at least one {part} case whose label holds a class",
-                found=f"{len(ids)} cases of background alone"
+                found=f"{len(ids)} cases of background only"
                 if len(ids) > 1
-                else f"{ids[0]}, which is background alone",
+                else f"{ids[0]}, which is background only",
                 remedy="look at the masks, and at how their values become classes",
             )
 
@@ -285,7 +285,7 @@ def _try_out(network: WovenNetwork, passes: Passes, memory: MaskMemory | None) -
 def _bound(
     score: Score | None, recipe: Recipe, store: CaseStore, ids: Sequence[str]
 ) -> Validation | None:
-    """`score` as a function of the network alone, None where there is nothing to score."""
+    """`score` as a function of the network, None where there is nothing to score."""
     if score is None or not ids:
         return None
     cases = LazyCases(store, ids)

@@ -50,8 +50,8 @@ class TrainingStoppedError(SegweaveError):
 class TrainingSession:
     """The state of a training and its files.
 
-    For each optimiser step a loop calls `before_step`, then `read` and `compute` with its own
-    backward for each of `passes()`, takes its optimiser step, and calls `after_step`, until
+    For each optimiser step a loop calls `before_step`, then `read`, `compute` and the
+    backward pass for each of `passes()`, takes the optimiser step, and calls `after_step`, until
     `finished`. After an epoch's last step the validation cases are scored and checkpoints are
     written.
 

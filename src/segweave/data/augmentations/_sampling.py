@@ -24,7 +24,7 @@ def sample_affine(
 ) -> tuple[Tensor, Tensor]:
     """Sample windows (B, S, C, h, w) and labels (B, h, w) or (B, K, h, w) at `matrices` (B, 2, 3).
 
-    All slices of a window and its label move together. `outside` (B, C) fills what lies beyond the
+    All slices of a window and its label move together. `outside` (B, C) fills what is beyond the
     edges; labels are 0 there. The label keeps its dtype; the result is on the image's device.
     `overwrite` allows the image's memory to be worked in, which saves a copy.
     """
@@ -112,24 +112,28 @@ def reflection_of(
 
 
 def inverse_positions(grid: Tensor) -> Tensor:
-    """Where each pixel of the original is found in an image that was read at `grid` (B, h, w, 2).
+    """Where each pixel of the original is in an image that was read at `grid` (B, h, w, 2).
 
     Fits an affine map to the grid and corrects what is left by fixed-point iteration, so that it is
     exact for affine maps and close for smooth displacements that do not fold.
     """
     batch, height, width = grid.shape[:3]
     still = torch.eye(2, 3, dtype=grid.dtype, device=grid.device).expand(batch, 2, 3)
-    own = affine_positions(still, (height, width))
-    ones = torch.ones_like(own[..., :1])
-    known = torch.cat([own, ones], dim=-1).reshape(batch, -1, 3)
-    # The normal equations: 3 × 3, and alike on every device.
-    affine = torch.linalg.solve(known.mT @ known, known.mT @ grid.reshape(batch, -1, 2))
+    pixels = affine_positions(still, (height, width))
+    ones = torch.ones_like(pixels[..., :1])
+    design = torch.cat([pixels, ones], dim=-1).reshape(batch, -1, 3)
+    # Least squares by the normal equations, which are only 3 × 3.
+    affine = torch.linalg.solve(design.mT @ design, design.mT @ grid.reshape(batch, -1, 2))
     back = torch.linalg.inv(affine[:, :2])
     shift = affine[:, 2][:, None, None]
-    found = ((own - shift).flatten(1, 2) @ back).reshape(grid.shape)
+    inverse = ((pixels - shift).flatten(1, 2) @ back).reshape(grid.shape)
     for _ in range(_STEPS):
         reached = grid_sample(
-            grid.movedim(-1, 1), found, mode="bilinear", padding_mode="border", align_corners=False
+            grid.movedim(-1, 1),
+            inverse,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
         ).movedim(1, -1)
-        found = found + ((own - reached).flatten(1, 2) @ back).reshape(grid.shape)
-    return found
+        inverse = inverse + ((pixels - reached).flatten(1, 2) @ back).reshape(grid.shape)
+    return inverse

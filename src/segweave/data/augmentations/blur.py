@@ -56,7 +56,8 @@ class Blur(ValueAugmentation):
         weights = weights / weights.sum(dim=1, keepdim=True)
         image = samples.image
         shape, planes = image.shape, image.flatten(1, 2)
-        # A sum over shifted copies: unlike a grouped convolution it rounds alike in every batch.
+        # A sum over shifted copies rounds in the same way in every batch; a grouped convolution
+        # need not.
         for axis, padding in ((-2, (0, 0, reach, reach)), (-1, (reach, reach, 0, 0))):
             padded = functional.pad(planes, padding, mode="replicate").reshape(
                 *shape[:3], *_grown(shape, axis, reach)

@@ -19,7 +19,6 @@ CARD = AugmentationCard(
     name="brightness",
     title="Adds a constant to every pixel",
     entry="Brightness",
-    paper="additive brightness as in nnU-Net: Isensee et al., Nature Methods 2021",
     strong_options={"strength": 3.0},
 )
 
@@ -27,6 +26,7 @@ CARD = AugmentationCard(
 class Brightness(ValueAugmentation):
     """x + b · sd, b uniform in ± `strength`, sd the standard deviation of each channel in the
     window's middle slice: 0.1 is a tenth of a standard deviation whatever the normalisation.
+    (nnU-Net multiplies normalised values instead.)
     """
 
     def __init__(self, *, strength: float = 0.3) -> None:

@@ -37,7 +37,7 @@ class ColourJitter(ValueAugmentation):
     Args:
         brightness: values are multiplied by a factor uniform in 1 ± `brightness`.
         contrast: v becomes m + f (v − m), f in 1 ± `contrast`, m the mean grey of the middle slice.
-        saturation: v becomes g + f (v − g), f in 1 ± `saturation`, g the pixel's own grey.
+        saturation: v becomes g + f (v − g), f in 1 ± `saturation`, g the grey of the pixel.
         hue: the hue is turned by a fraction of the circle uniform in ± `hue`, at most 0.5.
     """
 

@@ -27,7 +27,7 @@ CARD = AugmentationCard(
 
 class Contrast(ValueAugmentation):
     """m + f · (x − m), f uniform between the two numbers of `factor`, m the mean of each channel in
-    the window's middle slice. The result stays between the least and the largest value of its own
+    the window's middle slice. The result stays between the least and the largest value of each
     slice, as in nnU-Net. f has no unit, so that the normalisation does not matter.
     """
 

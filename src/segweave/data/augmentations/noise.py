@@ -29,9 +29,8 @@ class Noise(ValueAugmentation):
     `strength`, sd the standard deviation of each channel in the window's middle slice: 0.1 is a
     tenth of a standard deviation whatever the normalisation.
 
-    The slices of a window share s. Each has its own n, because noise that is equal in neighbouring
-    slices could be subtracted; the middle slice's is drawn first, so that it does not depend on how
-    long the window is.
+    The slices of a window share s. Each has a separate n, because equal noise could be subtracted.
+    That of the middle slice is drawn first, so that it does not depend on the window's length.
     """
 
     def __init__(self, *, strength: tuple[float, float] = (0.0, 0.3)) -> None:

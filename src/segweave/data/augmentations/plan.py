@@ -59,7 +59,7 @@ class AugmentationPlan:
     (the draws depend on the name alone), and for images that an augmentation cannot take.
 
     Args:
-        choice: what the recipe says.
+        choice: the recipe's `training.augmentation`.
         spec: how the images are normalised.
     """
 
@@ -151,7 +151,7 @@ def create(term: AugmentationTerm) -> Augmentation:
 
 
 def undo(maps: Tensor, moves: Moves) -> tuple[Tensor, Tensor]:
-    """Bring maps of augmented samples back to the samples' own pixels.
+    """Bring maps of augmented samples back to the pixels before augmentation.
 
     Args:
         maps: uint8 (B, K, height, width).

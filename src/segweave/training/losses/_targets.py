@@ -75,8 +75,8 @@ def class_logits(logits: Tensor, target: TargetSpec) -> Tensor:
     """
     if target.kind != "exclusive":
         return logits
-    own = torch.eye(target.classes, dtype=torch.bool, device=logits.device)[None, ..., None, None]
-    others = logits[:, None].masked_fill(own, -torch.inf).logsumexp(dim=2)
+    same = torch.eye(target.classes, dtype=torch.bool, device=logits.device)[None, ..., None, None]
+    others = logits[:, None].masked_fill(same, -torch.inf).logsumexp(dim=2)
     return logits - others
 
 

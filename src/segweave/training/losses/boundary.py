@@ -42,7 +42,7 @@ class BoundaryLoss(nn.Module):
     Args:
         target: what the classes are.
         of: what the map holds, "classes" or "boundary".
-        side: "inner" boundaries lie inside the class, "outer" ones around it.
+        side: "inner" boundaries are inside the class, "outer" ones around it.
         radius: width of the boundary in pixels, at least 1.
     """
 

@@ -65,7 +65,7 @@ class StructureLoss(nn.Module):
         if self.released:
             entropy = (entropy * counted).sum() / counted.sum().clamp(min=1)
         else:
-            # No pixel weighs less than 1, so that the bound acts on empty sums alone.
+            # No pixel weighs less than 1, so that the bound acts on empty sums only.
             entropy = (weight * entropy).sum(dim=axes) / weight.sum(dim=axes).clamp(min=1)
         p = logits.sigmoid()
         overlap = (p * truth * weight).sum(dim=axes)
