@@ -1,4 +1,4 @@
-"""Losses: the made case of the released training, properties, the contract over the registry."""
+"""Losses: the case of the released training, properties, the contract over the registry."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ OVERLAPPING = TargetSpec(kind="overlapping", names=("organ", "tumour"))
 HALVES = (LossTerm(name="dice", weight=0.5), LossTerm(name="cross-entropy", weight=0.5))
 
 
-def made_case() -> tuple[torch.Tensor, torch.Tensor]:
+def reference_case() -> tuple[torch.Tensor, torch.Tensor]:
     logits = (6 * uniform("protocol.logits", (2, 4, 6, 8)) - 3).astype(np.float32)
     label = np.floor(4 * uniform("protocol.labels", (2, 6, 8))).astype(np.int64)
     label[label == 3] = 0
     return torch.from_numpy(logits), torch.from_numpy(label)
 
 
-def test_the_made_case_of_the_released_training() -> None:
-    logits, label = made_case()
+def test_the_case_of_the_released_training() -> None:
+    logits, label = reference_case()
     total = WeightedLoss(HALVES, FOUR)(Output(logits, {}), label)
     nothing = torch.zeros_like(label)
     assert DiceLoss(FOUR)(logits, label).item() == pytest.approx(REFERENCE["dice_loss"], abs=2e-7)
@@ -151,7 +151,7 @@ def test_the_ignored_label_equals_leaving_the_pixels_out() -> None:
 
 
 def test_half_precision_logits_are_computed_in_float32() -> None:
-    logits, label = made_case()
+    logits, label = reference_case()
     value = WeightedLoss(HALVES, FOUR)(Output(logits.bfloat16(), {}), label)
     expected = WeightedLoss(HALVES, FOUR)(Output(logits.bfloat16().float(), {}), label)
     assert value.dtype == torch.float32

@@ -66,7 +66,7 @@ def test_every_scale_is_a_batch_of_its_epoch(store: Store, out: Path) -> None:
     run = run_of(store, out, training__scales=[0.5, 1, 1.5], training__epochs=1)
     assert len(run.metrics) == 15
     with pytest.raises(UsageError, match="16×16"):
-        run_of(store, out.parent / "odd", input__size=[18, 16], training__scales=[1, 2])
+        run_of(store, out.parent / "wrong", input__size=[18, 16], training__scales=[1, 2])
 
 
 def test_the_average_is_validated_and_becomes_the_model(store: Store, out: Path) -> None:

@@ -75,7 +75,7 @@ def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
 
 
 class Started:
-    """A training in a process of its own."""
+    """A training in a separate process."""
 
     def __init__(
         self,
