@@ -65,13 +65,13 @@ def load_released(
             found=type(module).__name__,
         )
     names = module.released_names()
-    own = module.state_dict(keep_vars=True)
+    state = module.state_dict(keep_vars=True)
     given = {
         key.removeprefix("module."): value for key, value in state_dict.items()
     }  # DataParallel's prefix
     recomputed = names.fixed | names.dead
     misfit = compare_weights(
-        {theirs: own[ours] for ours, theirs in names.tensors.items()},
+        {theirs: state[ours] for ours, theirs in names.tensors.items()},
         {theirs: tensor for theirs, tensor in given.items() if theirs not in recomputed},
     )
     if misfit.shapes or (strict and misfit):
@@ -85,7 +85,7 @@ def load_released(
     matched = [(ours, theirs) for ours, theirs in names.tensors.items() if theirs in given]
     with torch.no_grad():
         for ours, theirs in matched:
-            own[ours].copy_(given[theirs])
+            state[ours].copy_(given[theirs])
     return LoadReport(
         matched=tuple(theirs for _, theirs in matched),
         missing=misfit.missing,

@@ -128,6 +128,16 @@ class MissingExtraError(SegweaveError, ImportError):
         )
 
 
+def one_line(error: SegweaveError) -> str:
+    """What went wrong on one line, for a list of problems."""
+    parts = [error.doing]
+    if error.expected:
+        parts.append(f"expected {error.expected}")
+    if error.found:
+        parts.append(f"found {error.found}")
+    return "; ".join(parts)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The remedy for a wrong name: the known entries that are closest to `name`, or all of them
     where none is close.

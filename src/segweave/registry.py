@@ -83,6 +83,11 @@ class ContextCard(Card):
 class DatasetCard(Card):
     """A data set: what its raw release holds (`expected` counts) and how its stacks are to be read.
     `source` says what is converted: a "folder", or a "table" (a CSV file, or the folder of one).
+
+    `ranges` over the cases of the release are shown and checked by `check`: slices per case, "size"
+    (rows and columns), "step" (mm between slices), "pixel" (mm per pixel). `generic` sets take
+    images of any kind, so that no layout says that it is this one; `generic_layouts` are such
+    layouts of another set. `examples` are commands, each with what it is for.
     """
 
     stack: str = "space"
@@ -91,6 +96,10 @@ class DatasetCard(Card):
     expected: dict[str, int] = field(default_factory=dict)
     terms: str = ""
     source: str = "folder"
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    generic: bool = False
+    generic_layouts: tuple[str, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Start values from elsewhere: a backbone's ImageNet weights, a file of the whole network, or one
-of your own runs. Each tensor is reported as loaded, missing or unused.
+of your runs. Each tensor is reported as loaded, missing or unused.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _load_backbones(
             doing,
             expected="a network with a backbone that has ImageNet weights",
             found="none in this network",
-            remedy="give a file of weights of the whole network, or take a network with a "
+            remedy="name a file of weights of the whole network, or take a network with a "
             "backbone, such as timm-unet",
         )
     chosen = _files_of_backbones(network, files, doing)
@@ -77,6 +77,13 @@ def _load_backbones(
         if files:
             file: Path | None = Path(chosen[backbone])
             source = _from_file(Path(chosen[backbone]), listed, doing)
+        elif model is None:
+            raise UsageError(
+                doing,
+                expected=f"a file for {backbone}, whose weights timm does not have",
+                found=f"{IMAGENET!r} alone",
+                remedy=f"use pretrained='{IMAGENET}:FILE'",
+            )
         else:
             file, source = None, _from_timm(model, doing)
         plan = _matched(network.get_submodule(backbone), source, doing, file)
@@ -114,14 +121,14 @@ def _from_file(file: Path, listed: Sequence[Mapping[str, Any]], doing: str) -> W
         expected = entry.get("sha256")
         if expected is None or str(entry["source"]).rpartition("/")[2] != file.name:
             continue
-        found = sha256_of(file)
-        if found != expected:
+        digest = sha256_of(file)
+        if digest != expected:
             raise InputError(
                 doing,
                 file=file,
                 expected=f"the file that the network's card lists (sha256 {expected[:12]}…)",
-                found=f"another one (sha256 {found[:12]}…)",
-                remedy="copy or download it again; a file of your own needs another name",
+                found=f"another one (sha256 {digest[:12]}…)",
+                remedy="copy or download it again; a file of yours needs another name",
             )
     return weights
 
@@ -139,7 +146,7 @@ def _from_timm(model: str, doing: str) -> Weights:
             f"{doing}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             expected=f"the weights of {model!r} from timm's model hub or its local cache",
             found=type(error).__name__,
-            remedy="connect to the network, or copy the file here and give "
+            remedy="connect to the network, or copy the file here and use "
             f"pretrained='{IMAGENET}:FILE'",
         ) from error
     return created.state_dict()
@@ -212,17 +219,17 @@ def _load_whole(
         }
     else:
         unused = []
-    own = network.state_dict()
-    if not set(weights) & set(own) and isinstance(network, HasReleasedNames):
+    state = network.state_dict()
+    if not set(weights) & set(state) and isinstance(network, HasReleasedNames):
         return _load_released(network, weights, renewed, doing, file)
     unused += [name for name in weights if name in renewed]
     kept = {name: tensor for name, tensor in weights.items() if name not in renewed}
-    misfit = compare_weights({n: t for n, t in own.items() if n not in renewed}, kept)
+    misfit = compare_weights({n: t for n, t in state.items() if n not in renewed}, kept)
     if misfit:
         raise InputError(
             doing,
             file=file,
-            expected=f"weights of the same network, {len(own)} tensors",
+            expected=f"weights of the same network, {len(state)} tensors",
             found=str(misfit),
             remedy="only the head differs, for another number of classes: start with a new one, "
             "new_head=True"
@@ -230,7 +237,9 @@ def _load_whole(
             else "take the network and the options that these weights were trained with",
         )
     network.load_state_dict(kept, strict=False)
-    return WeightsReport(tuple(kept), tuple(name for name in own if name in renewed), tuple(unused))
+    return WeightsReport(
+        tuple(kept), tuple(name for name in state if name in renewed), tuple(unused)
+    )
 
 
 def _load_released(

@@ -68,7 +68,7 @@ def check_parts(
         )
 
 
-def told_leaking(
+def mark_leaking(
     splits: Splits, groups: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
     """Published splits under names that say which of them leak, and a warning about those."""
