@@ -180,9 +180,9 @@ def uninterrupted(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run
 @pytest.fixture(scope="module")
 def everything(binary_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
-    register_plugin(toy.FEEDBACK_NETWORK)
     out = tmp_path_factory.mktemp("everything") / "run"
-    return train(toy.recipe(**EVERYTHING), binary_store, out, score=toy.score)
+    with toy.feedback_network_registered():  # this fixture outlives the test that starts it
+        return train(toy.recipe(**EVERYTHING), binary_store, out, score=toy.score)
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from segweave.data.store import Store, StoreWriter
 from segweave.data.windows import window_indices
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
-from segweave.registry import register_plugin
+from segweave.registry import networks, register_plugin
 from segweave.training import Run, train
 
 FEEDBACK_NETWORK = Path(__file__).parent / "feedback_network.py"
@@ -95,6 +96,17 @@ def score(
             overlap += 2 * float((predicted & truth).sum())
             sizes += float(predicted.sum() + truth.sum())
     return {"dice": overlap / max(sizes, 1.0)}
+
+
+@contextmanager
+def feedback_network_registered() -> Iterator[None]:
+    """Let the plug-in of `feedback_network.py` be known inside the block."""
+    cards, hashes = dict(networks._found()), networks.plugin_hashes
+    register_plugin(FEEDBACK_NETWORK)
+    try:
+        yield
+    finally:
+        networks._cards, networks._plugin_hashes = cards, hashes
 
 
 def train_process(
