@@ -106,20 +106,33 @@ def datasets_page() -> str:
 
 
 def metrics_page() -> str:
-    """Metrics and losses, from their cards."""
+    """Metrics, losses and augmentations, from their cards."""
     metrics = [
         (f"`{c.name}`", c.title, c.reads, c.unit or "none", c.better, c.paper)
         for c in registry.metrics.cards().values()
     ]
     header = ("name", "what it is", "reads", "unit", "better", "paper")
-    losses = [(f"`{c.name}`", c.title, c.paper) for c in registry.losses.cards().values()]
+    losses = [
+        (f"`{c.name}`", c.title, "all outputs" if c.reads == "all" else "one map", c.paper)
+        for c in registry.losses.cards().values()
+    ]
+    augmentations = [
+        (
+            f"`{c.name}`",
+            c.title,
+            "image and label" if c.changes == "positions" else "image",
+            c.paper,
+        )
+        for c in registry.augmentations.cards().values()
+    ]
     return page(
-        "Metrics and losses",
+        "Metrics, losses and augmentations",
         "Units: mm and ml where the spacing of a case is known, else px. The protocol determines "
         "which scores a table shows, and what a missing class scores; `--metric NAME` adds any "
         "other metric that does not read images. `segweave.metrics.compute_metric` computes each.",
         "## Metrics\n\n" + table(header, metrics),
-        "## Losses\n\n" + table(("name", "what it is", "paper"), losses),
+        "## Losses\n\n" + table(("name", "what it is", "reads", "paper"), losses),
+        "## Augmentations\n\n" + table(("name", "what it does", "changes", "paper"), augmentations),
     )
 
 

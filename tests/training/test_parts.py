@@ -18,7 +18,6 @@ from segweave.runs.checkpoints import Checkpoint, read_checkpoint, write_checkpo
 from segweave.runs.metrics_file import MetricsFile, read_rows
 from segweave.runtime.devices import choose_device, denormals_are_flushed, flushed_denormals
 from segweave.training import Run
-from segweave.training.progress import TrainingProgress
 
 
 def row(step: int, **more: float) -> dict[str, float]:
@@ -227,16 +226,6 @@ def test_denormals_are_put_back(before: bool) -> None:
         assert denormals_are_flushed() == before
     finally:
         torch.set_flush_denormal(False)
-
-
-def test_progress_has_steps_loss_and_dice() -> None:
-    calls: list[tuple[float, float, str]] = []
-    progress = TrainingProgress(lambda *call: calls.append(call), 10)
-    progress.step(5, 0.125)
-    progress.scores({"dice": 0.75})
-    progress.step(6, 0.5)
-    assert calls == [(5, 10, "loss 0.1250"), (6, 10, "loss 0.5000, validation Dice 0.7500")]
-    TrainingProgress(None, 10).step(1, 0.5)
 
 
 def test_reading_recipes_and_runs_imports_neither_torch_nor_lightning() -> None:

@@ -116,6 +116,6 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(store: Store, out: P
         "training__optimiser": {"name": "sgd", "rate": 1e30},
         "training__schedule": {"name": "constant"},
     }
-    with pytest.raises(SegweaveError, match=r"nan at optimiser step \d+ \(epoch 1\)"):
+    with pytest.raises(SegweaveError, match=r"(nan|inf) at optimiser step \d+ \(epoch 1\)"):
         run_of(store, out, **changes)
     assert not (out / "model").exists()

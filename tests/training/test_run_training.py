@@ -171,8 +171,8 @@ def test_two_arms_with_one_seed_see_the_same_batches_and_start_values(
     seen: dict[str, list[object]] = {}
     original = Batches.batch
 
-    def watched(self: Batches, keys, epoch):  # type: ignore[no-untyped-def]
-        batch = original(self, keys, epoch)
+    def watched(self: Batches, keys, epoch, masks=None):  # type: ignore[no-untyped-def]
+        batch = original(self, keys, epoch, masks)
         middle = batch.image[:, batch.image.shape[1] // 2]
         seen.setdefault(current, []).append(
             (tuple(batch.keys), batch.label.numpy().tobytes(), middle.numpy().tobytes())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import Store, StoreWriter
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
+from segweave.registry import networks, register_plugin
 from segweave.training import Run, train
 
+FEEDBACK_NETWORK = Path(__file__).parent / "feedback_network.py"
 SLICES = 5
 PATIENTS = 6
 
@@ -83,7 +86,10 @@ def score(
         maps = [torch.from_numpy(network_slice(case, k, spec, numbers)) for k in range(case.slices)]
         for k in range(case.slices):
             window = [maps[j] for j in window_indices(case.slices, k, spec.slices, spec.edge)]
-            logits = network(torch.stack(window)[None]).logits
+            inputs = {}
+            if getattr(network.network, "feedback", None) is not None:
+                inputs["mask"] = network.network.feedback.first(torch.stack(window))[None]
+            logits = network(torch.stack(window)[None], **inputs).logits
             predicted = logits.argmax(1) > 0 if target.kind == "exclusive" else logits[:, 0] > 0
             truth = torch.from_numpy(network_label(case, k, spec) > 0)
             overlap += 2 * float((predicted & truth).sum())
@@ -91,11 +97,23 @@ def score(
     return {"dice": overlap / max(sizes, 1.0)}
 
 
+@contextmanager
+def feedback_network_registered() -> Iterator[None]:
+    """Let the plug-in of `feedback_network.py` be known inside the block."""
+    cards, hashes = dict(networks._found()), networks.plugin_hashes
+    register_plugin(FEEDBACK_NETWORK)
+    try:
+        yield
+    finally:
+        networks._cards, networks._plugin_hashes = cards, hashes
+
+
 def train_process(
     store: Path, out: Path, chosen: Recipe, messages: Path, file_limit: int | None = None
 ) -> None:
     """Train in this process; what is raised goes to `messages`, its exit code is the process's."""
     torch.set_num_threads(1)
+    register_plugin(FEEDBACK_NETWORK)
     if file_limit is not None:
         import resource
 

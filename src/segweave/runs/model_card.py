@@ -36,13 +36,14 @@ def write_model(
     store: CaseStore,
     parts: dict[str, list[str]],
     recipe_digest: str | None = None,
+    ended: str = "",
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
     `network`. The card comes last: where it is, the model is whole. `recipe_digest` identifies the
-    arm (`segweave.runs.identity`).
+    arm (`segweave.runs.identity`), `ended` says why the training ended early.
     """
-    card = describe_model(recipe, target, network, checkpoint, store, parts)
-    write_model_folder(folder, checkpoint.network, card | {"recipe_digest": recipe_digest})
+    card = describe_model(recipe, target, network, checkpoint, store, parts, ended)
+    write_model_folder(folder, checkpoint.weights, card | {"recipe_digest": recipe_digest})
 
 
 def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
@@ -66,8 +67,9 @@ def describe_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
+    ended: str = "",
 ) -> dict[str, Any]:
-    """The model card of a training as plain values."""
+    """The model card of a training; `ended` says why it ended before its last step."""
     groups = store.groups
     return describe_network(recipe, target, network) | {
         "training_data": {
@@ -87,6 +89,7 @@ def describe_model(
                 for name, value in checkpoint.scores.items()
             },
         },
+        "ended": ended or "all steps were done",
         "limits": LIMITS,
     }
 

@@ -12,11 +12,28 @@ from pydantic import ValidationError
 from scipy import ndimage
 from torch.nn.functional import affine_grid, grid_sample
 
-from segweave.data.augmentation import Augmentation, augment, draw_batch
-from segweave.data.augmentation import _quarter_turns as quarter_turns
-from segweave.data.augmentation import _turn as turn
+from segweave.data.augmentations._sampling import sample_affine
+from segweave.data.augmentations.base import WindowShape
+from segweave.data.augmentations.geometry import Geometry
+from segweave.data.augmentations.geometry import _quarter_turns as quarter_turns
+from segweave.data.augmentations.geometry import _turn as turn
+from segweave.runtime.randomness import numpy_stream
 
 IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
+
+
+def draw(
+    plan: Geometry, seed: int, epoch: int, case: str, index: int, size: tuple[int, int]
+) -> np.ndarray[Any, Any]:
+    """The matrix of one sample, from the stream that training takes."""
+    stream = numpy_stream(seed, "augmentation", epoch=epoch, case=case, slice_index=index)
+    return plan.draw(stream, WindowShape(1, 1, *size))
+
+
+def draw_batch(
+    plan: Geometry, seed: int, epoch: int, keys: list[tuple[str, int]], size: tuple[int, int]
+) -> np.ndarray[Any, Any]:
+    return np.stack([draw(plan, seed, epoch, case, index, size) for case, index in keys])
 
 
 def _apply(
@@ -27,7 +44,8 @@ def _apply(
     full[0, :, : matrix.shape[1]] = matrix
     planes = torch.from_numpy(image.astype(np.float32))[None, None, None]
     label = torch.zeros(1, *image.shape, dtype=torch.uint8)
-    return augment(planes, label, full, torch.zeros(1, 1), nearest=nearest)[0][0, 0, 0].numpy()
+    moved = sample_affine(planes, label, full, torch.zeros(1, 1), nearest=nearest)[0]
+    return moved[0, 0, 0].numpy()
 
 
 def _picture(size: tuple[int, int] = (9, 9)) -> np.ndarray[Any, Any]:
@@ -62,8 +80,8 @@ def test_identity_is_exact() -> None:
 @pytest.mark.parametrize("nearest", [False, True])
 @pytest.mark.parametrize("size", [(12, 12), (10, 14)])
 def test_as_torch_samples_it(nearest: bool, size: tuple[int, int]) -> None:
-    plan = Augmentation(rotation=30, scale=0.2, shift=0.1, mirror="both", rot90=True)
-    matrices = np.stack([plan.draw(0, 0, "a", k, size) for k in range(6)])
+    plan = Geometry(rotation=30, scale=0.2, shift=0.1, mirror="both", rot90=True)
+    matrices = np.stack([draw(plan, 0, 0, "a", k, size) for k in range(6)])
     # Pixels that only change places go another way than the rest of the batch.
     matrices[1, :, :2], matrices[3, :, :2], matrices[4] = -np.eye(2), [[0, 1], [-1, 0]], IDENTITY
     matrices[[1, 3], :, 2] = 0
@@ -71,7 +89,7 @@ def test_as_torch_samples_it(nearest: bool, size: tuple[int, int]) -> None:
     image = torch.randn(6, 3, 2, *size, generator=chance)
     label = torch.randint(0, 4, (6, *size), generator=chance, dtype=torch.uint8)
     outside = torch.randn(6, 2, generator=chance)
-    moved, moved_label = augment(image, label, matrices, outside, nearest=nearest)
+    moved, moved_label = sample_affine(image, label, matrices, outside, nearest=nearest)
     fill = outside[:, None, :, None, None]
     grid = affine_grid(torch.from_numpy(matrices), [6, 1, *size], align_corners=False)
     for slice_ in range(3):
@@ -99,7 +117,7 @@ def test_pixels_that_change_places_alone_keep_their_values(
 
 
 def test_released_odds() -> None:
-    plan = Augmentation(odds="released")
+    plan = Geometry(odds="released")
     picture = _picture((12, 12))
     reflections = {
         np.flip(np.rot90(picture, k), axis).tobytes(): (k, axis)
@@ -110,7 +128,7 @@ def test_released_odds() -> None:
     found: Counter[str] = Counter()
     angles = []
     for number in range(2000):
-        matrix = plan.draw(0, 0, "a", number, (12, 12))
+        matrix = draw(plan, 0, 0, "a", number, (12, 12))
         moved = _apply(picture, matrix)
         if moved.tobytes() in reflections:
             found[str(reflections[moved.tobytes()])] += 1
@@ -131,29 +149,29 @@ def test_released_odds() -> None:
 
 
 def test_released_is_nearest_for_the_image_too() -> None:
-    assert Augmentation(odds="released").nearest
-    assert not Augmentation(rotation=20).nearest
+    assert Geometry(odds="released").nearest
+    assert not Geometry(rotation=20).nearest
     with pytest.raises(ValidationError, match="fixes everything"):
-        Augmentation(odds="released", rotation=5)
+        Geometry(odds="released", rotation=5)
 
 
 @given(seed=st.integers(0, 1000), index=st.integers(0, 50))
 @settings(max_examples=25)
 def test_draws_depend_on_their_key_alone(seed: int, index: int) -> None:
-    plan = Augmentation(rotation=30, scale=0.2, mirror="both", rot90=True, shift=0.1)
-    draw = plan.draw(seed, 3, "case", index, (20, 30))
-    np.testing.assert_array_equal(draw, plan.draw(seed, 3, "case", index, (20, 30)))
+    plan = Geometry(rotation=30, scale=0.2, mirror="both", rot90=True, shift=0.1)
+    drawn = draw(plan, seed, 3, "case", index, (20, 30))
+    np.testing.assert_array_equal(drawn, draw(plan, seed, 3, "case", index, (20, 30)))
     for other in (
-        plan.draw(seed + 1, 3, "case", index, (20, 30)),
-        plan.draw(seed, 4, "case", index, (20, 30)),
-        plan.draw(seed, 3, "case2", index, (20, 30)),
-        plan.draw(seed, 3, "case", index + 1, (20, 30)),
+        draw(plan, seed + 1, 3, "case", index, (20, 30)),
+        draw(plan, seed, 4, "case", index, (20, 30)),
+        draw(plan, seed, 3, "case2", index, (20, 30)),
+        draw(plan, seed, 3, "case", index + 1, (20, 30)),
     ):
-        assert (draw != other).any()
+        assert (drawn != other).any()
 
 
 def test_draws_stay_in_their_ranges() -> None:
-    plan = Augmentation(rotation=30, scale=0.2)
+    plan = Geometry(rotation=30, scale=0.2)
     matrices = draw_batch(plan, 0, 0, [("a", k) for k in range(400)], (16, 16))
     angles = np.degrees(np.arctan2(-matrices[:, 0, 1], matrices[:, 0, 0]))
     factors = 1 / np.sqrt(np.linalg.det(matrices[:, :, :2]))
@@ -165,8 +183,8 @@ def test_draws_stay_in_their_ranges() -> None:
 
 
 def test_a_kind_switched_on_leaves_the_others_as_they_were() -> None:
-    alone = Augmentation(rotation=30).draw(0, 0, "a", 0, (16, 16))
-    mirrored = Augmentation(rotation=30, mirror="rows").draw(0, 0, "a", 0, (16, 16))
+    alone = draw(Geometry(rotation=30), 0, 0, "a", 0, (16, 16))
+    mirrored = draw(Geometry(rotation=30, mirror="rows"), 0, 0, "a", 0, (16, 16))
     np.testing.assert_allclose(np.abs(alone), np.abs(mirrored))
 
 
@@ -174,9 +192,9 @@ def test_a_kind_switched_on_leaves_the_others_as_they_were() -> None:
     ("mirror", "flips"), [("rows", {(1, 1), (-1, 1)}), ("columns", {(1, 1), (1, -1)})]
 )
 def test_mirrors(mirror: Any, flips: set[tuple[int, int]]) -> None:
-    plan = Augmentation(mirror=mirror)
+    plan = Geometry(mirror=mirror)
     drawn = {
-        (int(m[0, 0]), int(m[1, 1])) for m in (plan.draw(0, 0, "a", k, (8, 8)) for k in range(40))
+        (int(m[0, 0]), int(m[1, 1])) for m in (draw(plan, 0, 0, "a", k, (8, 8)) for k in range(40))
     }
     assert drawn == flips
     picture = _picture()
@@ -184,8 +202,8 @@ def test_mirrors(mirror: Any, flips: set[tuple[int, int]]) -> None:
 
 
 def test_probability_leaves_samples_alone() -> None:
-    plan = Augmentation(rotation=30, probability=0.25)
-    alone = [bool((plan.draw(0, 0, "a", k, (8, 8)) == IDENTITY).all()) for k in range(400)]
+    plan = Geometry(rotation=30, probability=0.25)
+    alone = [bool((draw(plan, 0, 0, "a", k, (8, 8)) == IDENTITY).all()) for k in range(400)]
     assert np.mean(alone) == pytest.approx(0.75, abs=0.07)
 
 
@@ -193,33 +211,31 @@ def test_window_and_label_move_together_and_labels_stay_labels() -> None:
     rng = np.random.default_rng(0)
     label = torch.from_numpy(rng.integers(0, 4, (3, 20, 16)).astype(np.uint8))
     image = label[:, None, None].float().expand(3, 3, 2, 20, 16).contiguous()
-    plan = Augmentation(rotation=40, scale=0.3, mirror="both", shift=0.1)
+    plan = Geometry(rotation=40, scale=0.3, mirror="both", shift=0.1)
     matrices = draw_batch(plan, 1, 2, [("a", k) for k in range(3)], (20, 16))
-    moved, moved_label = augment(image, label, matrices, torch.zeros(3, 2), nearest=True)
+    moved, moved_label = sample_affine(image, label, matrices, torch.zeros(3, 2), nearest=True)
     assert moved_label.dtype == torch.uint8
     assert moved.shape == image.shape
     for step in range(3):
         for channel in range(2):
             torch.testing.assert_close(moved[:, step, channel], moved_label.float())
-    smooth, again = augment(image, label, matrices, torch.zeros(3, 2))
+    smooth, again = sample_affine(image, label, matrices, torch.zeros(3, 2))
     torch.testing.assert_close(again, moved_label)
     assert smooth.min() >= 0
     assert smooth.max() <= 3 + 1e-5
 
 
-@pytest.mark.parametrize(
-    "plan", [Augmentation(rotation=40, rot90=True), Augmentation(odds="released")]
-)
-def test_the_image_is_worked_in_only_where_that_is_allowed(plan: Augmentation) -> None:
+@pytest.mark.parametrize("plan", [Geometry(rotation=40, rot90=True), Geometry(odds="released")])
+def test_the_image_is_worked_in_only_where_that_is_allowed(plan: Geometry) -> None:
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.normal(size=(6, 3, 2, 12, 12)).astype(np.float32))
     label = torch.from_numpy(rng.integers(0, 4, (6, 12, 12)).astype(np.uint8))
     outside = torch.from_numpy(rng.normal(size=(6, 2)).astype(np.float32))
     matrices = draw_batch(plan, 1, 2, [("a", k) for k in range(6)], (12, 12))
     kept = image.clone()
-    apart = augment(image, label, matrices, outside, nearest=plan.nearest)
+    apart = sample_affine(image, label, matrices, outside, nearest=plan.nearest)
     assert torch.equal(image, kept)
-    within = augment(image, label, matrices, outside, nearest=plan.nearest, overwrite=True)
+    within = sample_affine(image, label, matrices, outside, nearest=plan.nearest, overwrite=True)
     assert torch.equal(within[0], apart[0])
     assert torch.equal(within[1], apart[1])
 
@@ -228,7 +244,7 @@ def test_what_comes_from_beyond_the_edge() -> None:
     image = torch.full((1, 1, 2, 8, 8), 5.0)
     label = torch.ones(1, 8, 8, dtype=torch.uint8)
     far = np.array([[[1.0, 0, 5], [0, 1, 0]]])
-    moved, moved_label = augment(image, label, far, torch.tensor([[-1.5, 2.0]]))
+    moved, moved_label = sample_affine(image, label, far, torch.tensor([[-1.5, 2.0]]))
     assert (moved[0, 0, 0] == -1.5).all()
     assert (moved[0, 0, 1] == 2.0).all()
     assert (moved_label == 0).all()
@@ -238,20 +254,20 @@ def test_overlapping_labels() -> None:
     label = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (2, 3, 8, 8))).byte()
     turned = np.stack([quarter_turns(1)] * 2)
     matrices = np.concatenate([turned, np.zeros((2, 2, 1))], axis=2)
-    moved = augment(torch.zeros(2, 1, 1, 8, 8), label, matrices, torch.zeros(2, 1))[1]
+    moved = sample_affine(torch.zeros(2, 1, 1, 8, 8), label, matrices, torch.zeros(2, 1))[1]
     torch.testing.assert_close(moved, torch.rot90(label, 1, (2, 3)))
 
 
 def test_options() -> None:
-    assert Augmentation(mirror=True).mirror == "both"
-    assert Augmentation(mirror=False) == Augmentation()
-    assert not Augmentation().active
-    assert Augmentation(rot90=True).active
-    assert Augmentation(odds="released").active
+    assert Geometry(mirror=True).mirror == "both"
+    assert Geometry(mirror=False) == Geometry()
+    assert not Geometry().active
+    assert Geometry(rot90=True).active
+    assert Geometry(odds="released").active
     for wrong in ({"rotation": -1}, {"scale": 1.0}, {"mirror": "up"}, {"rotate": 3}):
         with pytest.raises(ValidationError):
-            Augmentation(**wrong)
-    written = Augmentation(rotation=30, scale=0.2, mirror="both")
-    assert Augmentation.model_validate(written.model_dump()) == written
-    released = Augmentation(odds="released")
-    assert Augmentation.model_validate(released.model_dump()) == released
+            Geometry(**wrong)
+    written = Geometry(rotation=30, scale=0.2, mirror="both")
+    assert Geometry.model_validate(written.model_dump()) == written
+    released = Geometry(odds="released")
+    assert Geometry.model_validate(released.model_dump()) == released
