@@ -163,7 +163,7 @@ class TestLoading:
         assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
 
     def test_another_module(self) -> None:
-        with pytest.raises(InputError, match="unexpected"):
+        with pytest.raises(InputError, match="not part of it"):
             load_released(self.made("sa-lstm"), self.state(self.made("lstm-sa")))
 
     def test_form_paper_has_none(self) -> None:

@@ -157,7 +157,7 @@ def test_a_network_that_lacks_the_contract_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("at", POSITIONS)
-def test_released_names_are_told_only_where_a_whole_model_was_released(at: str) -> None:
+def test_released_names_exist_only_where_a_whole_model_was_released(at: str) -> None:
     made = weave(ToyNetwork(), "sa-lstm", at=at)
     with pytest.raises(UsageError):
         made.released_names()

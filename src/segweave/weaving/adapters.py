@@ -13,13 +13,13 @@ from segweave.networks.base import Decoded, Features, Output, SegmentationNetwor
 
 
 def adapted(network: nn.Module) -> nn.Module:
-    """`network` itself, or, for a model made like those of `segmentation_models_pytorch`, its
+    """`network` itself, or, for a model built like those of `segmentation_models_pytorch`, its
     adapter. The library need not be installed.
     """
     if hasattr(network, "encode") and hasattr(network, "decode"):
         return network
-    parts = ("encoder", "decoder", "segmentation_head")
-    if all(hasattr(network, part) for part in parts) and hasattr(network.encoder, "out_channels"):
+    names = ("encoder", "decoder", "segmentation_head")
+    if all(hasattr(network, name) for name in names) and hasattr(network.encoder, "out_channels"):
         return SegmentationModel(network)
     return network
 
