@@ -92,7 +92,7 @@ def test_output_may_change_the_classes() -> None:
     assert weave(network, lambda c: Weighted(c, 3), at="output", join="replace").classes == 3
     with pytest.raises(UsageError, match="join='add'"):
         weave(network, "sa-lstm", at="output", classes=4)
-    with pytest.raises(UsageError, match="number of classes, 6"):
+    with pytest.raises(UsageError, match="classes=6, as the network"):
         weave(network, "sa-lstm", classes=4)
 
 
