@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,16 @@ def networks_page() -> str:
         "What context modules are woven into: `create_network(name, in_channels=, classes=)`, or "
         "`network.name` in a recipe.",
         table(("name", "what it is", "image sizes", "forms", "paper"), rows),
-        *(options("create_network", c.name, registry.networks) for c in cards(registry.networks)),
+        *(
+            options("create_network", c.name, registry.networks) + "\n\n" + positions(c.positions)
+            for c in cards(registry.networks)
+        ),
     )
+
+
+def positions(explained: Mapping[str, str]) -> str:
+    """What the positions of a network mean where it is not plain."""
+    return "\n".join(f"- position `{name}`: {text}" for name, text in explained.items())
 
 
 def contexts_page() -> str:

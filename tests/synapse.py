@@ -14,7 +14,7 @@ from segweave.phantoms.abdomen import write_abdomen
 
 @pytest.fixture(scope="session")
 def abdomens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine made scans in the raw layout of Synapse."""
+    """Nine synthetic scans in the raw layout of Synapse."""
     return write_abdomen(tmp_path_factory.mktemp("raw") / "Training", cases=9, size=40, slices=5)
 
 
@@ -26,7 +26,7 @@ def raw(abdomens: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def synapse(abdomens: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The store made of them."""
+    """The store of them."""
     out = tmp_path_factory.mktemp("stores") / "synapse"
     prepare("synapse", abdomens, out)
     return Store(out)

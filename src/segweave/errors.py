@@ -1,5 +1,5 @@
-"""The exceptions of the project: each says what was being done, with which file, what was expected
-and found, and what to do.
+"""The exceptions of the project: each names what was being done, the file, what was expected, what
+was found, and what to do.
 """
 
 from __future__ import annotations
@@ -126,6 +126,16 @@ class MissingExtraError(SegweaveError, ImportError):
             found="it is not installed",
             remedy=f'pip install "segweave[{extra}]"',
         )
+
+
+def one_line(error: SegweaveError) -> str:
+    """What went wrong on one line, for a list of problems."""
+    parts = [error.doing]
+    if error.expected:
+        parts.append(f"expected {error.expected}")
+    if error.found:
+        parts.append(f"found {error.found}")
+    return "; ".join(parts)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

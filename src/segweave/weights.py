@@ -37,7 +37,7 @@ def weights_file(path: str | Path) -> Path:
         file=path,
         expected=f"a run folder with {MODEL}/{WEIGHTS}, or a model folder with {WEIGHTS}",
         found=", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "an empty folder",
-        remedy="give the folder of a training that has ended, or a file of weights",
+        remedy="use the folder of a training that has ended, or a file of weights",
     )
 
 
@@ -61,7 +61,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             raise InputError(f"reading weights: {error}", file=file) from error
     try:
         with warnings.catch_warnings():
-            # A pickle of another protocol warns before it is refused; the error below says it all.
+            # A pickle of another protocol warns before it is refused; the error below is enough.
             warnings.simplefilter("ignore")
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -22,8 +22,8 @@ from tests.datasets.layouts import Made, Part, label_of, save, write_array
 
 @dataclass(frozen=True)
 class Expected:
-    """A problem of one of these `kinds` has to name one of the `files`. No kinds: nothing may be
-    said of any of them.
+    """A problem of one of these `kinds` has to name one of the `files`. No kinds: no problem may
+    name any of them.
     """
 
     kinds: tuple[str, ...]
@@ -68,11 +68,11 @@ def empty_file(made: Made, part: Part, other: Part) -> list[Expected]:
 
 def renamed(made: Made, part: Part, other: Part) -> list[Expected]:
     file = part.label or part.image
-    odd = file.with_name(f"odd-{file.name}")
-    file.rename(odd)
+    stray = file.with_name(f"stray-{file.name}")
+    file.rename(stray)
     if made.source.is_file():
         return _one("missing", file)
-    spare = [Expected(("unused", "missing"), (odd,))]
+    spare = [Expected(("unused", "missing"), (stray,))]
     return spare if part.label is None else [*_one("missing", part.image, file), *spare]
 
 
@@ -216,8 +216,8 @@ def tag_and_turned_mask(made: Made, part: Part, other: Part) -> list[Expected] |
     if part.image.suffix.startswith(".tif"):
         # Which the library itself turns: the mask fits.
         return [Expected((), (part.label, part.image))]
-    told = Expected(("size", "turned"), (part.label, part.image), "EXIF")
-    return [*_one("size", part.label), told]
+    turned_mask = Expected(("size", "turned"), (part.label, part.image), "EXIF")
+    return [*_one("size", part.label), turned_mask]
 
 
 def tag_alone(made: Made, part: Part, other: Part) -> list[Expected] | None:

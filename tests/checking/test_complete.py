@@ -43,16 +43,16 @@ def test_folds_that_cut_patients_are_kept_under_a_name_that_says_so(
 ) -> None:
     report = prepare("nnunet", cut, tmp_path / "s", group=r"^(p\d)_")
     assert set(report.splits) == {"seed-0", "fold-0-leaks", "fold-1"}
-    (told,) = [line for line in report.warnings if "leaks" in line]
-    assert told.startswith("fold-0-leaks: patients")
+    (warning,) = [line for line in report.warnings if "leaks" in line]
+    assert warning.startswith("fold-0-leaks: patients")
     assert Store(tmp_path / "s").splits["fold-0-leaks"]["valid"] == ["p0_0"]
     checked = check(cut, group=r"^(p\d)_")
     assert checked.ok
-    assert told in [p.found for p in checked.problems]
+    assert warning in [p.found for p in checked.problems]
     assert set(prepare("nnunet", cut, tmp_path / "t").splits) == {"seed-0", "fold-0", "fold-1"}
 
 
-def test_what_prepare_refuses_of_splits_is_said_before_a_conversion(
+def test_splits_that_prepare_refuses_are_reported_before_a_conversion(
     cut: Path, tmp_path: Path
 ) -> None:
     file = cut / "splits_final.json"

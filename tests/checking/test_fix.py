@@ -60,10 +60,10 @@ def test_the_command_says_where_the_log_of_a_table_lies(
     with pytest.raises(SystemExit):
         main(["check", str(table), "-q", "--fix", "copy-header"])
     out = capsys.readouterr().out
-    told = next(line for line in out.splitlines() if line.startswith("log:")).split()[-1]
-    assert Path(told) == tmp_path / "lists" / "check-fixes.jsonl"
-    assert Path(told).is_file()
-    assert not [p for p in check(table).problems if p.file == Path(told)]
+    log = next(line for line in out.splitlines() if line.startswith("log:")).split()[-1]
+    assert Path(log) == tmp_path / "lists" / "check-fixes.jsonl"
+    assert Path(log).is_file()
+    assert not [p for p in check(table).problems if p.file == Path(log)]
 
 
 @pytest.mark.parametrize("fault", ["no orientation", "a metre away", "a flipped sign"])
@@ -81,7 +81,7 @@ def test_resampling_never_erases_a_label(raw: Path, fault: str) -> None:
     before = label.read_bytes()
     (line,) = fix(raw, check(raw).problems, "resample")
     assert not line["done"]
-    assert ("does not say how it lies" if fault == "no orientation" else "erase") in line["why"]
+    assert ("has no orientation" if fault == "no orientation" else "erase") in line["why"]
     assert label.read_bytes() == before
     assert not (raw / ".before-fix" / "label" / label.name).exists()
 

@@ -31,7 +31,7 @@ def test_every_fault_of_synapse_is_listed(raw: Path) -> None:
     all_named(report, faults)
     assert (report.failed, report.cases) == (4, 3)
     apart = next(p for p in report.problems if p.kind == "geometry")
-    assert apart.found.startswith("corners that lie up to")
+    assert apart.found.startswith("corners up to")
     assert apart.image is not None
 
 
@@ -91,7 +91,7 @@ def test_every_fault_of_the_decathlon_is_listed(abdomens: Path, tmp_path: Path) 
     all_named(report, {**faults, "listed twice": ("same-id", folder / "dataset.json")})
     with pytest.raises(InputError, match="twice"):
         prepare("decathlon", folder, tmp_path / "s")
-    # Paths of another machine, and what is no path.
+    # Paths of another machine, and what is not a path.
     gone = "/nowhere/ct_77.nii.gz"
     rows = [{"image": gone, "label": gone}, {"image": None, "label": 7}]
     about["training"] = about["training"][:-1] + rows

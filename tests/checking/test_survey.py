@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from segweave.checking import check
-from segweave.errors import UsageError
+from segweave.datasets import prepare
+from segweave.errors import InputError, UsageError
 from segweave.phantoms.cardiac import write_cardiac
+from tests.datasets.broken import truncate
 from tests.datasets.layouts import label_of, pixels, save
 
 
@@ -19,7 +21,7 @@ def _photos(folder: Path, name: str) -> Path:
     return folder
 
 
-def test_images_of_ones_own_are_no_public_data_set(tmp_path: Path) -> None:
+def test_your_own_images_are_not_taken_for_a_public_data_set(tmp_path: Path) -> None:
     mine = _photos(tmp_path / "mine", "knee{n}")
     report = check(mine)
     assert (report.name, report.cases, report.ok) == ("folder", 4, True)
@@ -47,3 +49,17 @@ def test_an_option_that_no_data_set_takes_is_not_passed_over(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="--as NAME"):
         check(tmp_path / "made", mask_threshold=3)
     assert check(tmp_path / "made", layout="raw").name == "acdc"
+
+
+def test_a_damaged_table_hides_no_other_fault(tmp_path: Path) -> None:
+    raw = tmp_path / "ACDC"
+    write_cardiac(raw, 2, size=(40, 36), slices=3)
+    tables = sorted(raw.rglob("Info.cfg"))
+    for table in tables:
+        table.write_text("ED: first\n", encoding="utf-8")
+    image = next(path for path in sorted(raw.rglob("*_frame01*")) if "_gt" not in path.name)
+    truncate(image)
+    faults = {(p.kind, p.file) for p in check(raw).errors}
+    assert {("layout", table) for table in tables} | {("damaged", image)} <= faults
+    with pytest.raises(InputError, match=r"Info\.cfg"):
+        prepare("acdc", raw, tmp_path / "store")

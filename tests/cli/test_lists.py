@@ -26,6 +26,18 @@ def test_every_card_is_listed(command: Command, what: str) -> None:
     assert all(card["title"] == cards[card["name"]].title for card in listed)
 
 
+def test_one_network_in_detail(command: Command) -> None:
+    seen = command("networks", "timm-unet").out
+    assert "the map at the size of the shallowest skip" in seen
+    assert "the map between encoder and decoder" in seen
+    assert "tf_efficientnet_lite0" in seen
+    assert "Apache-2.0" in seen
+    assert [card["name"] for card in json.loads(command("networks", "unet", "--json").out)] == [
+        "unet"
+    ]
+    command("networks", "unett").refused("did you mean unet")
+
+
 def test_contexts_by_kind(command: Command) -> None:
     listed = json.loads(command("contexts", "--kind", "control", "--json").out)
     assert {"identity", "mean", "conv"} <= {card["name"] for card in listed}

@@ -29,8 +29,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Made:
-    """A made source: where it is, the parts of it that may be broken, what check is told, and what
-    its labels are ("binary", "ids", "instances" or "any", which may be binary or numbers).
+    """A synthetic source: where it is, the parts of it that may be broken, the options of check,
+    and what its labels are ("binary", "ids", "instances" or "any", which may be binary or numbers).
     """
 
     source: Path
@@ -64,7 +64,7 @@ def save(path: Path, values: np.ndarray, **options: Any) -> Path:
 
 
 def _pictures(image: str, mask: str, labels: str = "binary") -> Maker:
-    """Pictures and masks whose paths are told by patterns of their number."""
+    """Pictures and masks whose paths are patterns of their number."""
 
     def make(out: Path) -> Made:
         parts = []

@@ -77,7 +77,6 @@ def test_several_classes(tmp_path: Path) -> None:
     prepare("folder", out=tmp_path / "t", classes=names, **folder)
     store = Store(tmp_path / "t")
     assert store.target.names == tuple(names)
-    assert store.target.colours is not None
     np.testing.assert_array_equal(store.case("a").label[0], mask)  # type: ignore[index]
     with pytest.raises(InputError, match=r"\[2\]"):
         prepare("folder", out=tmp_path / "u", classes=["background", "gland"], **folder)
@@ -171,7 +170,7 @@ def test_grey_masks_need_a_threshold(tmp_path: Path) -> None:
     grey = np.linspace(0, 255, 48).reshape(6, 8).astype(np.uint8)
     _pairs(tmp_path, {"a": grey})
     both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
-    with pytest.raises(InputError, match="mask_threshold"):
+    with pytest.raises(InputError, match="--mask-threshold"):
         prepare("folder", out=tmp_path / "s", **both)
     prepare("folder", out=tmp_path / "s", mask_threshold=127, **both)
     np.testing.assert_array_equal(Store(tmp_path / "s").case("a").label[0], grey > 127)  # type: ignore[index]
@@ -237,7 +236,7 @@ def test_classes_that_no_mask_holds_are_named(tmp_path: Path) -> None:
     assert not any(line.startswith("no ") for line in report.warnings)
 
 
-def test_one_picture_under_two_names_is_told_and_refused_if_strict(tmp_path: Path) -> None:
+def test_one_picture_under_two_names_is_reported_and_refused_if_strict(tmp_path: Path) -> None:
     mask = np.eye(6, 8, dtype=np.uint8)
     _pairs(tmp_path, {"a": mask, "b": mask, "c": mask})
     shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / "c.png")
@@ -265,7 +264,7 @@ def test_a_store_among_the_images_is_passed_over(tmp_path: Path) -> None:
     assert not [p for p in check(tmp_path).problems if p.kind == "unused"]
 
 
-def test_names_that_are_no_text_are_refused_by_name(
+def test_names_that_are_not_valid_text_are_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _pairs(tmp_path, {"a": np.eye(6, 8, dtype=np.uint8), "b": np.eye(6, 8, dtype=np.uint8)})
@@ -275,8 +274,8 @@ def test_names_that_are_no_text_are_refused_by_name(
     with pytest.raises(InputError, match=r"UTF-8[^$]*b\\xff\.png"):
         prepare("folder", out=tmp_path / "s", **both)
     assert not (tmp_path / "s").exists()
-    told = [p.found for p in check(tmp_path).errors]
-    assert [Path(name).name for name in told] == [r"b\xff.png", r"b\xff_mask.png"]
+    names_found = [p.found for p in check(tmp_path).errors]
+    assert [Path(name).name for name in names_found] == [r"b\xff.png", r"b\xff_mask.png"]
     with pytest.raises(SystemExit) as left:
         main(["check", str(tmp_path), "-q"])
     assert left.value.code == 0
@@ -305,11 +304,11 @@ def test_an_ignored_255_never_becomes_a_class(
         prepare("table", table, tmp_path / "t", classes=classes)
 
 
-def test_one_odd_mask_is_named_among_those_of_0_and_255(tmp_path: Path) -> None:
+def test_one_unusual_mask_is_named_among_those_of_0_and_255(tmp_path: Path) -> None:
     masks = {name: _mask(0, 255) for name in "abcd"}
     _pairs(tmp_path, {**masks, "e": _mask(0, 1, 255)})
     both = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
-    with pytest.raises(InputError, match="255 in 1 of 5 masks") as caught:
+    with pytest.raises(InputError, match="255 in 1 of 5 files") as caught:
         prepare("folder", out=tmp_path / "s", **both)
     assert "e_mask" in str(caught.value)
     _write(tmp_path / "masks" / "e_mask.png", _mask(0, 1))

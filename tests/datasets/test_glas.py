@@ -128,7 +128,7 @@ def test_real_slides(real_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("white", [1, 255])
-def test_masks_that_were_made_of_the_numbers(slides: Path, tmp_path: Path, white: int) -> None:
+def test_masks_that_have_lost_the_numbers(slides: Path, tmp_path: Path, white: int) -> None:
     raw = shutil.copytree(slides, tmp_path / "raw")
     mask = raw / "train_1_anno.bmp"
     glands = read(mask) > 0
@@ -138,12 +138,12 @@ def test_masks_that_were_made_of_the_numbers(slides: Path, tmp_path: Path, white
     case = Store(tmp_path / "s").case("train_1")
     np.testing.assert_array_equal(case.label[0], glands)  # type: ignore[index]
     assert (case.instances is None) == (white == 255)
-    odd = [p for p in check(raw).problems if p.kind == "unusual" and p.case == "train_1"]
-    assert len(odd) == 1
-    assert ("numbered objects" if white == 255 else "several pieces") in odd[0].found
+    unusual = [p for p in check(raw).problems if p.kind == "unusual" and p.case == "train_1"]
+    assert len(unusual) == 1
+    assert ("numbered objects" if white == 255 else "several pieces") in unusual[0].found
 
 
-def test_a_lost_row_is_told_and_refused(slides: Path, tmp_path: Path) -> None:
+def test_a_lost_row_is_reported_and_refused(slides: Path, tmp_path: Path) -> None:
     raw = shutil.copytree(slides, tmp_path / "raw")
     table = raw / "Grade.csv"
     lines = table.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""Groups in every data set that is told them from outside: never stale, never half known."""
+"""Groups in every data set that reads them from outside: never stale, never half known."""
 
 from __future__ import annotations
 

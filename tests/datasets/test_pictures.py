@@ -122,7 +122,7 @@ def test_ids_and_an_ignored_value_are_no_mask_of_two_values(tmp_path: Path) -> N
         read_mask(write(tmp_path / "mask.png", mask))
 
 
-def test_a_mask_that_is_all_foreground_is_told(tmp_path: Path) -> None:
+def test_a_mask_that_is_all_foreground_is_reported(tmp_path: Path) -> None:
     folder = write_polyps(tmp_path / "c", 2, 4, size=(30, 40))
     mask = sorted((folder / "Ground Truth").iterdir())[3]
     values = read(mask)

@@ -95,10 +95,10 @@ def test_sorted_split_of_isic_2018(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert cut["train"] + cut["valid"] + cut["test"] == ids
     # With lesions known, its name says where it cuts one.
     home[ids[0]] = home[ids[-1]] = "one"
-    splits, (told,) = module._splits(2018, pairs, home)
+    splits, (warning,) = module._splits(2018, pairs, home)
     assert "sorted-1815-259-520" not in splits
     assert splits["sorted-1815-259-520-leaks"] == cut
-    assert told.startswith("sorted-1815-259-520-leaks: ")
+    assert warning.startswith("sorted-1815-259-520-leaks: ")
 
 
 def test_lesions_from_a_table(isic: Path, tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_lesions_from_a_table(isic: Path, tmp_path: Path) -> None:
     report = prepare("isic2018", isic, tmp_path / "s", groups=table)
     assert report.groups == 5
     # One of these lesions is trained on and validated on.
-    (told,) = report.warnings
-    assert told.startswith("official-leaks: ")
+    (warning,) = report.warnings
+    assert warning.startswith("official-leaks: ")
     assert report.splits["official-leaks"] == {"train": 7, "valid": 1, "test": 2}
     assert "official" not in report.splits
     no_group_crosses(Store(tmp_path / "s"))

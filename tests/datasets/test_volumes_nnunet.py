@@ -154,7 +154,7 @@ def test_nnunet_version_1(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "a": 2}}, "without a gap"),
         ({"labels": []}, "labels"),
         ({"file_ending": ".xyz"}, "file_ending"),
-        ({"channel_names": {"0": "T1"}}, "1 channels, as dataset.json says"),
+        ({"channel_names": {"0": "T1"}}, "1 channels, as dataset.json declares"),
     ],
 )
 def test_wrong_descriptions_are_refused(tmp_path: Path, about: Any, message: str) -> None:
@@ -228,7 +228,7 @@ PATIENTS = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test", "p5": "te
 
 
 def _patients(path: Path, *, grouped: bool = True) -> Store:
-    """Two scans of each of five patients (or ten cases, if nobody said so)."""
+    """Two scans of each of five patients (or ten cases, if nothing says which patients)."""
     parts: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
     with StoreWriter(path, "hearts", TARGET) as writer:
         for patient, part in PATIENTS.items():

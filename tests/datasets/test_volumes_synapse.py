@@ -11,9 +11,9 @@ import pytest
 from segweave.data.store import Store
 from segweave.datasets import prepare
 from segweave.datasets.published_splits import load_split
-from segweave.datasets.synapse import CARD, THIRTEEN
+from segweave.datasets.synapse import CARD, THIRTEEN, TO_EIGHT
 from segweave.errors import InputError, UsageError
-from segweave.phantoms.abdomen import RAW_TO_EIGHT, write_abdomen
+from segweave.phantoms.abdomen import write_abdomen
 from tests.datasets.broken import rewrite, turned
 from tests.datasets.volumes import load
 
@@ -48,7 +48,7 @@ def test_the_raw_layout(abdomens: Path, synapse: Store) -> None:
         assert case.label is not None
         assert set(np.unique(released)) >= {0, 1, 2, 3, 6, 7, 8, 11}
         for old in range(14):
-            np.testing.assert_array_equal(case.label[released == old], RAW_TO_EIGHT.get(old, 0))
+            np.testing.assert_array_equal(case.label[released == old], TO_EIGHT.get(old, 0))
 
 
 def test_all_thirteen_organs(raw: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_all_thirteen_organs(raw: Path, tmp_path: Path) -> None:
     case = store.case(store.ids[0])
     number = case.id.removeprefix("case")
     np.testing.assert_array_equal(case.label, load(raw / "label" / f"label{number}.nii.gz"))
-    for old, new in RAW_TO_EIGHT.items():
+    for old, new in TO_EIGHT.items():
         assert THIRTEEN[old] == CARD.classes[new]
 
 
@@ -120,7 +120,7 @@ def test_a_missing_slice_interrupts_the_stack(tmp_path: Path) -> None:
 def test_wrong_options_of_synapse(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="transunet"):
         prepare("synapse", raw, tmp_path / "s", layout="transunett")
-    with pytest.raises(InputError, match="none of them"):
+    with pytest.raises(InputError, match="nothing like it"):
         prepare("synapse", tmp_path / "RawData" / "Training" / "img", tmp_path / "s")
     write_abdomen(raw, cases=1, size=32, slices=3, layout="transunet")
     with pytest.raises(UsageError, match="raw and transunet"):
@@ -177,16 +177,16 @@ def test_the_phantom_is_what_it_says(abdomens: Path, tmp_path: Path) -> None:
     assert (other / name).read_bytes() != (again / name).read_bytes()
     values, label = (load(abdomens / p) for p in (name, "label/label0001.nii.gz"))
     assert values.dtype == np.int16
-    mean = {id: float(values[label == id].mean()) for id in RAW_TO_EIGHT}
+    mean = {id: float(values[label == id].mean()) for id in TO_EIGHT}
     # Contrast: kidneys and aorta bright, gall dark, fat and air below.
     assert min(mean[2], mean[3], mean[8]) > mean[6] > mean[4]
     assert mean[4] < 60
     assert values.min() < -900
     # In a case's axes the patient's right is on the left: liver and gallbladder are there.
-    columns = {id: float(np.nonzero(label == id)[2].mean()) for id in RAW_TO_EIGHT}
+    columns = {id: float(np.nonzero(label == id)[2].mean()) for id in TO_EIGHT}
     assert columns[6] < 20 < columns[1]
     assert columns[2] < 20 < columns[3]
-    rows = {id: float(np.nonzero(label == id)[1].mean()) for id in RAW_TO_EIGHT}
+    rows = {id: float(np.nonzero(label == id)[1].mean()) for id in TO_EIGHT}
     assert rows[7] < rows[8] < 34
     with pytest.raises(UsageError, match="at least 3 slices"):
         write_abdomen(tmp_path / "x", slices=2)

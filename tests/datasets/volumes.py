@@ -35,8 +35,8 @@ def is_named(report: CheckReport, kind: str, file: Path) -> bool:
         if problem.kind not in ((kind, "missing") if kind == "unused" else (kind,)):
             continue
         stem = file.name.partition(".")[0]
-        told = problem.file is None or kind == "missing"
-        if problem.file == file or (told and stem in problem.found):
+        named_in_text = problem.file is None or kind == "missing"
+        if problem.file == file or (named_in_text and stem in problem.found):
             return True
     return False
 

@@ -45,7 +45,7 @@ def refused(path, *words, read=read_case, **options):
         read(path, **options)
     text = str(caught.value)
     assert str(path) in text, "the file is named"
-    assert caught.value.found, "what was found is said"
+    assert caught.value.found, "the message names what was found"
     for word in words:
         assert word in text, text
     return text

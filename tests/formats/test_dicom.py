@@ -162,14 +162,16 @@ def test_a_colour_picture_without_a_place(tmp_path: Path) -> None:
 def test_a_missing_slice_is_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ct")
     (folder / "IM003.dcm").unlink()
-    refused(folder, "1 missing slice:", "slices every 2.5 mm", "lie 5 mm", "copy the whole series")
+    refused(
+        folder, "1 missing slice:", "slices every 2.5 mm", "5 mm between", "copy the whole series"
+    )
 
 
 def test_doubled_and_uneven_slices_are_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ct")
     copy = folder / "IM009.dcm"
     copy.write_bytes((folder / "IM001.dcm").read_bytes())
-    refused(folder, "1 doubled slices", "IM001.dcm and IM009.dcm", "same place")
+    refused(folder, "1 doubled slices", "IM001.dcm and IM009.dcm", "same position")
     copy.unlink()
     write_slice(folder / "IM002.dcm", VOLUME[4], (-10, -20, 111.1))
     refused(folder, "uneven steps", "resample")
@@ -187,7 +189,7 @@ def test_doubled_and_uneven_slices_are_refused(tmp_path: Path) -> None:
         ({"PixelSpacing": [0.8, 0.8]}, VOLUME[1], ("one pixel size|0.8 0.8",)),
         ({"SeriesInstanceUID": "1.2.9"}, VOLUME[1], ("one series in a folder", "4 files like")),
         ({"ImagePositionPatient": None}, VOLUME[1], ("a position", "none in 1 of 5")),
-        ({"NumberOfFrames": 3}, VOLUME[1], ("one slice a file", "3 frames", "dcm2niix")),
+        ({"NumberOfFrames": 3}, VOLUME[1], ("one slice per file", "3 frames", "dcm2niix")),
         ({"Rows": None}, VOLUME[1], ("not a picture",)),
         ({"PixelSpacing": [0, 0]}, VOLUME[1], ("mm",)),
         ({"Rows": 60000, "Columns": 60000}, VOLUME[1], ("declares",)),

@@ -138,7 +138,7 @@ def test_pixels_in_another_file_are_refused(tmp_path: Path, values: np.ndarray) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_odd_content_is_refused(tmp_path: Path, values: np.ndarray, kind: str) -> None:
+def test_unusual_content_is_refused(tmp_path: Path, values: np.ndarray, kind: str) -> None:
     path = tmp_path / f"a{kind}"
     write(path, np.where(values > 800, np.nan, values).astype(np.float32))
     refused(path, "NaN")

@@ -15,7 +15,7 @@ from tests.networks.agreement import Agreement, built, names_of, read_spec
 
 FILES = names_of("SALSTM", "LSTMSA")
 # A gradient through three encoders and the module at 224×224 takes over a minute; each module's
-# own gradients are checked in tests/context.
+# gradients are checked in tests/context.
 WITH_GRADIENTS = "released-salstm-whole"
 
 
@@ -32,7 +32,7 @@ def test_agrees_in_float64(name: str) -> None:
 
 @pytest.mark.slow
 def test_agrees_in_float32() -> None:
-    Agreement(WITH_GRADIENTS, torch.float32, gradients=False).assert_agrees()
+    Agreement(WITH_GRADIENTS, torch.float32).assert_agrees()
 
 
 @pytest.mark.slow

@@ -18,28 +18,63 @@ def norms(module: nn.Module) -> int:
     return sum(isinstance(m, nn.BatchNorm2d) for m in module.modules())
 
 
+def settle(module: nn.Module, x: Tensor) -> nn.Module:
+    """Statistics and weights of the batch norms away from their start values."""
+    calibrate(module, x)
+    with torch.no_grad():
+        for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.uniform_(-1, 1)
+    return module
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_folded_network_computes_the_same(name: str) -> None:
+def test_the_network_itself_is_left_alone(name: str) -> None:
     torch.manual_seed(0)
     card = registry.networks.card(name)
     network = create_network(name, **card.tiny_options).double()
-    side = card.fixed or 2 * card.smallest
-    x = torch.randn(2, 3, side, side, dtype=torch.float64)
-    calibrate(network, x)
-    with torch.no_grad():
-        for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
-            norm.weight.uniform_(0.5, 2)
-            norm.bias.uniform_(-1, 1)
     before = {k: v.clone() for k, v in network.state_dict().items()}
+    assert norms(network) > 0
     folded = fold_batch_norms(network)
     assert type(folded) is type(network)
-    expected = network(x).logits
-    # MT-UNet amplifies rounding about sixty times.
-    assert (folded(x).logits - expected).abs().max() <= 1e-9 * expected.abs().max()
+    assert norms(folded) == card.unfolded[0]
+    assert network.training
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    if name in ("unet", "mt-unet"):
-        assert norms(network) > 0
-        assert norms(folded) == 0
+
+
+@pytest.mark.parametrize(
+    "backbone", ["test_resnet", "test_efficientnet", "test_byobnet", "mobilenetv3_small_050"]
+)
+def test_backbones_of_timm_are_folded_whole(backbone: str) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    model = settle(timm.create_model(backbone, features_only=True).double(), x)
+    folded = fold_batch_norms(model)
+    assert norms(model) > norms(folded) == 0
+    with torch.no_grad():
+        for ours, theirs in zip(folded(x), model(x), strict=True):
+            assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+
+
+def test_models_of_smp_are_folded_whole() -> None:
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    model = settle(smp.Unet("resnet18", encoder_weights=None).double(), x)
+    folded = fold_batch_norms(model)
+    assert norms(model) > norms(folded) == 0
+    with torch.no_grad():
+        assert (folded(x) - model(x)).abs().max() <= 1e-9 * model(x).abs().max()
+
+
+def test_a_weight_that_is_standardised_first_is_not_folded() -> None:
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            weight = (self.weight - self.weight.mean()) / self.weight.std()
+            return nn.functional.conv2d(x, weight, self.bias)
+
+    assert norms(fold_batch_norms(nn.Sequential(Standardised(2, 2, 3), nn.BatchNorm2d(2)))) == 1
 
 
 def pair() -> list[nn.Module]:

@@ -131,7 +131,7 @@ def assert_equal_runs(run: Run, other: Run) -> None:
         ):
             assert all(torch.equal(a[key], b[key]) for key in a)
     assert timeless(run) == timeless(other)
-    assert run.card == other.card
+    assert run.model_card == other.model_card
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_ctrl_c_saves_says_so_and_is_resumed(
     assert not list(out.rglob(".writing-*"))
     assert not Run(out).finished
     with pytest.raises(InputError, match=f"reached step {step}"):
-        Run(out).card  # noqa: B018
+        Run(out).model_card  # noqa: B018
     assert Started(processes, store, out, uninterrupted.recipe).end() == 0
     assert_equal_runs(Run(out), uninterrupted)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from segweave.checking.complete import short, unsplit
-from segweave.checking.expected import EXPECTED, Range
 from segweave.checking.probe import Look, ids_in, label_file, majority, probe
 from segweave.checking.report import CheckReport, Fact, Problem
-from segweave.checking.survey import GENERIC, Survey, plain_name, readable, survey, unused
+from segweave.checking.survey import Survey, plain_name, readable, survey, unused
 from segweave.datasets.base import Item
 from segweave.formats.guard import at_most, largest_bytes
 from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
+from segweave.runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
+Range = tuple[float, float]
 _SHARE_OF_MEMORY = 4
 _LOOKED_AT = 8
 
@@ -35,7 +34,7 @@ def check(
     """Look at everything in `source`, read as the data set `name` (recognised where it is None),
     and convert nothing.
 
-    `options` are those of the data set's own function. Damaged and odd files are listed in the
+    `options` are those of the data set's function. Damaged and invalid files are listed in the
     report, each with what was expected, found and what to do; none ends the check. One case is in
     memory at a time, and files that declare more than a quarter of the machine's memory are
     refused. `progress(done, total, case)` is called before each case. Raises InputError where
@@ -44,17 +43,12 @@ def check(
     """
     started = time.perf_counter()
     folder = Path(source)
-    with (
-        tempfile.TemporaryDirectory(prefix="segweave-check-") as mirror,
-        at_most(min(largest_bytes(), _memory() // _SHARE_OF_MEMORY)),
-    ):
-        found = survey(folder, name, options, Path(mirror))
+    with at_most(min(largest_bytes(), _memory() // _SHARE_OF_MEMORY)):
+        found = survey(folder, name, options)
         report = CheckReport(folder, found.name, found.plan.layout)
         report.problems += found.problems
         report.problems += [Problem("missing", "error", found=text) for text in found.plan.missing]
-        report.problems += [
-            Problem("note", "note", found=found.roots.text(text)) for text in found.plan.warnings
-        ]
+        report.problems += [Problem("note", "note", found=text) for text in found.plan.warnings]
         looks: list[Look] = []
         headers: list[Problem] = []
         frames: dict[Path, str] = {}
@@ -77,11 +71,11 @@ def check(
         if progress is not None:
             progress(total, total, "")
         report.problems += _headers(headers, taken)
-        told = {p.file for p in report.problems if p.kind == "labels"}
-        report.problems += [p for p in _strange_ids(found, unread) if p.file not in told]
+        reported = {p.file for p in report.problems if p.kind == "labels"}
+        report.problems += [p for p in _strange_ids(found, unread) if p.file not in reported]
         report.problems += _doubles(found, looks)
         report.problems += _same_frames(frames)
-        report.problems += _odd(found, looks)
+        report.problems += _unusual(found, looks)
         report.problems += _outside(found, looks)
         report.problems += short(found, looks)
         report.problems += unsplit(found, looks)
@@ -102,7 +96,7 @@ def _memory() -> int:
 
 
 def _headers(headers: list[Problem], taken: int) -> list[Problem]:
-    """Headers that contradict themselves: one note where the data set's reader knows them."""
+    """Headers that contradict themselves: one note where the data set's reader handles them."""
     if not headers or not taken:
         return headers
     text = f"{len(headers)} headers have other steps in their affine than in pixdim, as is known"
@@ -126,7 +120,7 @@ def _strange_ids(found: Survey, unread: list[tuple[Item, frozenset[int]]]) -> li
             found=f"ids {sorted(ids - known)}",
             expected="ids of the classes, or of other label files",
             case=item.id,
-            file=found.roots.real(path),
+            file=path,
         )
         for item, ids in unread
         if ids - known and (path := label_file(item)) is not None
@@ -141,14 +135,14 @@ def _doubles(found: Survey, looks: list[Look]) -> list[Problem]:
     first: dict[str, Look] = {}
     for look in looks:
         other = first.setdefault(look.content, look)
-        # The pixels of an image that is one value everywhere say nothing.
+        # Images of one value everywhere are not compared.
         if other is not look and look.low < look.high:
             problems.append(
                 Problem(
                     "same-content",
                     "error",
                     found=f"the pixels of {other.id}",
-                    expected="images of its own",
+                    expected="other pixels",
                     case=look.id,
                     file=look.files[0] if look.files else None,
                 )
@@ -168,7 +162,7 @@ def _same_frames(frames: dict[Path, str]) -> list[Problem]:
                     "same-content",
                     "error",
                     found=f"the pixels of {other.name}",
-                    expected="pixels of its own",
+                    expected="other pixels",
                     case=case_name(file),
                     file=file,
                 )
@@ -176,7 +170,7 @@ def _same_frames(frames: dict[Path, str]) -> list[Problem]:
     return problems
 
 
-def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
+def _unusual(found: Survey, looks: list[Look]) -> list[Problem]:
     """Cases unlike all others, and class ids that hardly any case has."""
     problems = []
     traits: tuple[tuple[str, Callable[[Look], Any]], ...] = (
@@ -214,9 +208,10 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
         for look in looks
         if min(look.size) == 1
     ]
-    if found.name not in GENERIC or len(looks) < 4:
+    card = datasets.cards().get(found.name)
+    if card is None or not card.generic or len(looks) < 4:
         return problems
-    # Classes were told from the masks themselves, so that a stray value would pass for a class.
+    # Classes were found in the masks themselves, so that a stray value would count as a class.
     counts = Counter(id for look in looks for id in look.ids)
     known = len(found.plan.target.names)
     for id, count in counts.items():
@@ -226,7 +221,7 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
                 Problem(
                     "labels",
                     "error",
-                    found=f"class id {id} in {count} of {len(looks)} cases alone "
+                    found=f"class id {id} in only {count} of {len(looks)} cases "
                     f"({where.ids[id]} pixels)",
                     expected=f"ids {sorted(i for i in counts if counts[i] > count)}",
                     case=where.id,
@@ -239,38 +234,37 @@ def _odd(found: Survey, looks: list[Look]) -> list[Problem]:
 
 def _outside(found: Survey, looks: list[Look]) -> list[Problem]:
     """Cases out of the ranges that the published data set has."""
-    problems: list[Problem] = []
-    expected = EXPECTED.get(found.name)
-    if expected is not None:
-        rows: tuple[tuple[str, Range | None, Callable[[Look], list[float]]], ...] = (
-            ("slices", expected.slices, lambda look: [look.slices]),
-            ("rows and columns", expected.size, lambda look: list(look.size)),
-            ("mm between slices", expected.step, lambda look: list((look.spacing or ())[:1])),
-            ("mm a pixel", expected.pixel, lambda look: list((look.spacing or ())[1:])),
-        )
-        for what, limits, take in rows:
-            if limits is None:
-                continue
-            for look in looks:
-                odd = [v for v in take(look) if not limits[0] * 0.99 <= v <= limits[1] * 1.01]
-                if odd:
-                    problems.append(
-                        Problem(
-                            "range",
-                            "note",
-                            found=f"{odd[0]:.4g} {what}",
-                            expected=_span(limits),
-                            case=look.id,
-                        )
+    card = datasets.cards().get(found.name)
+    traits: dict[str, tuple[str, Callable[[Look], list[float]]]] = {
+        "slices": ("slices", lambda look: [look.slices]),
+        "size": ("rows and columns", lambda look: list(look.size)),
+        "step": ("mm between slices", lambda look: list((look.spacing or ())[:1])),
+        "pixel": ("mm per pixel", lambda look: list((look.spacing or ())[1:])),
+    }
+    problems = []
+    for name, limits in (card.ranges if card is not None else {}).items():
+        what, values_of = traits[name]
+        for look in looks:
+            low, high = limits[0] * 0.99, limits[1] * 1.01
+            outside = [value for value in values_of(look) if not low <= value <= high]
+            if outside:
+                problems.append(
+                    Problem(
+                        "range",
+                        "note",
+                        found=f"{outside[0]:.4g} {what}",
+                        expected=_span(limits),
+                        case=look.id,
                     )
+                )
     return problems
 
 
 def _unused(found: Survey) -> list[Problem]:
     problems = []
-    read = [found.roots.real(path) for item in found.plan.items for path in item.files]
+    read = [path for item in found.plan.items for path in item.files]
     plain = {(path.parent, plain_name(path)): path for path in read}
-    # An image may lie beside its mask: the file of the very same name is the twin.
+    # An image may be beside its mask: the file of exactly the same name is the twin.
     same = {(path.parent, case_name(path)): path for path in read}
     noted = {problem.file for problem in found.problems}
     for path in unused(found):
@@ -309,14 +303,13 @@ def _unused(found: Survey) -> list[Problem]:
 def _facts(found: Survey, looks: list[Look], report: CheckReport) -> list[Fact]:
     card = datasets.cards().get(found.name)
     counts = dict(card.expected) if card is not None else {}
-    expected = EXPECTED.get(found.name)
+    ranges = card.ranges if card is not None else {}
 
     def wanted(what: str) -> str:
         return f"{counts[what]:,}" if what in counts else ""
 
     def ranged(name: str) -> str:
-        limits = getattr(expected, name, None)
-        return "" if limits is None else _span(limits)
+        return _span(ranges[name]) if name in ranges else ""
 
     failed = f", {report.failed} more can't be read" if report.failed else ""
     facts = [
@@ -331,7 +324,7 @@ def _facts(found: Survey, looks: list[Look], report: CheckReport) -> list[Fact]:
     usual = " × ".join(map(str, sizes.most_common(1)[0][0]))
     shown = usual if len(sizes) == 1 else f"{min(sides)} to {max(sides)}, most often {usual}"
     facts += [
-        Fact("slices a case", _span(_range([look.slices for look in looks])), ranged("slices")),
+        Fact("slices per case", _span(_range([look.slices for look in looks])), ranged("slices")),
         Fact("rows and columns", shown, ranged("size")),
         Fact("channels", ", ".join(str(n) for n in sorted({look.channels for look in looks}))),
         Fact("pixels", ", ".join(sorted({look.dtype for look in looks}))),
@@ -347,7 +340,7 @@ def _facts(found: Survey, looks: list[Look], report: CheckReport) -> list[Fact]:
             ranged("step"),
         ),
         Fact(
-            "mm a pixel",
+            "mm per pixel",
             _span(_range([v for s in steps for v in s[1:]])) + unknown if steps else "unknown",
             ranged("pixel"),
         ),

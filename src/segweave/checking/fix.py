@@ -1,5 +1,5 @@
-"""Mends labels that lie elsewhere than their images; the files as they were are kept, and a log
-says what was done.
+"""Fixes labels whose geometry differs from their images'; the originals are kept, and a log lists
+what was done.
 """
 
 from __future__ import annotations
@@ -32,24 +32,30 @@ LOG = "check-fixes.jsonl"
 
 def log_of(source: str | Path) -> Path:
     """Where `fix` writes what it did: in the folder `source`, or in that of a table."""
-    place = Path(source)
-    return (place if place.is_dir() else place.parent) / LOG
+    path = Path(source)
+    return (path if path.is_dir() else path.parent) / LOG
 
 
 def fix(
     source: str | Path, problems: Sequence[Problem], how: Literal["copy-header", "resample"]
 ) -> list[dict[str, Any]]:
-    """Mend every label of `problems` (kinds size and geometry) that lies elsewhere than its image.
+    """Fix every label of `problems` (kinds size and geometry) that is not on its image.
 
-    `copy-header`: the voxels fit, the header is wrong; the label gets the image's header (it must
-    have the image's shape). `resample`: the header is right; every voxel of the image gets the
-    nearest label (0 outside), unless that erases more than half of it. The label as it was is
-    copied to SOURCE/.before-fix (of a table, to that in the table's folder), and a line a file is
-    added to `log_of` the source; the same lines are returned. A file that can't be mended stays as
-    it is, and its line says why. Raises UsageError for another `how`.
+    The original is copied to SOURCE/.before-fix (of a table, to that in the table's folder), and
+    one line per file is added to `log_of` the source. A file that can't be fixed stays as it is,
+    and its line gives the reason.
+
+    Args:
+        source: the data set, as `check` got it.
+        problems: those of a report.
+        how: "copy-header": the voxels fit, the header is wrong; the label gets the image's header
+            (it must have the image's shape). "resample": the header is right; every voxel of the
+            image gets the nearest label (0 outside), unless that erases more than half of it.
+
+    Returns the lines of the log. Raises UsageError for another `how`.
     """
     if how not in HOW:
-        raise UsageError("mending labels", found=repr(how), remedy=nearest(str(how), HOW))
+        raise UsageError("fixing labels", found=repr(how), remedy=nearest(str(how), HOW))
     folder = log_of(source).parent
     lines = []
     pairs = {(p.file, p.image) for p in problems if p.kind in ("size", "geometry")}
@@ -61,7 +67,7 @@ def fix(
             "how": how,
         }
         try:
-            line |= _mend(folder, label, image, how)
+            line |= _fix_label(folder, label, image, how)
         except SegweaveError as error:
             line |= {"done": False, "why": error.found or error.doing}
         except OSError as error:
@@ -72,28 +78,33 @@ def fix(
     return lines
 
 
-def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
-    doing = "mending a label"
+def _fix_label(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
+    doing = "fixing a label"
     format = format_of(label)
     if format is None or format.family != "volume":
-        raise InputError(doing, file=label, found="a file without a geometry of its own")
+        raise InputError(doing, file=label, found="a file format without a geometry")
     target = read_case(image, geometry="affine", channels=True, with_label=False)
-    own = read_label_case(label, geometry="affine")
+    given = read_label_case(label, geometry="affine")
     if how == "resample" and not read_content(label, Request(doing, as_label=True)).oriented:
         raise InputError(
             doing,
             file=label,
-            found="a label whose header does not say how it lies: there is "
-            "nothing to resample by; if its voxels fit the image, use copy-header",
+            found="a label whose header has no orientation, so that it can't be "
+            "resampled; if its voxels fit the image, use copy-header",
         )
-    if target.affine is None or own.affine is None or own.label is None or own.label.ndim != 3:
+    if (
+        target.affine is None
+        or given.affine is None
+        or given.label is None
+        or given.label.ndim != 3
+    ):
         raise InputError(doing, file=label, found="an image or a label without a geometry")
     before = sha256_of(label)
     if how == "copy-header":
-        values = _copied(own, target, label)
+        values = _copied(given, target, label)
     else:
-        values = _resampled(own, target)
-        _check_kept(own, values, target, label)
+        values = _resampled(given, target)
+        _check_kept(given, values, target, label)
     kept = folder / KEPT / _relative(label, folder)
     kept.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(kept):
@@ -106,76 +117,76 @@ def _mend(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:
     except BaseException:
         kept.unlink()
         raise
-    same = own.image.shape[0] == target.slices and own.size == target.size
-    apart = farthest_apart(own.affine, target.affine, (target.slices, *target.size))
+    same = given.image.shape[0] == target.slices and given.size == target.size
+    apart = farthest_apart(given.affine, target.affine, (target.slices, *target.size))
     return {
         "done": True,
         "kept": str(kept),
         "sha256_before": before,
         "sha256_after": sha256_of(label),
         "mm_apart_before": round(apart, 4) if same else None,
-        "labelled_before": int(np.count_nonzero(own.label)),
+        "labelled_before": int(np.count_nonzero(given.label)),
         "labelled_after": int(np.count_nonzero(values)),
     }
 
 
 def _relative(label: Path, folder: Path) -> Path:
     """A label's path below the folder; for one elsewhere, a name with a hash of its path."""
-    place = label.parent.resolve() / label.name
+    path = label.parent.resolve() / label.name
     root = folder.resolve()
-    if place.is_relative_to(root):
-        return place.relative_to(root)
-    return Path(f"{sha256_of_bytes(os.fsencode(place))[:12]}-{label.name}")
+    if path.is_relative_to(root):
+        return path.relative_to(root)
+    return Path(f"{sha256_of_bytes(os.fsencode(path))[:12]}-{label.name}")
 
 
-def _check_kept(own: Case, values: NDArray[np.uint8], target: Case, label: Path) -> None:
+def _check_kept(given: Case, values: NDArray[np.uint8], target: Case, label: Path) -> None:
     """Raise InputError where resampling by the label's header loses most of what is labelled."""
-    assert own.label is not None
-    assert own.affine is not None
+    assert given.label is not None
+    assert given.affine is not None
     assert target.affine is not None
     before, after = (
         np.count_nonzero(v) * abs(np.linalg.det(a[:3, :3]))
-        for v, a in ((own.label, own.affine), (values, target.affine))
+        for v, a in ((given.label, given.affine), (values, target.affine))
     )
     if after < before / 2:
         raise InputError(
-            "mending a label",
+            "fixing a label",
             file=label,
-            expected="a label whose header lays it onto its image",
-            found=f"a header by which {1 - after / before:.0%} of what is labelled lies outside "
+            expected="a label whose header puts it onto its image",
+            found=f"a header by which {1 - after / before:.0%} of what is labelled is outside "
             "the image: resampling would erase it",
             remedy="if the voxels fit the image, use copy-header",
         )
 
 
-def _copied(own: Case, target: Case, label: Path) -> NDArray[np.uint8]:
+def _copied(given: Case, target: Case, label: Path) -> NDArray[np.uint8]:
     """The label's voxels in the order of their file, on the image's axes."""
-    assert own.label is not None
-    assert own.source_grid is not None
+    assert given.label is not None
+    assert given.source_grid is not None
     assert target.source_grid is not None
-    if own.source_grid.shape != target.source_grid.shape:
+    if given.source_grid.shape != target.source_grid.shape:
         raise InputError(
-            "mending a label",
+            "fixing a label",
             file=label,
             expected="the image's shape " + " × ".join(map(str, target.source_grid.shape)),
-            found="another shape, " + " × ".join(map(str, own.source_grid.shape)),
+            found="another shape, " + " × ".join(map(str, given.source_grid.shape)),
         )
-    return np.ascontiguousarray(target.source_grid.to_case(own.source_grid.to_file(own.label)))
+    return np.ascontiguousarray(target.source_grid.to_case(given.source_grid.to_file(given.label)))
 
 
-def _resampled(own: Case, target: Case) -> NDArray[np.uint8]:
+def _resampled(given: Case, target: Case) -> NDArray[np.uint8]:
     """For every voxel of the image the label's nearest voxel in the patient, slice by slice."""
-    assert own.label is not None
-    assert own.affine is not None
+    assert given.label is not None
+    assert given.affine is not None
     assert target.affine is not None
-    to_own = np.linalg.inv(own.affine) @ target.affine
+    to_label = np.linalg.inv(given.affine) @ target.affine
     rows, columns = np.meshgrid(*(np.arange(n) for n in target.size), indexing="ij")
-    shape = np.asarray(own.label.shape)[:, None, None]
+    shape = np.asarray(given.label.shape)[:, None, None]
     out = np.zeros((target.slices, *target.size), np.uint8)
     for k in range(target.slices):
-        place = np.stack([np.full(rows.shape, k), rows, columns, np.ones(rows.shape)])
-        index = np.rint(np.tensordot(to_own[:3], place, axes=1) - 1e-6).astype(np.int64)
+        voxels = np.stack([np.full(rows.shape, k), rows, columns, np.ones(rows.shape)])
+        index = np.rint(np.tensordot(to_label[:3], voxels, axes=1) - 1e-6).astype(np.int64)
         inside = ((index >= 0) & (index < shape)).all(axis=0)
         clipped = np.clip(index, 0, shape - 1)
-        out[k] = np.where(inside, own.label[clipped[0], clipped[1], clipped[2]], 0)
+        out[k] = np.where(inside, given.label[clipped[0], clipped[1], clipped[2]], 0)
     return out

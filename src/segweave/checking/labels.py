@@ -1,4 +1,4 @@
-"""Tells labels that can be read and yet are odd: all background, all foreground, in pieces."""
+"""Finds labels that can be read and are unusual: all background, all foreground, in pieces."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from segweave.checking.report import Problem
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import scattered
-from segweave.datasets.base import few
+from segweave.words import few
 
 
-def odd_labels(
+def unusual_labels(
     case: Case, target: TargetSpec, mask_of: Callable[[int], Path | None]
 ) -> list[Problem]:
     """Labels that are background throughout, masks that are all foreground, and numbers of objects
-    that cover several pieces (as in a mask that was made of the numbers). `mask_of` gives the file
+    that cover several pieces (as in a mask without numbers). `mask_of` gives the file
     of a slice's label.
     """
     problems = []
@@ -24,7 +24,7 @@ def odd_labels(
         return []
     if not case.label.any():
         problems.append(Problem("empty-label", "note", "no pixel is labelled", case=case.id))
-    # A slice of a volume may well lie inside of what is labelled.
+    # A slice of a volume may be inside of what is labelled.
     whole = case.stack != "space" or case.label.all()
     full = [k for k, plane in enumerate(case.label) if plane.all()] if whole else []
     if target.kind == "binary" and full:

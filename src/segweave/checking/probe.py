@@ -1,5 +1,5 @@
-"""Looks at one case: reads it as the data set does and, where that fails, each of its files alone,
-so that one fault does not hide another.
+"""Checks one case: reads it as the data set does and, where that fails, each of its files
+separately, so that one fault does not hide another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.checking.kinds import problem_of
-from segweave.checking.labels import odd_labels
+from segweave.checking.labels import unusual_labels
 from segweave.checking.report import Problem
 from segweave.checking.survey import Survey
 from segweave.data.case import Case
@@ -32,7 +32,7 @@ from segweave.formats.table import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of
 from segweave.storage import sha256_of_bytes
 
 NEAR = 0.1
-"""Share of the smallest voxel side by which label and image may lie apart."""
+"""Share of the smallest voxel side by which voxels of label and image may differ."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Look:
 
 @dataclass
 class Probe:
-    """What one case came to: its look, where it could be read, its problems, and those of headers
-    that contradict themselves (which a reader may know how to take). `ids` are those in the label's
-    own file, where the case could not be read; `frames` tells the frames of a video apart.
+    """The result for one case: its look, where it could be read, its problems, and those of headers
+    that contradict themselves (which a reader may handle). `ids` are those in the label's
+    own file, where the case could not be read; `frames` is a hash of each frame of a video.
     """
 
     look: Look | None = None
@@ -82,7 +82,7 @@ def probe(item: Item, found_in: Survey) -> Probe:
         done.ids = ids_in(label_file(item), found_in.plan.target)
         return done
     except (OSError, ValueError, MemoryError) as error:
-        file = found_in.roots.real(item.files[0]) if item.files else None
+        file = item.files[0] if item.files else None
         done.problems.append(_raised(error, item, file))
         return done
     try:
@@ -92,16 +92,13 @@ def probe(item: Item, found_in: Survey) -> Probe:
 
     def mask_of(k: int) -> Path | None:
         file = item.parts[2 * k + 1][0] if len(item.parts) > 2 else label_file(item)
-        return None if file is None else found_in.roots.real(file)
+        return None if file is None else file
 
-    done.problems += odd_labels(case, found_in.plan.target, mask_of)
+    done.problems += unusual_labels(case, found_in.plan.target, mask_of)
     done.look = _look(case, item, found_in)
     if case.stack == "time":
         images = dict.fromkeys(path for path, _ in item.parts[::2])
-        done.frames = {
-            found_in.roots.real(path): _frame(plane)
-            for path, plane in zip(images, case.image, strict=False)
-        }
+        done.frames = {path: _frame(plane) for path, plane in zip(images, case.image, strict=False)}
     return done
 
 
@@ -128,7 +125,7 @@ def _look(case: Case, item: Item, found_in: Survey) -> Look:
         high=float(case.image.max()),
         ids=ids,
         content=sha256_of_bytes(header, np.ascontiguousarray(case.image).reshape(-1).data),
-        files=tuple(found_in.roots.real(path) for path in item.files),
+        files=tuple(path for path in item.files),
     )
 
 
@@ -163,9 +160,9 @@ def _of(error: SegweaveError, item: Item, found_in: Survey, file: Path | None = 
     """An error of ours as a problem of the case."""
     named = file or error.file
     if error.kind == "labels" and file is None:
-        # The case is checked under its image's name; the label may have a file of its own.
+        # The case is checked under its image's name; the label may have a separate file.
         named = label_file(item) or named
-    return found_in.roots.told(problem_of(error, default="unsupported", case=item.id, file=named))
+    return problem_of(error, default="unsupported", case=item.id, file=named)
 
 
 def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> list[Problem]:
@@ -203,7 +200,7 @@ def _apart(item: Item, found_in: Survey, error: SegweaveError, done: Probe) -> l
                 continue
             problems.append(_of(fault, item, found_in, path))
             if problems[-1].kind == "values" and suffix_of(path) in NIFTI:
-                # Bad pixels say nothing against the header.
+                # Bad pixels do not make the header wrong.
                 contents.append((path, label, read_geometry(path, geometry)))
     problems += _against_first(contents, item, found_in, {p.file for p in done.headers})
     problems += [p for p in _strange(item, found_in) if p.kind in ("labels", "missing")]
@@ -224,7 +221,7 @@ def _units(item: Item) -> list[Path]:
 
 
 def _slices(folder: Path, item: Item, found_in: Survey) -> list[Problem]:
-    """The slices of a DICOM series that can't be read, each on its own."""
+    """The slices of a DICOM series that can't be read, each read separately."""
     problems = []
     for path in series_files(folder):
         try:
@@ -237,17 +234,17 @@ def _slices(folder: Path, item: Item, found_in: Survey) -> list[Problem]:
 
 
 def _parts(item: Item, found_in: Survey, done: Probe) -> list[Problem]:
-    """The faults of the files that a case is made of, each read on its own."""
+    """The faults of the files that a case is made of, each read separately."""
     problems = []
     for k, (path, read) in enumerate(item.parts):
         try:
             pixels = read()
             if k % 2 == 0 and len(item.parts) > 2 and isinstance(pixels, np.ndarray):
-                done.frames[found_in.roots.real(path)] = _frame(pixels[0])
+                done.frames[path] = _frame(pixels[0])
         except SegweaveError as fault:
             problems.append(_of(fault, item, found_in, path))
         except (OSError, ValueError, MemoryError) as error:
-            problems.append(_raised(error, item, found_in.roots.real(path)))
+            problems.append(_raised(error, item, path))
     return problems
 
 
@@ -257,7 +254,7 @@ def _raised(error: Exception, item: Item, file: Path | None) -> Problem:
 
 
 def _turned(item: Item, found_in: Survey) -> list[Problem]:
-    """Pictures that EXIF says to show otherwise than they are stored."""
+    """Pictures with an EXIF orientation, which is not applied."""
     return [
         Problem(
             "turned",
@@ -265,7 +262,7 @@ def _turned(item: Item, found_in: Survey) -> list[Problem]:
             found=f"an EXIF orientation of {turn}, which is not applied",
             expected="pixels stored as they are shown",
             case=item.id,
-            file=found_in.roots.real(path),
+            file=path,
         )
         for path in item.files
         if suffix_of(path) in PICTURES and path.is_file() and (turn := exif_turn(path)) != 1
@@ -274,12 +271,12 @@ def _turned(item: Item, found_in: Survey) -> list[Problem]:
 
 def _strange(item: Item, found_in: Survey) -> list[Problem]:
     """The files of a case of several slices, each with its label, that hold unknown ids."""
-    own = [path for path in item.files if suffix_of(path) in ARRAYS]
-    if len(own) < 2:
+    arrays = [path for path in item.files if suffix_of(path) in ARRAYS]
+    if len(arrays) < 2:
         return []
     target = found_in.plan.target
     problems = []
-    for path in own:
+    for path in arrays:
         try:
             check_case(read_case(path, id=item.id), target, labelled=found_in.labelled)
         except SegweaveError as fault:
@@ -305,7 +302,7 @@ def ids_in(path: Path | None, target: TargetSpec) -> frozenset[int]:
 
 
 def _same(first: Problem, other: Problem) -> bool:
-    """Whether both tell of one fault: of one kind, or of one file that one can't explain."""
+    """Whether both are one fault: of one kind, or of one file where one of them is unspecific."""
     return first.kind == other.kind or (first.file == other.file and first.kind == "unsupported")
 
 
@@ -315,8 +312,8 @@ def _against_first(
     found_in: Survey,
     doubtful: set[Path | None],
 ) -> list[Problem]:
-    """Sizes and places of labels and further channels beside those of the first image. The
-    `doubtful` files have headers that contradict themselves, and so lie nowhere.
+    """Sizes and positions of labels and further channels compared with the first image's. The
+    `doubtful` files have headers that contradict themselves, so that their position is unknown.
     """
     problems = []
     image = next((c for _, label, c in contents if not label and c.image is not None), None)
@@ -328,32 +325,32 @@ def _against_first(
         values = content.label if content.label is not None else content.image
         if values is None or (path == source and content.label is None):
             continue
-        own = _grid(values.shape)
-        severed: dict[str, Any] = {
+        its_grid = _grid(values.shape)
+        common: dict[str, Any] = {
             "severity": "error",
             "case": item.id,
-            "file": found_in.roots.real(path),
-            "image": found_in.roots.real(source) if label else None,
+            "file": path,
+            "image": source if label else None,
         }
-        if own != grid:
+        if its_grid != grid:
             problems.append(
                 Problem(
-                    "size", found=_shape(own), expected=f"the image's {_shape(grid)}", **severed
+                    "size", found=_shape(its_grid), expected=f"the image's {_shape(grid)}", **common
                 )
             )
             continue
         if image.affine is None or content.affine is None or not content.oriented:
             continue
-        if {found_in.roots.real(source), severed["file"]} & doubtful:
+        if {source, common["file"]} & doubtful:
             continue
         apart = farthest_apart(content.affine, image.affine, grid)
         if apart > NEAR * min(image.spacing or (1.0,)):
             problems.append(
                 Problem(
                     "geometry",
-                    found=f"corners that lie up to {apart:.3g} mm away from the image's",
+                    found=f"corners up to {apart:.3g} mm away from the image's",
                     expected="the image's voxels",
-                    **severed,
+                    **common,
                 )
             )
     return problems

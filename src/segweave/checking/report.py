@@ -1,4 +1,4 @@
-"""What a check found, for people and for programs."""
+"""The result of a check, for people and for programs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REMEDIES: dict[ErrorKind, str] = {
     "empty-label": "nothing, where the case truly shows nothing",
     "full-label": "look at the mask: is it one, and of this image?",
     "range": "look at the case; a phantom or a resampled copy differs on purpose",
-    "split": "name the case as the release does, or give a split of your own",
+    "split": "name the case as the release does, or give another split",
     "unused": "rename the file as the layout asks, or leave it",
     "note": "read it",
 }
@@ -43,8 +43,17 @@ _ORDER = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong or odd: its `kind` (a key of REMEDIES), how serious it is, the case
-    and file, what was expected and found. `image` is the image whose label it is about.
+    """One thing that is wrong or unusual.
+
+    Attributes:
+        kind: a key of REMEDIES.
+        severity: how serious it is.
+        found: what was found.
+        expected: what was expected instead.
+        case: the id of the case.
+        file: the file.
+        image: the image whose label it is about.
+        remedy: what to do, where that is not the usual remedy of the kind.
     """
 
     kind: ErrorKind

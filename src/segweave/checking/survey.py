@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,13 @@ from typing import Any
 from segweave.checking.kinds import problem_of
 from segweave.checking.report import Problem
 from segweave.data.specs import TargetSpec
-from segweave.datasets.base import Item, Plan, odd_names
-from segweave.datasets.folder import MASK_ENDINGS
-from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError, nearest
+from segweave.datasets.base import Item, Plan, invalid_names
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.formats import case_name, find_images, read_array, read_case
-from segweave.formats.files import is_store
+from segweave.formats.files import is_store, label_ending
 from segweave.formats.table import suffix_of
 from segweave.registry import build, datasets
 
-GENERIC = ("table", "folder")
-_ANY_NAMES = {"kvasir-seg": "release"}
-"""Data set → its layout that any folders of images and masks have, whatever their names."""
-_TRIES = 40
 _MASK_FOLDERS = ("masks", "mask", "labels", "label", "gt", "ground truth", "annotations")
 _IMAGE_FOLDERS = ("images", "image", "img", "imgs", "original")
 _PROSE = {".txt", ".md", ".cfg", ".json", ".csv", ".pdf", ".xml", ".html", ".log", ".yaml", ".yml",
@@ -32,115 +27,39 @@ _PROSE = {".txt", ".md", ".cfg", ".json", ".csv", ".pdf", ".xml", ".html", ".log
 _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 
 
-class Roots:
-    """The folders that a plan reads. Where a file has to be hidden from it, they are mirrored by
-    folders of links.
+def _folders(source: Path, options: Mapping[str, Any]) -> list[Path]:
+    """The folders that a plan reads: the source (or the folder of a table) and those that options
+    name. A folder within another counts with it.
     """
-
-    def __init__(self, *real: Path) -> None:
-        own = [path if path.is_dir() else path.parent for path in real]
-        # A folder within another is mirrored with it.
-        self.folders = [
-            path
-            for path in own
-            if not any(_inside(path, other) not in (None, Path()) for other in own)
-        ]
-        self._mirrors: list[Path] = []
-
-    def shown(self, value: Any) -> Any:
-        """What the plan gets for a path of the source; other values stay as they are."""
-        for folder, mirror in zip(self.folders, self._mirrors, strict=False):
-            inside = _inside(value, folder)
-            if inside is not None:
-                return mirror / inside
-        return value
-
-    def real(self, path: Path) -> Path:
-        """The file of the source that a path of the plan stands for."""
-        for folder, mirror in zip(self.folders, self._mirrors, strict=False):
-            inside = _inside(path, mirror)
-            if inside is not None:
-                return folder / inside
-        return path
-
-    def text(self, message: str) -> str:
-        """A message with the source's own paths."""
-        for folder, mirror in zip(self.folders, self._mirrors, strict=False):
-            message = message.replace(str(mirror), str(folder))
-        return message
-
-    def told(self, problem: Problem) -> Problem:
-        """A problem with the source's own paths."""
-        return replace(
-            problem,
-            found=self.text(problem.found),
-            expected=self.text(problem.expected),
-            remedy=self.text(problem.remedy),
-            file=problem.file and self.real(problem.file),
-        )
-
-    def file(self, path: Path | None) -> Path | None:
-        """The source's file that an error names, or None where it names none that can be hidden."""
-        if path is None or path.is_dir() or not os.path.lexists(path):
-            return None
-        real = self.real(path)
-        return real if any(_inside(real, folder) for folder in self.folders) else None
-
-    def hide(self, culprit: Path, mirror: Path) -> None:
-        """Hide a file; one that can't be read with all files of its case."""
-        if not self._mirrors:
-            self._mirrors = [mirror / str(k) / folder.name for k, folder in enumerate(self.folders)]
-            for folder, own in zip(self.folders, self._mirrors, strict=True):
-                _link(folder, own)
-        self.shown(culprit).unlink()
-        if not suffix_of(culprit) or readable(culprit):
-            return
-        stem = plain_name(culprit)
-        for own in self._mirrors:
-            for path in own.rglob("*"):
-                if path.is_symlink() and suffix_of(path) and plain_name(path) == stem:
-                    path.unlink()
+    named = [Path(value) for value in options.values() if _is_folder(value)]
+    folders = [path if path.is_dir() else path.parent for path in (source, *named)]
+    absolute = [path.absolute() for path in folders]
+    return [
+        folder
+        for folder, here in zip(folders, absolute, strict=True)
+        if not any(here != other and here.is_relative_to(other) for other in absolute)
+    ]
 
 
 def _is_folder(value: Any) -> bool:
     return isinstance(value, str | Path) and Path(value).is_dir()
 
 
-def _inside(value: Any, folder: Path) -> Path | None:
-    """A path relative to the folder it lies in (or is), or None."""
-    if not isinstance(value, str | Path):
-        return None
-    try:
-        return Path(value).absolute().relative_to(folder.absolute())
-    except ValueError:
-        return None
-
-
-def _link(source: Path, mirror: Path) -> None:
-    """The folders of `source` with a link to each file."""
-    for place, _, names in os.walk(source):
-        own = mirror / Path(place).relative_to(source)
-        own.mkdir(parents=True)
-        for name in names:
-            (own / name).symlink_to((Path(place) / name).absolute())
-
-
 @dataclass
 class Survey:
     """A source read as the data set `name`: its plan and what went wrong while planning.
-    `labelled` is False for bare images; `roots` are the folders that the plan reads.
+    `labelled` is False for bare images; `folders` are those that the plan reads.
     """
 
     name: str
     plan: Plan
     problems: list[Problem] = field(default_factory=list)
     labelled: bool = True
-    roots: Roots = field(default_factory=lambda: Roots())
+    folders: list[Path] = field(default_factory=list)
 
 
-def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: Path) -> Survey:
+def survey(source: Path, name: str | None, options: Mapping[str, Any]) -> Survey:
     """Plan the cases of `source` as the data set `name`, or as the one that it looks like.
-    `mirror` is an empty folder, which must stay as long as cases are read.
 
     Raises InputError where nothing can be read, UsageError for a wrong name or option and where
     several data sets look alike.
@@ -149,10 +68,10 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
         raise InputError("checking a data set", file=source, expected="a folder", found="nothing")
     masks = _mask_folder(source)
     if name == "folder" and masks and "masks" not in options:
-        return _planned(masks[0], name, {"masks": masks[1], **options}, mirror)
+        return _planned(masks[0], name, {"masks": masks[1], **options})
     if name is not None:
-        return _planned(source, name, dict(options), mirror)
-    candidates = _candidates(source, options, mirror)
+        return _planned(source, name, dict(options))
+    candidates = _candidates(source, options)
     if len(candidates) > 1:
         names = [candidate.name for candidate in candidates] + ["folder"] * bool(masks)
         raise UsageError(
@@ -160,13 +79,13 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
             file=source,
             expected="a layout that only one data set has",
             found=f"one that {', '.join(names)} share",
-            remedy=f"say which it is: --as {' or --as '.join(names)}",
+            remedy=f"choose one: --as {' or --as '.join(names)}",
         )
     if candidates and not (masks and _like_any(candidates[0], source)):
         return candidates[0]
     if masks:
-        own = _planned(masks[0], "folder", {"masks": masks[1], **options}, mirror)
-        own.problems += [
+        photos = _planned(masks[0], "folder", {"masks": masks[1], **options})
+        photos.problems += [
             Problem(
                 "note",
                 "note",
@@ -175,7 +94,7 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
             )
             for one in candidates
         ]
-        return own
+        return photos
     if options:
         known = {
             option
@@ -188,29 +107,31 @@ def survey(source: Path, name: str | None, options: Mapping[str, Any], mirror: P
             file=source,
             expected="a layout of a data set that takes these options",
             found=", ".join(unknown or options),
-            remedy=nearest(unknown[0], known) if unknown else "say which data set it is: --as NAME",
+            remedy=nearest(unknown[0], known) if unknown else "choose the data set: --as NAME",
         )
     return _bare(source)
 
 
 def _like_any(one: Survey, source: Path) -> bool:
-    """Whether nothing but its layout, which any images and masks have, says that it is this set."""
-    complete = len(one.plan.items) == datasets.card(one.name).expected.get("cases", -1)
+    """Whether only a layout that any images and masks have speaks for this set."""
+    card = datasets.card(one.name)
+    complete = len(one.plan.items) == card.expected.get("cases", -1)
     called = _letters(one.name) in _letters(source.absolute().name)
-    return _ANY_NAMES.get(one.name) == one.plan.layout and not complete and not called
+    return one.plan.layout in card.generic_layouts and not complete and not called
 
 
-def _candidates(source: Path, options: Mapping[str, Any], mirror: Path) -> list[Survey]:
+def _candidates(source: Path, options: Mapping[str, Any]) -> list[Survey]:
     """Every data set whose layout the source has, those of the expected size first."""
     found: list[Survey] = []
-    for name in datasets.cards():
-        if name in GENERIC and not (name == "table" and source.suffix.lower() == ".csv"):
+    for name, card in datasets.cards().items():
+        # What takes images of any kind is recognised where it is a table alone.
+        if card.generic and not (card.source == "table" and source.suffix.lower() == ".csv"):
             continue
         try:
             parameters = inspect.signature(datasets.entry(name)).parameters
             if any(option not in parameters for option in options):
                 continue
-            found.append(_planned(source, name, dict(options), mirror))
+            found.append(_planned(source, name, dict(options)))
         except (SegweaveError, OSError):
             continue
     complete = [
@@ -220,9 +141,9 @@ def _candidates(source: Path, options: Mapping[str, Any], mirror: Path) -> list[
     ]
     if len(complete) == 1:
         return complete
-    # What several share is told apart by the name of the folder, if that says it.
-    place = _letters(source.absolute().name)
-    called = [one for one in found if _letters(one.name) in place]
+    # Where several fit, the name of the folder decides, if it holds the name of one.
+    folder_name = _letters(source.absolute().name)
+    called = [one for one in found if _letters(one.name) in folder_name]
     return called if len(called) == 1 else found
 
 
@@ -230,52 +151,25 @@ def _letters(text: str) -> str:
     return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
-def _planned(source: Path, name: str, options: dict[str, Any], mirror: Path) -> Survey:
-    """The plan of one data set. A file that stops it is noted and hidden, and it is tried again, so
-    that one fault does not cover the others.
-    """
+def _planned(source: Path, name: str, options: dict[str, Any]) -> Survey:
+    """The plan of one data set, and the faults that it lists."""
     card = datasets.card(name)
-    make = partial(build, f"checking {card.title}", datasets.entry(name), card.options)
-    roots = Roots(source, *(Path(v) for v in options.values() if _is_folder(v)))
-    problems: list[Problem] = []
-    for _ in range(_TRIES):
-        try:
-            moved = {key: roots.shown(value) for key, value in options.items()}
-            plan: Plan = make({"source": roots.shown(source), **moved})
-            break
-        except (UsageError, MissingExtraError):
-            raise
-        except SegweaveError as error:
-            culprit = roots.file(error.file)
-            if culprit is None:
-                raise
-            problems.append(_problem(error, culprit, roots))
-            roots.hide(culprit, mirror / name)
-    else:
-        raise InputError(
-            "checking a data set",
-            file=source,
-            expected="fewer faults",
-            found=f"more than {_TRIES} files that stop the search",
-            remedy=f"mend these first; the last: {problems[-1].file}",
-        )
+    doing = f"checking {card.title}"
+    plan: Plan = build(doing, datasets.entry(name), card.options, {"source": source, **options})
     left_out = [fault for one in plan.left_out for fault in one.faults]
-    for fault in [*plan.errors, *odd_names(plan.items), *left_out]:
-        problems.append(
-            _problem(fault, None if fault.file is None else roots.real(fault.file), roots)
-        )
+    problems = [_problem(fault) for fault in (*plan.errors, *invalid_names(plan.items), *left_out)]
     if not plan.items and all(problem.kind == "missing" for problem in problems):
-        raise InputError(f"checking {card.title}", file=source, found="no labelled case")
-    return Survey(name, plan, problems, roots=roots)
+        raise InputError(doing, file=source, found="no labelled case")
+    return Survey(name, plan, problems, folders=_folders(source, options))
 
 
-def _problem(error: SegweaveError, file: Path | None, roots: Roots) -> Problem:
-    case = case_name(file) if file is not None else ""
-    return roots.told(problem_of(error, default="layout", case=case, file=file))
+def _problem(error: SegweaveError) -> Problem:
+    case = case_name(error.file) if error.file is not None else ""
+    return problem_of(error, default="layout", case=case, file=error.file)
 
 
 def readable(file: Path) -> bool:
-    """Whether a file can be read, or is none that would be."""
+    """Whether a file can be read, or has no ending that would be read."""
     if not suffix_of(file):
         return True
     try:
@@ -288,8 +182,7 @@ def readable(file: Path) -> bool:
 def plain_name(path: Path) -> str:
     """A file's name without its ending and without what marks it as a mask."""
     name = case_name(path)
-    ending = next((e for e in MASK_ENDINGS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(ending)] or name
+    return name.removesuffix(label_ending(name))
 
 
 def _mask_folder(source: Path) -> tuple[Path, Path] | None:
@@ -309,23 +202,21 @@ def _bare(source: Path) -> Survey:
     ]
     target = TargetSpec(kind="exclusive", names=tuple(f"class {i}" for i in range(256)))
     plan = Plan(layout="images", target=target, items=items, splits=lambda groups: {})
-    return Survey("images", plan, labelled=False, roots=Roots(source))
+    return Survey("images", plan, labelled=False, folders=_folders(source, {}))
 
 
 def unused(found: Survey) -> list[Path]:
-    """Files of the source that belong to no case and are no prose."""
-    used = {found.roots.real(path).absolute() for item in found.plan.items for path in item.files}
-    # A table may lie anywhere: only folders that it names are looked at.
+    """Files of the source that belong to no case and are not texts."""
+    used = {path.absolute() for item in found.plan.items for path in item.files}
+    # A table may be anywhere: only folders that it names are searched.
     homes = {path.parent for path in used}
-    places = homes if found.name == "table" else _below(found.roots.folders)
-    used |= {
-        found.roots.real(path).absolute() for one in found.plan.left_out for path in one.partners
-    }
+    folders = homes if found.name == "table" else _below(found.folders)
+    used |= {path.absolute() for one in found.plan.left_out for path in one.partners}
     used |= {path.resolve() for path in used}
     return [
         path
-        for place in sorted(places)
-        for path in sorted(place.iterdir())
+        for folder in sorted(folders)
+        for path in sorted(folder.iterdir())
         if path.is_file() and not path.name.startswith(".")
         if path.suffix.lower() not in _PROSE and path.absolute() not in used
         if path.name.lower() not in _LEFT_BY_SYSTEMS
@@ -336,11 +227,11 @@ def _below(roots: list[Path]) -> set[Path]:
     """The folders and all below them that are neither hidden nor stores."""
     found = set()
     for root in roots:
-        for place, folders, _ in os.walk(root):
+        for folder, folders, _ in os.walk(root):
             folders[:] = [
                 name
                 for name in folders
-                if not name.startswith(".") and not is_store(Path(place) / name)
+                if not name.startswith(".") and not is_store(Path(folder) / name)
             ]
-            found.add(Path(place))
+            found.add(Path(folder))
     return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("segweave check downloads/ACDC", "recognised by its layout"),
     ("segweave check scans --as nnunet --strict", "leave with an error where anything is wrong"),
-    ("segweave check photos/images --as folder --option masks=photos/masks", "one's own images"),
+    ("segweave check photos/images --as folder --option masks=photos/masks", "images of your own"),
     ("segweave check scans --json > report.json", "for programs"),
     ("segweave check scans --fix resample", "put labels onto their images, by their headers"),
 )
@@ -47,13 +47,13 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="Leave with an error where anything is wrong.")
     ] = False,
-    mend: Annotated[
+    how: Annotated[
         str | None,
         typer.Option(
             "--fix",
             metavar="HOW",
-            help="Mend labels that lie elsewhere than their images: copy-header (their voxels are "
-            "right) or resample (their headers are). The originals are kept, a log is written.",
+            help="Fix labels that are not on their images: copy-header (their voxels are right) or "
+            "resample (their headers are). The originals are kept, a log is written.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -62,7 +62,7 @@ def check(
     """Look at everything in a data set and convert nothing.
 
     What was found is shown beside what was expected: cases, slices, sizes, spacing, labels, and
-    whether each label lies on its image in millimetres. Every problem is listed with three
+    whether each label is on its image, in millimetres. Every problem is listed with three
     examples and what to do. Damaged files do not end the check.
     """
     from segweave.checking import check as look
@@ -70,14 +70,14 @@ def check(
     from segweave.cli.show import as_json as print_json
     from segweave.cli.show import counter, one_of
 
-    if mend is not None:
-        one_of("--fix", mend, ("copy-header", "resample"))
+    if how is not None:
+        one_of("--fix", how, ("copy-header", "resample"))
     options = _options(option or [], name)
     with counter("checking", show=not (quiet or as_json)) as progress:
         report = look(source, name, progress=progress, **options)
     lines: list[dict[str, Any]] = []
-    if mend is not None:
-        lines = fix(source, report.problems, mend)  # type: ignore[arg-type]  # one_of has checked it
+    if how is not None:
+        lines = fix(source, report.problems, how)  # type: ignore[arg-type]  # one_of has checked it
         with counter("checking again", show=not (quiet or as_json)) as progress:
             report = look(source, name, progress=progress, **options)
     if as_json:
@@ -140,16 +140,16 @@ def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> No
         )
     if rows:
         table("Problems", ("problem", "number", "examples", "what to do"), rows)
-    mended = sum(bool(line.get("done")) for line in lines)
+    fixed = sum(bool(line.get("done")) for line in lines)
     for line in lines:
         if not line.get("done"):
-            remark(f"not mended: {line['file']}: {line['why']}")
+            remark(f"not fixed: {line['file']}: {line['why']}")
     count = len(report.errors)
-    said = "nothing is wrong" if report.ok else f"{count} thing{'s' if count > 1 else ''} to mend"
-    told: dict[str, Any] = {"verdict": said}
+    verdict = "nothing is wrong" if report.ok else f"{count} thing{'s' if count > 1 else ''} to fix"
+    values: dict[str, Any] = {"verdict": verdict}
     if lines:
-        told |= {"mended": f"{mended} labels", "log": log_of(source)}
-    results(**told)
+        values |= {"fixed": f"{fixed} labels", "log": log_of(source)}
+    results(**values)
 
 
 def _example(problem: Any, source: Path) -> str:

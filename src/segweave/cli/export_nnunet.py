@@ -27,7 +27,7 @@ def export_nnunet(
         Path,
         typer.Argument(
             metavar="FOLDER",
-            help="Where DatasetNNN_NAME is made: nnU-Net's nnUNet_raw.",
+            help="The folder for DatasetNNN_NAME: nnU-Net's nnUNet_raw.",
             show_default=False,
         ),
     ],
@@ -57,8 +57,8 @@ def export_nnunet(
     """
     from segweave.cli.show import remark, results
     from segweave.data.store import Store
-    from segweave.datasets.base import few
     from segweave.datasets.export_nnunet import in_no_part, write_nnunet
+    from segweave.words import few
 
     opened = Store(store)
     folder = write_nnunet(

@@ -1,10 +1,11 @@
-"""`segweave prepare`: one sub-command a data set, made from its card and the options of its
-function.
+"""`segweave prepare`: one sub-command per data set, built from its card and from the options of its
+function, whose `Args:` are the help.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from segweave.cli.guard import guarded
-from segweave.cli.helps import examples, paragraphs
+from segweave.cli.helps import argument_texts, examples, paragraphs
 from segweave.cli.values import from_text, simple
 
 if TYPE_CHECKING:
@@ -23,50 +24,14 @@ EXAMPLES = (
     ("segweave prepare acdc ACDC/database stores/acdc", "a public data set, as it is released"),
     (
         "segweave prepare folder photos/images photos/masks stores/photos",
-        "images of your own with a mask of the same name each",
+        "images of your taken, each with a mask of the same name",
     ),
-    ("segweave prepare folder --help", "what else can be said about one's own images"),
+    ("segweave prepare folder --help", "all options for images of your taken"),
 )
-
-_MORE = {
-    "acdc": (
-        ("segweave prepare acdc ACDC/database stores/acdc", "the release, as it was downloaded"),
-        ("segweave prepare acdc ACDC stores/acdc --strict", "refuse where anything is missing"),
-    ),
-    "folder": (
-        (
-            "segweave prepare folder images masks stores/mine",
-            "a.jpg and a.png, or a.jpg and a_mask.png",
-        ),
-        (
-            "segweave prepare folder images masks stores/mine --group '^(p[0-9]+)_'",
-            "p12_left.png and p12_right.png are of one patient, p12",
-        ),
-        (
-            "segweave prepare folder images masks stores/mine --mask-threshold 127",
-            "grey masks: whatever is brighter is foreground",
-        ),
-    ),
-}
-
-# What an option means, for those that data sets share; others are shown with their type alone.
-_HELP = {
-    "masks": "The folder of masks, each with the name of its image.",
-    "layout": "Which layout SOURCE has, where it is not recognised.",
-    "kind": "Foreground and background, or several classes.",
-    "classes": "Names of the classes, joined with commas: the foreground's, or all from id 0 on.",
-    "mask_threshold": "In grey masks, what is above this is foreground.",
-    "group": "A regular expression that finds the patient in an image's name.",
-    "cases": "A CSV table with case, group and, if wanted, part (train, valid, test).",
-    "fractions": "Shares of groups for train, valid and test, joined with commas.",
-    "organs": "The 8 organs that papers score, or all 13 that the release labels.",
-    "geometry": "Where a NIfTI header contradicts itself: check (refuse), pixdim or affine.",
-    "seed": "Which groups go where, when they are dealt out by fractions.",
-}
 
 
 class _Datasets(TyperGroup):
-    """One sub-command a card, those of plug-ins included."""
+    """One sub-command per card, those of plug-ins included."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from segweave.registry import datasets
@@ -83,7 +48,7 @@ class _Datasets(TyperGroup):
 def prepare() -> None:
     """Convert a data set into a store, from which everything else reads.
 
-    Every image is read and checked once and kept at its own size, without loss, together with
+    Every image is read and checked once and kept at its taken size, without loss, together with
     its geometry, its patient and the split. What is missing of a public data set is named. An
     interrupted conversion continues when the command is given again.
     """
@@ -98,23 +63,24 @@ def _command(card: DatasetCard) -> Any:
     from segweave.registry import datasets
 
     options = inspect.signature(datasets.entry(card.name), eval_str=True).parameters
-    own = {n: p for n, p in options.items() if n != "source" and n not in card.options}
-    required = [n for n, p in own.items() if p.default is inspect.Parameter.empty or n == "masks"]
+    taken = {n: p for n, p in options.items() if n != "source" and n not in card.options}
+    texts = argument_texts(datasets.entry(card.name))
+    required = [n for n, p in taken.items() if p.default is inspect.Parameter.empty or n == "masks"]
 
     def run(**given: Any) -> None:
-        _convert(card, own, given)
+        _convert(card, taken, given)
 
     source = ("IMAGES", "The folder of images.")
-    if "masks" not in own:
+    if "masks" not in taken:
         source = ("SOURCE", "The folder that holds the data set.")
     if card.source == "table":
         source = ("TABLE", "The CSV file, or the folder that holds it.")
     parameters = [_argument("source", *source)]
-    parameters += [_argument(name, name.upper(), _HELP.get(name, "")) for name in required]
+    parameters += [_argument(name, name.upper(), texts.get(name, "")) for name in required]
     parameters += [_argument("out", "STORE", "The store to write.")]
-    for name, parameter in own.items():
+    for name, parameter in taken.items():
         if name not in required:
-            parameters.append(_option(name, parameter))
+            parameters.append(_option(name, parameter, texts.get(name, "")))
     parameters += [
         _flag(
             "strict",
@@ -129,18 +95,18 @@ def _command(card: DatasetCard) -> Any:
     single = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
     )
-    shown = examples(_MORE[card.name]) if card.name in _MORE else None
+    shown = examples(card.examples) if card.examples else None
     single.command(card.name, help=_about(card), epilog=shown)(guarded(run))
     return typer.main.get_command(single)
 
 
-def _convert(card: DatasetCard, own: dict[str, inspect.Parameter], given: dict[str, Any]) -> None:
+def _convert(card: DatasetCard, taken: dict[str, inspect.Parameter], given: dict[str, Any]) -> None:
     from segweave.cli.show import counter
     from segweave.datasets import prepare as convert
 
     options = {
         name: from_text(given[name], parameter.annotation)
-        for name, parameter in own.items()
+        for name, parameter in taken.items()
         if given[name] is not None
     }
     with counter(f"preparing {card.name}", show=not given["quiet"]) as progress:
@@ -177,9 +143,16 @@ def _print(report: PrepareReport) -> None:
     )
 
 
+def _layouts(plan: Callable[..., Any]) -> list[str]:
+    """The paragraphs of a data set's docstring before its arguments."""
+    return paragraphs(plan).partition("\n\nArgs:")[0].split("\n\n")
+
+
 def _about(card: DatasetCard) -> str:
+    from segweave.registry import datasets
+
     title = card.title[0].upper() + card.title[1:]
-    parts = [f"{title}."]
+    parts = [f"{title}.", *_layouts(datasets.entry(card.name))]
     if card.classes:
         parts.append("Classes: " + ", ".join(card.classes) + ".")
     if card.expected:
@@ -198,13 +171,13 @@ def _argument(name: str, metavar: str, text: str) -> inspect.Parameter:
     )
 
 
-def _option(name: str, parameter: inspect.Parameter) -> inspect.Parameter:
+def _option(name: str, parameter: inspect.Parameter, text: str) -> inspect.Parameter:
     kind, metavar = simple(parameter.annotation)
     flags = "--" + name.replace("_", "-")
     default = parameter.default
     if isinstance(default, tuple | list):
         default = ",".join(str(value) for value in default)
-    about = typer.Option(flags, metavar=metavar, help=_HELP.get(name, ""))
+    about = typer.Option(flags, metavar=metavar, help=text)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

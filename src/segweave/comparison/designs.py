@@ -21,7 +21,7 @@ from segweave.comparison.variance import (
     unpaired_effect,
 )
 from segweave.errors import UsageError
-from segweave.evaluation.words import counted
+from segweave.words import counted
 
 Kind = Literal["paired", "unpaired", "folds", "weights"]
 WORDS: dict[Kind, str] = {

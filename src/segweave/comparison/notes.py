@@ -9,7 +9,8 @@ from segweave.comparison.designs import Design
 from segweave.comparison.pairs import why_left_out
 from segweave.comparison.results import ArmComparison
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.words import counted, scored_again
+from segweave.evaluation.words import scored_again
+from segweave.words import counted
 
 
 def notes_of(

@@ -1,9 +1,8 @@
-"""Public data sets and folders of one's own, converted into a store."""
+"""Public data sets and your own folders, converted into a store."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 from segweave import __version__
 from segweave.data.splits import check_splits
 from segweave.data.store import Store, StoreWriter
-from segweave.datasets.base import Item, Plan, few, odd_names, short_of
+from segweave.datasets.base import Item, Plan, invalid_names, short_of
 from segweave.errors import InputError
 from segweave.registry import build, datasets
+from segweave.runtime.progress import Progress
 from segweave.storage import sha256_of, sha256_of_bytes
+from segweave.words import few
 
 __all__ = ["PrepareReport", "prepare"]
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -80,13 +79,13 @@ def prepare(
             kind="layout",
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
-    if errors := [*plan.errors, *odd_names(plan.items)]:
+    if errors := [*plan.errors, *invalid_names(plan.items)]:
         raise errors[0]
     if not plan.items:
         raise InputError(
             doing, file=folder, expected="at least one labelled case", found="none", kind="missing"
         )
-    missing = [*plan.missing, *(one.said for one in plan.left_out)]
+    missing = [*plan.missing, *(one.message for one in plan.left_out)]
     if strict and missing:
         raise _incomplete(doing, folder, missing)
     groups = plan.groups()
@@ -139,7 +138,7 @@ def prepare(
 
 
 def _absent(classes: list[str], plan: Plan, cases: int) -> list[str]:
-    """What is to be said of classes that no label holds."""
+    """A warning about classes that no label holds."""
     if not classes:
         return []
     if len(classes) == len(plan.target.foreground):

@@ -1,4 +1,4 @@
-"""What data sets of pictures share: finding images and their masks by name, and telling damaged
+"""What data sets of pictures share: finding images and their masks by name, and finding damaged
 files before anything is converted.
 """
 
@@ -6,22 +6,23 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segweave.datasets.base import LeftOut, alone, few
-from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.datasets.base import LeftOut, alone
+from segweave.errors import InputError, SegweaveError
 from segweave.formats.pictures import LARGEST_PIXELS, exif_turn
 from segweave.formats.table import PICTURES, case_name, suffix_of
+from segweave.words import few
 
 
 @dataclass(frozen=True)
-class Place:
+class PairFolders:
     """Where a layout keeps images and masks.
 
     `image` and `mask` are regular expressions on whole names without their endings; the first
-    bracket is the id. `part` is the part of the data set's own split that the folder stands for,
+    bracket is the id. `part` is the part of the data set's own split that the folder is,
     `prefix` is put before ids.
     """
 
@@ -44,45 +45,7 @@ class Pair:
     part: str = ""
 
 
-Finder = Callable[[Path], list[Place]]
-
-
-def choose_layout(
-    title: str, source: Path, layout: str, finders: Mapping[str, Finder], expected: str
-) -> tuple[str, list[Place]]:
-    """The layout that `source` has (or the one asked for) and its places.
-
-    Raises InputError where none fits, UsageError for an unknown layout and where several fit.
-    """
-    if layout not in ("auto", *finders):
-        raise UsageError(
-            f"choosing the layout of {title}",
-            found=repr(layout),
-            remedy=nearest(layout, ("auto", *finders)),
-        )
-    found = {
-        name: places
-        for name, find in finders.items()
-        if layout in ("auto", name) and (places := find(source))
-    }
-    if not found:
-        raise InputError(
-            f"looking for {title}",
-            file=source,
-            expected=expected if layout == "auto" else f"the layout {layout}",
-            found="nothing like it",
-            remedy="give the folder that holds it",
-            kind="layout",
-        )
-    if len(found) > 1:
-        raise UsageError(
-            f"looking for {title}",
-            file=source,
-            expected="one layout",
-            found=" and ".join(found),
-            remedy=f"say which with layout={' or '.join(found)}",
-        )
-    return next(iter(found.items()))
+FolderFinder = Callable[[Path], list[PairFolders]]
 
 
 def subfolder(source: Path, *names: str) -> Path | None:
@@ -97,7 +60,7 @@ def subfolder(source: Path, *names: str) -> Path | None:
     return next((there[name] for name in wanted if name in there), None)
 
 
-def places(
+def pair_folders(
     roots: Sequence[Path | None],
     images: Sequence[str],
     masks: Sequence[str],
@@ -106,9 +69,9 @@ def places(
     mask: str = "(.+)",
     part: str = "",
     prefix: str = "",
-) -> list[Place]:
+) -> list[PairFolders]:
     """The first of `roots` that has a folder of such a name for images and one for masks, as a
-    list of one Place, or [] where none has.
+    list of one PairFolders, or [] where none has.
     """
     for root in roots:
         if root is None:
@@ -116,14 +79,14 @@ def places(
         one, other = subfolder(root, *images), subfolder(root, *masks)
         if one is None or other is None:
             continue
-        found = Place(one, other, image, mask, part, prefix)
+        found = PairFolders(one, other, image, mask, part, prefix)
         if _by_id(one, image, []):
             return [found]
     return []
 
 
 def find_pairs(
-    where: Sequence[Place],
+    where: Sequence[PairFolders],
 ) -> tuple[list[Pair], list[LeftOut], list[SegweaveError]]:
     """Every image with its mask, in natural order of ids, what is left out, and errors.
 
@@ -137,13 +100,13 @@ def find_pairs(
     damaged: list[SegweaveError] = []
     unequal: list[SegweaveError] = []
     partners: list[Path] = []
-    for place in where:
-        images = _by_id(place.images, place.image, errors)
-        masks = _by_id(place.masks, place.mask, errors)
+    for folders in where:
+        images = _by_id(folders.images, folders.image, errors)
+        masks = _by_id(folders.masks, folders.mask, errors)
         lonely += [images[id] for id in sorted(set(images) - set(masks), key=natural)]
         spare += [masks[id] for id in sorted(set(masks) - set(images), key=natural)]
         for name in sorted(set(images) & set(masks), key=natural):
-            image, mask, id = images[name], masks[name], place.prefix + name
+            image, mask, id = images[name], masks[name], folders.prefix + name
             if id in pairs:
                 errors.append(_doubled(id, image, pairs[id].image))
                 continue
@@ -158,7 +121,7 @@ def find_pairs(
             elif size != other:
                 unequal.append(_unequal(image, size, mask, other))
             else:
-                pairs[id] = Pair(id, image, mask, size, place.part)
+                pairs[id] = Pair(id, image, mask, size, folders.part)
             if id not in pairs:
                 partners += [image, mask]
     left_out = [
@@ -207,13 +170,17 @@ def _unequal(image: Path, size: tuple[int, int], mask: Path, other: tuple[int, i
         file=mask,
         expected="the image's size",
         found=f"{other[0]} × {other[1]}, its image {size[0]} × {size[1]}"
-        + ("; EXIF says to show it turned, pixels are read as they are stored" if turned else ""),
+        + (
+            "; its EXIF orientation is not applied, pixels are read as they are stored"
+            if turned
+            else ""
+        ),
         kind="size",
     )
 
 
 def picture_header(path: Path) -> tuple[tuple[int, int], str]:
-    """((height, width), what is wrong or ""): what the head and the end of a picture file tell
+    """((height, width), what is wrong or ""): from the head and the end of a picture file
     without its pixels being decoded.
     """
     from PIL import Image

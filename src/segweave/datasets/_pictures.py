@@ -4,7 +4,6 @@ from a table, and the splits that every set offers.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,9 +17,9 @@ from segweave import __version__
 from segweave.data.case import Case, Provenance
 from segweave.data.specs import TargetSpec
 from segweave.data.splits.folds import stratified_split, usual_folds
-from segweave.datasets._groups import rows_by_case
+from segweave.datasets._groups import read_rows, rows_by_case
 from segweave.datasets._pairs import Pair
-from segweave.datasets.base import Item, few
+from segweave.datasets.base import Item
 from segweave.errors import InputError
 from segweave.formats import read_array, read_case
 from segweave.formats.content import Request
@@ -28,8 +27,8 @@ from segweave.formats.pictures import is_grey, two_values
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
 from segweave.storage import sha256_of, sha256_of_text
+from segweave.words import few
 
-COLOURS = ("#000000", "#e4572e")
 FRACTIONS = (0.7, 0.1, 0.2)
 Splits = dict[str, dict[str, list[str]]]
 
@@ -39,17 +38,17 @@ _GROUP_COLUMNS = ("group", "patient", "patient_id", "patient ID", "lesion_id", "
 
 def target_of(card: DatasetCard) -> TargetSpec:
     """Background and the one class of a card."""
-    return TargetSpec(kind="binary", names=card.classes, colours=COLOURS)
+    return TargetSpec(kind="binary", names=card.classes)
 
 
 def provenance_of(card: DatasetCard, **more: Any) -> dict[str, Any]:
-    """What a store's manifest says of where a data set comes from."""
+    """The source of a data set, for a store's manifest."""
     return {"paper": card.paper, "licence": card.licence, "terms": card.terms, **more}
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """A mask of any kind → 0 and 1 (height, width): 1-bit, 0 and 1, or 0 and 255, where whatever
-    lies above the middle is foreground (noise of JPEG, soft edges).
+    is above the middle is foreground (noise of JPEG, soft edges).
 
     Raises InputError for colours (of a palette the indices count), and for grey that is more than
     the noise and the soft edges of two values: areas of one grey, or a large share of greys.
@@ -70,14 +69,14 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 def single_item(
     pair: Pair, group: str | None = None, attributes: Mapping[str, Any] | None = None
 ) -> Item:
-    """One image as a case of its own."""
-    own = pair.id if group is None else group
-    read = partial(_read_single, pair, own, dict(attributes or {}))
-    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair), own)
+    """One image as a case."""
+    group = pair.id if group is None else group
+    read = partial(_read_single, pair, group, dict(attributes or {}))
+    return Item(pair.id, (pair.image, pair.mask), read, parts_of(pair), group)
 
 
 def parts_of(pair: Pair) -> tuple[tuple[Path, Callable[[], object]], ...]:
-    """The image and the mask, each to be read on its own."""
+    """The image and the mask, each to be read separately."""
     return (
         (pair.image, partial(read_array, pair.image)),
         (pair.mask, partial(read_mask, pair.mask)),
@@ -145,15 +144,11 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
     """
     if path is None:
         return {id: id for id in ids}, [
-            "every image is its own group: if you know which show the same patient or lesion, say "
-            "so (groups)"
+            "every image is its own group: if you know which show the same patient or lesion, "
+            "give the option groups"
         ]
     doing, file = "reading a table of groups", Path(path)
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(doing, file=file, found=str(error), kind="layout") from error
+    rows = read_rows(file, doing)
     columns = list(rows[0]) if rows else []
     case = next((name for name in _CASE_COLUMNS if name in columns), None)
     group = next((name for name in _GROUP_COLUMNS if name in columns), None)
@@ -166,8 +161,8 @@ def read_groups(path: str | Path | None, ids: Sequence[str]) -> tuple[dict[str, 
             found=", ".join(columns) or "no rows",
             kind="layout",
         )
-    told = rows_by_case(rows, case, [group], doing=doing, file=file)
-    table = {id: row[group] for id, row in told.items()}
+    cells = rows_by_case(rows, case, [group], doing=doing, file=file)
+    table = {id: row[group] for id, row in cells.items()}
     absent = [id for id in ids if not table.get(id)]
     if absent:
         raise InputError(
@@ -199,8 +194,8 @@ def common_splits(
     return splits
 
 
-def counted(parts: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """What is missing of the expected number of images a part."""
+def short_parts(parts: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
+    """What is missing of the expected number of images per part."""
     return [
         f"{part}: {wanted} images are expected, {found.get(part, 0)} are there"
         for part, wanted in parts.items()

@@ -4,14 +4,14 @@ random splits of frames that papers used.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from segweave.datasets._pairs import Finder, Pair, Place, choose_layout, find_pairs, places
+from segweave.datasets._groups import read_rows
+from segweave.datasets._pairs import FolderFinder, Pair, PairFolders, find_pairs, pair_folders
 from segweave.datasets._pairs import subfolder as sub
 from segweave.datasets._pictures import (
     common_splits,
@@ -21,9 +21,10 @@ from segweave.datasets._pictures import (
     target_of,
     video_items,
 )
-from segweave.datasets.base import Item, Plan, few
+from segweave.datasets.base import Item, Plan, choose_layout
 from segweave.errors import InputError
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 IMAGES, MASKS = ("images", "image"), ("masks", "mask")
 NUMBER = r"0*(\d+)"
@@ -35,23 +36,25 @@ FCBFORMER = (
 )
 
 
-def pranet_places(source: Path, test: Sequence[str], train: str | None = None) -> list[Place]:
-    """The places of one set in the benchmark as PraNet's authors packed it: TrainDataset with
+def pranet_folders(
+    source: Path, test: Sequence[str], train: str | None = None
+) -> list[PairFolders]:
+    """The folders of one set in the benchmark as PraNet's authors packed it: TrainDataset with
     image(s) and mask(s), of which `train` is the pattern of this set's names, and TestDataset with
     a folder a set, called one of `test`.
     """
     training, testing = sub(source, "TrainDataset"), sub(source, "TestDataset")
-    found: list[Place] = []
+    found: list[PairFolders] = []
     if train is not None:
-        found += places([training], IMAGES, MASKS, image=train, mask=train, part="train")
+        found += pair_folders([training], IMAGES, MASKS, image=train, mask=train, part="train")
     if testing is not None:
-        found += places([sub(testing, *test)], IMAGES, MASKS, part="test")
+        found += pair_folders([sub(testing, *test)], IMAGES, MASKS, part="test")
     return found
 
 
-def plain_places(source: Path, image: str = "(.+)") -> list[Place]:
+def plain_folders(source: Path, image: str = "(.+)") -> list[PairFolders]:
     """A folder images and a folder masks with the same names."""
-    return places([source], IMAGES, MASKS, image=image, mask=image)
+    return pair_folders([source], IMAGES, MASKS, image=image, mask=image)
 
 
 def read_sequences(path: str | Path) -> Spans:
@@ -59,17 +62,18 @@ def read_sequences(path: str | Path) -> Spans:
     last_frame; raises InputError where it can't be read or sequences overlap.
     """
     doing, file = "reading a table of sequences", Path(path)
+    columns = "the columns sequence, first_frame and last_frame, frames as integers"
+    rows = read_rows(file, doing, columns)
     try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            spans = {
-                _sequence(row["sequence"]): (int(row["first_frame"]), int(row["last_frame"]))
-                for row in csv.DictReader(stream)
-            }
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        spans = {
+            _sequence(row["sequence"]): (int(row["first_frame"]), int(row["last_frame"]))
+            for row in rows
+        }
+    except (KeyError, ValueError) as error:
         raise InputError(
             doing,
             file=file,
-            expected="the columns sequence, first_frame and last_frame, frames as whole numbers",
+            expected=columns,
             found=f"{type(error).__name__}: {error}",
             kind="layout",
         ) from error
@@ -135,7 +139,7 @@ def plan_stills(
     card: DatasetCard,
     source: Path,
     layout: str,
-    finders: Mapping[str, Finder],
+    finders: Mapping[str, FolderFinder],
     expected: str,
     sequences: str | Path | None = None,
     groups: str | Path | None = None,

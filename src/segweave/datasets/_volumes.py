@@ -15,19 +15,10 @@ from segweave.data.geometry import farthest_apart
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
-from segweave.datasets.base import Splitter, few
+from segweave.datasets.base import Splitter
 from segweave.errors import InputError
 from segweave.formats import Geometry, read_case, read_label
-
-PALETTE = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b",
-           "#e377c2", "#7f9f3f")  # fmt: skip
-
-
-def colours(count: int) -> tuple[str, ...]:
-    """A colour a class, black for the background; the others take turns."""
-    return tuple(
-        PALETTE[1 + (i - 1) % (len(PALETTE) - 1)] if i else PALETTE[0] for i in range(count)
-    )
+from segweave.words import few
 
 
 def read_volume(
@@ -41,10 +32,10 @@ def read_volume(
     stack: Stack | None = None,
     scaled: bool = True,
 ) -> Case:
-    """A case from one file a channel (all on the same voxels) and a label map, `scaled` as
+    """A case from one file per channel (all on the same voxels) and a label map, `scaled` as
     `read_label` does.
 
-    Raises InputError where a channel has another size or lies elsewhere than the first.
+    Raises InputError where a channel has another size or position than the first.
     """
     first = read_case(
         images[0], id=id, group=group, geometry=geometry, channels=channels, stack=stack,
@@ -63,13 +54,13 @@ def read_volume(
 
 def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
     doing = "joining the channels of an image"
-    grid, own = (first.slices, *first.size), (other.slices, *other.size)
-    if grid != own:
+    grid, other_grid = (first.slices, *first.size), (other.slices, *other.size)
+    if grid != other_grid:
         raise InputError(
             doing,
             file=another,
             expected="the size of {}, {} × {} × {}".format(path.name, *grid),
-            found="{} × {} × {}".format(*own),
+            found="{} × {} × {}".format(*other_grid),
             remedy="resample it onto the first channel",
             kind="size",
         )
@@ -80,14 +71,14 @@ def _check_fits(first: Case, other: Case, path: Path, another: Path) -> None:
                 doing,
                 file=another,
                 expected=f"a channel on the same voxels as {path.name}",
-                found=f"voxels that lie up to {apart:.3g} mm away",
+                found=f"voxels up to {apart:.3g} mm away",
                 remedy="resample it onto the first channel",
                 kind="geometry",
             )
 
 
 def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, group: str) -> Case:
-    """Numbered slices, each a case of its own, as one case; where numbers are left out, windows
+    """Numbered slices, each a case, as one case; where numbers are left out, windows
     are interrupted. Raises InputError where one has another size.
     """
     numbers = sorted(read)
@@ -112,6 +103,13 @@ def join_slices(read: Mapping[int, Case], files: Mapping[int, Path], id: str, gr
     )
 
 
+def read_labelled(path: Path, *, id: str, group: str) -> Case:
+    """A volume and its label from one file (h5, npz); raises InputError without a label."""
+    case = read_case(path, id=id, group=group, stack="space")
+    labelled(case, path)
+    return case
+
+
 def labelled(case: Case, path: Path) -> NDArray[np.uint8]:
     """The label of a case; raises InputError where there is none."""
     if case.label is None:
@@ -126,8 +124,8 @@ def labelled(case: Case, path: Path) -> NDArray[np.uint8]:
 
 
 def remapped(label: NDArray[np.uint8], table: Mapping[int, int], known: int) -> NDArray[np.uint8]:
-    """Released ids → own ones; ids up to `known` that are not in `table` become background, higher
-    ones stay as they are, for the check of the case to name.
+    """Released ids → the ids of this data set; ids up to `known` that are not in `table` become
+    background, higher ones stay as they are, for the check of the case to name.
     """
     turn = np.arange(256, dtype=np.uint8)
     turn[: known + 1] = 0
@@ -141,7 +139,7 @@ def splits_by(
 ) -> Splitter:
     """Splits dealt out by groups; the groups of cases in `held_out` are the test part, where there
     are any. `more` are further splits, name → part → ids; without folds among them, the usual ones
-    are made of all cases that are not held out.
+    are drawn from all cases that are not held out.
     """
 
     def split(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
@@ -178,4 +176,4 @@ def exclusive_target(names: Mapping[int, str], doing: str, file: Path) -> Target
             kind="labels",
         )
     ordered = tuple(names[i] for i in range(len(names)))
-    return TargetSpec(kind="exclusive", names=ordered, colours=colours(len(ordered)))
+    return TargetSpec(kind="exclusive", names=ordered)

@@ -14,11 +14,13 @@ import numpy as np
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.splits.folds import usual_folds
-from segweave.datasets.base import Item, LeftOut, Plan, alone, few, not_there
+from segweave.datasets._volumes import join_slices, read_labelled
+from segweave.datasets.base import Item, LeftOut, Plan, alone, choose_layout, collected, not_there
 from segweave.datasets.published_splits import load_split
-from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.errors import InputError, SegweaveError
 from segweave.formats import read_case
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="acdc",
@@ -33,9 +35,14 @@ CARD = DatasetCard(
     classes=("background", "right ventricle", "myocardium", "left ventricle"),
     expected={"groups": 100, "cases": 200, "slices": 1902},
     terms="Non-commercial use; the paper must be cited.",
+    # Measured on the 100 training patients of the release.
+    ranges={"slices": (6, 18), "size": (154, 512), "step": (5, 10), "pixel": (0.70, 1.92)},
+    examples=(
+        ("segweave prepare acdc ACDC/database stores/acdc", "the release, as it was downloaded"),
+        ("segweave prepare acdc ACDC stores/acdc --strict", "refuse where anything is missing"),
+    ),
 )
 
-COLOURS = ("#000000", "#3b8fd6", "#45b36b", "#e4572e")
 Layout = Literal["auto", "raw", "h5", "npz"]
 _VOLUME = re.compile(r"(patient\d{3})_frame(\d{2})\.h5")
 _NPZ_SLICE = re.compile(r"case_(\d{3})_slice(ED|ES)_(\d+)\.npz")
@@ -44,46 +51,28 @@ _PHASES = ("ED", "ES")
 
 
 def plan(source: Path, *, layout: Layout = "auto") -> Plan:
-    """Find ACDC in `source`, in one of its layouts (recognised, unless `layout` says which).
+    """Find ACDC in one of its layouts.
 
-    `raw`: the official release, `patientXXX/patientXXX_frameYY.nii.gz` with `_gt` and Info.cfg,
+    `raw` is the official release, `patientXXX/patientXXX_frameYY.nii.gz` with `_gt` and Info.cfg,
     here or below `training`; its affines have unit steps, so millimetres are taken from pixdim.
-    `h5`: one `patientXXX_frameYY.h5` a volume with `image` and `label`, here or below
-    `ACDC_training_volumes`. `npz`: `train` and `valid` with an npz a slice, `test` with an npz a
-    volume. Case ids are `patientXXX_ED` and `patientXXX_ES`; the group is the patient. Raises
-    InputError where no layout fits, UsageError where several do.
+    `h5` is one `patientXXX_frameYY.h5` per volume with `image` and `label`, here or below
+    `ACDC_training_volumes`. `npz` is `train` and `valid` with one npz per slice, `test` with one
+    npz per volume. Case ids are `patientXXX_ED` and `patientXXX_ES`; the group is the patient.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
-    finders = {"raw": _raw_folder, "h5": _h5_folder, "npz": _npz_folder}
-    if layout not in ("auto", *finders):
-        raise UsageError(
-            "choosing the layout of ACDC", found=repr(layout), remedy=nearest(layout, finders)
-        )
-    found = {
-        name: folder
-        for name, find in finders.items()
-        if layout in ("auto", name) and (folder := find(source)) is not None
-    }
-    if not found:
-        raise InputError(
-            "looking for ACDC",
-            file=source,
-            expected="patientXXX folders, patientXXX_frameYY.h5 volumes, or train, valid and test "
-            "folders with case_XXX npz files"
-            if layout == "auto"
-            else f"the layout {layout}",
-            found="none of them",
-            remedy="give the folder that holds them",
-            kind="layout",
-        )
-    if len(found) > 1:
-        raise UsageError(
-            "looking for ACDC",
-            file=source,
-            expected="one layout",
-            found=" and ".join(found),
-            remedy=f"say which with layout={' or '.join(found)}",
-        )
-    name, folder = next(iter(found.items()))
+    name, folder = choose_layout(
+        "ACDC",
+        source,
+        layout,
+        {"raw": _raw_folder, "h5": _h5_folder, "npz": _npz_folder},
+        "patientXXX folders, patientXXX_frameYY.h5 volumes, or train, valid and test folders with "
+        "case_XXX npz files",
+    )
     planned = {"raw": _plan_raw, "h5": _plan_h5, "npz": _plan_npz}[name](folder)
     missing, warnings = planned.missing, planned.warnings
     here = {item.id.partition("_")[0] for item in planned.items}
@@ -103,10 +92,10 @@ def _splits(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _target() -> TargetSpec:
-    return TargetSpec(kind="exclusive", names=CARD.classes, colours=COLOURS)
+    return TargetSpec(kind="exclusive", names=CARD.classes)
 
 
-def _made(
+def _plan_of(
     layout: str,
     items: list[Item],
     missing: list[str],
@@ -150,8 +139,9 @@ def _plan_raw(folder: Path) -> Plan:
     missing: list[str] = []
     warnings: list[str] = []
     left_out: list[LeftOut] = []
+    errors: list[SegweaveError] = []
     for patient in sorted(p for p in folder.glob("patient[0-9][0-9][0-9]") if p.is_dir()):
-        facts = _facts(patient, warnings)
+        facts = collected(errors, partial(_facts, patient, warnings), _phases_in_order(patient))
         for phase in _PHASES:
             if phase not in facts:
                 missing.append(f"{patient.name} has no frame for {phase}")
@@ -160,16 +150,16 @@ def _plan_raw(folder: Path) -> Plan:
             image, label = _nifti(patient, stem), _nifti(patient, f"{stem}_gt")
             if image is None or label is None:
                 lacks = f"{stem}.nii.gz" if image is None else f"{stem}_gt.nii.gz"
-                said = f"{patient.name} {phase}: no {lacks}, left out"
+                message = f"{patient.name} {phase}: no {lacks}, left out"
                 there = [path for path in (image, label) if path is not None]
                 if there:
-                    left_out += alone(said, there, lacks=lacks)
+                    left_out += alone(message, there, lacks=lacks)
                 else:
-                    left_out.append(not_there(said, patient / lacks))
+                    left_out.append(not_there(message, patient / lacks))
                 continue
             read = partial(_read_raw, image, label, patient.name, phase, facts)
             items.append(Item(f"{patient.name}_{phase}", (image, label), read, group=patient.name))
-    return _made("raw", items, missing, warnings, left_out=left_out)
+    return _plan_of("raw", items, missing, warnings, errors=errors, left_out=left_out)
 
 
 def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[str, Any]) -> Case:
@@ -181,23 +171,20 @@ def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[st
         geometry="pixdim",
         stack="space",
     )
-    own: dict[str, Any] = {
+    known: dict[str, Any] = {
         "phase": phase,
         "frame": int(facts[phase]),
         **{key: facts[key] for key in ("diagnosis", "height_cm", "weight_kg") if key in facts},
     }
-    return replace(case, attributes={**case.attributes, **own})
+    return replace(case, attributes={**case.attributes, **known})
 
 
 def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
-    """What Info.cfg says; without it, the frames that are there in the order of time."""
+    """The facts in Info.cfg; without it, the frames that are there in the order of time."""
     path = patient / "Info.cfg"
     if not path.is_file():
-        pattern = re.compile(rf"{patient.name}_frame(\d+)\.nii(?:\.gz)?")
-        frames = sorted(int(m[1]) for p in patient.iterdir() if (m := pattern.fullmatch(p.name)))
         warnings.append(f"{patient.name} has no Info.cfg: its first frame is taken for ED")
-        phased: dict[str, Any] = dict(zip(_PHASES, frames, strict=False))
-        return phased
+        return _phases_in_order(patient)
     names = {"Group": "diagnosis", "Height": "height_cm", "Weight": "weight_kg"}
     facts: dict[str, Any] = {}
     try:
@@ -218,6 +205,13 @@ def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
             kind="layout",
         ) from error
     return facts
+
+
+def _phases_in_order(patient: Path) -> dict[str, Any]:
+    """The frames that are there, the first one taken for ED."""
+    pattern = re.compile(rf"{patient.name}_frame(\d+)\.nii(?:\.gz)?")
+    frames = sorted(int(m[1]) for p in patient.iterdir() if (m := pattern.fullmatch(p.name)))
+    return dict(zip(_PHASES, frames, strict=False))
 
 
 def _nifti(folder: Path, stem: str) -> Path | None:
@@ -268,7 +262,7 @@ def _plan_h5(folder: Path) -> Plan:
         warnings.append(
             f"{lossy} of {len(items)} volumes say that their image was re-encoded with loss"
         )
-    return _made("h5", items, missing, warnings, errors=errors)
+    return _plan_of("h5", items, missing, warnings, errors=errors)
 
 
 def _h5_attribute(path: Path, name: str) -> Any:
@@ -289,7 +283,7 @@ def _h5_phase(path: Path) -> str | None:
 
 
 def _read_h5(path: Path, patient: str, phase: str, frame: int) -> Case:
-    case = _labelled(read_case(path, id=f"{patient}_{phase}", group=patient, stack="space"), path)
+    case = read_labelled(path, id=f"{patient}_{phase}", group=patient)
     attributes = {**case.attributes, "phase": phase, "frame": frame}
     if "group" in attributes:
         attributes["diagnosis"] = attributes.pop("group")
@@ -346,7 +340,7 @@ def _plan_npz(folder: Path) -> Plan:
         items.append(Item(f"{patient}_{phase}", paths, read, group=patient))
     warnings = ["npz files hold no spacing: distances will be in pixels"]
     warnings += _other_parts(homes)
-    return _made("npz", items, missing, warnings, errors=errors)
+    return _plan_of("npz", items, missing, warnings, errors=errors)
 
 
 def _other_parts(homes: Mapping[str, str]) -> list[str]:
@@ -355,48 +349,16 @@ def _other_parts(homes: Mapping[str, str]) -> list[str]:
     other = sorted(
         id for id, part in homes.items() if published.get(id.partition("_")[0], part) != part
     )
-    text = f"{few(other)} lie in another part than the split {split.name} has them; it is used"
+    text = f"{few(other)} are in another part than in the split {split.name}, which is used"
     return [text] if other else []
 
 
 def _read_npz_volume(path: Path, patient: str, phase: str) -> Case:
-    case = _labelled(read_case(path, id=f"{patient}_{phase}", group=patient, stack="space"), path)
+    case = read_labelled(path, id=f"{patient}_{phase}", group=patient)
     return replace(case, attributes={**case.attributes, "phase": phase})
 
 
 def _read_npz_slices(numbered: Mapping[int, Path], patient: str, phase: str) -> Case:
-    numbers = sorted(numbered)
-    read = [_labelled(read_case(numbered[number]), numbered[number]) for number in numbers]
-    for number, one in zip(numbers, read, strict=True):
-        if one.image.shape != read[0].image.shape:
-            raise InputError(
-                f"joining the slices of {patient} {phase}",
-                file=numbered[number],
-                expected=f"an image of {read[0].size[0]} × {read[0].size[1]} as in slice "
-                f"{numbers[0]}",
-                found=f"{one.size[0]} × {one.size[1]}",
-                kind="size",
-            )
-    first = read[0]
-    return Case(
-        id=f"{patient}_{phase}",
-        group=patient,
-        image=np.concatenate([one.image for one in read]),
-        label=np.concatenate([one.label for one in read if one.label is not None]),
-        stack="space",
-        gaps=tuple(i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1] + 1),
-        provenance=first.provenance,
-        attributes={"phase": phase},
-    )
-
-
-def _labelled(case: Case, path: Path) -> Case:
-    if case.label is None:
-        raise InputError(
-            "reading a volume of ACDC",
-            file=path,
-            expected="an array named label",
-            found="none",
-            kind="missing",
-        )
-    return case
+    read = {number: read_case(path) for number, path in numbered.items()}
+    case = join_slices(read, numbered, f"{patient}_{phase}", patient)
+    return replace(case, attributes={"phase": phase})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, places, subfolder
-from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets._pairs import PairFolders, pair_folders, subfolder
+from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -52,32 +52,41 @@ def plan(
     groups: str | Path | None = None,
     whole: bool = False,
 ) -> Plan:
-    """Find CVC-300 or, if `whole`, CVC-EndoScene in `source`.
+    """Find CVC-300 or, if `whole`, CVC-EndoScene.
 
     EndoScene: `release` (CVC-300 and CVC-612, each with bbdd for images and gtpolyp for masks; case
     ids CVC-300_N and CVC-612_N; only polyps are read, not lumen and highlights). CVC-300: `pairs`
-    (images and masks) or `pranet` (TestDataset/CVC-300). `sequences` (sequence, first_frame,
-    last_frame; not for EndoScene, whose two halves count anew) makes videos of the frames, `groups`
-    (case, group) says which are of one patient. Splits: `test-only`, and by group where known.
+    (images and masks) or `pranet` (TestDataset/CVC-300). Splits: `test-only`, and by group where
+    groups are known.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        sequences: A CSV table (sequence, first_frame, last_frame); each sequence becomes a video.
+            Not for EndoScene, whose two halves start to count anew.
+        groups: A CSV table (case, group) that says which frames are of one patient.
+        whole: Read CVC-EndoScene.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     card = CARDS[1] if whole else CARDS[0]
     if whole:
         expected = "CVC-300 and CVC-612 with folders bbdd and gtpolyp"
         return plan_stills(card, source, layout, {"release": _release}, expected, None, groups)
     finders = {
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, ["CVC-300", "CVC-T"]),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, ["CVC-300", "CVC-T"]),
     }
     expected = "folders images and masks, or TestDataset/CVC-300"
     return plan_stills(card, source, layout, finders, expected, sequences, groups)
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     root = subfolder(source, "CVC-EndoSceneStill") or source
-    found: list[Place] = []
+    found: list[PairFolders] = []
     for half in ("CVC-300", "CVC-612"):
         folders = [subfolder(root, half)]
-        found += places(
+        found += pair_folders(
             folders, ("bbdd",), ("gtpolyp",), image=NUMBER, mask=NUMBER, prefix=f"{half}_"
         )
     return found

@@ -7,7 +7,7 @@ from typing import Literal
 
 from segweave.data.splits import cases_of, seeded_split
 from segweave.datasets import published_splits
-from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._pairs import Pair, PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import (
     common_splits,
     provenance_of,
@@ -20,12 +20,12 @@ from segweave.datasets._polyps import (
     NUMBER,
     Spans,
     fcbformer_split,
-    plain_places,
-    pranet_places,
+    plain_folders,
+    pranet_folders,
     read_sequences,
     videos,
 )
-from segweave.datasets.base import Item, Plan
+from segweave.datasets.base import Item, Plan, choose_layout
 from segweave.datasets.published_splits import load_split
 from segweave.errors import UsageError, nearest
 from segweave.registry import DatasetCard
@@ -60,15 +60,23 @@ def plan(
     unit: Literal["video", "frame"] = "video",
     sequences: str | Path | None = None,
 ) -> Plan:
-    """Find CVC-ClinicDB in `source`, in one of its layouts (recognised, unless `layout` says
-    which): `release` (Original and Ground Truth, here or below PNG or TIF), `pairs` (images and
-    masks) or `pranet` (TrainDataset, whose names of digits alone are this set's, and TestDataset).
+    """Find CVC-ClinicDB in one of its layouts.
 
-    `unit="video"`: each of the 29 sequences is a case and a group; splits `sequences` (its source
-    is in segweave/datasets/published_splits) and `fold-0` to `fold-4`. `unit="frame"`: each frame
-    is a case and counts as its own group, for papers that split frames at random: neighbouring
-    frames are near copies, so these splits leak, and their names end in `-leaks`. `sequences` is a
-    CSV table (sequence, first_frame, last_frame) in place of the shipped one.
+    `release` is Original and Ground Truth, here or below PNG or TIF; `pairs` is images and masks;
+    `pranet` is TrainDataset, whose names of digits alone are this set's, and TestDataset.
+
+    With `unit="video"` each of the 29 sequences is a case and a group; splits `sequences` (its
+    source is in segweave/datasets/published_splits) and `fold-0` to `fold-4`. With `unit="frame"`
+    each frame is a case and its own group, for papers that split frames at random: neighbouring
+    frames are near copies, so these splits leak, and their names end in `-leaks`.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        unit: What a case is: a whole video, or a frame (as papers do that split frames).
+        sequences: A CSV table (sequence, first_frame, last_frame) that replaces the shipped one.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     if unit not in ("video", "frame"):
         raise UsageError(
@@ -78,8 +86,8 @@ def plan(
         )
     finders = {
         "release": _release,
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, ["CVC-ClinicDB"], NUMBER),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, ["CVC-ClinicDB"], NUMBER),
     }
     name, where = choose_layout("CVC-ClinicDB", source, layout, finders, _EXPECTED)
     pairs, left_out, errors = find_pairs(where)
@@ -107,9 +115,9 @@ def plan(
         items = []
         of_item: dict[str, str] = {}
         for video, frames in found.items():
-            made: list[Item] = video_items(video, frames)
-            items += made
-            of_item |= {item.id: video for item in made}
+            cases: list[Item] = video_items(video, frames)
+            items += cases
+            of_item |= {item.id: video for item in cases}
         weights = {video: float(len(frames)) for video, frames in found.items()}
         splits = {}
         if published:
@@ -132,7 +140,7 @@ def plan(
 
 def shipped_sequences() -> tuple[Spans, dict[str, str]]:
     """Sequence → (first, last frame), and sequence → the block of neighbours that may show the
-    same patient; the table's source stands in the split's file.
+    same patient; the source of the table is in the split's file.
     """
     file = Path(published_splits.__file__).parent / "cvc-clinicdb.json"
     raw = read_json(file, "reading a split")
@@ -140,10 +148,10 @@ def shipped_sequences() -> tuple[Spans, dict[str, str]]:
     return spans, {name: block[0] for block in raw["blocks"] for name in block}
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     roots = [source, *(subfolder(source, name) for name in ("PNG", "TIF", "TIFF", "CVC-ClinicDB"))]
     truth = ("Ground Truth", "GroundTruth", "Ground_Truth")
-    return places(roots, ("Original",), truth, image=NUMBER, mask=NUMBER)
+    return pair_folders(roots, ("Original",), truth, image=NUMBER, mask=NUMBER)
 
 
 def _frame_splits(

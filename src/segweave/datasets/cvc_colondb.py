@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, subfolder
-from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets._pairs import PairFolders, subfolder
+from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -32,25 +32,32 @@ def plan(
     sequences: str | Path | None = None,
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find CVC-ColonDB in `source`: `release` (N.tiff with its mask pN.tiff in one folder), `pairs`
-    (images and masks) or `pranet` (TestDataset/CVC-ColonDB).
+    """Find CVC-ColonDB: `release` (N.tiff with its mask pN.tiff in one folder), `pairs` (images
+    and masks) or `pranet` (TestDataset/CVC-ColonDB).
 
-    The release does not say which frames belong to which of its 15 sequences. With `sequences`, a
-    CSV table (sequence, first_frame, last_frame), each becomes a video; with `groups`, a CSV table
-    (case, group), frames stay single images. Splits: `test-only`, and by group where groups are
-    known.
+    The release does not say which frames belong to which of its 15 sequences. With `sequences` each
+    becomes a video, with `groups` frames stay single images. Splits: `test-only`, and by group
+    where groups are known.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        sequences: A CSV table (sequence, first_frame, last_frame); each sequence becomes a video.
+        groups: A CSV table (case, group) that says which frames are of one patient.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": _release,
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, ["CVC-ColonDB"]),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, ["CVC-ColonDB"]),
     }
     expected = "N.tiff with pN.tiff, folders images and masks, or TestDataset/CVC-ColonDB"
     return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     for folder in (source, subfolder(source, "CVC-ColonDB"), subfolder(source, "data")):
         if folder is not None and any(folder.glob("p[0-9]*.*")):
-            return [Place(folder, folder, NUMBER, f"p{NUMBER}")]
+            return [PairFolders(folder, folder, NUMBER, f"p{NUMBER}")]
     return []

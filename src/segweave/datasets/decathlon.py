@@ -14,11 +14,12 @@ from segweave.datasets._volumes import (
     read_volume,
     splits_by,
 )
-from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
+from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import InputError, SegweaveError
 from segweave.formats import Geometry, case_name
 from segweave.registry import DatasetCard
 from segweave.storage import read_json
+from segweave.words import few
 
 CARD = DatasetCard(
     name="decathlon",
@@ -44,10 +45,17 @@ def plan(
 ) -> Plan:
     """Read the cases that dataset.json lists as training; its test cases have no labels.
 
-    A fourth axis of an image holds its channels. No split is published: groups are dealt out by
-    `fractions` and `seed`. `group` is a regular expression that finds the patient in an id.
-    `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises
-    InputError where it is no task of the Decathlon.
+    A fourth axis of an image holds its channels. No split is published.
+
+    Args:
+        source: The folder of the task (TaskXX_NAME).
+        group: A regular expression that finds the patient in a case's id.
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError where it is not a task of the Decathlon.
     """
     file = source / "dataset.json"
     if not file.is_file():
@@ -91,7 +99,7 @@ def plan(
     ]
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(listed):
-        missing.append(f"dataset.json says {wanted} training cases and lists {len(listed)}")
+        missing.append(f"dataset.json declares {wanted} training cases and lists {len(listed)}")
     test = about.get("test")
     warnings = own_group_warning(group is not None)
     if isinstance(test, list) and test:
@@ -124,8 +132,8 @@ def _pairs(
     left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
     for row in listed:
-        told = [row.get(key) if isinstance(row, dict) else None for key in ("image", "label")]
-        if not all(isinstance(path, str) and path for path in told):
+        paths = [row.get(key) if isinstance(row, dict) else None for key in ("image", "label")]
+        if not all(isinstance(path, str) and path for path in paths):
             errors.append(
                 InputError(
                     _DOING,
@@ -136,7 +144,7 @@ def _pairs(
                 )
             )
             continue
-        image, label = (source / str(path) for path in told)
+        image, label = (source / str(path) for path in paths)
         id = case_name(image)
         if id in pairs:
             errors.append(
@@ -183,7 +191,7 @@ def _read(image: Path, label: Path, id: str, group: str, channels: int, geometry
         raise InputError(
             "reading the channels of an image",
             file=image,
-            expected=f"{channels} channels, as dataset.json says",
+            expected=f"{channels} channels, as dataset.json declares",
             found=str(case.image.shape[1]),
             kind="layout",
         )

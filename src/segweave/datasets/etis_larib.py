@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, places, subfolder
-from segweave.datasets._polyps import NUMBER, plain_places, plan_stills, pranet_places
+from segweave.datasets._pairs import PairFolders, pair_folders, subfolder
+from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -36,18 +36,25 @@ def plan(
     sequences: str | Path | None = None,
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find ETIS-Larib in `source`: `release` (N.tif in ETIS-LaribPolypDB, pN.tif in Ground Truth),
-    `pairs` (images and masks) or `pranet` (TestDataset/ETIS-LaribPolypDB).
+    """Find ETIS-Larib: `release` (N.tif in ETIS-LaribPolypDB, pN.tif in Ground Truth), `pairs`
+    (images and masks) or `pranet` (TestDataset/ETIS-LaribPolypDB).
 
-    The release does not say which frames belong to which of its 34 sequences. With `sequences`, a
-    CSV table (sequence, first_frame, last_frame), each becomes a video; with `groups`, a CSV table
-    (case, group), frames stay single images. Splits: `test-only`, and by group where groups are
-    known.
+    The release does not say which frames belong to which of its 34 sequences. With `sequences` each
+    becomes a video, with `groups` frames stay single images. Splits: `test-only`, and by group
+    where groups are known.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        sequences: A CSV table (sequence, first_frame, last_frame); each sequence becomes a video.
+        groups: A CSV table (case, group) that says which frames are of one patient.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": _release,
-        "pairs": lambda folder: plain_places(folder, NUMBER),
-        "pranet": lambda folder: pranet_places(folder, _FOLDERS),
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, _FOLDERS),
     }
     expected = (
         "folders ETIS-LaribPolypDB and Ground Truth, images and masks, or "
@@ -56,7 +63,7 @@ def plan(
     return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     roots = [source, subfolder(source, *_FOLDERS)]
     truth = ("Ground Truth", "GroundTruth")
-    return places(roots, _FOLDERS, truth, image=NUMBER, mask=f"p?{NUMBER}")
+    return pair_folders(roots, _FOLDERS, truth, image=NUMBER, mask=f"p?{NUMBER}")

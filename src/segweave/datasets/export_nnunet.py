@@ -40,7 +40,7 @@ def write_nnunet(
     and labelsTr, those of its other parts to imagesTs and labelsTs, those of no part nowhere
     (`in_no_part` names them); without a split all go to imagesTr. Train and valid become the one
     fold of splits_final.json, which nnU-Net reads from its folder of preprocessed data. Volumes
-    become NIfTI, one file a channel, lossless, with the case's affine (without one: spacing, or
+    become NIfTI, one file per channel, lossless, with the case's affine (without one: spacing, or
     1 mm, along the axes). Single images and frames become PNG where they are 8-bit grey or RGB.
     `channels` names the channels for dataset.json: nnU-Net chooses its normalisation by them
     ("CT"). A table, cases.csv, gives the id in the store, the group, the part and, of a video's
@@ -73,9 +73,9 @@ def write_nnunet(
         if case.label is None or (parts and id not in parts):
             continue
         count = case.image.shape[1]
-        place = "Tr" if parts.get(id, "") in _LEARNT else "Ts"
+        part = "Tr" if parts.get(id, "") in _LEARNT else "Ts"
         for stem, index in _pieces(case, names[id], pictures):
-            _write_case(folder, place, stem, case, index, target, pictures)
+            _write_case(folder, part, stem, case, index, target, pictures)
             known = store.grouped or case.group != id or stem != names[id]
             place_in = "" if index is None or case.slices == 1 else str(index)
             rows.append((stem, id, case.group if known else "", parts.get(id, ""), place_in))
@@ -141,7 +141,7 @@ def _pieces(case: Case, stem: str, pictures: bool) -> list[tuple[str, int | None
 
 def _write_case(
     folder: Path,
-    place: str,
+    part: str,
     stem: str,
     case: Case,
     index: int | None,
@@ -159,16 +159,16 @@ def _write_case(
 
         image = np.moveaxis(np.asarray(case.image[index]), 0, -1)
         for values, path in (
-            (image[..., 0] if image.shape[-1] == 1 else image, f"images{place}/{stem}_0000.png"),
-            (labels[index], f"labels{place}/{stem}.png"),
+            (image[..., 0] if image.shape[-1] == 1 else image, f"images{part}/{stem}_0000.png"),
+            (labels[index], f"labels{part}/{stem}.png"),
         ):
             with atomic_write(folder / path) as temporary:
                 Image.fromarray(np.ascontiguousarray(values)).save(temporary, format="PNG")
         return
     for channel in range(case.image.shape[1]):
-        file = folder / f"images{place}" / f"{stem}_{channel:04d}.nii.gz"
+        file = folder / f"images{part}" / f"{stem}_{channel:04d}.nii.gz"
         _write_nifti(file, np.asarray(case.image[:, channel]), case)
-    _write_nifti(folder / f"labels{place}" / f"{stem}.nii.gz", labels, case)
+    _write_nifti(folder / f"labels{part}" / f"{stem}.nii.gz", labels, case)
 
 
 def _write_nifti(path: Path, values: NDArray[Any], case: Case) -> None:
@@ -181,27 +181,27 @@ def _write_nifti(path: Path, values: NDArray[Any], case: Case) -> None:
     turn[3, 3] = 1.0
     if case.source_grid is not None and case.affine is not None:
         grid = case.source_grid
-        own = grid.to_file(values)
-        for place, (axis, flip) in enumerate(zip(grid.axes, grid.flips, strict=True)):
-            turn[place, axis] = -1.0 if flip else 1.0
-            turn[place, 3] = grid.shape[axis] - 1 if flip else 0.0
+        turned = grid.to_file(values)
+        for column, (axis, flip) in enumerate(zip(grid.axes, grid.flips, strict=True)):
+            turn[column, axis] = -1.0 if flip else 1.0
+            turn[column, 3] = grid.shape[axis] - 1 if flip else 0.0
         affine = case.affine @ turn
     else:
-        own = values.transpose(2, 1, 0)
+        turned = values.transpose(2, 1, 0)
         turn[:3, :3] = np.eye(3)[::-1]
         steps = np.diag([*(case.spacing or (1.0, 1.0, 1.0)), 1.0])
         # Rows run to the back and columns to the left, as on a screen.
         plain = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]) @ steps
         affine = (plain if case.affine is None else case.affine) @ turn
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(own.dtype)
-    header.set_data_shape(own.shape)
+    header.set_data_dtype(turned.dtype)
+    header.set_data_shape(turned.shape)
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=1, strip_shears=True)
     header["pixdim"][1:4] = spacing_of(affine)
     header.set_xyzt_units("mm")
     header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 1, 0
-    raw = bytes(header.binaryblock) + bytes(4) + own.tobytes(order="F")
+    raw = bytes(header.binaryblock) + bytes(4) + turned.tobytes(order="F")
     with atomic_write(path) as temporary:
         temporary.write_bytes(gzip.compress(raw, 6, mtime=0))
 

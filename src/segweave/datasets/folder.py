@@ -1,8 +1,7 @@
-"""A folder of anyone's images and a folder of their masks, matched by name."""
+"""A folder of your own images and a folder of their masks, matched by name."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,17 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
-from segweave.datasets._groups import groups_by, half_filled, rows_by_case
-from segweave.datasets.base import Item, LeftOut, Plan, alone, few
+from segweave.datasets._groups import (
+    groups_by,
+    half_filled,
+    own_group_warning,
+    read_rows,
+    rows_by_case,
+)
+from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
-from segweave.formats.files import visible
-from segweave.formats.label_ids import scaled_ids
+from segweave.formats.files import label_ending, visible
+from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="folder",
@@ -32,13 +37,25 @@ CARD = DatasetCard(
     stack="single",
     kind="binary",
     classes=("background", "foreground"),
+    generic=True,
+    examples=(
+        (
+            "segweave prepare folder images masks stores/mine",
+            "a.jpg and a.png, or a.jpg and a_mask.png",
+        ),
+        (
+            "segweave prepare folder images masks stores/mine --group '^(p[0-9]+)_'",
+            "p12_left.png and p12_right.png are of one patient, p12",
+        ),
+        (
+            "segweave prepare folder images masks stores/mine --mask-threshold 127",
+            "grey masks: whatever is brighter is foreground",
+        ),
+    ),
 )
 
-MASK_ENDINGS = ("_mask", "_segmentation", "_seg", "_gt", "_label", "_labels", "_anno", "_manual")
-_COLOURS = ("#000000", "#e4572e", "#3b8fd6", "#45b36b", "#f2b134", "#8e5ea2", "#17becf", "#8c564b")
 _DOING = "preparing a folder of images"
 _READING = "reading a table of cases"
-_MOST = 31
 
 
 def plan(
@@ -54,17 +71,28 @@ def plan(
     seed: int = 0,
     geometry: Geometry = "check",
 ) -> Plan:
-    """Match every image in `source` with the mask of its name in `masks` (which may be `source`).
+    """Match every image with the mask of its name.
 
     A mask's name is the image's, with or without an ending such as `_mask`, `_segmentation` or
-    `_gt`. Masks hold class ids, or all of them 0 and 255, or are 1-bit; with `mask_threshold`
-    whatever is above it is foreground. `kind` auto is binary where no id is above 1. `classes`
-    names the foreground of a binary target, or all classes from id 0 (background) on. Groups come
-    from `group`, a regular expression on the case's id (its first bracket, or the whole match), or
-    from `cases`, a CSV file with the columns case, group and, if wanted, part (train, valid, test);
-    else every image is its own. Without parts, groups are dealt out by `fractions` and `seed`.
-    `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine). Raises
-    InputError or UsageError for whatever does not fit.
+    `_gt`. Masks hold class ids, or all of them 0 and 255, or are 1-bit; JPEG masks hold 0 and 255
+    with noise. Groups come from `group` or from `cases`; else every image is its own group.
+
+    Args:
+        source: The folder of images.
+        masks: The folder of masks, each with the name of its image; may be the folder of images.
+        kind: Foreground and background (binary), or several classes (exclusive); auto is binary
+            where no id is above 1.
+        classes: Names of the classes: the foreground's, or all from id 0 on.
+        mask_threshold: In grey masks, what is above this is foreground.
+        group: A regular expression that finds the patient in an image's name (its first bracket, or
+            the whole match).
+        cases: A CSV table with case, group and, if wanted, part (train, valid, test).
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError or UsageError for whatever does not fit.
     """
     if masks is None:
         raise UsageError(
@@ -82,17 +110,21 @@ def plan(
     found = _mask_files(folder, set(images) if together else set(), errors)
     pairs, left_out = _matched(images, found, errors)
     table = _read_table(Path(cases)) if cases is not None else {}
-    told = _groups(list(pairs), group, table)
-    errors += half_filled(told, _DOING, Path(cases)) if cases is not None else []
-    groups = {id: name or id for id, name in told.items()}
-    held = {mask: _mask_values(mask, mask_threshold, geometry) for _, mask in pairs.values()}
-    white, held = scaled_ids(held)
-    target = _target(kind, classes, held, white, errors)
-    warnings = _too_dark(held, mask_threshold)
-    grouped = any(told.values())
-    if not grouped:
-        warnings.append("every image is its own group; if patients have several, say so (group)")
-    scaled = white and target.white_is_one
+    given_groups = _groups(list(pairs), group, table)
+    errors += half_filled(given_groups, _DOING, Path(cases)) if cases is not None else []
+    groups = {id: name or id for id, name in given_groups.items()}
+    found_masks = [mask for _, mask in pairs.values()]
+    check_kind(kind, _DOING)
+    if classes:
+        target = target_of_names(classes, kind)
+        scaled = target.white_is_one
+    else:
+        held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
+        target, scaled, faults = target_of_ids(held, _DOING, kind)
+        errors += faults
+    warnings = _too_dark(found_masks, mask_threshold)
+    grouped = any(given_groups.values())
+    warnings += own_group_warning(grouped)
     items = [
         Item(
             id,
@@ -162,7 +194,7 @@ def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[
 
 
 def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
-    """What is to be said where a threshold makes all of all masks background."""
+    """A warning where a threshold makes all of all masks background."""
     if threshold is None:
         return []
     highest = []
@@ -177,9 +209,9 @@ def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
 
 
 def _ids(mask: Path, geometry: Geometry) -> list[int]:
-    own = read_array(mask)[:, :1]
+    values = read_array(mask)[:, :1]
     stand_in = Case(
-        id=case_name(mask), group="", image=own, stack="single" if len(own) == 1 else "space"
+        id=case_name(mask), group="", image=values, stack="single" if len(values) == 1 else "space"
     )
     label = read_label(mask, stand_in, geometry=geometry, scaled=False)
     return [int(value) for value in np.unique(label)]
@@ -235,15 +267,15 @@ def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> 
 
 
 def _without_ending(name: str) -> str:
-    """The name of a mask's image, or "" where it bears no ending of a mask."""
-    ending = next((e for e in MASK_ENDINGS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(ending)] if ending else ""
+    """The name of a mask's image, or "" where it carries no ending of a mask."""
+    ending = label_ending(name)
+    return name.removesuffix(ending) if ending else ""
 
 
 def _matched(
     images: Mapping[str, Path], masks: Mapping[str, Path], errors: Sequence[SegweaveError]
 ) -> tuple[dict[str, tuple[Path, Path]], list[LeftOut]]:
-    # An image may bear such an ending itself ("scan_label.png" with "scan_label.png").
+    # An image may carry such an ending itself ("scan_label.png" with "scan_label.png").
     whole = {case_name(path): path for path in masks.values()}
     pairs = {
         name: (path, whole.get(name) or masks[name])
@@ -265,53 +297,16 @@ def _matched(
                 kind="missing",
             )
         )
-    said = f"{len(lonely)} images have no mask and are left out: {few(lonely)}"
-    left_out = alone(said, [images[name] for name in lonely], lacks="mask")
-    said = f"{len(spare)} masks have no image: {few(names)}"
-    return pairs, [*left_out, *alone(said, spare, lacks="image")]
-
-
-def _target(
-    kind: str,
-    classes: Sequence[str] | None,
-    held: Mapping[Path, Sequence[int]],
-    white: bool,
-    errors: list[SegweaveError],
-) -> TargetSpec:
-    if kind not in ("auto", "binary", "exclusive"):
-        raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
-    most = 1 if white else _MOST
-    odd = sorted(mask for mask, ids in held.items() if max(ids, default=0) > most)
-    if odd and classes is None and kind != "binary":
-        ids = sorted({id for mask in odd for id in held[mask]})
-        errors.append(
-            InputError(
-                _DOING,
-                file=odd[0],
-                expected="0 and 255 alone, as in most masks"
-                if white
-                else "class ids 0, 1, 2, ... in every mask",
-                found=f"ids up to {ids[-1]} in {len(odd)} of {len(held)} masks: "
-                f"{few([str(i) for i in ids])}",
-                remedy="name the classes, or give a mask_threshold if they are grey masks",
-                kind="labels",
-            )
-        )
-    told = [ids for mask, ids in held.items() if mask not in odd or classes or kind == "binary"]
-    highest = max((id for ids in told for id in ids), default=0)
-    if kind == "binary" or (kind == "auto" and highest <= 1 and len(classes or ()) <= 2):
-        names = tuple(classes or ("foreground",))
-        names = ("background", *names) if len(names) == 1 else names
-        return TargetSpec(kind="binary", names=names, colours=_COLOURS[: len(names)])
-    names = tuple(classes or ("background", *(f"class {i}" for i in range(1, highest + 1))))
-    colours = tuple(_COLOURS[1 + (i - 1) % 7] if i else _COLOURS[0] for i in range(len(names)))
-    return TargetSpec(kind="exclusive", names=names, colours=colours)
+    message = f"{len(lonely)} images have no mask and are left out: {few(lonely)}"
+    left_out = alone(message, [images[name] for name in lonely], lacks="mask")
+    message = f"{len(spare)} masks have no image: {few(names)}"
+    return pairs, [*left_out, *alone(message, spare, lacks="image")]
 
 
 def _groups(
     ids: Sequence[str], pattern: str | None, table: Mapping[str, Mapping[str, str]]
 ) -> dict[str, str]:
-    """Case id → group, "" where neither the pattern nor the table says it."""
+    """Case id → group, "" where neither the pattern nor the table has it."""
     absent = [id for id in ids if table and id not in table]
     if absent:
         raise InputError(
@@ -350,11 +345,7 @@ def _given_parts(
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(_READING, file=path, found=str(error), kind="layout") from error
+    rows = read_rows(path, _READING)
     if not rows or "case" not in rows[0] or not {"group", "part"} & set(rows[0]):
         raise InputError(
             _READING,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -14,21 +13,23 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.splits import seeded_split
-from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._groups import read_rows
+from segweave.datasets._pairs import Pair, PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import (
     FRACTIONS,
     Splits,
     common_splits,
-    counted,
     provenance_of,
     read_mask,
+    short_parts,
     target_of,
 )
-from segweave.datasets.base import Item, Plan, few
+from segweave.datasets.base import Item, Plan, choose_layout, collected
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats import read_array, read_case, read_label_case
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="glas",
@@ -55,9 +56,8 @@ def plan(
     layout: Literal["auto", "release", "labelcol"] = "auto",
     unit: Literal["patient", "image"] = "patient",
 ) -> Plan:
-    """Find GlaS in `source`: `release` (train_N, testA_N and testB_N with their _anno, and
-    Grade.csv) or `labelcol` (folders img and labelcol, here or below Train_Folder, Val_Folder and
-    Test_Folder).
+    """Find GlaS: `release` (train_N, testA_N and testB_N with their _anno, and Grade.csv) or
+    `labelcol` (folders img and labelcol, here or below Train_Folder, Val_Folder and Test_Folder).
 
     The label is gland or not; `Case.instances` holds the number of each gland where the masks have
     them (a mask of 0 and 255 has none). `unit="patient"` (from Grade.csv): splits `seed-0` and up
@@ -65,6 +65,13 @@ def plan(
     counting every image as its own group: `official-leaks` (train; both test parts as test) and
     `official-a-b-leaks` (train, testA, testB). Without Grade.csv it is `unit="image"`; one that
     does not name every image is refused.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        unit: What a group is: a patient, or an image (as the challenge splits them).
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     if unit not in ("patient", "image"):
         raise UsageError(
@@ -77,7 +84,9 @@ def plan(
     name, where = choose_layout("GlaS", source, layout, finders, expected)
     pairs, left_out, errors = find_pairs(where)
     missing: list[str] = []
-    table, facts = _facts(source, where[0].images, where[0].images.parent)
+    folders = (source, where[0].images, where[0].images.parent)
+    table = next((f / "Grade.csv" for f in folders if (f / "Grade.csv").is_file()), None)
+    facts: dict[str, dict[str, Any]] = collected(errors, partial(_facts, table), {})
     warnings: list[str] = []
     ids = [pair.id for pair in pairs]
     unknown = [id for id in ids if id not in facts]
@@ -94,13 +103,13 @@ def plan(
         )
     elif unknown:
         warnings.append(
-            f"no Grade.csv says of which patient {len(unknown)} images are: every image counts as "
+            f"no Grade.csv has the patient of {len(unknown)} images: every image counts as "
             "its own group"
         )
     by_patient = unit == "patient" and not unknown
     home = {id: facts[id]["patient"] if by_patient else id for id in ids}
     if name == "release":
-        missing += counted(_PARTS, Counter(id.partition("_")[0] for id in ids))
+        missing += short_parts(_PARTS, Counter(id.partition("_")[0] for id in ids))
     splits = common_splits(home) if by_patient else _official(pairs)
     leaking = [split for split in splits if split.endswith("-leaks")]
     if leaking:
@@ -134,23 +143,23 @@ def plan(
     )
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     folders = [source, *(p for p in sorted(source.glob("Warwick*")) if p.is_dir())]
     for folder in folders:
         if any(folder.glob("*_anno.*")) and subfolder(folder, "img") is None:
-            return [Place(folder, folder, _NAME, f"{_NAME}_anno")]
+            return [PairFolders(folder, folder, _NAME, f"{_NAME}_anno")]
     return []
 
 
-def _labelcol(source: Path) -> list[Place]:
+def _labelcol(source: Path) -> list[PairFolders]:
     mask = "(.+?)(?:_anno)?"
-    here = places([source], ("img",), ("labelcol",), image="(.+)", mask=mask)
+    here = pair_folders([source], ("img",), ("labelcol",), image="(.+)", mask=mask)
     if here:
         return here
-    found: list[Place] = []
+    found: list[PairFolders] = []
     for folder, part in _FOLDERS:
         root = subfolder(source, folder)
-        found += places([root], ("img",), ("labelcol",), image="(.+)", mask=mask, part=part)
+        found += pair_folders([root], ("img",), ("labelcol",), image="(.+)", mask=mask, part=part)
     return found
 
 
@@ -181,7 +190,7 @@ def _read(pair: Pair, group: str, facts: dict[str, Any], numbered: bool) -> Case
 def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint16] | None]:
     """Gland or not, and the number of each gland where the mask holds them."""
     held = np.unique(read_array(pair.mask))
-    # 0 and 255 alone are a mask that somebody made of the numbers.
+    # A mask of 0 and 255 alone has lost the numbers.
     white = held[-1] == 255 and len(held) <= 2
     if white or not (numbered or 1 < held[-1] <= 127):
         return read_mask(pair.mask)[None], None
@@ -199,18 +208,15 @@ def _glands(pair: Pair, numbered: bool) -> tuple[NDArray[np.uint8], NDArray[np.u
     return (numbers > 0).astype(np.uint8), numbers.astype(np.uint16)
 
 
-def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
-    """The first Grade.csv that lies in one of the folders, and image → patient and grade of it."""
-    path = next((f / "Grade.csv" for f in folders if (f / "Grade.csv").is_file()), None)
+def _facts(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Image → patient and grade, from Grade.csv."""
     if path is None:
-        return None, {}
+        return {}
+    doing = "reading which patient an image of GlaS is of"
+    columns = "the columns name, patient ID and grade (GlaS)"
+    rows = read_rows(path, doing, columns)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [
-                {str(key).strip(): str(value).strip() for key, value in row.items()}
-                for row in csv.DictReader(stream)
-            ]
-        return path, {
+        return {
             row["name"]: {
                 "patient": f"patient{int(row['patient ID']):02d}",
                 "grade": row[_grade(row)],
@@ -218,11 +224,11 @@ def _facts(*folders: Path) -> tuple[Path | None, dict[str, dict[str, Any]]]:
             for row in rows
             if row.get("name")
         }
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError) as error:
+    except (KeyError, ValueError, StopIteration) as error:
         raise InputError(
-            "reading which patient an image of GlaS is of",
+            doing,
             file=path,
-            expected="the columns name, patient ID and grade (GlaS)",
+            expected=columns,
             found=f"{type(error).__name__}: {error}",
             kind="layout",
         ) from error

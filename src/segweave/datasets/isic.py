@@ -6,18 +6,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from segweave.data.splits import told_leaking
-from segweave.datasets._pairs import Pair, Place, choose_layout, find_pairs, places
+from segweave.data.splits import mark_leaking
+from segweave.datasets._pairs import Pair, PairFolders, find_pairs, pair_folders
 from segweave.datasets._pictures import (
     Splits,
     common_splits,
-    counted,
     provenance_of,
     read_groups,
+    short_parts,
     single_item,
     target_of,
 )
-from segweave.datasets.base import Plan
+from segweave.datasets.base import Plan, choose_layout
 from segweave.registry import DatasetCard
 
 CARDS = (
@@ -107,25 +107,33 @@ def plan(
     layout: Literal["auto", "release", "parts", "pairs"] = "auto",
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find the lesion segmentation task of ISIC `year` (2016, 2017 or 2018) in `source`.
+    """Find the lesion segmentation task of ISIC 2016, 2017 or 2018.
 
-    `release`: the challenge's own folders, of training, validation and test, those that are there.
-    `parts`: train, val (or valid) and test, each with images and masks. `pairs`: images and masks.
-    Images are ISIC_NNNNNNN.jpg, masks ISIC_NNNNNNN_segmentation.png (or without the ending).
-    Splits: `official` (by folder), `seed-0` and `fold-0` to `fold-4` (of the training images, by
-    group), for 2018 `sorted-1815-259-520`; where a group is in two parts of a published one, its
-    name ends in `-leaks`. `groups`: a CSV table (image_id, lesion_id or
-    patient_id), such as the metadata of HAM10000; without it every image is its own group.
+    `release` is the challenge's own folders, of training, validation and test, those that are
+    there; `parts` is train, val (or valid) and test, each with images and masks; `pairs` is images
+    and masks. Images are ISIC_NNNNNNN.jpg, masks ISIC_NNNNNNN_segmentation.png (or without the
+    ending). Splits: `official` (by folder), `seed-0` and `fold-0` to `fold-4` (of the training
+    images, by group), for 2018 `sorted-1815-259-520`; where a group is in two parts of a published
+    one, its name ends in `-leaks`.
+
+    Args:
+        source: The folder that holds the data set.
+        year: 2016, 2017 or 2018.
+        layout: The layout of the source; auto recognises it.
+        groups: A CSV table (image_id, lesion_id or patient_id), such as the metadata of HAM10000;
+            without it every image is its own group.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     known = _RELEASES[year]
     finders = {
         "release": lambda folder: [
-            place
+            folders
             for part, (_, images, masks) in known.items()
-            for place in _place(folder, (images,), (masks,), part)
+            for folders in _folders_of(folder, (images,), (masks,), part)
         ],
         "parts": _parts,
-        "pairs": lambda folder: _place(folder, ("images", "image"), ("masks", "mask"), ""),
+        "pairs": lambda folder: _folders_of(folder, ("images", "image"), ("masks", "mask"), ""),
     }
     expected = f"folders {next(iter(known.values()))[1]} and so on, or images and masks"
     name, where = choose_layout(f"ISIC {year}", source, layout, finders, expected)
@@ -134,7 +142,7 @@ def plan(
     home, warnings = read_groups(groups, [pair.id for pair in pairs])
     if name == "release":
         found = Counter(pair.part for pair in pairs)
-        missing += counted({part: count for part, (count, _, _) in known.items()}, found)
+        missing += short_parts({part: count for part, (count, _, _) in known.items()}, found)
     splits, leaking = _splits(year, pairs, home)
     return Plan(
         layout=name,
@@ -155,12 +163,14 @@ def plan(
     )
 
 
-def _place(root: Path, images: tuple[str, ...], masks: tuple[str, ...], part: str) -> list[Place]:
-    return places([root], images, masks, image=_NAME, mask=_MASK, part=part)
+def _folders_of(
+    root: Path, images: tuple[str, ...], masks: tuple[str, ...], part: str
+) -> list[PairFolders]:
+    return pair_folders([root], images, masks, image=_NAME, mask=_MASK, part=part)
 
 
-def _parts(source: Path) -> list[Place]:
-    found: list[Place] = []
+def _parts(source: Path) -> list[PairFolders]:
+    found: list[PairFolders] = []
     for folder, part in (
         ("train", "train"),
         ("val", "valid"),
@@ -169,12 +179,12 @@ def _parts(source: Path) -> list[Place]:
     ):
         root = source / folder
         if root.is_dir():
-            found += _place(root, ("images", "image"), ("masks", "mask"), part)
+            found += _folders_of(root, ("images", "image"), ("masks", "mask"), part)
     return found
 
 
 def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> tuple[Splits, list[str]]:
-    """The published splits and our own, and what is to be said of them."""
+    """The published splits, those of this project, and warnings about them."""
     published: Splits = {}
     parts = {
         part: [pair.id for pair in pairs if pair.part == part]
@@ -187,7 +197,7 @@ def _splits(year: int, pairs: list[Pair], home: dict[str, str]) -> tuple[Splits,
         ordered = sorted(training)
         cut = {"train": ordered[:1815], "valid": ordered[1815:2074], "test": ordered[2074:]}
         published["sorted-1815-259-520"] = cut
-    splits, warnings = told_leaking(published, home)
+    splits, warnings = mark_leaking(published, home)
     if training:
         splits |= common_splits({id: home[id] for id in training})
     return splits, warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._pairs import PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import (
     common_splits,
     provenance_of,
@@ -13,10 +13,11 @@ from segweave.datasets._pictures import (
     single_item,
     target_of,
 )
-from segweave.datasets._polyps import FCBFORMER, IMAGES, MASKS, fcbformer_split, pranet_places
-from segweave.datasets.base import Plan, few
+from segweave.datasets._polyps import FCBFORMER, IMAGES, MASKS, fcbformer_split, pranet_folders
+from segweave.datasets.base import Plan, choose_layout
 from segweave.formats import case_name
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="kvasir-seg",
@@ -30,6 +31,7 @@ CARD = DatasetCard(
     classes=("background", "polyp"),
     expected={"cases": 1000},
     terms="The paper must be cited.",
+    generic_layouts=("release",),
 )
 
 # TrainDataset also holds frames of CVC-ClinicDB, whose names are numbers.
@@ -42,17 +44,26 @@ def plan(
     layout: Literal["auto", "release", "pranet"] = "auto",
     groups: str | Path | None = None,
 ) -> Plan:
-    """Find Kvasir-SEG in `source`: `release` (images and masks, here or below Kvasir-SEG) or
-    `pranet` (TrainDataset, whose names of digits alone are another set's, and TestDataset/Kvasir).
+    """Find Kvasir-SEG: `release` (images and masks, here or below Kvasir-SEG) or `pranet`
+    (TrainDataset, whose names of digits alone are another set's, and TestDataset/Kvasir).
 
-    The release does not say which images show the same patient; a CSV table `groups` (image, group)
-    can. Splits: `seed-0`, `fold-0` to `fold-4`, by group; `fcbformer` (the whole set, every image
-    its own group), `pranet` (by folder), `train-val` (where train.txt and val.txt of the authors
-    lie beside the images).
+    Splits: `seed-0`, `fold-0` to `fold-4`, by group; `fcbformer` (the whole set, every image its
+    own group), `pranet` (by folder), `train-val` (where train.txt and val.txt of the authors are
+    beside the images).
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        groups: A CSV table (image, group) that says which images show the same patient; the release
+            does not.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
-        "release": lambda folder: places([folder, subfolder(folder, "Kvasir-SEG")], IMAGES, MASKS),
-        "pranet": lambda folder: pranet_places(folder, ["Kvasir", "Kvasir-SEG"], _NOT_A_NUMBER),
+        "release": lambda folder: pair_folders(
+            [folder, subfolder(folder, "Kvasir-SEG")], IMAGES, MASKS
+        ),
+        "pranet": lambda folder: pranet_folders(folder, ["Kvasir", "Kvasir-SEG"], _NOT_A_NUMBER),
     }
     expected = "folders images and masks, or TrainDataset and TestDataset/Kvasir"
     name, where = choose_layout("Kvasir-SEG", source, layout, finders, expected)
@@ -89,11 +100,13 @@ def plan(
     )
 
 
-def _lists(place: Place, ids: set[str]) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
+def _lists(
+    folders: PairFolders, ids: set[str]
+) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
     """The split of the authors' own lists, and names in them that are not there."""
     named: dict[str, list[str]] = {}
     for part, file in (("train", "train.txt"), ("valid", "val.txt")):
-        path = place.images.parent / file
+        path = folders.images.parent / file
         if not path.is_file():
             return {}, []
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -16,21 +15,21 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.splits import PARTS, told_leaking
-from segweave.datasets._groups import groups_by, own_group_warning, rows_by_case
+from segweave.data.splits import PARTS, mark_leaking
+from segweave.datasets._groups import groups_by, own_group_warning, read_rows, rows_by_case
 from segweave.datasets._volumes import (
-    colours,
     exclusive_target,
     labelled,
     read_volume,
     splits_by,
 )
-from segweave.datasets.base import Item, LeftOut, Plan, alone, few
-from segweave.errors import InputError, UsageError
+from segweave.datasets.base import Item, LeftOut, Plan, alone, collected
+from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry
 from segweave.formats.table import SUFFIXES
 from segweave.registry import DatasetCard
 from segweave.storage import read_json, read_json_value
+from segweave.words import few
 
 CARD = DatasetCard(
     name="nnunet",
@@ -45,7 +44,7 @@ _DOING = "preparing an nnU-Net data set"
 
 @dataclass(frozen=True)
 class Labels:
-    """What dataset.json says of the classes: the target and, where they overlap, the ids of each
+    """The classes in dataset.json: the target and, where they overlap, the ids of each
     region.
     """
 
@@ -61,16 +60,23 @@ def plan(
     seed: int = 0,
     geometry: Geometry = "check",
 ) -> Plan:
-    """Read what nnU-Net trains on: `imagesTr/ID_0000.nii.gz` (one file a channel) with
+    """Read what nnU-Net trains on: `imagesTr/ID_0000.nii.gz` (one file per channel) with
     `labelsTr/ID.nii.gz`, and where both are there `imagesTs` with `labelsTs` as test cases.
 
     Classes come from dataset.json; regions (lists of ids) become overlapping classes, `ignore` the
-    ignored value. Groups are dealt out by `fractions` and `seed`. The splits of a splits_final.json
-    in the same folder are kept as fold-0, ..., as fold-0-leaks where a group is in two parts.
-    `group` is a regular expression that finds the patient in an id; without it groups are those of
-    the table cases.csv that `export-nnunet` leaves, and the parts that it names become the split
-    `given`. `geometry` decides where a NIfTI header contradicts itself (check, pixdim, affine).
-    Raises InputError where it is no nnU-Net data set.
+    ignored value. The splits of a splits_final.json in the same folder are kept as fold-0, ..., as
+    fold-0-leaks where a group is in two parts. Without `group` the groups are those of the table
+    cases.csv that `export-nnunet` leaves, and the parts that it names become the split `given`.
+
+    Args:
+        source: The folder of the data set (DatasetXXX_NAME).
+        group: A regular expression that finds the patient in a case's id.
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError where it is not an nnU-Net data set.
     """
     folder = _folder(source)
     about = read_json(folder / "dataset.json", _DOING)
@@ -102,15 +108,19 @@ def plan(
         if part == "Tr" or (folder / "labelsTs").is_dir():
             found[part] = _pairs(folder, part, ending, len(channels), left_out)
     ids = [id for pairs in found.values() for id in pairs]
-    table = _exported(folder / "cases.csv")
-    told = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
-    groups = groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | told
-    grouped = group is not None or len(told) == len(ids)
+    errors: list[SegweaveError] = []
+    table: dict[str, dict[str, str]] = collected(
+        errors, partial(_exported, folder / "cases.csv"), {}
+    )
+    group_of = {id: table[id]["group"] for id in ids if table.get(id, {}).get("group")}
+    groups = (
+        groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | group_of
+    )
+    grouped = group is not None or len(group_of) == len(ids)
     warnings = own_group_warning(grouped)
-    if not grouped and told:
-        lost = [id for id in ids if id not in told]
+    if not grouped and group_of:
+        lost = [id for id in ids if id not in group_of]
         warnings = [f"cases.csv names no group of {few(lost)}: each is its own"]
-    errors = []
     for pairs in found.values():
         for id, (images, label) in pairs.items():
             if id in items:
@@ -126,16 +136,18 @@ def plan(
                 continue
             one = partial(read, images, label, id, groups[id])
             items[id] = Item(id, (*images, label), one, group=groups[id])
-    more = _given(folder, found)
+    more: dict[str, dict[str, list[str]]] = collected(errors, partial(_given, folder, found), {})
     named = {id: table[id]["part"] for id in ids if table.get(id, {}).get("part")}
     if named:
         parts = dict.fromkeys((*PARTS, *named.values()))
         more["given"] = {part: [id for id in named if named[id] == part] for part in parts}
-    more, leaking = told_leaking(more, groups)
+    more, leaking = mark_leaking(more, groups)
     warnings += leaking
     wanted = about.get("numTraining")
     if isinstance(wanted, int) and wanted != len(found["Tr"]):
-        missing.append(f"dataset.json says {wanted} training cases, {len(found['Tr'])} are there")
+        missing.append(
+            f"dataset.json declares {wanted} training cases, {len(found['Tr'])} are there"
+        )
     return Plan(
         layout="nnunet",
         target=labels.target,
@@ -150,7 +162,7 @@ def plan(
             "channels": [str(channels[key]) for key in sorted(channels, key=_number)],
             "split": ", ".join([f"seed {seed}, by group", *more]),
         },
-        errors=list(errors),
+        errors=errors,
         left_out=left_out,
     )
 
@@ -178,7 +190,7 @@ def _folder(source: Path) -> Path:
         raise InputError(
             _DOING,
             file=chosen[0] / "imagesTr",
-            expected="images ID_0000.nii.gz, one file a channel",
+            expected="images ID_0000.nii.gz, one file per channel",
             found="none",
             remedy="if it comes from the Medical Segmentation Decathlon, prepare it as decathlon",
             kind="layout",
@@ -219,7 +231,7 @@ def _labels(about: dict[str, Any], file: Path) -> Labels:
         )
     regions = {name: ids for name, ids in sets.items() if ids != (0,)}
     names = tuple(regions)
-    target = TargetSpec(kind="overlapping", names=names, colours=colours(len(names) + 1)[1:])
+    target = TargetSpec(kind="overlapping", names=names)
     return Labels(target, tuple(regions.values()))
 
 
@@ -237,17 +249,17 @@ def _pairs(
         for path in sorted((folder / f"labels{part}").glob(f"*{ending}"))
         if not path.name.startswith(".")
     }
-    # One file a channel; pictures of several channels have one file in all.
+    # One file per channel; pictures of several channels have one file in all.
     counts = Counter(len(files) for files in numbered.values())
     most = channels if channels in counts else max(counts, key=counts.__getitem__, default=0)
     pairs = {}
     for id, files in numbered.items():
         if id not in labels:
             lacks = f"labels{part}/{id}{ending}"
-            said = f"{lacks} is not there, the case is left out"
-            left_out += alone(said, list(files.values()), lacks=lacks)
+            message = f"{lacks} is not there, the case is left out"
+            left_out += alone(message, list(files.values()), lacks=lacks)
         elif extra := [path for k, path in sorted(files.items()) if k >= most]:
-            said = f"images{part}: {few([path.name for path in extra])} is beyond the channels"
+            message = f"images{part}: {few([path.name for path in extra])} is beyond the channels"
             expected = f"channels up to {most - 1:04d}"
             faults = [
                 InputError(
@@ -260,17 +272,17 @@ def _pairs(
                 for path in extra
             ]
             there = (*(path for path in files.values() if path not in extra), labels[id])
-            left_out.append(LeftOut(f"{said}, the case is left out", list(faults), there))
+            left_out.append(LeftOut(f"{message}, the case is left out", list(faults), there))
         elif sorted(files) != list(range(most)):
             absent = few([f"{id}_{k:04d}{ending}" for k in range(most) if k not in files])
-            said = f"images{part}: no {absent}, the case is left out"
-            left_out += alone(said, [labels[id], *files.values()], lacks=absent)
+            message = f"images{part}: no {absent}, the case is left out"
+            left_out += alone(message, [labels[id], *files.values()], lacks=absent)
         else:
             pairs[id] = (tuple(files[k] for k in range(most)), labels[id])
     for id in sorted(set(labels) - set(numbered)):
         lacks = f"images{part}/{id}_0000{ending}"
-        said = f"{lacks} is not there, its label is left out"
-        left_out += alone(said, [labels[id]], lacks=lacks)
+        message = f"{lacks} is not there, its label is left out"
+        left_out += alone(message, [labels[id]], lacks=lacks)
     return pairs
 
 
@@ -303,13 +315,7 @@ def _exported(path: Path) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            _DOING, file=path, expected="a CSV file", found=str(error), kind="layout"
-        ) from error
+    rows = read_rows(path, _DOING)
     if not rows or set(rows[0]) - {"slice"} != {"case", "id", "group", "part"}:
         return {}
     return rows_by_case(rows, "case", ("group", "part"), doing=_DOING, file=path)
@@ -332,7 +338,7 @@ def _read(
         raise InputError(
             "reading the channels of an image",
             file=images[0],
-            expected=f"{channels} channels, as dataset.json says",
+            expected=f"{channels} channels, as dataset.json declares",
             found=f"{case.image.shape[1]} in {len(images)} files",
             kind="layout",
         )

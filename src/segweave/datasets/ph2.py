@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Literal
 
-from segweave.datasets._pairs import Place, choose_layout, find_pairs, places, subfolder
+from segweave.datasets._groups import read_rows
+from segweave.datasets._pairs import PairFolders, find_pairs, pair_folders, subfolder
 from segweave.datasets._pictures import common_splits, provenance_of, single_item, target_of
-from segweave.datasets.base import Plan
+from segweave.datasets.base import Plan, choose_layout
 from segweave.registry import DatasetCard
 
 CARD = DatasetCard(
@@ -30,16 +30,22 @@ _DIAGNOSES = ("Common Nevus", "Atypical Nevus", "Melanoma")
 
 
 def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") -> Plan:
-    """Find PH2 in `source`: `release` (folders IMDxxx with IMDxxx_Dermoscopic_Image and
-    IMDxxx_lesion, here or below `PH2 Dataset images`) or `pairs` (images and masks).
+    """Find PH2: `release` (folders IMDxxx with IMDxxx_Dermoscopic_Image and IMDxxx_lesion, here or
+    below `PH2 Dataset images`) or `pairs` (images and masks).
 
     Diagnoses are taken from PH2_dataset.txt, or a CSV table cases.csv (name, diagnosis), where one
-    lies beside. Every image is its own group. Splits: `test-only`, `seed-0` and `fold-0` to
-    `fold-4`, with equal shares of each diagnosis.
+    is beside the images. Every image is its own group. Splits: `test-only`, `seed-0` and `fold-0`
+    to `fold-4`, with equal shares of each diagnosis.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
     finders = {
         "release": _release,
-        "pairs": lambda folder: places(
+        "pairs": lambda folder: pair_folders(
             [folder],
             ("images", "image"),
             ("masks", "mask"),
@@ -78,7 +84,7 @@ def plan(source: Path, *, layout: Literal["auto", "release", "pairs"] = "auto") 
     )
 
 
-def _release(source: Path) -> list[Place]:
+def _release(source: Path) -> list[PairFolders]:
     for root in (source, subfolder(source, "PH2 Dataset images"), subfolder(source, "PH2Dataset")):
         for folder in (root, subfolder(root, "PH2 Dataset images") if root else None):
             if folder is not None and any(folder.glob("IMD[0-9]*/")):
@@ -86,14 +92,14 @@ def _release(source: Path) -> list[Place]:
     return []
 
 
-def _folders(root: Path) -> list[Place]:
+def _folders(root: Path) -> list[PairFolders]:
     found = []
     for folder in sorted(p for p in root.glob("IMD[0-9]*") if p.is_dir()):
         id = re.escape(folder.name)
         images = folder / f"{folder.name}_Dermoscopic_Image"
         masks = folder / f"{folder.name}_lesion"
         # A folder that is not there is an empty one: what it should hold is listed as missing.
-        found.append(Place(images, masks, f"({id})", f"({id})(?:_lesion)?"))
+        found.append(PairFolders(images, masks, f"({id})", f"({id})(?:_lesion)?"))
     return found
 
 
@@ -111,8 +117,7 @@ def _diagnoses(source: Path) -> dict[str, str]:
                 if len(row) == 3 and re.fullmatch(r"IMD\d+", row[0]) and row[2] in ("0", "1", "2"):
                     found.setdefault(row[0], _DIAGNOSES[int(row[2])])
         elif plain.is_file():
-            with plain.open(newline="", encoding="utf-8-sig") as stream:
-                for line_of in csv.DictReader(stream):
-                    if line_of.get("name") and line_of.get("diagnosis"):
-                        found.setdefault(line_of["name"], line_of["diagnosis"])
+            for row_of in read_rows(plain, "reading the diagnoses of PH2"):
+                if row_of.get("name") and row_of.get("diagnosis"):
+                    found.setdefault(row_of["name"], row_of["diagnosis"])
     return found

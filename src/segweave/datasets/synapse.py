@@ -12,12 +12,13 @@ from typing import Literal
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import cases_of, seeded_split
-from segweave.datasets._volumes import colours, join_slices, labelled, read_volume, remapped
-from segweave.datasets.base import Item, LeftOut, Plan, alone, few
+from segweave.datasets._volumes import join_slices, labelled, read_labelled, read_volume, remapped
+from segweave.datasets.base import Item, LeftOut, Plan, alone, choose_layout
 from segweave.datasets.published_splits import load_split
-from segweave.errors import InputError, UsageError, nearest
+from segweave.errors import UsageError, nearest
 from segweave.formats import Geometry, read_case
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="synapse",
@@ -41,6 +42,8 @@ CARD = DatasetCard(
     ),
     expected={"groups": 30, "cases": 30, "slices": 3779},
     terms="Use as agreed at registration; do not pass the images on.",
+    # The description of the challenge data.
+    ranges={"slices": (85, 198), "size": (512, 512), "step": (2.5, 5.0), "pixel": (0.54, 0.98)},
 )
 
 THIRTEEN = (
@@ -66,50 +69,37 @@ def plan(
     organs: Literal["8", "13"] = "8",
     geometry: Geometry = "check",
 ) -> Plan:
-    """Find Synapse in `source`, in one of its layouts (recognised, unless `layout` says which).
+    """Find Synapse in one of its layouts.
 
-    `raw`: the release, `img/imgXXXX.nii.gz` and `label/labelXXXX.nii.gz`, here or below
-    RawData/Training. `transunet`: `train_npz/caseXXXX_sliceZZZ.npz` and
+    `raw` is the release, `img/imgXXXX.nii.gz` and `label/labelXXXX.nii.gz`, here or below
+    RawData/Training. `transunet` is `train_npz/caseXXXX_sliceZZZ.npz` and
     `test_vol_h5/caseXXXX.npy.h5`, here or below data/Synapse: no spacing, values clipped to
-    -125..275 HU and scaled to 0..1. `organs` 8 is what papers score (the ids of TransUNet's
-    files), 13 is everything that the release labels. Case ids and groups are caseXXXX. Splits:
-    `18-12` is the published one, which has no validation cases; `15-3-12` takes three of its
-    training cases for validation. `geometry` decides where a NIfTI header contradicts itself
-    (check, pixdim, affine). Raises InputError where no layout fits, UsageError where several do.
+    -125..275 HU and scaled to 0..1. Case ids and groups are caseXXXX. Splits: `18-12` is the
+    published one, which has no validation cases; `15-3-12` takes three of its training cases for
+    validation.
+
+    Args:
+        source: The folder that holds the data set.
+        layout: The layout of the source; auto recognises it.
+        organs: The 8 organs that papers score (the ids of TransUNet's files), or all 13 that the
+            release labels.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError where no layout fits, UsageError where several do.
     """
-    finders = {"raw": _raw_folder, "transunet": _prepared_folder}
-    for name, value, known in (
-        ("layout", layout, ("auto", *finders)),
-        ("organs", organs, ("8", "13")),
-    ):
-        if value not in known:
-            raise UsageError(
-                f"choosing {name} of Synapse", found=repr(value), remedy=nearest(str(value), known)
-            )
-    found = {
-        name: folder
-        for name, find in finders.items()
-        if layout in ("auto", name) and (folder := find(source)) is not None
-    }
-    if not found:
-        raise InputError(
-            _DOING,
-            file=source,
-            expected="folders img and label with imgXXXX.nii.gz and labelXXXX.nii.gz, or train_npz "
-            "and test_vol_h5",
-            found="none of them",
-            remedy="give the folder that holds them",
-            kind="layout",
-        )
-    if len(found) > 1:
+    if organs not in ("8", "13"):
         raise UsageError(
-            _DOING,
-            file=source,
-            expected="one layout",
-            found=" and ".join(found),
-            remedy=f"say which with layout={' or '.join(found)}",
+            "choosing organs of Synapse", found=repr(organs), remedy=nearest(organs, ("8", "13"))
         )
-    name, folder = next(iter(found.items()))
+    name, folder = choose_layout(
+        "Synapse",
+        source,
+        layout,
+        {"raw": _raw_folder, "transunet": _prepared_folder},
+        "folders img and label with imgXXXX.nii.gz and labelXXXX.nii.gz, or train_npz and "
+        "test_vol_h5",
+    )
     if name == "transunet" and organs != "8":
         raise UsageError(
             _DOING, expected="the release for 13 organs", found="TransUNet's files, which have 8"
@@ -128,7 +118,7 @@ def plan(
     classes = CARD.classes if organs == "8" else THIRTEEN
     return Plan(
         layout=name,
-        target=TargetSpec(kind="exclusive", names=classes, colours=colours(len(classes))),
+        target=TargetSpec(kind="exclusive", names=classes),
         items=sorted(items, key=lambda item: item.id),
         splits=_splits,
         missing=missing,
@@ -178,8 +168,8 @@ def _raw(folder: Path, organs: str, geometry: Geometry) -> tuple[list[Item], lis
     for there, others, what in ((images, labels, "label"), (labels, images, "img")):
         for n in sorted(set(there) - set(others)):
             lacks = f"{what}{n}.nii.gz"
-            said = f"{there[n].name} has no {lacks}, left out"
-            left_out += alone(said, [there[n]], lacks=lacks)
+            message = f"{there[n].name} has no {lacks}, left out"
+            left_out += alone(message, [there[n]], lacks=lacks)
     items = [
         Item(
             f"case{n}",
@@ -218,7 +208,10 @@ def _prepared(folder: Path) -> tuple[list[Item], list[str], list[str]]:
     for path in sorted((folder / "test_vol_h5").glob("*.h5")):
         if match := _VOLUME.fullmatch(path.name):
             volumes[match[1]] = path
-    items = [Item(id, (path,), partial(_read_h5, path, id)) for id, path in volumes.items()]
+    items = [
+        Item(id, (path,), partial(read_labelled, path, id=id, group=id))
+        for id, path in volumes.items()
+    ]
     missing: list[str] = []
     warnings = ["these files hold no spacing and no orientation: distances will be in pixels"]
     both = sorted(set(slices) & set(volumes))
@@ -238,12 +231,6 @@ def _prepared(folder: Path) -> tuple[list[Item], list[str], list[str]]:
         if not there:
             missing.append(f"no cases in {part}")
     return items, missing, warnings
-
-
-def _read_h5(path: Path, id: str) -> Case:
-    case = read_case(path, id=id, group=id, stack="space")
-    labelled(case, path)
-    return case
 
 
 def _read_slices(numbered: Mapping[int, Path], id: str) -> Case:

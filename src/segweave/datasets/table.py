@@ -1,8 +1,7 @@
-"""Anyone's cases listed in a CSV table: image, mask, case, group and part."""
+"""Your own cases, listed in a CSV table: image, mask, case, group and part."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,15 +10,15 @@ from typing import Literal
 import numpy as np
 
 from segweave.data.case import Case
-from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of
-from segweave.datasets._groups import half_filled, own_group_warning
-from segweave.datasets._volumes import colours, labelled, read_volume, splits_by
-from segweave.datasets.base import Item, LeftOut, Plan, few, not_there
-from segweave.errors import ErrorKind, InputError, SegweaveError, UsageError
+from segweave.datasets._groups import half_filled, own_group_warning, read_rows
+from segweave.datasets._volumes import labelled, read_volume, splits_by
+from segweave.datasets.base import Item, LeftOut, Plan, not_there
+from segweave.errors import ErrorKind, InputError, SegweaveError
 from segweave.formats import Geometry, case_name, read_case, read_label_case
-from segweave.formats.label_ids import scaled_ids
+from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
 from segweave.registry import DatasetCard
+from segweave.words import few
 
 CARD = DatasetCard(
     name="table",
@@ -28,11 +27,11 @@ CARD = DatasetCard(
     stack="space",
     kind="exclusive",
     source="table",
+    generic=True,
 )
 
 _DOING = "preparing the cases of a table"
 _COLUMNS = ("image", "mask", "case", "group", "part")
-_MOST = 31
 
 
 def plan(
@@ -48,21 +47,30 @@ def plan(
     from the table's own folder; a DICOM series is its folder) and, if wanted, `case` (its id, else
     the image's name), `group` (the patient, else the case) and `part` (train, valid, test).
 
-    Without a mask the image's own file holds the label (h5, npz). `classes` names the foreground of
-    a binary target or all classes from id 0 on; without it all masks are read for their ids.
-    Without parts groups are dealt out by `fractions` and `seed`. `geometry` decides where a NIfTI
-    header contradicts itself (check, pixdim, affine). Raises InputError for a table without these
-    columns and for classes that can't be told.
+    Without a mask the image's own file holds the label (h5, npz). Without `classes` all masks are
+    read for their ids.
+
+    Args:
+        source: The CSV file, or the folder that holds it.
+        classes: Names of the classes: the foreground's, or all from id 0 on.
+        kind: Foreground and background (binary), or several classes (exclusive); auto is binary
+            where no id is above 1.
+        fractions: Shares of groups for train, valid and test.
+        seed: Decides which groups go where, when they are dealt out by fractions.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
+            affine.
+
+    Raises InputError for a table without these columns and for ids that can't be classes.
     """
     file = _file(source)
     rows = _rows(file)
     errors: list[SegweaveError] = []
     left_out: list[LeftOut] = []
     files: dict[str, tuple[Path, Path | None]] = {}
-    told: dict[str, str] = {}
+    given_groups: dict[str, str] = {}
     parts: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
-        problem = _take(row, file.parent, files, told, parts, left_out)
+        problem = _take(row, file.parent, files, given_groups, parts, left_out)
         if problem:
             errors.append(
                 InputError(
@@ -77,8 +85,8 @@ def plan(
         raise InputError(
             _DOING, file=file, expected="at least one case", found="none", kind="missing"
         )
-    errors += half_filled(told, _DOING, file)
-    groups = {id: group or id for id, group in told.items()}
+    errors += half_filled(given_groups, _DOING, file)
+    groups = {id: group or id for id, group in given_groups.items()}
     home: dict[str, str] = {}
     for id, part in parts.items():
         if home.setdefault(groups[id], part) != part:
@@ -99,7 +107,14 @@ def plan(
                 _DOING, file=file, expected="a part in every row", found=few(lost), kind="layout"
             )
         )
-    target, scaled = _target(kind, classes, files, geometry, file, errors)
+    check_kind(kind, _DOING)
+    if classes:
+        target = target_of_names(classes, kind)
+        scaled = target.white_is_one
+    else:
+        held = {mask or image: _ids(image, mask, geometry) for image, mask in files.values()}
+        target, scaled, faults = target_of_ids(held, _DOING, kind)
+        errors += faults
     items = [
         Item(
             id,
@@ -109,7 +124,7 @@ def plan(
         )
         for id, (image, mask) in files.items()
     ]
-    grouped = any(told.values())
+    grouped = any(given_groups.values())
     given = {part: sorted({groups[id] for id in parts if parts[id] == part}) for part in PARTS}
     return Plan(
         layout="table",
@@ -144,17 +159,8 @@ def _file(source: Path) -> Path:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            start = stream.read(4096)
-            stream.seek(0)
-            semicolons = start.count(";") > start.count(",")
-            raw = list(csv.DictReader(stream, delimiter=";" if semicolons else ","))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            "reading a table of cases", file=file, found=str(error)[:150], kind="layout"
-        ) from error
-    held = {(name or "").strip().lower(): name for name in (raw[0] if raw else {})}
+    raw = read_rows(file, "reading a table of cases")
+    held = {name.lower(): name for name in (raw[0] if raw else {})}
     if "image" not in held:
         raise InputError(
             "reading a table of cases",
@@ -163,8 +169,8 @@ def _rows(file: Path) -> list[dict[str, str]]:
             found=", ".join(map(str, held.values())) or "no rows",
             kind="layout",
         )
-    own = [name for name in _COLUMNS if name in held]
-    return [{name: (row.get(held[name]) or "").strip() for name in own} for row in raw]
+    columns = [name for name in _COLUMNS if name in held]
+    return [{name: row.get(held[name], "") for name in columns} for row in raw]
 
 
 def _take(
@@ -205,51 +211,6 @@ def _listed(image: Path) -> list[Path]:
     from segweave.formats.dicom import series_files
 
     return series_files(image) if image.is_dir() else [image]
-
-
-def _target(
-    kind: str,
-    classes: Sequence[str] | None,
-    files: dict[str, tuple[Path, Path | None]],
-    geometry: Geometry,
-    table: Path,
-    errors: list[SegweaveError],
-) -> tuple[TargetSpec, bool]:
-    """The classes, and whether 255 in a picture stands for the one of them."""
-    if kind not in ("auto", "binary", "exclusive"):
-        raise UsageError(_DOING, expected="kind auto, binary or exclusive", found=repr(kind))
-    if classes and (kind == "binary" or (kind == "auto" and len(classes) <= 2)):
-        names = tuple(classes) if len(classes) > 1 else ("background", *classes)
-        return TargetSpec(kind="binary", names=names, colours=colours(len(names))), True
-    if classes:
-        target = TargetSpec(kind="exclusive", names=tuple(classes), colours=colours(len(classes)))
-        return target, False
-    scaled, held = scaled_ids(
-        {mask or image: _ids(image, mask, geometry) for image, mask in files.values()}
-    )
-    ids = {id for several in held.values() for id in several}
-    most = 1 if scaled else _MOST
-    odd = sorted(id for id in ids if id > most)
-    highest = max(ids - set(odd), default=0)
-    if odd:
-        errors.append(
-            InputError(
-                _DOING,
-                file=table,
-                expected="0 and 255 alone, as in most masks"
-                if scaled
-                else f"class ids up to {_MOST}",
-                found=f"ids up to {odd[-1]}",
-                remedy="name the classes (classes), from id 0 on",
-                kind="labels",
-            )
-        )
-    if kind == "binary" or (kind == "auto" and highest <= 1):
-        names = ("background", "foreground")
-        return TargetSpec(kind="binary", names=names, colours=colours(2)), scaled
-    names = ("background", *(f"class {i}" for i in range(1, highest + 1)))
-    target = TargetSpec(kind="exclusive", names=names, colours=colours(len(names)))
-    return target, scaled and target.white_is_one
 
 
 def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:

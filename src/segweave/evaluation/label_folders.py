@@ -27,22 +27,10 @@ from segweave.evaluation.score_cases import (
 )
 from segweave.evaluation.scores import check_metrics
 from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
-from segweave.formats.label_ids import scaled_ids
+from segweave.formats.files import LABEL_ENDINGS, label_ending
+from segweave.formats.label_ids import target_of_ids
 from segweave.runtime.progress import Progress
 
-LABEL_ENDINGS = (
-    "_gt",
-    "_label",
-    "_labels",
-    "_mask",
-    "_seg",
-    "_segmentation",
-    "_pred",
-    "_prediction",
-    "_groundtruth",
-    "_anno",
-)
-_MOST_UNNAMED = 32
 _GROUP_WORDS = ("patient", "subject", "video", "sequence")
 _COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
 
@@ -209,13 +197,7 @@ def _assigned(row: Row, entry: _Entry, case: Case) -> Row:
 def case_of(path: Path) -> str:
     """The name of the case that a label file belongs to."""
     name = case_name(path)
-    ending = _ending(name)
-    return name[: len(name) - len(ending)] if ending else name
-
-
-def _ending(name: str) -> str:
-    endings = [e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)]
-    return max(endings, key=len, default="")
+    return name.removesuffix(label_ending(name))
 
 
 def _label_files(folder: str | Path) -> dict[str, Path]:
@@ -239,7 +221,7 @@ def _label_files(folder: str | Path) -> dict[str, Path]:
         and not case_name(file).endswith("_overlay")
         and "overlays" not in file.relative_to(path).parts[:-1]
     ]
-    marked = [file for file in files if _ending(case_name(file))]
+    marked = [file for file in files if label_ending(case_name(file))]
     by_case: dict[str, list[Path]] = {}
     for file in marked or files:
         by_case.setdefault(case_of(file), []).append(file)
@@ -368,23 +350,14 @@ def _target_of(
         return TargetSpec(
             kind="overlapping", names=tuple(f"class {k}" for k in range(1, overlapping + 1))
         )
-    ids = {id for several in scaled_ids(ids_of)[1].values() for id in several}
-    highest = max(ids, default=0)
-    if highest < 1:
+    if not any(max(ids, default=0) for ids in ids_of.values()):
         raise InputError(
             "finding the classes in the references",
             expected="at least one label id above 0",
             found="background alone",
             remedy="name the classes",
         )
-    if highest > _MOST_UNNAMED and len(ids | {0}) <= highest:
-        raise InputError(
-            "finding the classes in the references",
-            file=max(ids_of, key=lambda file: max(ids_of[file], default=0)),
-            expected="class ids 0, 1, 2, ...",
-            found=f"{len(ids)} different values up to {highest}, as grey or JPEG masks have",
-            remedy="give a mask threshold (--mask-threshold 127), or name the classes (--classes)",
-        )
-    if highest == 1:
-        return TargetSpec(kind="binary", names=("background", "foreground"))
-    return TargetSpec(names=("background", *(f"class {k}" for k in range(1, highest + 1))))
+    target, _, errors = target_of_ids(ids_of, "finding the classes in the references")
+    if errors:
+        raise errors[0]
+    return target

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.evaluation.families import get_protocol, score_case
 from segweave.evaluation.folder import check_free, write_evaluation
 from segweave.evaluation.protocols import Protocol, clean
@@ -256,16 +256,6 @@ def validation_scores(
         if of_class:
             means[f"dice/{name}"] = estimate(of_class, groups, interval=False).mean
     return means
-
-
-def one_line(error: SegweaveError) -> str:
-    """What went wrong, for a list of problems."""
-    parts = [error.doing]
-    if error.expected:
-        parts.append(f"expected {error.expected}")
-    if error.found:
-        parts.append(f"found {error.found}")
-    return "; ".join(parts)
 
 
 class Problems:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry
 from segweave.evaluation.summary import Part, Summary, summarise
-from segweave.evaluation.words import counted, scored_again
+from segweave.evaluation.words import scored_again
+from segweave.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

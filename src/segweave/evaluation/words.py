@@ -7,11 +7,6 @@ from collections.abc import Iterable
 from segweave.evaluation.rows import Evaluation
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 group", "2 groups"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def scored_again(evaluations: Iterable[Evaluation]) -> list[str]:
     """A note where test cases had been scored more than once under the protocol, else nothing."""
     notes = []

@@ -133,7 +133,7 @@ def read_h5(file: Path, request: Request) -> Content:
     the file are kept.
 
     Raises InputError for a truncated file, for declared sizes that the stored bytes cannot hold,
-    and for data sets that lie in another file (links, external and virtual storage).
+    and for data sets that are stored in another file (links, external and virtual storage).
     """
     import h5py
 

@@ -1,4 +1,4 @@
-"""Reads a DICOM series, ordered by where its slices lie in the patient, with pydicom."""
+"""Reads a DICOM series, ordered by the position of its slices in the patient, with pydicom."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_dicom(file: Path) -> bool:
 
 
 def series_files(folder: Path) -> list[Path]:
-    """The DICOM files that lie directly in a folder, sorted by name."""
+    """The DICOM files directly in a folder, sorted by name."""
     return [
         path
         for path in sorted(folder.iterdir())
@@ -116,7 +116,7 @@ def read_dicom(path: Path, request: Request) -> Content:
 
 
 def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
-    """What a file says of its slice, read without its pixels; None for a DICOMDIR."""
+    """The header of a slice, read without its pixels; None for a DICOMDIR."""
     with reading(doing, file):
         if not is_dicom(file):
             raise InputError(
@@ -136,7 +136,7 @@ def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
                 file=file,
                 expected="sequences nested as deep as scanners nest them",
                 found="hundreds of levels",
-                remedy="the file is damaged or made to do harm; leave it out",
+                remedy="the file is damaged or malicious; leave it out",
                 kind="damaged",
             ) from error
         if data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
@@ -150,7 +150,7 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
         raise InputError(
             doing,
             file=file,
-            expected="one slice a file",
+            expected="one slice per file",
             found=f"{frames} frames in one file",
             remedy="convert it to NIfTI first, for instance with dcm2niix",
             kind="unsupported",
@@ -222,14 +222,14 @@ def _check_deflated(pydicom: Any, file: Path, doing: str) -> None:
                     file=file,
                     expected=f"a deflated file of at most {readable_size(_LARGEST_SLICE)}",
                     found="one that unfolds to more",
-                    remedy="the file is damaged or made to do harm; leave it out",
+                    remedy="the file is damaged or malicious; leave it out",
                     kind="damaged",
                 )
             block = unpacker.unconsumed_tail or stream.read(1 << 16)
 
 
 def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
-    """The values (rows, columns) or (rows, columns, 3) of one slice, rescaled as the file says."""
+    """The values (rows, columns) or (rows, columns, 3) of a slice, rescaled as its header asks."""
     with reading(doing, one.file):
         data = pydicom.dcmread(one.file)
         if "PixelData" not in data:

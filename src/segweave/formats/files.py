@@ -8,16 +8,35 @@ from segweave.errors import InputError
 from segweave.formats.dicom import series_files
 from segweave.formats.table import DICOM, SUFFIXES, case_name, suffix_of
 
-_LABEL_ENDINGS = ("_gt", "_label", "_mask", "_seg", "_segmentation")
+LABEL_ENDINGS = (
+    "_gt",
+    "_groundtruth",
+    "_label",
+    "_labels",
+    "_mask",
+    "_manual",
+    "_anno",
+    "_seg",
+    "_segmentation",
+    "_pred",
+    "_prediction",
+)
+"""What marks the name of a label file, beside the name of its image; case does not matter."""
+
+
+def label_ending(name: str) -> str:
+    """The ending of `LABEL_ENDINGS` that a case name carries, as it is written there, or ""."""
+    ending = next((e for e in LABEL_ENDINGS if name.lower().endswith(e) and len(name) > len(e)), "")
+    return name[len(name) - len(ending) :] if ending else ""
 
 
 def find_images(path: str | Path) -> list[Path]:
     """The file itself, or every image file in a folder and the folders below, sorted. A folder that
     holds several DICOM files is one image, the series.
 
-    Hidden files and stores are passed over, and so are label files that lie beside their image
-    (`NAME_gt.nii.gz` beside `NAME.nii.gz`; also _label, _mask, _seg, _segmentation). Raises
-    InputError where nothing is there to read.
+    Hidden files and stores are passed over, and so are label files beside their image
+    (`NAME_gt.nii.gz` beside `NAME.nii.gz`; `LABEL_ENDINGS`). Raises InputError where nothing is
+    there to read.
     """
     doing = "looking for images"
     folder = Path(path)
@@ -54,7 +73,7 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether it is what `prepare` wrote, whose arrays are no images to be read."""
+    """Whether it is what `prepare` wrote, whose arrays must not be read as images."""
     return (folder / "manifest.json").is_file() and (folder / "records").is_dir()
 
 
@@ -73,23 +92,21 @@ def _with_series(folder: Path, found: list[Path]) -> list[Path]:
     """DICOM files of one folder → the folder, where there are several; files without an ending
     count too.
     """
-    places = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
-    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in places]
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    hidden = [any(p.startswith(".") for p in path.relative_to(folder).parts) for path in folders]
     series = {
-        place: files
-        for place, skip in zip(places, hidden, strict=True)
-        if not skip and (files := series_files(place))
+        home: files
+        for home, skip in zip(folders, hidden, strict=True)
+        if not skip and (files := series_files(home))
     }
-    whole = [place if len(files) > 1 else files[0] for place, files in series.items()]
+    whole = [home if len(files) > 1 else files[0] for home, files in series.items()]
     return sorted([*(file for file in found if suffix_of(file) not in DICOM), *whole])
 
 
 def _is_label_of(file: Path, names: set[tuple[Path, str]]) -> bool:
     name = case_name(file)
-    return any(
-        name.endswith(ending) and (file.parent, name.removesuffix(ending)) in names
-        for ending in _LABEL_ENDINGS
-    )
+    ending = label_ending(name)
+    return bool(ending) and (file.parent, name.removesuffix(ending)) in names
 
 
 def unknown_ending(file: Path, doing: str) -> InputError:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
+from segweave.data.specs import TargetSpec
+from segweave.errors import InputError, UsageError, nearest
 from segweave.formats.table import PICTURES, suffix_of
+from segweave.words import few
+
+TargetKind = Literal["auto", "binary", "exclusive"]
+MOST_UNNAMED = 31
+"""Label maps with higher ids, and with gaps between the ids, are more likely grey images."""
 
 
 def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, list[int]]]:
-    """Whether 255 stands for 1 in the masks (file → the values in it) of a data set, and the ids
+    """Whether 255 means 1 in the masks (file → the values in it) of a data set, and the ids
     that they then hold.
 
     It does where most pictures with a 255 hold nothing but 0 and 255. A 255 beside class ids is an
@@ -26,3 +34,69 @@ def scaled_ids(held: Mapping[Path, Collection[int]]) -> tuple[bool, dict[Path, l
 
 def _picture(path: Path) -> bool:
     return suffix_of(path) in PICTURES
+
+
+def target_of_names(names: Sequence[str], kind: TargetKind = "auto") -> TargetSpec:
+    """The target whose classes are named: the foreground of a binary one, or all from id 0 on."""
+    if kind == "binary" or (kind == "auto" and len(names) <= 2):
+        return TargetSpec(
+            kind="binary", names=tuple(names) if len(names) > 1 else ("background", *names)
+        )
+    return TargetSpec(kind="exclusive", names=tuple(names))
+
+
+def target_of_ids(
+    held: Mapping[Path, Collection[int]], doing: str, kind: TargetKind = "auto"
+) -> tuple[TargetSpec, bool, list[InputError]]:
+    """The target whose classes are the ids that label maps hold.
+
+    Args:
+        held: file → the values in it.
+        doing: what it is for, for error messages.
+        kind: "auto" is binary where no id is above 1.
+
+    Returns the target, whether 255 means 1 in pictures (as `read_label` takes `scaled`), and
+    an error where ids can't be classes.
+    """
+    white, ids_of = scaled_ids(held)
+    ids = {id for several in ids_of.values() for id in several}
+    highest = max(ids, default=0)
+    most = 1 if white else MOST_UNNAMED
+    gaps = len(ids | {0}) <= highest
+    unusual = sorted(path for path, some in ids_of.items() if max(some, default=0) > most)
+    errors = []
+    if unusual and kind != "binary" and (white or gaps):
+        errors = [_no_classes(sorted(ids), unusual, len(ids_of), white, doing)]
+    if errors or kind == "binary":
+        highest = max((id for id in ids if id <= most), default=0)
+    if kind == "binary" or (kind == "auto" and highest <= 1):
+        target = TargetSpec(kind="binary", names=("background", "foreground"))
+    else:
+        target = TargetSpec(names=("background", *(f"class {i}" for i in range(1, highest + 1))))
+    return target, white and target.white_is_one, errors
+
+
+def _no_classes(
+    ids: Sequence[int], files: Sequence[Path], count: int, white: bool, doing: str
+) -> InputError:
+    return InputError(
+        doing,
+        file=files[0],
+        expected="0 and 255 alone, as in most masks" if white else "class ids 0, 1, 2, ...",
+        found=f"{len(ids)} different values up to {ids[-1]} in {len(files)} of {count} files: "
+        f"{few(ids)}",
+        remedy="name the classes (--classes), or give a threshold (--mask-threshold 127) if they "
+        "are grey masks",
+        kind="labels",
+    )
+
+
+def check_kind(kind: str, doing: str) -> None:
+    """Raise UsageError unless `kind` is one of `TargetKind`."""
+    if kind not in get_args(TargetKind):
+        raise UsageError(
+            doing,
+            expected="kind " + ", ".join(get_args(TargetKind)),
+            found=repr(kind),
+            remedy=nearest(str(kind), get_args(TargetKind)),
+        )

@@ -40,7 +40,7 @@ def _library(doing: str) -> Any:
 def read_meta(file: Path, request: Request) -> Content:
     """Read an .mha or .nrrd file of one 2D or 3D image, header and data in one file.
 
-    Several components a pixel are channels, or overlapping classes of a label. Raises InputError
+    Several components per pixel are channels, or overlapping classes of a label. Raises InputError
     for a truncated or damaged file, a size that the file cannot hold, data kept in another file, a
     time series, and pixels that aren't finite numbers; MissingExtraError without SimpleITK.
     """
@@ -60,7 +60,7 @@ def read_meta(file: Path, request: Request) -> Content:
                 file=file,
                 expected="one image of two or three axes",
                 found=f"{len(size)} axes of {' × '.join(map(str, size))}",
-                remedy="save each frame as a file of its own",
+                remedy="save each frame as a separate file",
                 kind="unsupported",
             )
         name = sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower()
@@ -74,8 +74,8 @@ def read_meta(file: Path, request: Request) -> Content:
         values: NDArray[Any] = sitk.GetArrayFromImage(image)
         affine = _affine(image)
     check_numeric(values.dtype, doing, file)
-    own = _on_file_axes(values, len(size), parts)
-    check_finite(own, doing, file)
+    turned = _on_file_axes(values, len(size), parts)
+    check_finite(turned, doing, file)
     if not np.isfinite(affine).all() or min(spacing_of(affine)) <= 0:
         raise InputError(
             doing,
@@ -85,7 +85,7 @@ def read_meta(file: Path, request: Request) -> Content:
             kind="damaged",
         )
     return turned_content(
-        own,
+        turned,
         affine,
         as_label=request.as_label,
         single=len(size) == 2,
@@ -157,7 +157,7 @@ def _dtype(name: str, doing: str, file: Path) -> np.dtype[Any]:
 
 
 def _affine(image: Any) -> NDArray[np.float64]:
-    """(x, y, z, 1) → RAS+ mm; a 2D image lies at z = 0, one millimetre thick."""
+    """(x, y, z, 1) → RAS+ mm; a 2D image has z = 0 and a thickness of 1 mm."""
     dimensions = int(image.GetDimension())
     used = min(3, dimensions)
     direction = np.asarray(image.GetDirection(), np.float64).reshape(dimensions, dimensions)
@@ -194,9 +194,9 @@ def write_meta(
     grid = case.source_grid
     turn = np.zeros((4, 4))
     turn[3, 3] = 1.0
-    for place, (axis, flip) in enumerate(zip(grid.axes, grid.flips, strict=True)):
-        turn[place, axis] = -1.0 if flip else 1.0
-        turn[place, 3] = grid.shape[axis] - 1 if flip else 0.0
+    for column, (axis, flip) in enumerate(zip(grid.axes, grid.flips, strict=True)):
+        turn[column, axis] = -1.0 if flip else 1.0
+        turn[column, 3] = grid.shape[axis] - 1 if flip else 0.0
     lps = LPS_TO_RAS @ case.affine @ turn
     spacing = spacing_of(lps)
     image = sitk.GetImageFromArray(np.ascontiguousarray(grid.to_file(labels).transpose(2, 1, 0)))

@@ -27,7 +27,7 @@ from segweave.formats.guard import (
 from segweave.storage import atomic_write
 
 HEADER_ATTRIBUTE = "nifti_header"
-"""Name under which a case keeps the header of its file (base64), so that labels can bear it."""
+"""The attribute of a case that keeps the header of its file (base64), for its label maps."""
 
 _UNITS_IN_MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _GZIP = b"\x1f\x8b"
@@ -124,7 +124,7 @@ def check_header(file: Path) -> None:
 
 
 def read_geometry(file: Path, geometry: Geometry) -> Content:
-    """What a file's header says of its voxels, without reading one: a content whose image is an
+    """The geometry in a file's header, no voxel being read: a content whose image is an
     array of zeros that takes no memory.
     """
     doing = "reading a header"
@@ -135,14 +135,14 @@ def read_geometry(file: Path, geometry: Geometry) -> Content:
         shape = (*declared, *(1,) * (3 - len(declared)))
         affine = _steps(header, doing, file, geometry)
         grid = source_grid(affine, shape)
-        own = case_affine(affine, grid)
+        turned = case_affine(affine, grid)
     sides = tuple(grid.shape[axis] for axis in grid.axes)
     return Content(
         image=np.broadcast_to(np.uint8(0), (sides[0], 1, *sides[1:])),
         label=None,
         stack="space" if len(declared) > 2 else "single",
-        affine=own,
-        spacing=spacing_of(own),
+        affine=turned,
+        spacing=spacing_of(turned),
         source_grid=grid,
         oriented=bool(header["sform_code"] > 0 or header["qform_code"] > 0),
     )
@@ -220,7 +220,7 @@ def read_nifti(file: Path, request: Request) -> Content:
                 file=file,
                 expected="one image of two or three axes",
                 found=f"{len(declared)} axes of {' × '.join(map(str, declared))} (a time series?)",
-                remedy="save each frame as a file of its own",
+                remedy="save each frame as a separate file",
                 kind="unsupported",
             )
         affine = _steps(header, doing, file, request.geometry)
@@ -228,13 +228,13 @@ def read_nifti(file: Path, request: Request) -> Content:
     check_finite(values, doing, file)
     grid = source_grid(affine, shape)
     turned = np.ascontiguousarray(_to_case(values, grid))
-    own = case_affine(affine, grid)
+    turned_affine = case_affine(affine, grid)
     return Content(
         image=None if as_label else turned[:, None] if turned.ndim == 3 else turned,
         label=turned if as_label else None,
         stack="space" if len(declared) > 2 else "single",
-        affine=own,
-        spacing=spacing_of(own),
+        affine=turned_affine,
+        spacing=spacing_of(turned_affine),
         source_grid=grid,
         oriented=bool(header["sform_code"] > 0 or header["qform_code"] > 0),
         attributes={HEADER_ATTRIBUTE: base64.b64encode(bytes(header.binaryblock)).decode("ascii")},

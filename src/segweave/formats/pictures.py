@@ -30,13 +30,13 @@ _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
 def exif_turn(file: Path) -> int:
-    """How EXIF says to show a picture that is stored otherwise (2 to 8), else 1."""
+    """The EXIF orientation with which a picture is to be shown (2 to 8), else 1."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings(), Image.open(file) as picture:
             warnings.simplefilter("ignore")
-            # Pillow itself turns a TIFF image as it says.
+            # Pillow applies the orientation of a TIFF image itself.
             turn = 1 if picture.format == "TIFF" else picture.getexif().get(274, 1)
     except Exception:
         return 1
@@ -49,14 +49,14 @@ def read_picture(file: Path, request: Request) -> Content:
 
     A palette gives colours in an image and its indices in a label. An alpha channel is dropped
     where it is opaque everywhere. Raises InputError for a damaged file, more than
-    `LARGEST_PIXELS`, transparent pixels, several pages, colours of 16 bits a channel (which the
+    `LARGEST_PIXELS`, transparent pixels, several pages, colours of 16 bits per channel (which the
     library behind this would cut to 8) and colour spaces other than grey and RGB.
     """
     from PIL import Image
 
     doing, as_label = request.doing, request.as_label
     with reading(doing, file), _bounded(doing, file), warnings.catch_warnings():
-        # Oddities that matter end in one of our errors, the rest is not worth a word.
+        # What matters ends in an InputError; the library's other warnings do not help.
         warnings.simplefilter("ignore")
         with Image.open(file) as picture:
             _check_kind(picture, file, doing)
@@ -71,7 +71,7 @@ def read_picture(file: Path, request: Request) -> Content:
 
 
 def _is_lossy(picture: Any) -> bool:
-    """Whether the pixels are stored with a loss, whatever the file's name says."""
+    """Whether the pixels are stored with a loss, whatever the ending of the file."""
     return (
         picture.format in _LOSSY_FORMATS or picture.info.get("compression") in _LOSSY_COMPRESSIONS
     )
@@ -79,7 +79,7 @@ def _is_lossy(picture: Any) -> bool:
 
 @contextmanager
 def _bounded(doing: str, file: Path) -> Iterator[None]:
-    """Say in our words that a header declares more pixels than the library unfolds."""
+    """Turn the library's error about too many declared pixels into an InputError."""
     from PIL import Image
 
     try:
@@ -116,7 +116,7 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             file=file,
             expected="one image",
             found=f"{picture.n_frames} pages",
-            remedy="save each page as a file of its own, or all as one .npz",
+            remedy="save each page as a separate file, or all as one .npz",
             kind="unsupported",
         )
     raw = " ".join(str(tile[3]) for tile in picture.tile)
@@ -124,8 +124,8 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
         raise InputError(
             doing,
             file=file,
-            expected="colours of 8 bits a channel, or grey of 8 or 16",
-            found="colours of 16 bits a channel",
+            expected="colours of 8 bits per channel, or grey of 8 or 16",
+            found="colours of 16 bits per channel",
             remedy="convert it to 8 bits, or save it as .npz",
             kind="unsupported",
         )

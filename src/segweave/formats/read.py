@@ -89,15 +89,15 @@ def read_case(
             found=f"{len(image)} slices",
             kind="unsupported",
         )
-    own = None
+    embedded = None
     if content.label is not None:
-        own = to_label(content.label, f"{_READING_LABEL} beside its image", file)
-        _check_size(own, image, file)
+        embedded = to_label(content.label, f"{_READING_LABEL} beside its image", file)
+        _check_size(embedded, image, file)
     case = Case(
         id=name,
         group=name if group is None else group,
         image=image,
-        label=own,
+        label=embedded,
         stack=content.stack if stack is None else stack,
         affine=content.affine,
         spacing=content.spacing,
@@ -135,16 +135,17 @@ def read_label(
 
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
     there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
-    with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may lie on
-    other axes than its image, as long as it lies on the same voxels in the patient. Raises
-    InputError for another size or place, and for values that are not integers from 0 to 255.
+    with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may have
+    other axes than its image, as long as its voxels are at the same positions in the patient.
+    Raises InputError for another size or position, and for values other than integers from 0 to
+    255.
     """
     file = Path(path)
     content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
     assert content.label is not None
     raw = content.label
     if content.source_grid is not None and case.affine is not None and not content.oriented:
-        # A label without orientation of its own lies on its image's voxels.
+        # A label whose header has no orientation has its image's voxels.
         raw = _regrid(raw, content, case)
     label = _classes(content, raw, file, scaled)
     _check_size(label, case.image, file)
@@ -156,7 +157,7 @@ def read_label(
                 _READING_LABEL,
                 file=file,
                 expected="a label on the same voxels as its image",
-                found=f"voxels that lie up to {apart:.3g} mm away from the image's",
+                found=f"voxels up to {apart:.3g} mm away from the image's",
                 remedy="check that image and label belong together, or resample the label "
                 "(nearest neighbour) onto the image",
                 kind="geometry",

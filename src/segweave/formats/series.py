@@ -20,7 +20,7 @@ _UNEVEN = 0.06
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """What one DICOM file says of its slice: `size` (rows, columns), `bytes` of its pixels,
+    """What one DICOM file holds of its slice: `size` (rows, columns), `bytes` of its pixels,
     `spacing` mm (row, column), `orientation` and `position` in the patient (LPS mm), or None.
     """
 
@@ -46,17 +46,17 @@ def ordered(
     """
     _one_series(slices, doing, path)
     first = slices[0]
-    placed = [one.position is not None and one.orientation is not None for one in slices]
-    if not any(placed) and len(slices) == 1:
+    positioned = [one.position is not None and one.orientation is not None for one in slices]
+    if not any(positioned) and len(slices) == 1:
         return [first], None
-    if not all(placed):
-        lost = slices[placed.index(False)]
+    if not all(positioned):
+        lost = slices[positioned.index(False)]
         raise InputError(
             doing,
             file=lost.file,
             expected="a position and an orientation in every slice",
-            found=f"none in {len(slices) - sum(placed)} of {len(slices)}",
-            remedy="take pictures that are no slices (reports, overviews) out of the folder",
+            found=f"none in {len(slices) - sum(positioned)} of {len(slices)}",
+            remedy="move what is not a slice (reports, overviews) out of the folder",
             kind="layout",
         )
     if first.spacing is None or min(first.spacing) <= 0:
@@ -94,7 +94,7 @@ def _one_series(slices: Sequence[Slice], doing: str, path: Path) -> None:
             file=path,
             expected="one series in a folder",
             found=f"{len(counts)}: {shown}",
-            remedy="put each series into a folder of its own",
+            remedy="put each series into a separate folder",
             kind="layout",
         )
 
@@ -139,7 +139,7 @@ def _same_everywhere(slices: Sequence[Slice], doing: str) -> None:
                 file=one.file,
                 expected=f"{what[1]} {first.file.name}",
                 found=what[0],
-                remedy="take overviews and other series out of the folder",
+                remedy="move overviews and other series out of the folder",
                 kind="layout",
             )
 
@@ -147,7 +147,7 @@ def _same_everywhere(slices: Sequence[Slice], doing: str) -> None:
 def _step(
     kept: Sequence[Slice], depth: NDArray[Any], normal: NDArray[Any], doing: str, path: Path
 ) -> NDArray[np.float64]:
-    """The way in mm from one slice to the next."""
+    """The vector in mm from one slice to the next."""
     if len(kept) == 1:
         thick = kept[0].thickness
         return normal * (float(thick[0]) if thick is not None and thick[0] > 0 else 1.0)
@@ -159,21 +159,21 @@ def _step(
         raise InputError(
             doing,
             file=path,
-            expected="one slice at each place",
+            expected="one slice at each position",
             found=f"{doubled.size} doubled slices: {kept[k].file.name} and "
-            f"{kept[k + 1].file.name} lie at the same place",
-            remedy="remove the copies, or put time points into folders of their own",
+            f"{kept[k + 1].file.name} have the same position",
+            remedy="remove the copies, or put time points into separate folders",
             kind="layout",
         )
-    odd = np.flatnonzero(np.abs(steps - usual) > _UNEVEN * usual)
-    if odd.size:
-        k = int(odd[0])
-        times = steps[odd] / usual
+    uneven = np.flatnonzero(np.abs(steps - usual) > _UNEVEN * usual)
+    if uneven.size:
+        k = int(uneven[0])
+        times = steps[uneven] / usual
         whole = (times > 1.5).all() and (np.abs(times - np.rint(times)) < 3 * _UNEVEN).all()
         lost = int((np.rint(times) - 1).sum())
         between = f"between {kept[k].file.name} and {kept[k + 1].file.name}"
         found = (
-            f"{lost} missing slice{'s' if lost > 1 else ''}: {between} lie {steps[k]:.4g} mm"
+            f"{lost} missing slice{'s' if lost > 1 else ''}: {steps[k]:.4g} mm {between}"
             if whole
             else f"uneven steps: {steps[k]:.4g} mm {between}"
         )
@@ -187,16 +187,18 @@ def _step(
             else "resample it to even steps first (for instance with dcm2niix)",
             kind="layout",
         )
-    places = np.array([one.position for one in kept])
-    step: NDArray[np.float64] = (places[-1] - places[0]) / (len(kept) - 1)
-    aside = np.linalg.norm(places - (places[0] + np.arange(len(kept))[:, None] * step), axis=1)
+    positions = np.array([one.position for one in kept])
+    step: NDArray[np.float64] = (positions[-1] - positions[0]) / (len(kept) - 1)
+    aside = np.linalg.norm(
+        positions - (positions[0] + np.arange(len(kept))[:, None] * step), axis=1
+    )
     if aside.max() > max(0.1 * usual, 0.1):
         k = int(aside.argmax())
         raise InputError(
             doing,
             file=kept[k].file,
             expected="slices on a straight line",
-            found=f"one that lies {aside.max():.3g} mm beside it",
+            found=f"one that is {aside.max():.3g} mm beside it",
             remedy="export the series again",
             kind="layout",
         )

@@ -157,19 +157,19 @@ def label_name(
 
     Raises UsageError for an unknown format and for one that can't hold such a label map.
     """
-    own = _BY_NAME["dicom"] if Path(path).is_dir() else format_of(path)
+    of_image = _BY_NAME["dicom"] if Path(path).is_dir() else format_of(path)
     if format is not None:
         chosen = label_format(format)
         if not chosen.holds(slices=slices, overlapping=overlapping):
             raise cannot_hold("naming a label map", Path(path), slices, overlapping)
     else:
-        names = own.labels if own is not None else ("npz",)
+        names = of_image.labels if of_image is not None else ("npz",)
         chosen = next(
             _BY_NAME[name]
             for name in (*names, "npz")
             if _BY_NAME[name].holds(slices=slices, overlapping=overlapping)
         )
-    if chosen is own:
+    if chosen is of_image:
         return Path(path).name
     return case_name(path) + chosen.suffixes[0]
 

@@ -1,4 +1,4 @@
-"""Puts the voxels of MHA, NRRD and DICOM files on a case's axes and gives them a NIfTI header, so
+"""Turns the voxels of MHA, NRRD and DICOM files to a case's axes and gives them a NIfTI header, so
 that label maps can be written in the same geometry.
 """
 
@@ -37,13 +37,13 @@ def turned_content(
     else:
         planes = [grid.to_case(values[..., k]) for k in range(values.shape[3])]
         image = turned = np.stack(planes, axis=1)
-    own = case_affine(affine, grid)
+    turned_affine = case_affine(affine, grid)
     return Content(
         image=None if as_label else np.ascontiguousarray(image),
         label=np.ascontiguousarray(turned) if as_label else None,
         stack="single" if single else "space",
-        affine=own,
-        spacing=spacing_of(own),
+        affine=turned_affine,
+        spacing=spacing_of(turned_affine),
         source_grid=grid,
         oriented=oriented,
         attributes={HEADER_ATTRIBUTE: _header(affine, shape), **(attributes or {})},

@@ -82,7 +82,7 @@ def create_network(
     entry = registry.networks.entry(name)
     doing = f"creating the network {name!r}"
 
-    def made(classes: int) -> SegmentationNetwork:
+    def build_with(classes: int) -> SegmentationNetwork:
         given: dict[str, Any] = {"in_channels": in_channels, "classes": classes, **options}
         if len(card.forms) > 1:
             given["form"] = form
@@ -92,10 +92,10 @@ def create_network(
     def head() -> set[str]:
         # On the device "meta" a network has shapes and no numbers, and draws none.
         with torch.device("meta"):
-            networks = [made(classes), made(classes + 1)]
+            networks = [build_with(classes), build_with(classes + 1)]
         return head_tensors([{k: v.shape for k, v in n.state_dict().items()} for n in networks])
 
-    network = made(classes)
+    network = build_with(classes)
     if pretrained is not None:
         network.pretrained = load_pretrained(
             network, pretrained, listed=card.weights, head=head, new_head=new_head

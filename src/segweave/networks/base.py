@@ -59,12 +59,13 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Feedback:
-    """A network that reads its own earlier mask declares this as `network.feedback`.
+    """A network that reads its earlier mask declares this as `network.feedback`.
 
-    The mask is a float map (B, 1, H, W) of 0 and 1; `encode` takes it under `name`. Training gives
-    each sample the mask that `mask_of` made of its last visit, and `first(image)` before that.
-    Prediction runs `rounds` passes over a case: the first pass reads `first(image)`, each further
-    one the masks of the pass before. In a window each slice has its own mask: (B, S, 1, H, W).
+    The mask is a float map (B, 1, H, W) of 0 and 1; `encode` takes it under `name`. Training passes
+    for each sample the mask that `mask_of` returned at its last visit, and `first(image)` before
+    that. Prediction runs `rounds` passes over a case: the first pass reads `first(image)`, each
+    further one the masks of the pass before. In a window each slice has a separate mask:
+    (B, S, 1, H, W).
 
     Attributes:
         name: the keyword under which `encode` takes the mask.
@@ -111,7 +112,7 @@ class SegmentationNetwork(nn.Module, ABC):
             where every size works that `divisor` and `smallest` allow.
         feedback: the mask that `encode` takes besides the image, None for most networks.
         backbones: dotted name of each submodule that has ImageNet weights → name of the timm model
-            that they are those of.
+            whose weights they are, or None where they exist as a file only.
         pretrained: what became of each tensor where start values were loaded.
     """
 
@@ -123,7 +124,7 @@ class SegmentationNetwork(nn.Module, ABC):
     smallest: int = 1
     fixed: tuple[Size | int, ...] = ()
     feedback: Feedback | None = None
-    backbones: Mapping[str, str] = {}
+    backbones: Mapping[str, str | None] = {}
     pretrained: WeightsReport | None = None
 
     def check_image(self, x: Tensor, **inputs: Tensor) -> None:
@@ -156,7 +157,7 @@ class SegmentationNetwork(nn.Module, ABC):
                 f"running {type(self).__name__} on an image",
                 expected=f"the image and {expected[0]}=" if expected else "the image alone",
                 found=", ".join(f"{name}=" for name in inputs) or "the image alone",
-                remedy="give the first mask, network.feedback.first(image)" if expected else None,
+                remedy="pass the first mask, network.feedback.first(image)" if expected else None,
             )
         for name, mask in inputs.items():
             if mask.shape != (x.shape[0], 1, *x.shape[-2:]):

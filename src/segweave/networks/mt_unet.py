@@ -1,4 +1,4 @@
-"""MT-UNet as its authors' code computes it, and with the two options that the LSTMSA code adds."""
+"""MT-UNet as its authors' code computes it, with the two options that the LSTMSA code adds."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class MTUNet(SegmentationNetwork):
 
     `width` is the number of channels of the first stage (released: 64); the bottleneck has sixteen
     times as many. An image with one channel is repeated to three. The position table belongs to
-    28×28 places (224×224 pixels) and is interpolated for other sizes.
+    28×28 positions (224×224 pixels) and is interpolated for other sizes.
 
     `skip_mlp` puts two linear layers behind the head (the released `use_skip_connections_and_MLP`,
     which has no skip connection) and needs `classes` = `width`. `residual_scaling` makes the output
     half the logits and half the image (the released `use_depth_dependent_residual_scaling`, whose
     factor depends on no depth) and needs an image of one channel, or of as many as `classes`.
-    Raises UsageError for an odd width and for options that do not fit.
+    Raises UsageError for a width that is not an even number and for options that do not fit.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ _DEAD = (
 
 
 def _below(ours: str, theirs: str, names: dict[str, str]) -> dict[str, str]:
-    return {ours + own: theirs + released for own, released in names.items()}
+    return {ours + leaf: theirs + released for leaf, released in names.items()}
 
 
 def _convolution(in_channels: int, out_channels: int, *, kernel: int) -> ConvNorm:
@@ -254,5 +254,5 @@ def _check_options(
             expected="with residual_scaling, an image of one channel (or as many as classes), "
             "since it is added to each output",
             found=f"in_channels={in_channels}, classes={classes}",
-            remedy="give grey images, or leave residual_scaling out",
+            remedy="use grey images, or omit residual_scaling",
         )

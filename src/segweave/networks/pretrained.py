@@ -1,5 +1,5 @@
 """Start values from elsewhere: a backbone's ImageNet weights, a file of the whole network, or one
-of your own runs. Each tensor is reported as loaded, missing or unused.
+of your runs. Each tensor is reported as loaded, missing or unused.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _load_backbones(
             doing,
             expected="a network with a backbone that has ImageNet weights",
             found="none in this network",
-            remedy="give a file of weights of the whole network, or take a network with a "
+            remedy="name a file of weights of the whole network, or take a network with a "
             "backbone, such as timm-unet",
         )
     chosen = _files_of_backbones(network, files, doing)
@@ -77,6 +77,13 @@ def _load_backbones(
         if files:
             file: Path | None = Path(chosen[backbone])
             source = _from_file(Path(chosen[backbone]), listed, doing)
+        elif model is None:
+            raise UsageError(
+                doing,
+                expected=f"a file for {backbone}, whose weights timm does not have",
+                found=f"{IMAGENET!r} alone",
+                remedy=f"use pretrained='{IMAGENET}:FILE'",
+            )
         else:
             file, source = None, _from_timm(model, doing)
         plan = _matched(network.get_submodule(backbone), source, doing, file)
@@ -114,14 +121,14 @@ def _from_file(file: Path, listed: Sequence[Mapping[str, Any]], doing: str) -> W
         expected = entry.get("sha256")
         if expected is None or str(entry["source"]).rpartition("/")[2] != file.name:
             continue
-        found = sha256_of(file)
-        if found != expected:
+        digest = sha256_of(file)
+        if digest != expected:
             raise InputError(
                 doing,
                 file=file,
                 expected=f"the file that the network's card lists (sha256 {expected[:12]}…)",
-                found=f"another one (sha256 {found[:12]}…)",
-                remedy="copy or download it again; a file of your own needs another name",
+                found=f"another one (sha256 {digest[:12]}…)",
+                remedy="copy or download it again; a file of yours needs another name",
             )
     return weights
 
@@ -139,7 +146,7 @@ def _from_timm(model: str, doing: str) -> Weights:
             f"{doing}: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             expected=f"the weights of {model!r} from timm's model hub or its local cache",
             found=type(error).__name__,
-            remedy="connect to the network, or copy the file here and give "
+            remedy="connect to the network, or copy the file here and use "
             f"pretrained='{IMAGENET}:FILE'",
         ) from error
     return created.state_dict()
@@ -163,23 +170,20 @@ def _matched(
         # A features-only backbone ends before the source does: its tensors are the first ones.
         plan = dict(zip(ours, theirs.values(), strict=False))
     fitted: dict[str, tuple[str, Tensor]] = {}
-    differing = [f"{name} has no tensor to match" for name in ours if name not in plan]
     first = True
     for name, (other, tensor) in plan.items():
         if first and tensor.ndim == 4 and tensor.shape != ours[name].shape:
             tensor = _with_channels(tensor, ours[name].shape)
         first = first and tensor.ndim != 4
-        if tensor.shape != ours[name].shape:
-            differing.append(f"{other} is {_shape(tensor)}, {name} is {_shape(ours[name])}")
         fitted[name] = (other, tensor)
-    if differing:
+    misfit = compare_weights(ours, {name: tensor for name, (_, tensor) in fitted.items()})
+    if misfit:
         raise InputError(
             doing,
             file=file,
             expected=f"the {len(ours)} tensors of {type(backbone).__name__}, under its names or in "
             "its order",
-            found="; ".join(differing[:3])
-            + (f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""),
+            found=str(misfit),
             remedy="take the weights of the same backbone",
         )
     return fitted
@@ -212,17 +216,17 @@ def _load_whole(
         }
     else:
         unused = []
-    own = network.state_dict()
-    if not set(weights) & set(own) and isinstance(network, HasReleasedNames):
-        return _load_released(network, weights, renewed, doing, file)
+    state = network.state_dict()
+    if not set(weights) & set(state) and isinstance(network, HasReleasedNames):
+        return _load_released(network, weights, renewed)
     unused += [name for name in weights if name in renewed]
     kept = {name: tensor for name, tensor in weights.items() if name not in renewed}
-    misfit = compare_weights({n: t for n, t in own.items() if n not in renewed}, kept)
+    misfit = compare_weights({n: t for n, t in state.items() if n not in renewed}, kept)
     if misfit:
         raise InputError(
             doing,
             file=file,
-            expected=f"weights of the same network, {len(own)} tensors",
+            expected=f"weights of the same network, {len(state)} tensors",
             found=str(misfit),
             remedy="only the head differs, for another number of classes: start with a new one, "
             "new_head=True"
@@ -230,41 +234,29 @@ def _load_whole(
             else "take the network and the options that these weights were trained with",
         )
     network.load_state_dict(kept, strict=False)
-    return WeightsReport(tuple(kept), tuple(name for name in own if name in renewed), tuple(unused))
+    return WeightsReport(
+        tuple(kept), tuple(name for name in state if name in renewed), tuple(unused)
+    )
 
 
 def _load_released(
-    network: SegmentationNetwork,
-    weights: Weights,
-    renewed: Collection[str],
-    doing: str,
-    file: Path,
+    network: SegmentationNetwork, weights: Weights, renewed: Collection[str]
 ) -> WeightsReport:
     """A file under the authors' names."""
     assert isinstance(network, HasReleasedNames)
     names = network.released_names().tensors
-    dropped = {names[name] for name in renewed if name in names}
-    given = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name.removeprefix("module.") not in dropped
-    }
-    report = load_released(network, given, strict=not dropped)
-    if set(report.missing) - dropped or report.unexpected:
-        raise InputError(
-            doing,
-            file=file,
-            expected="the tensors of the released network",
-            found=f"missing: {sorted(set(report.missing) - dropped)[:3]}, "
-            f"unexpected: {list(report.unexpected[:3])}",
-        )
+    state = network.state_dict()
+    given = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    # A new head is loaded from its start values.
+    given |= {names[name]: state[name] for name in renewed if name in names}
     ours = {theirs: name for name, theirs in names.items()}
-    loaded = tuple(ours[theirs] for theirs in report.matched)
-    filled = set(report.matched)
+    loaded = [ours[theirs] for theirs in load_released(network, given).matched]
+    loaded = [name for name in loaded if name not in renewed]
+    used = {names[name] for name in loaded}
     return WeightsReport(
-        loaded,
-        tuple(sorted(renewed)),
-        tuple(name for name in weights if name.removeprefix("module.") not in filled),
+        tuple(loaded),
+        tuple(name for name in state if name in renewed),
+        tuple(name for name in weights if name.removeprefix("module.") not in used),
     )
 
 
@@ -280,7 +272,3 @@ def head_tensors(shapes: Sequence[Mapping[str, torch.Size]]) -> set[str]:
         for name in set(first) | set(second)
         if first.get(name) != second.get(name)
     }
-
-
-def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "a single number"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,9 +48,9 @@ CARD = NetworkCard(
 
 
 class TimmUNet(SegmentationNetwork):
-    """A timm backbone as encoder; the decoder upsamples to the next skip (bilinear), joins it, and
-    runs one 3×3 convolution with batch norm and ReLU; a 1×1 convolution gives the logits, which are
-    upsampled to the image (bilinear).
+    """A timm backbone as encoder. The decoder upsamples to the next skip (bilinear), joins it, and
+    runs one 3×3 convolution with batch norm and ReLU. A 1×1 convolution returns the logits, which
+    are upsampled to the image (bilinear).
 
     Args:
         in_channels: channels of an image; timm adapts the first convolution.
@@ -146,7 +147,7 @@ def _backbone(
     except ImportError as error:
         raise MissingExtraError(doing, library="timm", extra="zoo") from error
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        close = difflib.get_close_matches(name, timm.list_models(), cutoff=0.7)
         raise UsageError(
             doing,
             found=f"{name!r}, which timm does not know",

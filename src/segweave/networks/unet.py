@@ -30,7 +30,7 @@ class UNet(SegmentationNetwork):
     `width` is the number of channels of the first level; each further level has twice as many
     (released: 32 to 512). `levels` counts the double convolutions of the encoder; height and width
     of an image must be divisible by 2^(levels - 1). The released code ends in a sigmoid; this one
-    gives logits. Raises UsageError for a width below 1 or fewer than two levels.
+    returns logits. Raises UsageError for a width below 1 or fewer than two levels.
     """
 
     def __init__(

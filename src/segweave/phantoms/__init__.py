@@ -1,1 +1,1 @@
-"""Made images in the raw layout of public data sets, so that tests and demos need no download."""
+"""Synthetic images in the raw layout of public data sets: tests and demos need no download."""

@@ -1,10 +1,9 @@
-"""An abdominal phantom: made CT volumes with eight organs, written as Synapse/BTCV is released or
-as TransUNet's preprocessed files.
+"""An abdominal phantom: synthetic CT volumes with eight organs, written as Synapse/BTCV is released
+or as TransUNet's preprocessed files.
 """
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.datasets.published_splits import load_split
+from segweave.datasets.synapse import TO_EIGHT
 from segweave.errors import UsageError
 from segweave.phantoms.thorax import Floats, smooth_noise
 from segweave.phantoms.torso import Torso, paint_slice
+from segweave.phantoms.writing import write_nifti
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
-
-RAW_TO_EIGHT = {8: 1, 4: 2, 3: 3, 2: 4, 6: 5, 11: 6, 1: 7, 7: 8}
-"""The release's id → TransUNet's (aorta, gallbladder, left and right kidney, liver, pancreas,
-spleen, stomach); the others become background.
-"""
 
 
 def write_abdomen(
@@ -33,7 +29,7 @@ def write_abdomen(
     slices: int = 40,
     layout: Literal["raw", "transunet"] = "raw",
 ) -> Path:
-    """Write `cases` made scans into `out`.
+    """Write `cases` synthetic scans into `out`.
 
     `raw` is BTCV's release: img/imgXXXX.nii.gz (int16 Hounsfield units) and label/labelXXXX.nii.gz
     (uint8, ids as released: 1 spleen, 2 right kidney, 3 left kidney, 4 gallbladder, 5 oesophagus,
@@ -82,8 +78,8 @@ def _volume(
     pixel = round(float(2.12 * torso.width / size * stream.uniform(1.0, 1.1)), 4)
     step = round(float(np.clip(200.0 / count, 2.5, 40.0)), 2)
     height = step * (np.arange(count) - 0.48 * (count - 1))
-    place = (np.arange(size) - (size - 1) / 2) * pixel
-    y, x = np.meshgrid(place, place, indexing="ij")
+    position = (np.arange(size) - (size - 1) / 2) * pixel
+    y, x = np.meshgrid(position, position, indexing="ij")
     shape = (count, size, size)
     wide = 14 / pixel
     warp_x = 3.5 * smooth_noise(stream, shape, (20 / step, wide, wide))
@@ -119,16 +115,11 @@ def _write_nifti(
     affine = np.diag([-spacing[2], spacing[1], spacing[0], 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(turned.shape) - 1) / 2)
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(volume.dtype)
     header.set_data_shape(turned.shape)
     header.set_sform(affine, code=1)
     header.set_qform(affine, code=1)
     header.set_xyzt_units("mm")
-    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 1, 0
-    raw = bytes(header.binaryblock) + bytes(4) + turned.tobytes(order="F")
-    with atomic_write(path) as temporary:
-        # No time inside, so that the same arguments give the same bytes.
-        temporary.write_bytes(gzip.compress(raw, 6, mtime=0))
+    write_nifti(header, turned, path)
 
 
 def _write_prepared(
@@ -138,8 +129,8 @@ def _write_prepared(
 
     scaled = ((np.clip(image, -125, 275).astype(np.float32) + 125) / 400).astype(np.float32)
     eight = np.zeros(256, np.float32)
-    for released, own in RAW_TO_EIGHT.items():
-        eight[released] = own
+    for released, used in TO_EIGHT.items():
+        eight[released] = used
     ids = eight[label]
     if not training:
         with (

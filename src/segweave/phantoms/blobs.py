@@ -12,8 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from segweave.errors import UsageError
 from segweave.phantoms.thorax import smooth_noise
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
-from segweave.storage import atomic_write
 
 
 def write_blobs(
@@ -31,16 +31,13 @@ def write_blobs(
             expected="at least 1 image of 16 × 16 pixels",
             found=f"{images} images of {size[0]} × {size[1]}",
         )
-    from PIL import Image
 
     folder = Path(out)
     for number in range(images):
         name = f"blob_{number:03d}"
         image, mask = _blob(numpy_stream(seed, "phantom", case=name), size)
-        with atomic_write(folder / "images" / f"{name}.png") as file:
-            Image.fromarray(image).save(file, format="PNG")
-        with atomic_write(folder / "masks" / f"{name}_segmentation.png") as file:
-            Image.fromarray(mask * np.uint8(255)).save(file, format="PNG")
+        write_picture(image, folder / "images" / f"{name}.png")
+        write_picture(mask * np.uint8(255), folder / "masks" / f"{name}_segmentation.png")
     return folder
 
 

@@ -1,10 +1,9 @@
-"""A cardiac phantom: made short-axis stacks at end diastole and end systole, written as the ACDC
-release is.
+"""A cardiac phantom: synthetic short-axis stacks at end diastole and end systole, written as the
+ACDC release is.
 """
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from segweave.phantoms.thorax import (
     soft,
     thorax,
 )
+from segweave.phantoms.writing import write_nifti
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
 
@@ -62,7 +62,7 @@ def write_cardiac(
     size: tuple[int, int] = (144, 128),
     slices: int = 10,
 ) -> Path:
-    """Write `patients` made patients into `out`, in the raw layout of ACDC's release.
+    """Write `patients` synthetic patients into `out`, in the raw layout of ACDC's release.
 
     Each has `patientXXX_frameYY.nii.gz` with `_gt` at end diastole and end systole, and Info.cfg;
     headers have the release's quirk (an sform of unit steps, millimetres in pixdim alone). Images
@@ -128,7 +128,10 @@ def _write_patient(
 ) -> None:
     heart = _draw_heart(stream, diagnosis)
     pixel = round(float(stream.uniform(1.4, 1.7)) * 144 / max(size), 4)
-    own = (size[0] + 2 * int(stream.integers(-4, 5)), size[1] + 2 * int(stream.integers(-4, 5)))
+    its_size = (
+        size[0] + 2 * int(stream.integers(-4, 5)),
+        size[1] + 2 * int(stream.integers(-4, 5)),
+    )
     count = max(3, slices + int(stream.integers(-1, 2)))
     # Whole stacks that reach half a slice to a slice and a half beyond the base.
     start = -float(stream.uniform(5, 14))
@@ -136,8 +139,8 @@ def _write_patient(
     frames = int(stream.integers(18, 31))
     systole = round(frames * 0.4)
     depth = start + step * np.arange(count, dtype=np.float64)
-    middle = (own[0] * stream.uniform(0.44, 0.52), own[1] * stream.uniform(0.48, 0.56))
-    y, x = np.mgrid[: own[0], : own[1]].astype(np.float64)
+    middle = (its_size[0] * stream.uniform(0.44, 0.52), its_size[1] * stream.uniform(0.48, 0.56))
+    y, x = np.mgrid[: its_size[0], : its_size[1]].astype(np.float64)
     y, x = (y - middle[0]) * pixel, (x - middle[1]) * pixel
     chest = thorax(stream, depth, y, x, pixel, heart.cavity + heart.wall)
     shape_seed = int(stream.integers(2**62))
@@ -312,15 +315,9 @@ def _write_nifti(
     import nibabel
 
     header = nibabel.Nifti1Header()
-    header.set_data_dtype(volume.dtype)
     header.set_data_shape(volume.shape[::-1])
     header["pixdim"][1:4] = spacing[::-1]
     header["sform_code"], header["qform_code"] = 2, 0
     header["srow_x"], header["srow_y"] = (-1, 0, 0, 0), (0, -1, 0, 0)
     header["srow_z"] = (0, 0, 1, 0)
-    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 1, 0
-    header["magic"] = b"n+1"
-    raw = bytes(header.binaryblock) + bytes(4) + volume.transpose(2, 1, 0).tobytes(order="F")
-    with atomic_write(path) as temporary:
-        # No time inside, so that the same arguments give the same bytes.
-        temporary.write_bytes(gzip.compress(raw, 6, mtime=0))
+    write_nifti(header, volume.transpose(2, 1, 0), path)

@@ -1,5 +1,5 @@
-"""The inside of the made colon: its wall with folds, vessels and a polyp, seen by a moving camera
-with a lamp beside the lens.
+"""The inside of the synthetic colon: its wall with folds, vessels and a polyp, seen by a moving
+camera with a lamp beside the lens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LAMP = np.array([0.12, -0.08])
 
 @dataclass(frozen=True)
 class Scene:
-    """One place in the colon. Lengths are in units of the frame's height.
+    """A part of the colon. Lengths are in units of the frame's height.
 
     `fields` are smooth noises on a square of `_EXTENT` around the polyp at (0, 0): lumps, vessels,
     grain and redness. The polyp has half axes `polyp` (across, along), `turn` and height `rise`;
@@ -49,7 +49,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the camera looks in one frame: the polyp's place in the frame, scale and turn, lamp
+    """Where the camera looks in one frame: the polyp's position in the frame, scale and turn, lamp
     strength and blur (pixels at 288 rows).
     """
 
@@ -62,7 +62,7 @@ class Camera:
 
 
 def draw_scene(stream: np.random.Generator, pixels: int) -> Scene:
-    """A place in the colon whose noises suit frames of so many rows."""
+    """A part of the colon whose noises suit frames of so many rows."""
     u = stream.uniform
     count = max(48, int(_EXTENT * pixels * 0.8))
     per = count / _EXTENT
@@ -114,7 +114,7 @@ def render(
     rows, columns = size
     y, x = np.mgrid[:rows, :columns].astype(np.float64)
     fx, fy = (x - columns / 2) / rows, (y - rows / 2) / rows
-    # Frame → wall: the polyp's middle lies at (camera.x, camera.y) of the frame.
+    # Frame → wall: the polyp's middle is at (camera.x, camera.y) of the frame.
     dx, dy = (fx - camera.x) / camera.zoom, (fy - camera.y) / camera.zoom
     c, s = np.cos(camera.turn), np.sin(camera.turn)
     u, v = c * dx + s * dy, -s * dx + c * dy
@@ -163,8 +163,8 @@ def render(
 def _sample(fields: Floats, u: Floats, v: Floats) -> Floats:
     """The noises at wall coordinates, mirrored beyond their square."""
     count = fields.shape[1]
-    place = np.stack([(v / _EXTENT + 0.5) * count, (u / _EXTENT + 0.5) * count])
-    return np.stack([map_coordinates(f, place, order=1, mode="mirror") for f in fields])
+    position = np.stack([(v / _EXTENT + 0.5) * count, (u / _EXTENT + 0.5) * count])
+    return np.stack([map_coordinates(f, position, order=1, mode="mirror") for f in fields])
 
 
 def _polyp(scene: Scene, u: Floats, v: Floats, lumps: Floats) -> tuple[Floats, Floats]:

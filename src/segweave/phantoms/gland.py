@@ -1,5 +1,5 @@
-"""A histology phantom: made colon tissue with a number for every gland, written as the GlaS release
-is.
+"""A histology phantom: synthetic colon tissue with a number for every gland, written as the GlaS
+release is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from segweave.errors import UsageError, nearest
 from segweave.phantoms.thorax import Floats, smooth_noise
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
 
@@ -42,7 +43,7 @@ def write_glands(
     layout: Literal["glas", "labelcol"] = "glas",
     size: tuple[int, int] = (261, 388),
 ) -> Path:
-    """Write `images` made slides of about `size` (rows, columns) and the number of each gland.
+    """Write `images` synthetic slides of about `size` (rows, columns) and the number of each gland.
 
     `glas`: train_N.bmp, testA_N.bmp, testB_N.bmp with their _anno.bmp (0 background, 1, 2, ... the
     glands) and Grade.csv; a patient has about four slides, in several parts, as in the release.
@@ -69,8 +70,8 @@ def write_glands(
         slide = numpy_stream(seed, "phantom", case=f"patient{patient}")
         stain, malignant = _stain(slide), patient % 2 == 1
         stream = numpy_stream(seed, "phantom", case=f"gland{number}")
-        own = size if number % 3 else (round(0.87 * size[0]), round(0.76 * size[1]))
-        image, glands = draw_tissue(stream, own, stain, malignant=malignant)
+        its_size = size if number % 3 else (round(0.87 * size[0]), round(0.76 * size[1]))
+        image, glands = draw_tissue(stream, its_size, stain, malignant=malignant)
         part = "train" if number % 2 == 0 else "testA" if number % 4 == 1 else "testB"
         numbers[part] = numbers.get(part, 0) + 1
         name = f"{part}_{numbers[part]}"
@@ -78,11 +79,11 @@ def write_glands(
             root = folder / {"train": "Train_Folder", "testA": "Test_Folder"}.get(
                 part, "Val_Folder"
             )
-            _save(image, root / "img" / f"{name}.png", "PNG")
-            _save((glands > 0) * np.uint8(255), root / "labelcol" / f"{name}_anno.png", "PNG")
+            write_picture(image, root / "img" / f"{name}.png")
+            write_picture((glands > 0) * np.uint8(255), root / "labelcol" / f"{name}_anno.png")
             continue
-        _save(image, folder / f"{name}.bmp", "BMP")
-        _save(glands, folder / f"{name}_anno.bmp", "BMP")
+        write_picture(image, folder / f"{name}.bmp")
+        write_picture(glands, folder / f"{name}_anno.bmp")
         grade = "malignant" if malignant else "benign"
         rows.append(
             (name, patient + 1, grade, "moderately differentiated" if malignant else "healthy")
@@ -121,11 +122,11 @@ def draw_tissue(
     small += 0.012 * stream.standard_normal(small.shape)
     image = np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
     # A gland of which one pixel is left at the edge is not annotated.
-    own = numbers[::FINE, ::FINE].copy()
-    counts = np.bincount(own.ravel(), minlength=256)
-    own[np.isin(own, np.flatnonzero(counts < 12))] = 0
-    kept = np.unique(own)
-    return image, np.searchsorted(kept, own).astype(np.uint8)
+    coarse = numbers[::FINE, ::FINE].copy()
+    counts = np.bincount(coarse.ravel(), minlength=256)
+    coarse[np.isin(coarse, np.flatnonzero(counts < 12))] = 0
+    kept = np.unique(coarse)
+    return image, np.searchsorted(kept, coarse).astype(np.uint8)
 
 
 def _stain(stream: np.random.Generator) -> Stain:
@@ -153,7 +154,7 @@ def _outlines(
             break
         centre = (stream.uniform(-0.05, 1.05) * fine[1], stream.uniform(-0.05, 1.05) * fine[0])
         long = stream.uniform(75, 180) * unit if malignant else stream.uniform(65, 120) * unit
-        # Where large ones found no room, smaller ones may.
+        # Where large ones do not fit, smaller ones may.
         long *= 1 - 0.5 * attempt / (14 * wanted)
         short = long * (stream.uniform(0.5, 0.9) if malignant else stream.uniform(0.48, 0.72))
         turn = stream.uniform(0, np.pi) if malignant else main + stream.normal(0, 0.2)
@@ -166,13 +167,13 @@ def _outlines(
         px, py = long * radius * np.cos(angle), short * radius * np.sin(angle)
         dx, dy = px * np.cos(turn) - py * np.sin(turn), px * np.sin(turn) + py * np.cos(turn)
         wider = 1 + 9 * unit / short
-        room = Image.new("1", taken.shape[::-1])
+        free = Image.new("1", taken.shape[::-1])
         around = [
             ((centre[0] + wider * a) / coarse, (centre[1] + wider * b) / coarse)
             for a, b in zip(dx, dy, strict=True)
         ]
-        ImageDraw.Draw(room).polygon(around, fill=1)
-        area = np.asarray(room)
+        ImageDraw.Draw(free).polygon(around, fill=1)
+        area = np.asarray(free)
         if area.any() and not (area & taken).any():
             taken |= area
             outlines.append([(centre[0] + a, centre[1] + b) for a, b in zip(dx, dy, strict=True)])
@@ -246,10 +247,10 @@ def _paint_gland(
     debris = np.clip(0.5 * texture - 0.3, 0, 0.6)[..., None]
     body = body * (1 - lumen) + lumen * ((1 - debris) * stain.white + debris * stain.cytoplasm)
     pixels = np.where(inside[..., None], body, pixels)
-    made = Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
+    drawn = Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8))
     if not malignant or stream.uniform() < 0.3:
-        _goblets(stream, ImageDraw.Draw(made), depth, share * widest, stain, unit)
-    picture.paste(made, box[:2])
+        _goblets(stream, ImageDraw.Draw(drawn), depth, share * widest, stain, unit)
+    picture.paste(drawn, box[:2])
     draw = ImageDraw.Draw(picture)
     ring = np.asarray(outline)
     steps = np.roll(ring, -1, axis=0) - ring
@@ -317,8 +318,3 @@ def _ellipse(
 def _rgb(colour: Floats) -> tuple[int, int, int]:
     red, green, blue = (int(v) for v in np.rint(np.clip(colour, 0, 1) * 255))
     return red, green, blue
-
-
-def _save(pixels: NDArray[np.generic], path: Path, kind: str) -> None:
-    with atomic_write(path) as file:
-        Image.fromarray(pixels).save(file, format=kind)

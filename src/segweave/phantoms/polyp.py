@@ -1,4 +1,4 @@
-"""A colonoscopy phantom: made videos of polyps, written as the releases of ClinicDB, ColonDB,
+"""A colonoscopy phantom: synthetic videos of polyps, written as the releases of ClinicDB, ColonDB,
 ETIS-Larib, EndoScene and Kvasir-SEG are, or as PraNet's authors packed them.
 """
 
@@ -15,8 +15,8 @@ from segweave.datasets.cvc_clinicdb import shipped_sequences
 from segweave.datasets.published_splits import load_split
 from segweave.errors import UsageError, nearest
 from segweave.phantoms.colon import Camera, Scene, draw_path, draw_scene, render
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
-from segweave.storage import atomic_write
 
 Pixels = NDArray[np.uint8]
 LAYOUTS = ("cvc-clinicdb", "cvc-colondb", "etis-larib", "cvc-endoscene", "kvasir-seg", "pranet")
@@ -32,8 +32,8 @@ def write_polyps(
     size: tuple[int, int] = (288, 384),
     ending: str = "",
 ) -> Path:
-    """Write `videos` made sequences of up to `frames` frames of `size` (rows, columns), each of one
-    polyp, in a release's raw layout.
+    """Write `videos` synthetic sequences of up to `frames` frames of `size` (rows, columns), each
+    of one polyp, in a release's raw layout.
 
     `cvc-clinicdb`: Original/N.png and Ground Truth/N.png (`ending="tif"`: TIFF), N within the spans
     of that set's sequences, so that every part of its split gets some. `cvc-colondb`: N.tiff and
@@ -94,11 +94,14 @@ def _video(
 def _still(seed: int, name: str, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
     """A picture as Kvasir's: of any size, with text at the left and a box below it."""
     stream = numpy_stream(seed, "phantom", case=f"still{name}")
-    own = (round(size[0] * stream.uniform(0.8, 1.2)), round(size[1] * stream.uniform(0.75, 1.1)))
-    scene = draw_scene(stream, own[0])
-    border = _octagon(stream, own, 0.01)
+    its_size = (
+        round(size[0] * stream.uniform(0.8, 1.2)),
+        round(size[1] * stream.uniform(0.75, 1.1)),
+    )
+    scene = draw_scene(stream, its_size[0])
+    border = _octagon(stream, its_size, 0.01)
     camera = draw_path(stream, 1)[0]
-    image, inside = _seen(scene, camera, stream, own, border)
+    image, inside = _seen(scene, camera, stream, its_size, border)
     pixels, mask = _picture(image, inside, border)
     return _overlaid(stream, pixels), mask
 
@@ -179,8 +182,8 @@ def _frame(
     if layout == "pranet" and frame % 5 == 0:
         one, other = (f"TestDataset/CVC-ClinicDB/{part}/{{}}" for part in ("images", "masks"))
 
-    _save(image, folder / f"{one.format(frame)}.{kind}")
-    _save(mask, folder / f"{other.format(frame)}.{kind}")
+    write_picture(image, folder / f"{one.format(frame)}.{kind}")
+    write_picture(mask, folder / f"{other.format(frame)}.{kind}")
 
 
 def _kvasir(
@@ -194,13 +197,5 @@ def _kvasir(
         one, other = "image", "mask"
         if index % 5 == 4:
             root, one, other = folder / "TestDataset" / "Kvasir", "images", "masks"
-    _save(image, root / one / f"{name}.{kind}")
-    _save(mask, root / other / f"{name}.{kind}")
-
-
-def _save(pixels: Pixels, path: Path) -> None:
-    kinds = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
-    kind = kinds[path.suffix]
-    with atomic_write(path) as file:
-        options = {"quality": 90} if kind == "JPEG" else {}
-        Image.fromarray(pixels).save(file, format=kind, **options)
+    write_picture(image, root / one / f"{name}.{kind}")
+    write_picture(mask, root / other / f"{name}.{kind}")

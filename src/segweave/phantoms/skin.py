@@ -1,5 +1,5 @@
-"""A dermoscopy phantom: made skin lesions with hair, rulers and dark corners, written as the ISIC
-and PH2 releases are.
+"""A dermoscopy phantom: synthetic skin lesions with hair, rulers and dark corners, written as the
+ISIC and PH2 releases are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 
 from segweave.errors import UsageError, nearest
 from segweave.phantoms.thorax import Floats, smooth_noise
+from segweave.phantoms.writing import write_picture
 from segweave.runtime.randomness import numpy_stream
 from segweave.storage import atomic_write
 
@@ -42,7 +43,7 @@ def write_skin(
     layout: Literal["isic2018", "ph2"] = "isic2018",
     size: tuple[int, int] = (192, 256),
 ) -> Path:
-    """Write `images` made dermoscopic images of about `size` (rows, columns) and their masks.
+    """Write `images` synthetic dermoscopic images of about `size` (rows, columns) and their masks.
 
     `isic2018`: JPEG images of different sizes and PNG masks (0 and 255) in the challenge's folders
     of training (70 %), validation (10 %) and test images. `ph2`: BMP images and 1-bit masks in a
@@ -69,19 +70,19 @@ def write_skin(
         # Releases hold pictures of many cameras.
         scale = 1.0 if layout == "ph2" else float(stream.choice([0.8, 1.0, 1.25]))
         wide = 1.0 if layout == "ph2" else float(stream.choice([1.0, 1.0, 1.12]))
-        own = (max(24, round(size[0] * scale)), max(24, round(size[1] * scale * wide)))
-        image, mask = draw_lesion(stream, own, malignant=malignant, corners=layout == "ph2")
+        its_size = (max(24, round(size[0] * scale)), max(24, round(size[1] * scale * wide)))
+        image, mask = draw_lesion(stream, its_size, malignant=malignant, corners=layout == "ph2")
         if layout == "ph2":
             name = f"IMD{number + 2:03d}"
             root = folder / "PH2 Dataset images" / name
-            _save(image, root / f"{name}_Dermoscopic_Image" / f"{name}.bmp", "BMP")
-            _save(mask > 0, root / f"{name}_lesion" / f"{name}_lesion.bmp", "BMP")
+            write_picture(image, root / f"{name}_Dermoscopic_Image" / f"{name}.bmp")
+            write_picture(mask > 0, root / f"{name}_lesion" / f"{name}_lesion.bmp")
             rows.append(f"|| {name} ||    || {malignant} || {malignant} ||")
             continue
         part = 0 if number < images - valid - test else 1 if number < images - test else 2
         name = f"ISIC_{10 + 7 * number:07d}"
-        _save(image, folder / _ISIC[part][0] / f"{name}.jpg", "JPEG")
-        _save(mask, folder / _ISIC[part][1] / f"{name}_segmentation.png", "PNG")
+        write_picture(image, folder / _ISIC[part][0] / f"{name}.jpg", quality=92)
+        write_picture(mask, folder / _ISIC[part][1] / f"{name}_segmentation.png")
     if layout == "ph2":
         with atomic_write(folder / "PH2_dataset.txt") as file:
             file.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -279,9 +280,3 @@ def _vignette(
         soft = stream.uniform(0.015, 0.05)
         light *= 0.12 + 0.88 / (1 + np.exp(np.clip((far - edge) / soft, -30, 30)))
     return light
-
-
-def _save(pixels: NDArray[np.generic], path: Path, kind: str) -> None:
-    with atomic_write(path) as file:
-        options = {"quality": 92} if kind == "JPEG" else {}
-        Image.fromarray(pixels).save(file, format=kind, **options)

@@ -19,7 +19,7 @@ def soft(distance: Floats, width: float) -> Floats:
 
 
 def paint(image: Floats, share: Floats, value: Floats | float) -> None:
-    """Lay `value` over `image` where `share` (0..1) says, in place."""
+    """Lay `value` over `image` in the `share` (0..1), changing `image`."""
     image *= 1.0 - share
     image += share * value
 
@@ -29,7 +29,7 @@ def smooth_noise(
 ) -> Floats:
     """Noise of that smoothness (in pixels), mean 0 and standard deviation 1.
 
-    Very smooth noise is made on a coarser grid and interpolated, which costs a fraction.
+    Very smooth noise is drawn on a coarser grid and interpolated, which costs a fraction.
     """
     coarse = [max(1, int(s / 3)) for s in sigma]
     small = tuple(-(-n // c) + 2 for n, c in zip(shape, coarse, strict=True))
@@ -44,9 +44,9 @@ def smooth_noise(
 
 def _stretch(values: Floats, axis: int, step: int, length: int) -> Floats:
     """Linear interpolation along one axis, `step` times as fine, the first `length` of it."""
-    place = np.arange(length) / step
-    low = place.astype(int)
-    weight = (place - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+    position = np.arange(length) / step
+    low = position.astype(int)
+    weight = (position - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
     first, second = values.take(low, axis), values.take(low + 1, axis)
     mixed: Floats = first + weight * (second - first)
     return mixed

@@ -17,12 +17,12 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Torso:
-    """One made person, in mm from the middle of the torso at the height of the renal hilum; x runs
-    to the left, y to the back, z upwards.
+    """A synthetic person, in mm from the middle of the torso at the height of the renal hilum; x
+    runs to the left, y to the back, z upwards.
 
     `width` and `depth` are half axes of the body, `fat` the thickness under the skin, `grow` the
-    size of the organs, `shift` (organ → mm) where each lies off its usual place, `loops` the bowel:
-    centre, radius and content in HU. `contrast` scales the enhancement of the blood.
+    size of the organs, `shift` (organ → mm) the offset of each from its usual position, `loops`
+    the bowel: centre, radius and content in HU. `contrast` scales the enhancement of the blood.
     """
 
     width: float
@@ -151,12 +151,14 @@ def _organs(
     """Signed distances of all organs."""
     g = torso.grow
 
-    def at(organ: int, *place: float) -> Point:
+    def at(organ: int, *position: float) -> Point:
         off = torso.shift[organ]
-        return place[0] * g + off[0], place[1] * g + off[1], place[2] * g + off[2]
+        return position[0] * g + off[0], position[1] * g + off[1], position[2] * g + off[2]
 
-    def oval(organ: int, place: Point, radii: Point, turn: float = 0.0) -> Floats:
-        return _oval(x, y, z, at(organ, *place), (radii[0] * g, radii[1] * g, radii[2] * g), turn)
+    def oval(organ: int, position: Point, radii: Point, turn: float = 0.0) -> Floats:
+        return _oval(
+            x, y, z, at(organ, *position), (radii[0] * g, radii[1] * g, radii[2] * g), turn
+        )
 
     front = (behind - 32) / g
     kidneys = {}

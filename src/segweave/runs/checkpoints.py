@@ -23,7 +23,7 @@ class Checkpoint:
     """The state of a training after `step` optimiser steps.
 
     The schedule, the order of samples, augmentation and dropout are functions of seed and step and
-    need no state of their own. `random` is torch's global generator. `scores` are the validation
+    need no state here. `random` is torch's global generator. `scores` are the validation
     scores at the last validation; `best` and `best_on_test` the highest Dice so far and the step
     that reached it.
     """
@@ -48,7 +48,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # torch wraps what the file said; without this a full disk reads like a bug.
+            # torch wraps the error of the file system; without this a full disk reads like a bug.
             raise _failed(path, error) from error
 
 

@@ -20,8 +20,9 @@ from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
+from segweave.runs.layout import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE
 from segweave.runs.model_card import write_model
-from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
+from segweave.runs.run_folder import Run
 from segweave.runtime.denormals import flushed_denormals
 from segweave.runtime.devices import choose_device
 from segweave.storage import locked, write_json, write_text
@@ -112,7 +113,12 @@ def train(
         network = build_network(recipe, len(recipe.input.channels), target)
         try:
             with counted("reading images", show=progress) as report:
-                resized = Resized(source, recipe.input, parts["training"], progress=report)
+
+                def shown(done: float, total: float, name: str) -> None:
+                    if report is not None:
+                        report(int(done), int(total))
+
+                resized = Resized(source, recipe.input, parts["training"], progress=shown)
             batches = Batches(
                 resized,
                 batch_size=recipe.training.batch_size,

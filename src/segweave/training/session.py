@@ -19,8 +19,8 @@ from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import SegweaveError, UsageError
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint, write_checkpoint
+from segweave.runs.layout import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runs.metrics_file import MetricsFile
-from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.randomness import derive_seed
 from segweave.training.objective import WeightedLoss
 from segweave.training.progress import TrainingBar

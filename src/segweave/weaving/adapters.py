@@ -28,9 +28,9 @@ class SegmentationModel(SegmentationNetwork):
     """A model of `segmentation_models_pytorch` (Unet, UnetPlusPlus, FPN, DeepLabV3Plus, ...).
 
     `skips` are all feature maps of the encoder between image and bottleneck, shallow to deep; a
-    decoder may use only some of them. A classification head, if there is one, gives the auxiliary
-    output `labels`, from the features that the encoder gave. Raises UsageError for a model without
-    a convolution in its segmentation head, or with an activation there.
+    decoder may use only some of them. A classification head, if there is one, computes the
+    auxiliary output `labels` from the features of the encoder. Raises UsageError for a model
+    without a convolution in its segmentation head, or with an activation there.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -46,7 +46,7 @@ class SegmentationModel(SegmentationNetwork):
         if any(isinstance(m, nn.Sigmoid | nn.Softmax) for m in inner.segmentation_head.modules()):
             raise UsageError(
                 f"adapting {type(model).__name__}",
-                expected="a model that gives logits",
+                expected="a model that returns logits",
                 found="an activation in its segmentation head",
                 remedy="create the model with activation=None",
             )

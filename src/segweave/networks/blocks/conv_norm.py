@@ -17,7 +17,7 @@ class ConvNorm(nn.Sequential):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side of the kernel, odd where `padding` is not given; or (height, width).
+        kernel_size: side of the kernel or (height, width); odd numbers where `padding` is absent.
         activation: called without arguments, makes the activation; None for none.
         transposed: whether the convolution is a transposed one.
         bias: whether the convolution has a bias; the batch norm makes it redundant, but released

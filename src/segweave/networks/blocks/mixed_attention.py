@@ -17,7 +17,7 @@ SLOTS = 64
 
 
 class MixedBlock(nn.Module):
-    """x + local-global attention of LN(x), then that plus external attention of its own LN; no
+    """x + local-global attention of LN(x), then that plus external attention of another LN; no
     feed-forward part. (B, H, W, C) → (B, H, W, C), C divisible by 8, H and W at least 2.
 
     Wang et al., Mixed Transformer U-Net for Medical Image Segmentation, ICASSP 2022, as released.
@@ -72,7 +72,7 @@ class LocalGlobalAttention(nn.Module):
         """(B, H, W, C) → (B, H, W, C)."""
         _, height, width, _ = x.shape
         windows = self._inside_windows(split_windows(pad_to_windows(x)))
-        tokens = self._along_axes(self._one_token_a_window(windows))
+        tokens = self._along_axes(self._one_token_per_window(windows))
         spread = functional.interpolate(
             tokens.permute(0, 3, 1, 2), scale_factor=WINDOW, mode="bilinear", align_corners=True
         ).permute(0, 2, 3, 1)
@@ -97,7 +97,7 @@ class LocalGlobalAttention(nn.Module):
         output: Tensor = self.window_output(mixed.transpose(1, 2).reshape(shape))
         return output
 
-    def _one_token_a_window(self, windows: Tensor) -> Tensor:
+    def _one_token_per_window(self, windows: Tensor) -> Tensor:
         # (B, rows, columns, 16, C) → (B, rows, columns, C): weights from the window's mean token.
         weights = softmax(self.token_weights(windows.mean(dim=-2)), dim=-1)
         return (weights.unsqueeze(-2) @ windows).squeeze(-2)
@@ -111,11 +111,11 @@ class LocalGlobalAttention(nn.Module):
         return along_row + along_column.transpose(1, 2)
 
     def _weights(self, query: Tensor, key: Tensor) -> Tensor:
-        # (B, lines, places, C) → (B, lines, places, places), not scaled by the width. The released
-        # bias of the Gaussian is the same for all keys, so that the softmax cancels it.
+        # (B, lines, positions, C) → (B, lines, positions, positions), not scaled by the width. The
+        # released bias of the Gaussian is the same for all keys, so that the softmax cancels it.
         scores = query @ key.transpose(-1, -2)
-        place = torch.arange(query.shape[-2], dtype=self.decay.dtype, device=query.device)
-        squared_distance = (place[:, None] - place) ** 2
+        position = torch.arange(query.shape[-2], dtype=self.decay.dtype, device=query.device)
+        squared_distance = (position[:, None] - position) ** 2
         return softmax(scores - self.decay * squared_distance, dim=-1).to(query.dtype)
 
 

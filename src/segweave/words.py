@@ -1,0 +1,17 @@
+"""Words of lists and counts, for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def few(names: Sequence[object], limit: int = 6) -> str:
+    """The first entries of a list, and how many more there are: "a, b and 3 more"."""
+    rest = len(names) - limit
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown + (f" and {rest} more" if rest > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, which takes an s unless there is one: 1 group, 2 groups."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
