@@ -18,7 +18,7 @@ from tests.context.made import CARDS, FORMS, MODULES, make, prepared, sequence
 RECURRENT = [(name, form) for name, form in MODULES if name != "sa-only"]
 
 
-def test_the_room_holds_the_papers_modules_ablations_and_controls() -> None:
+def test_the_modules_of_the_papers_their_ablations_and_the_controls_are_listed() -> None:
     assert {"sa-lstm", "lstm-sa", "sa-embedded-lstm"} <= set(list_contexts())
     assert {"identity", "mean", "conv"} <= set(list_contexts())
     ablations = {name for name, card in CARDS.items() if card.kind == "ablation"}
@@ -122,7 +122,7 @@ def test_a_view_gives_what_a_copy_gives(name: str, form: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS)
-def test_batch_members_do_not_meet(name: str, form: str) -> None:
+def test_members_of_a_batch_do_not_affect_each_other(name: str, form: str) -> None:
     module = make(name, form=form, both_sides=True)
     steps = sequence(3, 3, 4, 4, 3)
     with torch.no_grad():
@@ -224,8 +224,8 @@ class TestCreate:
 @pytest.mark.parametrize("form", ["paper", "released"])
 @pytest.mark.parametrize("name", ["sa-lstm", "lstm-sa", "sa-embedded-lstm"])
 def test_export(name: str, form: str) -> None:
-    module = make(name, form=form, both_sides=True, attention_size=20).float()
-    steps = sequence(2, 3, 4, 4, 5).float()
+    module = make(name, form=form, both_sides=True, attention_size=20)
+    steps = sequence(2, 3, 4, 4, 5)
     exported = torch.export.export(module, (steps,)).module()
     torch.testing.assert_close(exported(steps), module(steps))
 
@@ -234,8 +234,8 @@ def test_export(name: str, form: str) -> None:
 @pytest.mark.parametrize("form", ["paper", "released"])
 @pytest.mark.parametrize("name", ["sa-lstm", "lstm-sa", "sa-embedded-lstm"])
 def test_compile(name: str, form: str) -> None:
-    module = make(name, form=form, both_sides=True, attention_size=20).float()
-    steps = sequence(1, 3, 4, 4, 5).float().requires_grad_()
+    module = make(name, form=form, both_sides=True, attention_size=20)
+    steps = sequence(1, 3, 4, 4, 5).requires_grad_()
 
     def gradient(run: Any) -> tuple[Tensor, Tensor]:
         out = run(steps)

@@ -92,7 +92,7 @@ def test_output_may_change_the_classes() -> None:
     assert weave(network, lambda c: Weighted(c, 3), at="output", join="replace").classes == 3
     with pytest.raises(UsageError, match="join='add'"):
         weave(network, "sa-lstm", at="output", classes=4)
-    with pytest.raises(UsageError, match="number of classes, 6"):
+    with pytest.raises(UsageError, match="classes=6, as the network"):
         weave(network, "sa-lstm", classes=4)
 
 
@@ -157,7 +157,7 @@ def test_a_network_that_lacks_the_contract_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("at", POSITIONS)
-def test_released_names_are_told_only_where_a_whole_model_was_released(at: str) -> None:
+def test_released_names_exist_only_where_a_whole_model_was_released(at: str) -> None:
     made = weave(ToyNetwork(), "sa-lstm", at=at)
     with pytest.raises(UsageError):
         made.released_names()

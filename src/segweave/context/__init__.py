@@ -30,11 +30,29 @@ def create_context(
     both_sides: bool = False,
     **options: Any,
 ) -> ContextModule:
-    """A context module by name, for maps of `channels` channels.
+    """A context module by name.
 
-    `out_channels` (by default `channels`) is what it returns. With `both_sides` it reads a window
-    from both sides (`BothSides`); controls are never wrapped, they take the middle step as the
-    current one. Raises UsageError for an unknown name, form or option, naming the nearest one.
+    Args:
+        name: one of `list_contexts()`.
+        channels: channels of the maps that it reads.
+        out_channels: channels of the map that it returns, by default `channels`.
+        form: "paper" (as printed) or "released" (as the authors' code computes).
+        both_sides: read a window from both sides (`BothSides`), with its middle step as the current
+            one. Controls are never wrapped, they only take the middle step as the current one.
+        options: those of the module; the reference lists them.
+
+    Returns:
+        A module that maps a sequence (B, T, C, H, W) to a map (B, C_out, H, W).
+
+    Raises:
+        UsageError: an unknown name, form or option, with the nearest one that exists.
+
+    Example:
+        >>> import torch
+        >>> from segweave import create_context
+        >>> module = create_context("sa-lstm", 16, both_sides=True)
+        >>> tuple(module(torch.zeros(2, 3, 16, 8, 8)).shape)
+        (2, 16, 8, 8)
     """
     card = registry.contexts.card(name)
     entry = registry.contexts.entry(name)
@@ -49,15 +67,15 @@ def create_context(
             expected="at least one channel in and out",
             found=f"channels={channels}, out_channels={width}",
         )
-    taken = inspect.signature(entry).parameters
+    parameters = inspect.signature(entry).parameters
     preset = {**card.options, "channels": channels}
-    if "form" in taken:
+    if "form" in parameters:
         preset["form"] = form
     if both_sides and not control:
         return BothSides(lambda: build(doing, entry, preset, options), width)
-    if "both_sides" in taken:
+    if "both_sides" in parameters:
         preset["both_sides"] = both_sides
-    if "out_channels" in taken:
+    if "out_channels" in parameters:
         preset["out_channels"] = width
     elif width != channels:
         raise UsageError(doing, expected=f"out_channels = channels = {channels}", found=str(width))

@@ -16,10 +16,14 @@ from segweave.errors import UsageError
 class Attention(nn.Module):
     """softmax(Q Kᵀ / √size) V over maps (B, C, H, W), without parameters.
 
-    `axis` says what attends to what: "positions" (each a vector of C / heads channels) or
-    "channels" (each a vector of H·W positions; heads are groups of channels). `size` is the number
-    under the root, by default the length of those vectors. The softmax is computed in float32 at
-    least.
+    The softmax is computed in float32 at least.
+
+    Args:
+        axis: what attends to what, "positions" (each a vector of C / heads channels) or "channels"
+            (each a vector of H·W positions; heads are groups of channels).
+        channels: channels of the maps.
+        heads: number of heads, a divisor of the channels.
+        size: the number under the root, by default the length of those vectors.
     """
 
     def __init__(self, axis: Axis, channels: int, heads: int, size: float | None) -> None:
@@ -33,7 +37,7 @@ class Attention(nn.Module):
         if size is not None and not size > 0:
             raise UsageError(
                 "creating a context module: option attention_size",
-                expected="a number above 0 (it stands under the root)",
+                expected="a number above 0, of which the root is taken",
                 found=str(size),
             )
         self.axis = axis
@@ -44,7 +48,7 @@ class Attention(nn.Module):
         """(B, C, H, W) → (B, heads, tokens, vector), contiguous."""
         batch, channels, height, width = maps.shape
         split = maps.reshape(batch, self.heads, channels // self.heads, height * width)
-        # A fused kernel that is handed strided maps falls back to building the whole matrix.
+        # With strided maps the fused kernel falls back to building the whole matrix.
         return split.transpose(2, 3).contiguous() if self.axis == "positions" else split
 
     def maps(self, tokens: Tensor, height: int, width: int) -> Tensor:
@@ -97,7 +101,7 @@ class Attention(nn.Module):
 
     def weights(self, query: Tensor, key: Tensor) -> Tensor:
         """The softmax of maps, (B, query tokens, key tokens), with heads before the tokens where
-        there are several. It is built in full: (H·W)² numbers a map between positions.
+        there are several. It is built in full: (H·W)² numbers per map between positions.
         """
         weights = self.token_weights(self.tokens(query), self.tokens(key))
         return weights[:, 0] if self.heads == 1 else weights

@@ -1,4 +1,4 @@
-"""Reads a window from both sides with weights of its own for each direction."""
+"""Reads a window from both sides with separate weights per direction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import HasReleasedNames, ReleasedNames
-from segweave.context._recurrent import part
+from segweave.context._recurrent import with_prefix
 from segweave.context.base import ContextModule, Prepared
 from segweave.errors import UsageError
 
@@ -16,12 +16,16 @@ DIRECTIONS = ("forward", "reverse")
 
 
 class BothSides(ContextModule):
-    """Two one-sided modules that `make` gives: `forward_net` reads the steps up to the middle one
-    in order, `reverse_net` those down to it from the end.
+    """Two one-sided modules: `forward_net` reads the steps up to the middle one in order,
+    `reverse_net` those down to it from the end.
 
     In a window of S steps the middle one is S // 2. The two outputs, joined [forward, reverse],
     pass through a 1×1 convolution `conv` with bias. Sequence (B, S, C, H, W) → (B, out_channels,
     H, W).
+
+    Args:
+        make: returns a new one-sided module at each call.
+        out_channels: channels of the map that it returns.
     """
 
     both_sides = True
@@ -52,13 +56,13 @@ class BothSides(ContextModule):
     def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
         """Prepared steps in reading order → (B, C_out, H, W)."""
         middle = self.current(len(prepared))
-        forward = [part(step, "forward.") for step in prepared[: middle + 1]]
-        reverse = [part(step, "reverse.") for step in prepared[middle:]][::-1]
+        forward = [with_prefix(step, "forward.") for step in prepared[: middle + 1]]
+        reverse = [with_prefix(step, "reverse.") for step in prepared[middle:]][::-1]
         return self._join(self.forward_net.fuse(forward), self.reverse_net.fuse(reverse))
 
     def states(self, sequence: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        """States of both directions, named "forward.h", "reverse.h", each over its own steps in
-        its own reading order; `output` also is that of the whole.
+        """States of both directions, named "forward.h", "reverse.h", each over the steps of that
+        direction in the order in which it reads them; `output` also is that of the whole.
 
         A name that starts with "forward." or "reverse." asks for that direction alone.
         """
@@ -73,8 +77,8 @@ class BothSides(ContextModule):
                 if not name.startswith(f"{other}.")
             ]
             if asked:
-                found = net.states(half, list(dict.fromkeys(asked)))
-                result.update({f"{direction}.{name}": value for name, value in found.items()})
+                states = net.states(half, list(dict.fromkeys(asked)))
+                result.update({f"{direction}.{name}": value for name, value in states.items()})
         if "output" in names:
             result["output"] = self._join(result["forward.output"], result["reverse.output"])
         return result

@@ -1,4 +1,4 @@
-"""Convolutional LSTM and GRU cells whose work on the input and on the state can be done apart."""
+"""Convolutional LSTM and GRU cells that work on input and state separately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segweave.context.base import Prepared
 
 
 class Step(NamedTuple):
-    """What a cell gives at one step: its new states c and h and, in `inner`, gates and whatever
+    """What a cell returns at one step: its new states c and h and, in `inner`, gates and whatever
     else it had to compute on the way; each (B, C, H, W).
     """
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 class Gates(nn.Module, ABC):
     """The gates of a cell, by one convolution of [input, h] kept in `conv`.
 
-    `input` and `hidden` give the two summands of that convolution, `join` makes gates of them;
+    `input` and `hidden` return the two summands of that convolution, `join` makes gates of them;
     `forward` does both at once, `first` is for h = 0.
     """
 
@@ -110,7 +110,7 @@ class LSTMGates(Gates):
 
 
 class GRUGates(Gates):
-    """z, r (sigmoid) and the candidate g (tanh) of [input, r·h], in this order; given as i = z,
+    """z, r (sigmoid) and the candidate g (tanh) of [input, r·h], in this order; returned as i = z,
     f = 1 − z, r and g.
     """
 
@@ -157,7 +157,7 @@ def make_gates(
 
 
 def next_cell_state(gates: dict[str, Tensor], c: Tensor | None) -> Tensor:
-    """f·c + i·g; `c` None stands for zero."""
+    """f·c + i·g; `c` None means zero."""
     new = gates["i"] * gates["g"]
     return new if c is None else gates["f"] * c + new
 
@@ -168,8 +168,8 @@ def next_hidden_state(gates: dict[str, Tensor], c: Tensor) -> Tensor:
 
 
 class Cell(nn.Module, ABC):
-    """One layer of a recurrent context module, with what depends on the input alone and on the
-    state alone apart.
+    """One layer of a recurrent context module. What depends on the input alone and what depends on
+    the state alone are computed separately.
 
     `begin(prepare_input(x))` equals `first(x)`; `combine(prepare_input(x), prepare_state(step))`
     equals `forward(x, step.c, step.h)`.

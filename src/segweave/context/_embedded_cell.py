@@ -50,7 +50,7 @@ class EmbeddedSettings:
     attention_size: float | None
     heads: int
     position_code: options.PositionCode
-    places: int
+    positions: int
     dropout: float
     lambda_skip: bool
 
@@ -76,7 +76,7 @@ class Fusion(nn.Module):
         return F.conv2d(state, self.linear.weight[:, : self.width, None, None])
 
     def forward(self, from_state: Tensor | None, attended: Tensor) -> Tensor:
-        """(B, hidden, H, W); `from_state` None stands for zero."""
+        """(B, hidden, H, W); `from_state` None means zero."""
         weight = self.linear.weight[:, self.width :, None, None]
         result = F.conv2d(attended, weight, self.linear.bias)
         return (result if from_state is None else from_state + result).relu()
@@ -110,7 +110,7 @@ class EmbeddedCell(Cell):
         if settings.position_code == "trainable":
             self.position_code = TrainablePositionCode(hidden)
         elif settings.position_code == "sine":
-            self.position_code = SinePositionCode(hidden, settings.places)
+            self.position_code = SinePositionCode(hidden, settings.positions)
         self.dropout = nn.Dropout(settings.dropout)
         self.lambda_scale = nn.Parameter(torch.ones(1)) if settings.lambda_skip else None
 
@@ -232,13 +232,13 @@ class EmbeddedCell(Cell):
         h: Tensor | None,
         gates: dict[str, Tensor],
     ) -> list[Tensor]:
-        known: dict[str, Tensor] = {}
+        states: dict[str, Tensor] = {}
         for names in roles:
             for name in names:
-                if name not in known:
-                    known[name] = self._state(name, x, c, h, gates)
+                if name not in states:
+                    states[name] = self._state(name, x, c, h, gates)
         return [
-            combine([known[name] for name in names], self.settings.combination) for names in roles
+            combine([states[name] for name in names], self.settings.combination) for names in roles
         ]
 
     def _state(

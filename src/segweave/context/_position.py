@@ -14,8 +14,8 @@ GRID = 16
 
 
 class TrainablePositionCode(nn.Module):
-    """One learned number for each channel and place of a 16×16 grid, interpolated (bilinear) to the
-    map's size (P_dyn in Algorithm 1 of the SA-embedded LSTM).
+    """One learned number per channel and position of a 16×16 grid, interpolated (bilinear) to
+    the map's size (P_dyn in Algorithm 1 of the SA-embedded LSTM).
     """
 
     def __init__(self, channels: int) -> None:
@@ -29,7 +29,7 @@ class TrainablePositionCode(nn.Module):
 
 
 class SinePositionCode(nn.Module):
-    """Sine and cosine of the place p = row · width + column, for up to `places` places.
+    """Sine and cosine of the position p = row · width + column, for up to `positions` positions.
 
     Channels 2j and 2j + 1 hold sin and cos of p · exp(−2j · ln(10000) / channels). The table is
     computed in float32, as the released code does, whatever it is cast to later.
@@ -37,7 +37,7 @@ class SinePositionCode(nn.Module):
 
     table: Tensor
 
-    def __init__(self, channels: int, places: int) -> None:
+    def __init__(self, channels: int, positions: int) -> None:
         super().__init__()
         if channels % 2 and channels != 1:
             raise UsageError(
@@ -46,24 +46,24 @@ class SinePositionCode(nn.Module):
                 found=f"{channels} channels",
                 remedy='use an even width, or form="paper"',
             )
-        self.places = places
-        place = torch.arange(places, dtype=torch.float32)
+        self.positions = positions
+        position = torch.arange(positions, dtype=torch.float32)
         pair = torch.arange(0, channels, 2, dtype=torch.float32)
-        # The last bit of a float32 exponential differs between machines, and moves far places by
+        # The last bit of a float32 exponential differs between machines, and moves far positions by
         # 3e-3: computed in float64, and rounded as on the machine that made the reference numbers.
         frequency = (pair * (-math.log(10000.0) / channels)).double().exp() * (1 + 2.0**-31)
-        angle = frequency.float()[:, None] * place
+        angle = frequency.float()[:, None] * position
         table = torch.stack([angle.sin(), angle.cos()], 1).flatten(0, 1)[:channels]
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, height: int, width: int) -> Tensor:
         """The code for a map of this size, (1, C, height, width); raises UsageError if it has more
-        places than the table.
+        positions than the table.
         """
-        if height * width > self.places:
+        if height * width > self.positions:
             raise UsageError(
                 "adding the sine position code",
-                expected=f"at most attention_size = {self.places} positions",
+                expected=f"at most attention_size = {self.positions} positions",
                 found=f"a map of {height}×{width} = {height * width}",
                 remedy=f'create the module with attention_size={height * width}, or form="paper"',
             )

@@ -1,5 +1,5 @@
-"""What all recurrent context modules share: layers of cells over the steps, one reading at the end,
-states by name.
+"""What all recurrent context modules share: layers of cells over the steps, the result from the
+last step, states by name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from segweave.context.base import ContextModule, Prepared
 from segweave.errors import UsageError, nearest
 
 
-def part(prepared: Prepared, prefix: str) -> Prepared:
+def with_prefix(prepared: Prepared, prefix: str) -> Prepared:
     """The tensors whose names start with `prefix`, without it."""
     return {
         name.removeprefix(prefix): value
@@ -27,7 +27,7 @@ def part(prepared: Prepared, prefix: str) -> Prepared:
 
 
 class RecurrentContext(ContextModule):
-    """Cells in layers, each with its own states from zero; the h of a layer is the input of the
+    """Cells in layers, each with separate states from zero; the h of a layer is the input of the
     next one at the same step.
 
     `read_out` turns the last step of the last layer into the result. A last hidden width other
@@ -41,7 +41,7 @@ class RecurrentContext(ContextModule):
     reads_gates: bool = False  # whether `read_out` reads the gates of the last step
 
     def finish(self, channels: int, out_channels: int | None) -> None:
-        """Set the contract's attributes and the last convolution, once `cells` are there."""
+        """Set the attributes of a context module and the last convolution, once `cells` exist."""
         self.channels = channels
         width = self._cell(-1).width
         self.out_channels = width if out_channels is None else out_channels
@@ -96,8 +96,8 @@ class RecurrentContext(ContextModule):
         first, *later = prepared
         last = len(self.cells) - 1
         if not later:
-            return self._output(self._cell(last).begin(part(first, f"{last}.input.")))
-        states = [part(first, f"{layer}.state.") for layer in range(len(self.cells))]
+            return self._output(self._cell(last).begin(with_prefix(first, f"{last}.input.")))
+        states = [with_prefix(first, f"{layer}.state.") for layer in range(len(self.cells))]
         steps: list[Step] = []
         for number, current in enumerate(later):
             if number:
@@ -105,7 +105,7 @@ class RecurrentContext(ContextModule):
                     cell.prepare_state(step)
                     for cell, step in zip(self._cells(), steps, strict=True)
                 ]
-            inputs = part(current, "0.input.")
+            inputs = with_prefix(current, "0.input.")
             steps = []
             for layer, cell in enumerate(self._cells()):
                 if layer:

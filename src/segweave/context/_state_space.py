@@ -1,4 +1,4 @@
-"""State-space sequencing: the released option that replaces a whole cell by an S4 model of its own
+"""State-space sequencing: the released option that replaces a whole cell by an S4 model of the
 state.
 """
 
@@ -40,15 +40,15 @@ RELEASED_TABLES = ("blocks.0.pipeline.1.omega_l", "blocks.0.pipeline.1.ifft_orde
 
 class StateSpace(nn.Module):
     """One S4 block (Gu, Goel, Ré 2022) between two linear maps, with channels as its time and
-    positions as its features: (B, 64, places) → (B, 64, places).
+    positions as its features: (B, 64, positions) → (B, 64, positions).
 
     Complex parameters hold real and imaginary part in their last axis.
     """
 
-    def __init__(self, places: int, width: int) -> None:
+    def __init__(self, positions: int, width: int) -> None:
         super().__init__()
-        self.encode = nn.Linear(places, width)
-        self.decode = nn.Linear(width, places)
+        self.encode = nn.Linear(positions, width)
+        self.decode = nn.Linear(width, positions)
         self.mix = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         p, q, eigenvalues = _hippo(STATES)
@@ -84,7 +84,7 @@ class StateSpace(nn.Module):
         return torch.fft.fft(spectrum, norm="forward").real
 
     def forward(self, state: Tensor) -> Tensor:
-        """(B, 64, places) → the same shape."""
+        """(B, 64, positions) → the same shape."""
         u = self.encode(state)
         spectrum = torch.fft.rfft(self.kernel(), n=2 * LENGTH).transpose(0, 1)
         padded = torch.fft.rfft(u, n=2 * LENGTH, dim=1)
@@ -98,7 +98,7 @@ class StateSpaceCell(Cell):
     no output depends on the image.
     """
 
-    def __init__(self, channels: int, hidden: int, places: int) -> None:
+    def __init__(self, channels: int, hidden: int, positions: int) -> None:
         super().__init__()
         if hidden != LENGTH:
             raise UsageError(
@@ -108,8 +108,8 @@ class StateSpaceCell(Cell):
             )
         self.channels = channels
         self.width = hidden
-        self.places = places
-        self.s4 = StateSpace(places, hidden)
+        self.positions = positions
+        self.s4 = StateSpace(positions, hidden)
 
     def first(self, x: Tensor, everything: bool = False) -> Step:
         """The step from a zero state; of `x`, the shape counts."""
@@ -137,10 +137,10 @@ class StateSpaceCell(Cell):
 
     def _advance(self, h: Tensor) -> Step:
         height, width = h.shape[2:]
-        if height * width != self.places:
+        if height * width != self.positions:
             raise UsageError(
                 "running a context module with use_state_space_sequencing",
-                expected=f"maps of exactly attention_size = {self.places} positions",
+                expected=f"maps of exactly attention_size = {self.positions} positions",
                 found=f"{height}×{width} = {height * width}",
                 remedy=f"create the module with attention_size={height * width}",
             )

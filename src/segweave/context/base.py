@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
+from segweave.errors import UsageError, nearest
+
 Prepared = dict[str, Tensor]
 """What depends on one slice alone, as named tensors (nested names joined with a dot)."""
 
@@ -17,10 +19,15 @@ class ContextModule(nn.Module, ABC):
     """Sequence (B, T, C, H, W) → (B, C_out, H, W), any B, T ≥ 1, H, W.
 
     `prepare` does what depends on one step alone; `fuse` does what depends on the window, so that
-    over a volume the former runs once a slice. `fuse([prepare(step) for each step])` equals
-    `forward(sequence)`; `forward` may skip what its window does not use. `current` says which step
-    of T is the one to segment: the last for one-sided modules, the middle one for modules that read
-    a window from both sides.
+    over a volume the former runs once per slice. `fuse([prepare(step) for each step])` equals
+    `forward(sequence)`; `forward` may skip what its window does not use. `current` is the index of
+    the step to segment: the last one for one-sided modules, the middle one for modules that read a
+    window from both sides.
+
+    Attributes:
+        channels: channels of the maps that it reads.
+        out_channels: channels of the map that it returns.
+        both_sides: whether it reads a window from both sides.
     """
 
     channels: int
@@ -48,8 +55,6 @@ class ContextModule(nn.Module, ABC):
         leading axes (layers, batch, time) where they have them. Raises UsageError for a name that
         this module does not have.
         """
-        from segweave.errors import UsageError, nearest
-
         unknown = sorted(set(names) - {"output"})
         if unknown:
             raise UsageError(

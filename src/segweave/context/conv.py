@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segweave.context._options import odd_kernel
 from segweave.context.base import ContextModule, Prepared
 from segweave.errors import UsageError
 from segweave.registry import ContextCard
@@ -32,13 +33,25 @@ class StackedConvolution(ContextModule):
     """(B, T, C, H, W) → (B, C_out, H, W): convolution of the T·C stacked channels, ReLU, 1×1
     convolution.
 
-    The number of steps is fixed at construction. A shorter sequence is filled up by repeating its
-    edges (for `both_sides` around the middle step, else before the first one), a longer one raises
-    UsageError. The width between the two convolutions is the one that brings the number of
-    parameters nearest to that of `sa-lstm` with the same `channels`, `out_channels`, `form`,
-    `both_sides`, `kernel_size` and `hidden_channels`: within 5 %. Where one channel of it is
-    too coarse a step, channels that read the current step alone make up the rest. (One or two
-    channels and kernel 1, or a single step, allow no finer step than about 10 %.)
+    A sequence shorter than `steps` is filled up by repeating its edges (with `both_sides` around
+    the middle step, else before the first one); a longer one raises UsageError.
+
+    The width between the two convolutions is the one that brings the number of parameters nearest
+    to that of `sa-lstm` with the same options: within 5 %. Where one channel of it is too coarse a
+    step, channels that read the current step alone make up the rest. (One or two channels and
+    kernel 1, or a single step, allow no finer step than about 10 %.)
+
+    Args:
+        channels: channels of the maps that it reads.
+        out_channels: channels of the map that it returns, by default `channels`.
+        form: "paper" or "released": the form of the `sa-lstm` that it is compared with.
+        both_sides: whether the current step is the middle one, else the last one.
+        steps: length of the longest sequence.
+        kernel_size: side of the kernel, odd; default: that of `sa-lstm`.
+        hidden_channels: those of the `sa-lstm` that it is compared with.
+
+    Raises:
+        UsageError: an even kernel, or no steps.
     """
 
     def __init__(
@@ -57,12 +70,8 @@ class StackedConvolution(ContextModule):
             raise UsageError(
                 "creating the control 'conv'", expected="steps of at least 1", found=str(steps)
             )
-        if kernel_size is not None and (kernel_size < 1 or kernel_size % 2 == 0):
-            raise UsageError(
-                "creating the control 'conv'",
-                expected="an odd kernel_size, so that the map keeps its size",
-                found=str(kernel_size),
-            )
+        if kernel_size is not None:
+            odd_kernel(kernel_size, "paper")
         self.channels = channels
         self.out_channels = channels if out_channels is None else out_channels
         self.form = form
@@ -100,17 +109,17 @@ class StackedConvolution(ContextModule):
 
     def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
         """Maps of at most `steps` steps in reading order → (B, C_out, H, W)."""
-        given = len(prepared)
-        if not 1 <= given <= self.steps:
+        count = len(prepared)
+        if not 1 <= count <= self.steps:
             raise UsageError(
                 "running the control 'conv'",
-                expected=f"1 to {self.steps} steps, as many as it was made for",
-                found=f"{given} steps",
-                remedy=f"create it with steps={given}",
+                expected=f"1 to {self.steps} steps, as many as it was created for",
+                found=f"{count} steps",
+                remedy=f"create it with steps={count}",
             )
-        before = self.current(self.steps) - self.current(given)
+        before = self.current(self.steps) - self.current(count)
         maps = [
-            prepared[min(max(place - before, 0), given - 1)]["map"] for place in range(self.steps)
+            prepared[min(max(index - before, 0), count - 1)]["map"] for index in range(self.steps)
         ]
         read: Tensor = self.stacked(torch.cat(maps, 1))
         if self.current_alone is not None:
@@ -120,7 +129,7 @@ class StackedConvolution(ContextModule):
 
 
 def _twin(channels: int, **options: Any) -> tuple[int, int]:
-    """Kernel size and number of parameters of the `sa-lstm` that this control stands beside."""
+    """Kernel size and number of parameters of the `sa-lstm` that this control is compared with."""
     from segweave.context import create_context
 
     # On the meta device nothing is allocated, and no start value is drawn from the caller's stream.

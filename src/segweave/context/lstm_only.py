@@ -24,7 +24,8 @@ CARD = ContextCard(
 class LSTMOnly(RecurrentContext):
     """The LSTM of SA-LSTM; the output is h of the last step and layer.
 
-    Sequence (B, T, C, H, W) → (B, C_out, H, W). Raises UsageError for options that don't fit.
+    Sequence (B, T, C, H, W) → (B, C_out, H, W). `LSTMCoupledAttention` explains the options. Raises
+    UsageError for options that do not fit.
     """
 
     def __init__(

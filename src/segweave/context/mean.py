@@ -25,7 +25,7 @@ class Mean(ContextModule):
     """(B, T, C, H, W) → the mean over T (B, C, H, W).
 
     Without parameters, except where `out_channels` differs from `channels`: then a 1×1 convolution
-    follows. `form` changes nothing; `both_sides` only says which step counts as the current one.
+    follows. `form` changes nothing; `both_sides` decides only which step is the current one.
     """
 
     def __init__(

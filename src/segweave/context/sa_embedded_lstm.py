@@ -10,7 +10,7 @@ from segweave.author_weights import ReleasedNames
 from segweave.context import _options as options
 from segweave.context._cells import Cell, Step
 from segweave.context._embedded_cell import EmbeddedCell, EmbeddedSettings, embedded_states
-from segweave.context._recurrent import RecurrentContext, part
+from segweave.context._recurrent import RecurrentContext, with_prefix
 from segweave.context._state_space import RELEASED_NAMES, RELEASED_TABLES, StateSpaceCell
 from segweave.context.base import Prepared
 from segweave.errors import UsageError
@@ -88,15 +88,39 @@ class SAEmbeddedLSTM(RecurrentContext):
     """The LSTM with self-attention in each step (LSTMSA paper, Algorithm 1; `EmbeddedCell` has the
     arithmetic of both forms). Output: h of the last step and layer.
 
-    Form `paper`: Q = V = D, K = h, attention between positions scaled by the width, a trainable
-    position code that is interpolated to the map's size; layers run side by side, each with its
-    own states. Form `released`: Q = V = x, K = h, attention between channels, the sine table of
-    `attention_size` places, kernel 5; all widths equal `channels` (even, or 1); a layer runs over
-    the whole sequence before the next one, which starts from its last states. `query`, `key`,
-    `value` name what is combined: x, the states c and h before the step, i, f, o, g, D, h_lstm.
-    `use_state_space_sequencing` (form released): S4 models replace the cells and never read the
-    input. Sequence (B, T, C, H, W) → (B, C_out, H, W). Raises UsageError for options or sizes that
-    don't fit.
+    Form `paper`: Q = V = D, K = h, a trainable position code that is interpolated to the size of
+    the map; layers run side by side, each with separate states. Form `released`: Q = V = x, K = h,
+    a table of sines as position code; all widths equal `channels` (even, or 1); a layer runs over
+    the whole sequence before the next one, which starts from its last states. Sequence (B, T, C, H,
+    W) → (B, C_out, H, W).
+
+    Args:
+        channels: channels of the maps that it reads.
+        out_channels: channels of the map that it returns; another number than the last hidden width
+            adds a 1×1 convolution. Default: the last hidden width.
+        form: "paper" or "released".
+        hidden_channels: hidden width of each layer; default: one layer of `channels`.
+        kernel_size: side of the gates' kernels, odd; default: 3 in form paper, 5 in form released.
+        bias: whether the gates have a bias.
+        cell: "lstm" or "gru".
+        combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
+        query: the states that are combined to the query: x, the c and h before the step, i, f, o,
+            g, D, h_lstm; a GRU has r in place of o. Default: D in form paper, x in form released.
+        key: those that are combined to the key.
+        value: those that are combined to the value; default as for the query.
+        attention: what attends to what, "positions" (default in form paper) or "channels" (default
+            in form released).
+        attention_size: the number under the root; default: the length of the vectors in form
+            paper, 224² in form released, where it also is the length of the position table.
+        heads: number of heads, a divisor of the width.
+        position_code: "trainable" (form paper), "sine" (form released) or "none".
+        dropout: probability of the dropout after the position code in form released; default 0.1.
+        use_lambda_skip_connections: mix each new h with the one before by a learned gate.
+        use_state_space_sequencing: form released only; S4 models replace the cells and never read
+            the input.
+
+    Raises:
+        UsageError: options or sizes that do not fit.
     """
 
     def __init__(
@@ -144,7 +168,7 @@ class SAEmbeddedLSTM(RecurrentContext):
             attention_size=size,
             heads=heads,
             position_code="none" if chosen == "none" else "sine" if released else "trainable",
-            places=_places(size) if released else 0,
+            positions=_table_length(size) if released else 0,
             dropout=(0.1 if released else 0.0) if dropout is None else dropout,
             lambda_skip=use_lambda_skip_connections,
         )
@@ -161,7 +185,7 @@ class SAEmbeddedLSTM(RecurrentContext):
                     found=f'form="{form}": no paper describes it',
                 )
             self.cells = nn.ModuleList(
-                StateSpaceCell(before, width, settings.places) for before, width in pairs
+                StateSpaceCell(before, width, settings.positions) for before, width in pairs
             )
         else:
             self.cells = nn.ModuleList(
@@ -215,10 +239,10 @@ class SAEmbeddedLSTM(RecurrentContext):
         if self.form == "paper":
             return super().fuse(prepared)
         cell = self._cell(0)
-        state = part(prepared[0], "0.state.")
+        state = with_prefix(prepared[0], "0.state.")
         steps = [Step(state.get("c", state["h"]), state["h"], {})]
         for current in prepared[1:]:
-            steps.append(cell.combine(part(current, "0.input."), state))
+            steps.append(cell.combine(with_prefix(current, "0.input."), state))
             if len(steps) < len(prepared):
                 state = cell.prepare_state(steps[-1])
         return self._output(self._run_on(steps)[-1][-1])
@@ -242,8 +266,8 @@ class SAEmbeddedLSTM(RecurrentContext):
         return ReleasedNames(names.tensors, frozenset(fixed), frozenset(dead))
 
     def _released_name(self, name: str) -> str:
-        cell, found, leaf = name.partition(".s4.")
-        if found:
+        cell, separator, leaf = name.partition(".s4.")
+        if separator:
             return (
                 f"{cell.replace('cells.', 'cell')}.state_space_sequencing.s4.{RELEASED_NAMES[leaf]}"
             )
@@ -274,7 +298,7 @@ class SAEmbeddedLSTM(RecurrentContext):
         return layers
 
 
-def _places(attention_size: float | None) -> int:
+def _table_length(attention_size: float | None) -> int:
     if attention_size is None or attention_size != int(attention_size) or attention_size < 1:
         raise UsageError(
             "creating a context module: option attention_size",

@@ -29,10 +29,22 @@ ROLES = ("query", "key", "value")
 class SAOnly(ContextModule):
     """Self-attention whose query is the current (last) map.
 
-    Keys and values come from all steps (`reads` "window") or from the current one alone ("step").
-    `projections` puts a learned map without bias on each of them. `attention`, `attention_size`,
-    `heads` as in `SACoupledLSTM`. Sequence (B, T, C, H, W) → (B, C_out, H, W). Raises UsageError
-    for options that don't fit.
+    Sequence (B, T, C, H, W) → (B, C_out, H, W).
+
+    Args:
+        channels: channels of the maps that it reads.
+        out_channels: channels of the map that it returns; another number than `channels` adds a 1×1
+            convolution.
+        form: "paper" or "released".
+        attention: as in `LSTMCoupledAttention`, like the next two.
+        attention_size: the number under the root.
+        heads: number of heads, a divisor of `channels`.
+        projections: whether query, key and value each have a learned map without bias.
+        reads: whether keys and values come from all steps ("window") or from the current one alone
+            ("step").
+
+    Raises:
+        UsageError: options that do not fit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Weaving: the one place where networks and context modules meet."""
+"""Weaving: the one package where networks and context modules meet."""
 
 from __future__ import annotations
 

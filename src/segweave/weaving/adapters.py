@@ -18,8 +18,8 @@ def adapted(network: nn.Module) -> nn.Module:
     """
     if hasattr(network, "encode") and hasattr(network, "decode"):
         return network
-    parts = ("encoder", "decoder", "segmentation_head")
-    if all(hasattr(network, part) for part in parts) and hasattr(network.encoder, "out_channels"):
+    names = ("encoder", "decoder", "segmentation_head")
+    if all(hasattr(network, name) for name in names) and hasattr(network.encoder, "out_channels"):
         return SegmentationModel(network)
     return network
 

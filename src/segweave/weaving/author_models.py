@@ -38,9 +38,9 @@ def released_model(
 ) -> WovenNetwork:
     """The whole released model `salstm`, `lstm-sa` or `sa-embedded-lstm`.
 
-    MT-UNet with `width` output maps runs on three slices; the context module in form `released`
-    stands behind it at full resolution (position `output`), and its 1×1 convolution gives the
-    logits of `classes` classes. The network is one and the same for the three slices.
+    MT-UNet with `width` output maps runs on three slices; the context module in form `released` is
+    applied after it at full resolution (position `output`), and its 1×1 convolution returns the
+    logits of `classes` classes. The network is the same for the three slices.
 
     Args:
         name: one of RELEASED_MODELS.

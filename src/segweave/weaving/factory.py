@@ -58,62 +58,76 @@ def weave(
     """Put a context module into `network` (TIP paper, Section III-B and Fig. 4).
 
     Args:
-        network: a SegmentationNetwork, any module with its `encode`, `decode`, `head`, `channels`
-            (and `stride`, `in_channels` for position `encoder`), a `segmentation_models_pytorch`
-            model; at `output` or a dotted name any module that returns logits. It is used as it
-            is, not copied.
+        network: a SegmentationNetwork, any module with `encode`, `decode`, `head` and `channels`
+            (at `encoder` also `stride` and `in_channels`), or a `segmentation_models_pytorch`
+            model; at `output` or a dotted name any module that returns logits. It is used as it is,
+            not copied.
         context: a name, which means `create_context(name, C, form=form, both_sides=slices > 1,
-            **context_options)`, or a function channels → module, called once a place. With more
-            than 64 channels a name in form `paper` is made with 64 channels and kernel 3 behind
-            one 1×1 convolution; its own last 1×1 convolution leads back. A function's module is
-            taken as it is.
-        at: `bottleneck`, `skips` (one module a place), `encoder`, `decoder`, `output`, or the
+            **context_options)`, or a function channels → module, called once per place. With more
+            than 64 channels a name in form `paper` means a module of 64 channels and kernel 3 after
+            one 1×1 convolution; the module's own last 1×1 convolution leads back. The module that a
+            function returns is used as it is.
+        at: `bottleneck`, `skips` (one module per skip), `encoder`, `decoder`, `output`, or the
             dotted name of a submodule.
-        slices: length of the window, odd. `tiles` needs 1.
-        tiles: cut the map of the one image into tiles × tiles; the sequence of a tile is those
-            before it in reading order and itself.
-        join: "add" the module's output to the current map, or "replace" the map by it (what the
+        slices: length of the window, an odd number.
+        tiles: cut the map of the one image into tiles × tiles; the sequence of a tile is the tiles
+            before it in reading order and itself. More than 1 needs slices=1.
+        join: "add" the module's map to the current one, or "replace" the current map by it (as the
             released models do). Does not apply at `encoder`.
         form: "paper" or "released".
         context_options: further options of the context module.
-        channels: channels of the map at a dotted name or at `output`, where the network doesn't
-            say.
-        classes: channels of the logits, where the network doesn't say; at `output` the module may
-            give another number than the network (the released models: 64 maps in, 4 classes out).
+        channels: channels of the map at a dotted name or at `output`, where the network does not
+            declare them.
+        classes: channels of the logits, where the network does not declare them; at `output` the
+            module may return another number than the network (the released models: 64 maps in, 4
+            classes out).
 
-    Raises UsageError for a wrong position, a network that lacks what the position needs, options
-    that exclude each other, and modules with wrong channel numbers.
+    Returns:
+        A module that takes a window (B, slices, C, H, W) and returns an Output with the logits
+        (B, classes, H, W) of the middle slice.
+
+    Raises:
+        UsageError: a wrong position, a network that lacks what the position needs, options that
+            exclude each other, or a module with wrong numbers of channels.
+
+    Example:
+        >>> import torch
+        >>> from segweave import create_network, weave
+        >>> network = create_network("unet", in_channels=1, classes=4, width=4)
+        >>> woven = weave(network, "sa-lstm", at="bottleneck", slices=3)
+        >>> tuple(woven(torch.zeros(2, 3, 1, 32, 32)).logits.shape)
+        (2, 4, 32, 32)
     """
     _check_settings(slices, tiles, join)
-    told = adapted(network)
+    segmenter = adapted(network)
     if at in POSITIONS:
-        network = told
+        network = segmenter
         kind = POSITIONS[at]
         _check_network(network, at)
     else:
         kind = WovenSubmodule
         _check_submodule(network, at)
-    places = _places(told, network, at, channels)
-    known_classes = getattr(told, "classes", None)
+    places = _places(segmenter, network, at, channels)
+    network_classes = getattr(segmenter, "classes", None)
     if at == "output":
-        known_classes = classes or known_classes or places[0]
-        if join == "add" and known_classes != places[0]:
+        network_classes = classes or network_classes or places[0]
+        if join == "add" and network_classes != places[0]:
             raise UsageError(
                 "weaving at 'output'",
                 expected="as many classes as the network gives, since join='add' adds the two",
-                found=f"{places[0]} channels of the network, {known_classes} classes",
+                found=f"{places[0]} channels of the network, {network_classes} classes",
                 remedy="use join='replace'",
             )
-    elif classes is not None and known_classes not in (None, classes):
+    elif classes is not None and network_classes not in (None, classes):
         raise UsageError(
             f"weaving at {at!r}",
-            expected=f"the network's own number of classes, {known_classes}",
+            expected=f"classes={network_classes}, as the network declares",
             found=f"classes={classes}",
             remedy="create the network with these classes, or weave at 'output'",
         )
     modules: list[ContextModule] = []
     for place in places:
-        target = int(known_classes) if at == "output" and known_classes else place
+        target = int(network_classes) if at == "output" and network_classes else place
         module = _module(
             context, place, target, slices, tiles, form, dict(context_options or {}), at
         )
@@ -131,8 +145,8 @@ def weave(
         at=at,
         slices=slices,
         join=join,
-        in_channels=getattr(told, "in_channels", None),
-        classes=modules[0].out_channels if at == "output" else (known_classes or classes),
+        in_channels=getattr(segmenter, "in_channels", None),
+        classes=modules[0].out_channels if at == "output" else (network_classes or classes),
     )
 
 
@@ -183,41 +197,43 @@ def _check_submodule(network: nn.Module, at: str) -> None:
         )
 
 
-def _places(told: nn.Module, network: nn.Module, at: str, channels: int | None) -> tuple[int, ...]:
+def _places(
+    segmenter: nn.Module, network: nn.Module, at: str, channels: int | None
+) -> tuple[int, ...]:
     """Channels of the map at each place of a position."""
     if at in POSITIONS:
-        said = getattr(told, "channels", None)
-        if isinstance(said, Mapping) and at != "output":
+        declared = getattr(segmenter, "channels", None)
+        if isinstance(declared, Mapping) and at != "output":
             key = "bottleneck" if at == "encoder" else at
-            if key not in said or not said[key]:
+            if key not in declared or not declared[key]:
                 raise UsageError(
-                    f"weaving into {type(told).__name__} at {at!r}",
-                    expected=f"network.channels[{key!r}] with one number a place",
-                    found=", ".join(sorted(said)) or "nothing",
+                    f"weaving into {type(segmenter).__name__} at {at!r}",
+                    expected=f"network.channels[{key!r}] with one number per place",
+                    found=", ".join(sorted(declared)) or "nothing",
                 )
-            if channels is not None and (channels,) != tuple(said[key]):
+            if channels is not None and (channels,) != tuple(declared[key]):
                 raise UsageError(
-                    f"weaving into {type(told).__name__} at {at!r}",
-                    expected=f"no channels=, as the network says {tuple(said[key])}",
+                    f"weaving into {type(segmenter).__name__} at {at!r}",
+                    expected=f"no channels=, as the network declares {tuple(declared[key])}",
                     found=f"channels={channels}",
                 )
-            return tuple(said[key])
-        known = channels or (said["output"][0] if isinstance(said, Mapping) else None)
-        known = known or getattr(told, "classes", None)
+            return tuple(declared[key])
+        known = channels or (declared["output"][0] if isinstance(declared, Mapping) else None)
+        known = known or getattr(segmenter, "classes", None)
     else:
         submodule = network.get_submodule(at)
-        known = channels or _own_channels(submodule)
+        known = channels or _layer_channels(submodule)
     if known is None:
         raise UsageError(
             f"weaving into {type(network).__name__} at {at!r}",
-            expected="a place whose number of channels is known",
-            remedy="say it with channels=",
+            expected="a layer whose number of channels is known",
+            remedy="give it with channels=",
         )
     return (int(known),)
 
 
-def _own_channels(submodule: nn.Module) -> int | None:
-    """The channels that a single layer says it gives (convolution, batch norm)."""
+def _layer_channels(submodule: nn.Module) -> int | None:
+    """Channels of what a single layer (convolution, batch norm) returns, if declared."""
     for name in ("out_channels", "num_features"):
         value = getattr(submodule, name, None)
         if isinstance(value, int):
@@ -235,32 +251,32 @@ def _module(
     options: dict[str, Any],
     at: str,
 ) -> ContextModule:
-    """The context module of one place, tiles and narrowing included."""
+    """The context module of one place, with tiles and narrowing."""
     if isinstance(context, str):
         if context == "conv":
             options.setdefault("steps", slices if tiles == 1 else tiles**2)
-        made = _named(context, channels, target, slices > 1, form, options)
+        module = _named(context, channels, target, slices > 1, form, options)
     else:
         if options:
             raise UsageError(
                 "weaving",
                 expected="context_options with the name of a context module",
-                found="a function, which chooses its options itself",
+                found="a function, which chooses the options",
             )
-        given = context(channels)
-        made = (
-            given
-            if isinstance(given, ContextModule)
-            else Plain(given, channels, target, both_sides=slices > 1)
+        result = context(channels)
+        module = (
+            result
+            if isinstance(result, ContextModule)
+            else Plain(result, channels, target, both_sides=slices > 1)
         )
     free = at in ("encoder", "output")
-    if made.channels != channels or (made.out_channels != target and not free):
+    if module.channels != channels or (module.out_channels != target and not free):
         raise UsageError(
             f"weaving at {at!r}",
             expected=f"a context module from {channels} to {target} channels",
-            found=f"{type(made).__name__} from {made.channels} to {made.out_channels}",
+            found=f"{type(module).__name__} from {module.channels} to {module.out_channels}",
         )
-    return made if tiles == 1 or isinstance(made, Identity) else Tiled(made, tiles)
+    return module if tiles == 1 or isinstance(module, Identity) else Tiled(module, tiles)
 
 
 def _named(

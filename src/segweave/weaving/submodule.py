@@ -14,7 +14,7 @@ from segweave.networks.base import Output, Size
 from segweave.weaving.woven import Carried, Inputs, Maps, WovenNetwork
 
 Exchange = Callable[[Tensor], Tensor]
-"""The submodule's own map → the map that the rest of the network reads."""
+"""The map of the submodule → the map that the rest of the network reads."""
 
 
 class WovenSubmodule(WovenNetwork):
@@ -47,8 +47,8 @@ class WovenSubmodule(WovenNetwork):
     ) -> tuple[Maps, Carried]:
         maps: list[Tensor] = []
 
-        def stop(own: Tensor) -> Tensor:
-            maps.append(own)
+        def stop(current_map: Tensor) -> Tensor:
+            maps.append(current_map)
             raise _Reached
 
         try:
@@ -75,10 +75,10 @@ class WovenSubmodule(WovenNetwork):
             return self._run(self.network, image, given, wanted)
         others = [self._neighbour(*one)[0] for i, one in enumerate(slices) if i != current]
 
-        def exchange(own: Tensor) -> Tensor:
-            self._check_maps((own,))
-            sequence = [*others[:current], own, *others[current:]]
-            return self._joined([self.context[0](torch.stack(sequence, 1))], (own,))[0]
+        def exchange(current_map: Tensor) -> Tensor:
+            self._check_maps((current_map,))
+            sequence = torch.stack([*others[:current], current_map, *others[current:]], 1)
+            return self._joined([self.context[0](sequence)], (current_map,))[0]
 
         return self._exchanged(exchange, image, given, wanted)
 
@@ -88,9 +88,9 @@ class WovenSubmodule(WovenNetwork):
         """The whole network on one slice, with the submodule's map exchanged."""
         calls: list[None] = []
 
-        def counted(own: Tensor) -> Tensor:
+        def counted(current_map: Tensor) -> Tensor:
             calls.append(None)
-            return exchange(own)
+            return exchange(current_map)
 
         output = self._run(self._with_hook(counted), image, inputs, auxiliary)
         if len(calls) != 1:

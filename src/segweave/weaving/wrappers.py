@@ -16,7 +16,7 @@ from segweave.errors import UsageError
 class Narrowed(ContextModule):
     """A 1×1 convolution from `channels` to the channels of `inner`, then `inner`.
 
-    Both directions of `inner` read the narrowed map, so that the convolution runs once a slice.
+    Both directions of `inner` read the narrowed map, so that the convolution runs once per slice.
     The way back is the last 1×1 convolution of `inner` itself.
     """
 
@@ -53,7 +53,7 @@ class Tiled(ContextModule):
     """One map cut into n×n tiles: the sequence of a tile is the tiles before it in reading order
     and itself.
 
-    Reads a sequence of one step, gives each tile's output back to the tile's place. `inner` is
+    Reads a sequence of one step and puts the output of each tile where the tile was. `inner` is
     one-sided. Raises UsageError for a longer sequence, and for a map whose height or width n does
     not divide.
     """
@@ -74,8 +74,8 @@ class Tiled(ContextModule):
     def prepare(self, step: Tensor) -> Prepared:
         """(B, C, H, W) → what `inner` prepares of each tile, under the number of the tile."""
         return {
-            f"{place}.{name}": value
-            for place, tile in enumerate(self._cut(step))
+            f"{index}.{name}": value
+            for index, tile in enumerate(self._cut(step))
             for name, value in self.inner.prepare(tile).items()
         }
 
@@ -90,9 +90,9 @@ class Tiled(ContextModule):
             )
         steps: list[Prepared] = [{} for _ in range(self.tiles**2)]
         for key, value in prepared[0].items():
-            place, _, name = key.partition(".")
-            steps[int(place)][name] = value
-        fused = [self.inner.fuse(steps[: place + 1]) for place in range(len(steps))]
+            index, _, name = key.partition(".")
+            steps[int(index)][name] = value
+        fused = [self.inner.fuse(steps[: index + 1]) for index in range(len(steps))]
         rows = [
             torch.cat(fused[first : first + self.tiles], -1)
             for first in range(0, len(fused), self.tiles)
@@ -120,8 +120,8 @@ def _tiles_that_work(height: int, width: int) -> str:
 
 
 class Plain(ContextModule):
-    """A user's own module that maps a sequence (B, T, C, H, W) to (B, C_out, H, W) and knows
-    nothing of `prepare` and `fuse`; everything happens in `fuse`.
+    """A user's module that maps a sequence (B, T, C, H, W) to (B, C_out, H, W) without `prepare`
+    and `fuse`; everything happens in `fuse`.
     """
 
     def __init__(
