@@ -41,7 +41,7 @@ def keep(folder: Path, kept: Path) -> None:
     from segweave.training import Run
 
     run = Run(folder)
-    rows, card, recipe = run.metrics, run.card, run.recipe
+    rows, card, recipe = run.metrics, run.model_card, run.recipe
     target = kept / f"{recipe.arm}-seed{recipe.seed}"
     for protocol in PROTOCOLS:
         source = folder / "evaluation" / protocol

@@ -75,7 +75,7 @@ def main() -> None:
             share = spread([100 * row["loader_share"] for row in rows], 1)
             speed = spread([row["samples_per_second"] for row in rows], 1)
             print(
-                f"| {recipe.arm} | {recipe.slices} | {run.card['parameters'] / 1e6:.2f} M "
+                f"| {recipe.arm} | {recipe.slices} | {run.model_card['parameters'] / 1e6:.2f} M "
                 f"| {speed} | {share} % |",
                 flush=True,
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from segweave import registry
+from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.registry import (
     REGISTRIES,
@@ -22,7 +23,6 @@ from segweave.registry import (
     MetricCard,
     NetworkCard,
     Registry,
-    read_cards,
     register_plugin,
 )
 
@@ -31,7 +31,7 @@ ENTRIES = [(r, name) for r in REGISTRIES for name in r.cards()]
 
 @pytest.fixture
 def fresh() -> Registry[NetworkCard]:
-    """A registry of its own, so that a test leaves nothing behind."""
+    """A separate registry, so that a test leaves nothing behind."""
     return Registry("network", "segweave.networks", NetworkCard, "segweave.networks")
 
 

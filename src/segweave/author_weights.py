@@ -19,9 +19,11 @@ from segweave.weights import compare_weights
 class ReleasedNames:
     """How a module's tensors are called in the released code.
 
-    `tensors` maps each of our state-dict names to the released one. `fixed` holds released names of
-    tables that we recompute (position and index tables): they are accepted and left alone. `dead`
-    holds released names of parameters that no output depends on: they are accepted and dropped.
+    Attributes:
+        tensors: our name in the state dict → the released name.
+        fixed: released names of tables that we recompute (positions, indices): accepted and left
+            alone.
+        dead: released names of parameters that no output depends on: accepted and dropped.
     """
 
     tensors: Mapping[str, str]
@@ -40,8 +42,13 @@ class HasReleasedNames(Protocol):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_released` did, in released names: `missing` are tensors of ours that the file
-    lacks.
+    """What `load_released` did, in released names.
+
+    Attributes:
+        matched: tensors that were copied.
+        missing: tensors of the module that the file lacks.
+        unexpected: tensors of the file that the module does not have.
+        dead: tensors of the file that no output depends on.
     """
 
     matched: tuple[str, ...]
@@ -55,8 +62,21 @@ def load_released(
 ) -> LoadReport:
     """Copy a released state dict into `module` and report what matched.
 
+    Args:
+        module: a module that knows the released names of its tensors.
+        state_dict: the tensors under their released names; a prefix `module.` is taken off.
+        strict: whether missing and unexpected tensors are an error.
+
     Raises UsageError where `module` has no released names, InputError where a shape differs or, if
     `strict`, where tensors are missing or unexpected. `module` is changed only if everything fits.
+
+    Example:
+        >>> from segweave import create_network, load_released
+        >>> network = create_network("unet", in_channels=1, classes=2, width=4)
+        >>> names = network.released_names().tensors
+        >>> file = {names[name]: tensor for name, tensor in network.state_dict().items()}
+        >>> load_released(network, file).missing
+        ()
     """
     if not isinstance(module, HasReleasedNames):
         raise UsageError(
@@ -65,13 +85,13 @@ def load_released(
             found=type(module).__name__,
         )
     names = module.released_names()
-    state = module.state_dict(keep_vars=True)
+    tensors = module.state_dict(keep_vars=True)
     given = {
         key.removeprefix("module."): value for key, value in state_dict.items()
     }  # DataParallel's prefix
     recomputed = names.fixed | names.dead
     misfit = compare_weights(
-        {theirs: state[ours] for ours, theirs in names.tensors.items()},
+        {theirs: tensors[ours] for ours, theirs in names.tensors.items()},
         {theirs: tensor for theirs, tensor in given.items() if theirs not in recomputed},
     )
     if misfit.shapes or (strict and misfit):
@@ -85,7 +105,7 @@ def load_released(
     matched = [(ours, theirs) for ours, theirs in names.tensors.items() if theirs in given]
     with torch.no_grad():
         for ours, theirs in matched:
-            state[ours].copy_(given[theirs])
+            tensors[ours].copy_(given[theirs])
     return LoadReport(
         matched=tuple(theirs for _, theirs in matched),
         missing=misfit.missing,

@@ -1,5 +1,5 @@
-"""The exceptions of the project: each says what was being done, with which file, what was expected
-and found, and what to do.
+"""The exceptions of the project: each names what was being done, the file, what was expected, what
+was found, and what to do.
 """
 
 from __future__ import annotations

@@ -9,27 +9,33 @@ entries imports no torch.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
 
 @dataclass(frozen=True)
 class Card:
-    """What every card says. `entry` names the class or function in the same file; `options` are
-    arguments that the name presets.
+    """What every card states.
+
+    Attributes:
+        name: how users call the entry.
+        title: one line for lists.
+        entry: the class or function in the same file.
+        paper: the source.
+        licence: of the code that it follows.
+        options: arguments that the name presets.
     """
 
     name: str
@@ -257,105 +263,6 @@ class Registry(Generic[C]):
                 found=f"{card.name!r} in {module} and in {found[card.name][1]}",
             )
         found[card.name] = (card, module)
-
-
-def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
-    """The cards of type `card_type` that a Python file declares at its top level, read without
-    running it.
-    """
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"reading the cards of a file: {error}", file=path) from error
-    constants: dict[str, str] = {}
-    for statement in tree.body:
-        name, value = _assigned(statement)
-        if name == "CARD":
-            calls = [value]
-        elif name == "CARDS" and isinstance(value, ast.Tuple | ast.List):
-            calls = list(value.elts)
-        else:
-            constants.pop(name, None)
-            with suppress(ValueError):
-                text = _value(value, constants)
-                if isinstance(text, str):
-                    constants[name] = text
-            continue
-        for call in calls:
-            if (
-                isinstance(call, ast.Call)
-                and isinstance(call.func, ast.Name)
-                and call.func.id == card_type.__name__
-            ):
-                yield _card_from_call(call, card_type, path, constants)
-
-
-def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:
-    """The name and the value of `NAME = value` or `NAME: type = value`, else an empty name."""
-    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id, statement.value
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        return statement.target.id, statement.value or ast.Constant(None)
-    return "", ast.Constant(None)
-
-
-def _value(node: ast.expr, constants: Mapping[str, str]) -> Any:
-    """The value of a literal that may hold text constants, joined with + or in an f-string; raises
-    ValueError for anything else.
-    """
-    if isinstance(node, ast.Name):
-        if node.id in constants:
-            return constants[node.id]
-        raise ValueError(f"{node.id} is not a text constant")
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = _value(node.left, constants), _value(node.right, constants)
-        if isinstance(left, str) and isinstance(right, str):
-            return left + right
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(_value(part, constants)) for part in node.values)
-    if isinstance(node, ast.FormattedValue) and node.conversion == -1 and node.format_spec is None:
-        return _value(node.value, constants)
-    if isinstance(node, ast.Tuple):
-        return tuple(_value(part, constants) for part in node.elts)
-    if isinstance(node, ast.List):
-        return [_value(part, constants) for part in node.elts]
-    if isinstance(node, ast.Dict) and all(key is not None for key in node.keys):
-        return {
-            _value(key, constants): _value(value, constants)
-            for key, value in zip(node.keys, node.values, strict=True)
-            if key is not None
-        }
-    return ast.literal_eval(node)
-
-
-def _card_from_call(
-    call: ast.Call, card_type: type[C], path: Path, constants: Mapping[str, str]
-) -> C:
-    known = {f.name for f in fields(card_type)}
-    values: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg not in known:
-            raise InputError(
-                f"reading a {card_type.__name__}",
-                file=path,
-                expected=", ".join(sorted(known)),
-                found=str(keyword.arg),
-                remedy=nearest(str(keyword.arg), known),
-            )
-        try:
-            values[keyword.arg] = _value(keyword.value, constants)
-        except ValueError as error:
-            raise InputError(
-                f"reading a {card_type.__name__}",
-                file=path,
-                expected=f"a literal for {keyword.arg}, or text constants that the file defines "
-                "above the card",
-                found=ast.unparse(keyword.value),
-            ) from error
-    try:
-        return card_type(**values)
-    except TypeError as error:
-        raise InputError(f"reading a {card_type.__name__}: {error}", file=path) from error
 
 
 def load_file(path: Path, module_name: str) -> ModuleType:

@@ -56,10 +56,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it is renamed to `path`, else removed.
 
-    What `path` held before is removed only after the new folder is in its place, and comes back
-    where that fails. With `replace=False`, a folder that another process put there meanwhile stays
-    and the new one is dropped. Raises SegweaveError where the disk is full or the folder can't be
-    written.
+    Args:
+        path: the folder. What it held before is removed only after the rename, and comes back where
+            that fails.
+        replace: False keeps a folder that another process put there meanwhile, and drops the new
+            one.
+
+    Raises SegweaveError where the disk is full or the folder can't be written.
     """
     target = Path(path)
     temporary: Path | None = None
@@ -90,7 +93,7 @@ def _take_free_name(new: Path, target: Path) -> None:
 
 
 def replace_folder(new: str | Path, old: str | Path) -> None:
-    """Rename the folder `new` to `old`, in whose place it then is; `old` comes back on failure."""
+    """Rename the folder `new` to `old`, whose content is removed; on failure it comes back."""
     target = Path(old)
     if not os.path.lexists(target):
         os.replace(new, target)
@@ -110,8 +113,13 @@ def replace_folder(new: str | Path, old: str | Path) -> None:
 def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") -> Iterator[None]:
     """Hold the lock file `path` (removed afterwards); the system releases it if the process dies.
 
+    Args:
+        path: the lock file.
+        doing: what is being done, for error messages.
+        remedy: what to do where another process holds it.
+
     Raises UsageError where another process holds it, SegweaveError where the folder can't be
-    written; `doing` and `remedy` are for those messages.
+    written.
     """
     from filelock import FileLock, Timeout
 

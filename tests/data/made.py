@@ -1,4 +1,4 @@
-"""Small made cases that several tests of this room share."""
+"""Small synthetic cases that several tests of this package share."""
 
 from __future__ import annotations
 

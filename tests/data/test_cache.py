@@ -20,9 +20,9 @@ SPEC = InputSpec(size=(8, 6), slices=3)
 
 def test_it_holds_exactly_what_prediction_computes(tmp_path: Path) -> None:
     store = made_store(tmp_path / "s")
-    calls: list[tuple[int, int]] = []
-    resized = Resized(store, SPEC, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    calls: list[tuple[float, float, str]] = []
+    resized = Resized(store, SPEC, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 3, "case0"), (2, 3, "case1"), (3, 3, "case2")]
     assert resized.size == (8, 6)
     for id in store.ids:
         case, copy = store.case(id), resized[id]
@@ -40,12 +40,12 @@ def _times(folder: Path) -> dict[str, int]:
 
 def test_copies_are_used_again_and_keyed(tmp_path: Path) -> None:
     store = made_store(tmp_path / "s")
-    first = Resized(store, SPEC)
-    before = _times(first.folder)
+    Resized(store, SPEC)
+    before = _times(store.cache_folder("case0"))
     assert len(before) == 3
     # Slices and edge rule change no slice, so they share the copies.
     Resized(store, SPEC.model_copy(update={"slices": 1, "edge": "released"}))
-    assert _times(first.folder) == before
+    assert _times(store.cache_folder("case0")) == before
     for other in ({"size": (8, 8)}, {"normalisation": "case-minmax"}, {"fit": "pad"}):
         assert Resized(store, SPEC.model_copy(update=other), ["case0"]).key("case0") not in before
     assert Resized(store, SPEC, ["case0"], dtype="float16").key("case0") not in before
@@ -62,7 +62,7 @@ def test_damaged_copies_are_made_again(tmp_path: Path, name: str, damage: str) -
     store = made_store(tmp_path / "s")
     resized = Resized(store, SPEC, ["case0"])
     whole = np.array(resized["case0"].image)
-    path = resized.folder / resized.key("case0") / name
+    path = resized.path_of("case0") / name
     if damage == "missing":
         path.unlink()
     else:

@@ -68,9 +68,9 @@ def test_a_split_that_cuts_groups_is_allowed_under_a_name_that_says_so() -> None
     given = {"x": {"train": ["a1"], "test": ["a2", "b"]}, "y": {"train": ["a1", "a2"], "test": []}}
     with pytest.raises(UsageError, match="every group in one part"):
         check_splits(given, groups)
-    named, (told,) = mark_leaking(given, groups)
+    named, (warning,) = mark_leaking(given, groups)
     assert named == {"x-leaks": given["x"], "y": given["y"]}
-    assert told.startswith("x-leaks: ")
+    assert warning.startswith("x-leaks: ")
     check_splits(named, groups)
     assert mark_leaking({"y": given["y"]}, groups) == ({"y": given["y"]}, [])
     with pytest.raises(UsageError, match="every case in one part"):

@@ -253,7 +253,7 @@ def _bad(**changes: object) -> Case:
         (_bad(label=None), "a label"),
         (_bad(image=np.full((4, 1, 10, 12), np.nan, np.float32)), "NaN or infinite"),
         (_bad(image=np.full((4, 1, 10, 12), np.inf, np.float64)), "slice 0"),
-        (_bad(label=np.zeros((4, 2, 10, 12), np.uint8)), "one label map a slice"),
+        (_bad(label=np.zeros((4, 2, 10, 12), np.uint8)), "one label map per slice"),
     ],
 )
 def test_bad_cases_do_not_enter(tmp_path: Path, case: Case, message: str) -> None:

@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.networks import Output, SegmentationNetwork, create_network, mask_of
 from segweave.prediction.folding import fold_batch_norms
-from segweave.registry import NetworkCard, read_cards
+from segweave.registry import NetworkCard
 
 TOYS = Path(__file__).with_name("toys.py")
 CARDS = {

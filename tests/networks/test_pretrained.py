@@ -230,3 +230,9 @@ def test_released_names_load_and_the_head_may_be_new(tmp_path: Path, classes: in
     assert set(filled.pretrained.missing) == head
     for name in filled.pretrained.loaded:
         assert torch.equal(filled.state_dict()[name], state[name])
+    del theirs[f"module.{names['encoder.0.0.weight']}"]
+    network = create_network("unet", width=2, classes=classes)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(InputError, match=names["encoder.0.0.weight"]):
+        load_pretrained(network, saved(file, theirs), head=lambda: head, new_head=classes != 1)
+    assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())

@@ -44,7 +44,7 @@ def test_the_report_of_a_run_holds_its_recipe_scores_and_curves(run: Run) -> Non
     assert re.search(r"acdc: \d+ training, \d+ validation, \d+ test cases<", text)
     assert "width: 2" in text
     assert text.count("data:image/png;base64,") == 2
-    assert f"{run.card['parameters']:,}" in text
+    assert f"{run.model_card['parameters']:,}" in text
 
 
 def test_panels_show_the_telling_slice_and_its_dice(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-import segweave
-import segweave.runs.save_model as module
 from segweave import Case, create_network, load, predict, save_model, weave
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError
@@ -152,9 +149,3 @@ def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     two = TargetSpec(names=("background", "heart"))
     with pytest.raises(InputError, match="not 2"):
         save_model(tmp_path / "m", woven(), SETTINGS, two)
-
-
-def test_the_example_in_the_docstring_runs() -> None:
-    example = doctest.DocTestFinder().find(module.save_model, globs={"segweave": segweave})[0]
-    assert example.examples
-    assert doctest.DocTestRunner().run(example).failed == 0

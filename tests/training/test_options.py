@@ -96,11 +96,13 @@ def test_a_training_ends_where_validation_no_longer_improves(store: Store, out: 
     recipe = toy.recipe(training__epochs=50, training__patience=3, training__checkpoint="best")
     run = train(recipe, store, out, score=lambda *_: {"dice": next(scores)})
     assert len(run.metrics) == 25
-    assert run.card["scores"]["step"] == 10
-    assert run.card["ended"] == ("no higher validation Dice in 3 validations (0.5000 at step 10)")
+    assert run.model_card["scores"]["step"] == 10
+    assert run.model_card["ended"] == (
+        "no higher validation Dice in 3 validations (0.5000 at step 10)"
+    )
     assert next(scores) == 0.9
     whole = run_of(store, out.parent / "whole", training__patience=5)
-    assert whole.card["ended"] == "all steps were done"
+    assert whole.model_card["ended"] == "all steps were done"
 
 
 def test_an_ended_training_stays_ended(
@@ -117,7 +119,7 @@ def test_an_ended_training_stays_ended(
     monkeypatch.undo()
     run = train(recipe, store, out, score=failing)  # type: ignore[arg-type]
     assert len(run.metrics) == 10
-    assert "no higher" in run.card["ended"]
+    assert "no higher" in run.model_card["ended"]
 
 
 def test_patience_needs_validation_cases(store: Store, out: Path) -> None:

@@ -167,7 +167,7 @@ def assert_equal_runs(run: Run, other: Run) -> None:
             assert (one[extra] is None) == (two[extra] is None)
             assert all(torch.equal(one[extra][key], two[extra][key]) for key in one[extra] or ())
     assert timeless(run) == timeless(other)
-    assert run.card == other.card
+    assert run.model_card == other.model_card
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,7 @@ def test_ctrl_c_saves_says_so_and_is_resumed(
     assert not list(out.rglob(".writing-*"))
     assert not Run(out).finished
     with pytest.raises(InputError, match=f"reached step {step}"):
-        Run(out).card  # noqa: B018
+        Run(out).model_card  # noqa: B018
     assert Started(processes, store, out, uninterrupted.recipe).end() == 0
     assert_equal_runs(Run(out), uninterrupted)
 

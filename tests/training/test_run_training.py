@@ -47,7 +47,7 @@ def test_the_run_folder_holds_what_it_should(finished: Run, store: Store) -> Non
 def test_it_learns(finished: Run) -> None:
     rows = finished.metrics
     assert np.mean([row["loss"] for row in rows[-5:]]) < 0.8 * rows[0]["loss"]
-    assert finished.card["scores"]["validation"]["dice"] > 0.5
+    assert finished.model_card["scores"]["validation"]["dice"] > 0.5
 
 
 def test_metrics_have_a_row_a_step(finished: Run) -> None:
@@ -70,7 +70,7 @@ def test_the_resolved_recipe_is_beside_the_result(finished: Run) -> None:
 
 
 def test_the_card_describes_the_model_and_the_weights_are_its(finished: Run, store: Store) -> None:
-    card = finished.card
+    card = finished.model_card
     assert card["format"] == 1
     assert card["classes"] == ["background", "ring", "core"]
     assert card["input"]["size"] == [16, 16]
@@ -101,7 +101,7 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_validation_score(finish
 def test_a_finished_run_is_returned_as_it_is(finished: Run, store: Store) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
     again = train(finished.recipe, store, finished.folder, score=toy.score)
-    assert again.card == finished.card
+    assert again.model_card == finished.model_card
     assert before == {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
 
 
@@ -115,8 +115,8 @@ def test_the_best_checkpoint_becomes_the_model_where_the_recipe_says_so(
         out,
         score=lambda *_: {"dice": next(scores)},
     )
-    assert run.card["scores"]["step"] == 10
-    assert run.card["scores"]["validation"] == {"dice": 0.9}
+    assert run.model_card["scores"]["step"] == 10
+    assert run.model_card["scores"]["validation"] == {"dice": 0.9}
     best, last = run.weights("best"), run.weights("last")
     written = run.weights()
     assert all(torch.equal(written[name], best[name]) for name in written)
@@ -140,7 +140,7 @@ def test_the_published_protocol_keeps_the_best_on_test_apart(store: Store, out: 
     assert test_ids == [["patient5_a"]] * 2
     assert torch.load(run.checkpoints["best-on-test"], weights_only=True)["step"] == 5
     assert run.metrics[-1]["test_dice"] == 0.5
-    assert run.card["scores"]["step"] == 10
+    assert run.model_card["scores"]["step"] == 10
 
 
 def test_under_the_clean_protocol_no_test_case_is_read(store: Store, out: Path) -> None:
@@ -259,7 +259,7 @@ def test_steps_count_optimiser_steps(store: Store, out: Path) -> None:
     run = run_of(store, out, training__epochs=None, training__steps=7)
     assert [row["step"] for row in run.metrics] == list(range(1, 8))
     assert "validation_dice" in run.metrics[-1]
-    assert run.card["scores"]["step"] == 7
+    assert run.model_card["scores"]["step"] == 7
 
 
 def test_validation_comes_every_few_epochs_and_at_the_end(store: Store, out: Path) -> None:
@@ -269,7 +269,7 @@ def test_validation_comes_every_few_epochs_and_at_the_end(store: Store, out: Pat
 
 def test_a_binary_target_trains(binary_store: Store, out: Path) -> None:
     run = run_of(binary_store, out, training__epochs=8)
-    assert run.card["target"]["kind"] == "binary"
+    assert run.model_card["target"]["kind"] == "binary"
     assert run.metrics[-1]["loss"] < 0.8 * run.metrics[0]["loss"]
     assert run.weights()["network.classifier.bias"].shape == (1,)
 
@@ -277,7 +277,7 @@ def test_a_binary_target_trains(binary_store: Store, out: Path) -> None:
 def test_windows_and_dropout_train(store: Store, out: Path) -> None:
     context = {"name": "sa-embedded-lstm", "form": "released", "options": {"attention_size": 16}}
     run = run_of(store, out, context=context, input__slices=3)
-    assert run.card["context"] == "sa-embedded-lstm"
+    assert run.model_card["context"] == "sa-embedded-lstm"
     assert len(run.metrics) == 10
 
 
@@ -289,7 +289,8 @@ def test_the_store_may_lie_elsewhere_when_resumed(finished: Run, store: Store) -
 
 def test_metrics_of_resized_cases_are_cached_beside_the_store(store: Store) -> None:
     ids = store.splits["toy"]["train"]
-    assert Resized(store, toy.recipe().input, ids).folder.parent == store.path.parent
+    path = Resized(store, toy.recipe().input, ids).path_of(ids[0])
+    assert path.parent.parent == store.path.parent
 
 
 def test_the_environment_names_no_secret(finished: Run) -> None:

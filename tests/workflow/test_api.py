@@ -261,7 +261,7 @@ def _disturb(run: Run, number: int) -> None:
     name = next(name for name in sorted(weights) if name.endswith("bias"))
     weights[name] = weights[name] + 0.1 * (number + 1)
     save_file(weights, file)
-    card = {**run.card, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    card = {**run.model_card, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     (run.model / "card.json").write_text(json.dumps(card))
 
 

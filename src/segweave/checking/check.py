@@ -17,8 +17,8 @@ from segweave.datasets.base import Item
 from segweave.formats.guard import at_most, largest_bytes
 from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
+from segweave.runtime.progress import Progress
 
-Progress = Callable[[int, int, str], None]
 Range = tuple[float, float]
 _SHARE_OF_MEMORY = 4
 _LOOKED_AT = 8

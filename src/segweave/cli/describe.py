@@ -84,7 +84,7 @@ def _run(path: Path) -> dict[str, Any]:
         if validated:
             found["validation Dice"] = f"last {validated[-1]:.4f}, best {max(validated):.4f}"
     if run.finished:
-        found["parameters"] = f"{run.card['parameters']:,}"
+        found["parameters"] = f"{run.model_card['parameters']:,}"
     for evaluation in evaluations_of(run):
         shown = _evaluation(evaluation.folder)
         scores = ", ".join(f"{k} {v}" for k, v in shown.items() if k.startswith("Dice"))

@@ -5,7 +5,7 @@ without resizing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +17,23 @@ from segweave.data.inputs import network_label, network_slice, normalise, placem
 from segweave.data.specs import InputSpec
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, canonical_json, disk_errors, sha256_of_text
 
 # Part of every key: raise it when `segweave.data.inputs` computes something else.
 VERSION = 1
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ResizedCase:
-    """One case on the network's grid: `image` (slices, channels, height, width), `label` uint8
-    (slices, height, width) or (slices, classes, height, width), and what `outside` holds a channel.
+    """One case on the network's grid.
+
+    Attributes:
+        id: the case.
+        image: (slices, channels, height, width), normalised.
+        label: uint8 (slices, height, width), or (slices, classes, height, width).
+        outside: the value that each channel is padded with.
+        gaps: slice numbers before which the stack is interrupted.
     """
 
     id: str
@@ -38,15 +44,23 @@ class ResizedCase:
 
 
 class Resized:
-    """The cases `ids` of a store (all, if None) as an InputSpec feeds them, one folder a case.
+    """Cases of a store on the network's grid, one folder per case, made where they are not there.
 
-    Each folder's name is the hash of the spec (without `slices` and `edge`, which change no slice),
-    the case's content and `dtype`, so that a stale copy is never read and a damaged one is made
-    again. They lie in `folder` (default: `NAME.cache` beside the store) and may be deleted at any
-    time. Building is safe in two processes at once: the second to finish takes the first's copy.
-    `dtype` "float32" holds exactly what prediction computes; "float16" needs half the space.
-    `progress(done, total)` is called after each case. Raises InputError for a case without a label
-    or with bad pixels, SegweaveError where the cache can't be written.
+    The name of a folder is the hash of the spec (without `slices` and `edge`, which change no
+    slice), the case's content and `dtype`, so that a stale copy is never read. A damaged one is
+    made again. The folders may be deleted at any time. Two processes may build at once: the second
+    one to finish takes the copy of the first.
+
+    Args:
+        store: the store.
+        spec: how the network is fed.
+        ids: the cases; None for all.
+        folder: where the copies are kept; None for `NAME.cache` beside the store.
+        dtype: "float32" holds exactly what prediction computes, "float16" needs half the space.
+        progress: called after each case.
+
+    Raises InputError for a case without a label or with bad pixels, SegweaveError where the cache
+    can't be written.
     """
 
     def __init__(
@@ -65,18 +79,13 @@ class Resized:
         self.ids = list(store.ids if ids is None else ids)
         if not self.ids:
             raise UsageError("reading training cases", expected="at least one case", found="none")
-        if folder is None:
-            path = getattr(store, "path", None)
-            if path is None:
-                raise UsageError("making resized copies", expected="a folder for them")
-            folder = Path(path).parent / f"{Path(path).name}.cache"
-        self.folder = Path(folder)
+        self._folder = None if folder is None else Path(folder)
         self.dtype = dtype
         self._cases: dict[str, ResizedCase] = {}
         for done, id in enumerate(self.ids, start=1):
             self._cases[id] = self._open_or_build(id)
             if progress is not None:
-                progress(done, len(self.ids))
+                progress(done, len(self.ids), id)
 
     def __getitem__(self, id: str) -> ResizedCase:
         return self._cases[id]
@@ -100,12 +109,17 @@ class Resized:
         content = self.store.entry(id).content
         return sha256_of_text(canonical_json([VERSION, spec, content, self.dtype]))[:32]
 
+    def path_of(self, id: str) -> Path:
+        """The folder that holds the copy of a case."""
+        folder = self.store.cache_folder(id) if self._folder is None else self._folder
+        return folder / self.key(id)
+
     def _open_or_build(self, id: str) -> ResizedCase:
-        path = self.folder / self.key(id)
+        path = self.path_of(id)
         found = self._open(path, id)
         if found is not None:
             return found
-        with disk_errors("writing resized copies", self.folder):
+        with disk_errors("writing resized copies", path.parent):
             if path.exists():
                 shutil.rmtree(path, ignore_errors=True)
             # Where another process was first with the same copy, that one is used.
@@ -128,7 +142,7 @@ class Resized:
         image = np.empty(shape, self.dtype)
         label = np.empty((case.slices, *case.label.shape[1:-2], *canvas), np.uint8)
         for index in range(case.slices):
-            with np.errstate(over="ignore"):  # told below
+            with np.errstate(over="ignore"):  # reported below
                 image[index] = network_slice(case, index, self.spec, numbers)
             label[index] = network_label(case, index, self.spec)
         if not np.isfinite(image).all():

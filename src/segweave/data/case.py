@@ -18,9 +18,12 @@ STACKS: tuple[Stack, ...] = ("space", "time", "single")
 class SourceGrid:
     """How a file's own voxel axes relate to a case's (slice, row, column) axes.
 
-    `axes[k]` is the file axis that became case axis k (slice, row, column), `flips[k]` says whether
-    it runs the other way; `shape` is the file's own spatial shape. Label maps are written back with
-    it, so that they fit the file exactly.
+    Label maps are written back with it, so that they fit the file exactly.
+
+    Attributes:
+        axes: the file axis that became case axis k (slice, row, column).
+        flips: whether case axis k runs against its file axis.
+        shape: the spatial shape in the file.
     """
 
     axes: tuple[int, ...]
@@ -40,8 +43,12 @@ class SourceGrid:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a case came from: `file`, its `sha256` (empty where not computed) and the `converter`
-    with its version.
+    """Where a case came from.
+
+    Attributes:
+        file: the path of its file, or of the folder of its files.
+        sha256: the checksum; empty where it was not computed.
+        converter: what read it, with its version.
     """
 
     file: str
@@ -51,17 +58,34 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One image, volume or video.
+    """One image, volume or video with its labels and geometry.
 
-    `group` is what is never split: a patient, a video. `image` (slices, channels, height, width)
-    holds the source's own values and dtype. `stack` says what the slices are: `space` (of a
-    volume), `time` (frames of a video), `single` (one image). `label` is
-    None or uint8 (slices, height, width), with a class axis after slices where classes overlap;
-    `instances` is None or uint16 (slices, height, width). `affine` 4×4 maps (slice, row, column, 1)
-    to RAS+ millimetres; `spacing` is in mm (slice, row, column). `source_grid` gets the file's own
-    axes back. `gaps` lists indices before which the stack is interrupted: windows never cross them.
-    `attributes` holds what else the file says, as JSON can. Raises InputError where shapes,
-    spacing, affine, source grid and gaps do not agree.
+    Attributes:
+        id: its name, unique in a store.
+        group: what is never split between training and test: a patient, a video.
+        image: (slices, channels, height, width), in the values and the dtype of the source.
+        label: class ids, uint8 (slices, height, width); where classes overlap, 0 and 1 in
+            (slices, classes, height, width). None where there is none.
+        instances: numbers of single objects, uint16 (slices, height, width), or None.
+        stack: what the slices are: "space" (of a volume), "time" (frames of a video), "single" (one
+            image).
+        affine: 4×4, (slice, row, column, 1) → RAS+ millimetres, or None.
+        spacing: mm per step along (slice, row, column), or None where it is unknown.
+        source_grid: how the axes of the file come back.
+        gaps: slice numbers before which the stack is interrupted; no window crosses them.
+        provenance: where it came from.
+        attributes: what else the file states, as JSON values.
+
+    Raises InputError where shapes, spacing, affine, source grid and gaps do not agree, UsageError
+    for another `stack`.
+
+    Example:
+        >>> import numpy as np
+        >>> from segweave import Case
+        >>> image = np.zeros((10, 1, 64, 48), np.float32)
+        >>> case = Case("scan-1", "patient-1", image, stack="space", spacing=(8.0, 1.5, 1.5))
+        >>> case.slices, case.size
+        (10, (64, 48))
     """
 
     id: str

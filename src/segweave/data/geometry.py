@@ -39,7 +39,7 @@ def _slice_axis(spacing: NDArray[Any], directions: NDArray[Any], shape: tuple[in
 
     def preference(axis: int) -> tuple[float, ...]:
         # Products of components don't change with the sign of an axis: a last tie (45°) is decided
-        # by how the axis lies in the patient, never by its place in the file.
+        # by the direction of the axis in the patient, never by its index in the file.
         left, posterior, superior = directions[:, axis]
         keys = (abs(superior), abs(posterior), posterior * superior, left * superior)
         return tuple(round(float(key), 3) for key in (*keys, left * posterior))
@@ -88,8 +88,8 @@ def case_affine(affine: NDArray[Any], grid: SourceGrid) -> NDArray[np.float64]:
     """The affine of the case's axes: (slice, row, column, 1) → RAS+ mm, 4×4."""
     turn = np.zeros((4, 4))
     turn[3, 3] = 1.0
-    for place, (axis, flip) in enumerate(zip(grid.axes, grid.flips, strict=True)):
-        turn[axis, place] = -1.0 if flip else 1.0
+    for case_axis, (axis, flip) in enumerate(zip(grid.axes, grid.flips, strict=True)):
+        turn[axis, case_axis] = -1.0 if flip else 1.0
         turn[axis, 3] = grid.shape[axis] - 1 if flip else 0.0
     return np.asarray(affine, dtype=np.float64) @ turn
 

@@ -1,6 +1,4 @@
-"""A record: how one case lies on disk in a store, written once, mapped when read, checked by
-checksums.
-"""
+"""A record: one case on disk in a store, written once, memory-mapped when read, with checksums."""
 
 from __future__ import annotations
 
@@ -30,8 +28,18 @@ _ARRAYS = ("image", "label", "instances")
 
 @dataclass(frozen=True)
 class Entry:
-    """What the manifest says of one case without its record being opened; `content` is the sha256
-    of the record's arrays and geometry (where it came from does not enter it).
+    """What the manifest states of one case, without opening its record.
+
+    Attributes:
+        id: the case.
+        group: its group.
+        slices: number of slices.
+        channels: number of channels.
+        size: (height, width) in pixels.
+        labelled: whether it has a label.
+        gaps: slice numbers before which the stack is interrupted.
+        record: the name of its folder.
+        content: sha256 of the arrays and the geometry; its provenance does not enter.
     """
 
     id: str
@@ -61,7 +69,7 @@ def entry_from_json(case: Mapping[str, Any]) -> Entry:
 
 
 def _plain_name(name: str) -> str:
-    # A manifest from elsewhere must not lead out of its own folder.
+    # A manifest from elsewhere must not lead out of its folder.
     if Path(name).name != name or name in (".", ".."):
         raise ValueError(f"{name!r} is not the name of a record")
     return name
@@ -135,7 +143,7 @@ def _mapped(folder: Path, name: str, about: Mapping[str, Any]) -> NDArray[Any]:
     except (OSError, ValueError, EOFError) as error:
         raise damaged(path, f"{error}") from error
     if list(array.shape) != list(about["shape"]) or array.dtype.str != about["dtype"]:
-        raise damaged(path, f"{array.dtype.str} {array.shape}, not what its record says")
+        raise damaged(path, f"{array.dtype.str} {array.shape}, not what its record states")
     return array
 
 
@@ -148,7 +156,7 @@ def verify_arrays(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_record(case: Case, folder: Path, fingerprint: str, converter: str) -> dict[str, Any]:
-    """Write the arrays and record.json of `case` into `folder`; returns what record.json says."""
+    """Write the arrays and record.json of `case` into `folder`; returns the latter's content."""
     arrays = {
         name: _write_array(folder / f"{name}.npy", getattr(case, name))
         for name in _ARRAYS
@@ -193,7 +201,7 @@ def damaged(path: Path, why: str) -> InputError:
 
 
 def folder_name(id: str) -> str:
-    """A folder name for any id: odd characters quoted, long ones cut and told apart by a hash."""
+    """A folder name for any id: special characters are quoted, long names cut and given a hash."""
     quoted = urllib.parse.quote(id, safe=" ()+,=@").replace("~", "%7E")
     if quoted.startswith("."):
         quoted = "%2E" + quoted[1:]

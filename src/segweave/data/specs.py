@@ -14,14 +14,26 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class InputSpec(BaseModel):
     """How a case's slices become a network's input.
 
-    `grid` is the network's image size (height, width), or `spacing` the pixel size in mm (row,
-    column) to resample to. `fit` says what becomes of an image of another shape than `size`:
-    stretched, padded, or cut into tiles of that size at its own resolution (at random while
-    training, overlapping in prediction). `clip` is in source values, `clip_percentiles` in
-    percentiles of the whole case (both together: the narrower limits hold). `fixed` normalisation
-    uses `mean` and `sd` (one number a channel), which come from training cases only. `colour_order`
-    "rgb" has three channels, filled from grey images as `grey_to_rgb` says. `slices` and `edge` say
-    how windows are read (`segweave.data.windows`).
+    Attributes:
+        channels: the names of the channels.
+        colour_order: "rgb" needs three channels; "grey" is any number of others.
+        grey_to_rgb: what an "rgb" network gets of a grey image: the same channel three times
+            ("repeat"), or an error ("refuse").
+        clip: lowest and highest value, in source values; None for no limit.
+        clip_percentiles: the same in percentiles of the whole case. With both, the narrower limits
+            hold.
+        normalisation: "case-zscore" (mean 0, standard deviation 1 of the case), "case-minmax" (0 to
+            1), "fixed" (`mean` and `sd`), "imagenet" (0 to 1, then ImageNet's numbers).
+        mean: for "fixed", one number per channel in source values, from training cases only.
+        sd: for "fixed", one number per channel in source values, from training cases only.
+        size: (height, width) of the network's image in pixels; None where `spacing` is given.
+        spacing: pixel size in mm (row, column) to resample to; None where `size` is given.
+        fit: what becomes of an image of another shape than `size`: "stretch", "pad" (the shape is
+            kept), or "tile" (cut at its own resolution: at random in training, with overlaps in
+            prediction).
+        interpolation: of the image; labels always take the nearest pixel.
+        slices: length of a window, an odd number; the middle slice is segmented.
+        edge: which slices a window has at the ends of a stack (`window_indices`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,9 +56,9 @@ class InputSpec(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> InputSpec:
         if self.slices % 2 == 0:
-            raise ValueError(f"slices must be odd (1, 3, 5, ...), not {self.slices}")
+            raise ValueError(f"slices must be an odd number (1, 3, 5, ...), not {self.slices}")
         if self.edge == "released" and self.slices > 3:
-            raise ValueError("edge 'released' is known for windows of three slices alone")
+            raise ValueError("edge 'released' is known only for windows of three slices")
         if (self.size is None) == (self.spacing is None):
             raise ValueError("give either size or spacing, not both and not neither")
         if self.normalisation == "fixed" and (self.mean is None or self.sd is None):
@@ -71,8 +83,17 @@ class InputSpec(BaseModel):
 
 
 class TargetSpec(BaseModel):
-    """What the classes are. `exclusive` counts the background (id 0) among `classes`; `binary` is
-    one sigmoid channel.
+    """What the classes are.
+
+    Attributes:
+        kind: "exclusive" (each pixel has one class, of which id 0 is the background), "binary" (one
+            sigmoid channel), "overlapping" (one sigmoid channel per class).
+        names: the classes in the order of their ids or channels, the background included where it
+            is one.
+        colours: one per name, as "#rrggbb"; None for the standard colours.
+        ignored: the label id of pixels that do not count, or None.
+        threshold: from this probability on a pixel belongs to the class ("binary" and
+            "overlapping").
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,7 +124,7 @@ class TargetSpec(BaseModel):
 
     @property
     def white_is_one(self) -> bool:
-        """Whether 255 in a true mask of 0 and 255 may be the one class, and is no ignored value."""
+        """Whether 255 in a true mask of 0 and 255 may be the one class, not an ignored value."""
         return self.one_class and self.ignored is None
 
     @property
@@ -118,8 +139,8 @@ class TargetSpec(BaseModel):
 def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]:
     """Probabilities (..., classes, height, width) → labels: the one place where labels are made.
 
-    exclusive: argmax over classes; binary: (..., height, width) of 0 and 1; overlapping: one 0/1
-    map a class.
+    exclusive: argmax over classes; binary: (..., height, width) of 0 and 1; overlapping: one map
+    of 0 and 1 per class.
     """
     if target.kind == "exclusive":
         return np.argmax(probabilities, axis=-3).astype(np.uint8)

@@ -1,5 +1,5 @@
-"""The store: what `prepare` writes and everything else reads, one lossless, memory-mapped record a
-case.
+"""The store: what `prepare` writes and everything else reads, one lossless, memory-mapped record
+per case.
 """
 
 from __future__ import annotations
@@ -68,14 +68,30 @@ class CaseStore(Protocol):
     def verify(self, ids: Iterable[str] | None = None) -> Iterator[str]:
         """Each of these cases once its bytes were found whole; raises InputError otherwise."""
 
+    def cache_folder(self, id: str) -> Path:
+        """The folder for disposable copies of a case."""
+
+    def image_checksums(self, ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Case id → sha256 of the image, for these cases (all, if None)."""
+
 
 class Store:
     """A finished store, read only: any number of processes may read one at the same time.
 
-    Raises InputError where there is no store, where its manifest or the record asked for is
-    damaged, or where a newer segweave wrote it. `grouped` is False where nobody said which cases
-    are of one patient, so that each is its own group; `warnings` are what `prepare` said. Neither
-    is part of the checksum, which is that of what is trained and scored on.
+    Attributes:
+        path: its folder.
+        name: the name of the data set.
+        target: what the classes are.
+        splits: name of a split → part → case ids.
+        checksum: the digest of all that is trained and scored on: name, target, cases and splits.
+        converter: what wrote it, with its version.
+        provenance: where the data set comes from, and its terms.
+        grouped: False where it is not known which cases are of one patient, so that each case is a
+            group. Not part of the checksum.
+        warnings: what `prepare` reported. Not part of the checksum.
+
+    Raises InputError where there is no store, where its manifest or a record is damaged, or where a
+    newer segweave wrote it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -150,6 +166,23 @@ class Store:
             verify_arrays(record, folder)
             yield entry.id
 
+    def cache_folder(self, id: str) -> Path:
+        """The folder for disposable copies of a case: NAME.cache beside the store."""
+        return self.path.parent / f"{self.path.name}.cache"
+
+    def image_checksums(self, ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Case id → sha256 of the image's file, for these cases (all, if None); reads each record.
+
+        Raises UsageError for an unknown id, InputError where a record is damaged.
+        """
+        found = {}
+        for entry in map(self.entry, self.ids if ids is None else ids):
+            file = self.path / "records" / entry.record / "record.json"
+            doing = f"reading the case {entry.id!r}"
+            record = read_store_json(file, doing, self._records[entry.id])
+            found[entry.id] = str(record["arrays"]["image"]["sha256"])
+        return found
+
     def describe(self) -> dict[str, Any]:
         """Name, counts, sizes, classes, splits and checksum, for people to read."""
         entries = list(self._entries.values())
@@ -179,9 +212,34 @@ class StoreWriter:
 
     Records are written beside `path`, under a hidden name, and the whole is renamed when it is
     finished, so that `path` never holds half a store. After an interruption a new writer finds the
-    finished records: `has` tells which (their bytes are verified), `add` is not needed for those.
-    Raises UsageError where `path` exists (unless `overwrite`) and SegweaveError where another
-    process is writing the same store or the disk is full.
+    finished records: where `has` is true (their bytes are verified), `add` is not needed.
+
+    Args:
+        path: the folder of the store.
+        name: the name of the data set.
+        target: what the classes are.
+        converter: what reads the data set, with its version: another one reads all cases again.
+        overwrite: whether a store that is there may be replaced.
+
+    Attributes:
+        resumed: the ids that an interrupted conversion had finished.
+
+    Raises UsageError where `path` exists (unless `overwrite`) and where another process is writing
+    the same store, SegweaveError where the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from segweave import Case
+        >>> from segweave.data.specs import TargetSpec
+        >>> from segweave.data.store import StoreWriter
+        >>> image, label = np.zeros((1, 1, 8, 8), np.uint8), np.ones((1, 8, 8), np.uint8)
+        >>> folder = tempfile.mkdtemp() + "/store"
+        >>> with StoreWriter(folder, "mine", TargetSpec(names=("background", "polyp"))) as writer:
+        ...     writer.add(Case("image-1", "patient-1", image, label))
+        ...     store = writer.finish({"default": {"train": ["image-1"]}})
+        >>> store.ids
+        ['image-1']
     """
 
     def __init__(
@@ -233,7 +291,7 @@ class StoreWriter:
 
     def __exit__(self, *exception: object) -> None:
         if self._lock is not None:
-            # Finished records are kept for the next attempt; an empty folder is no use to it.
+            # Finished records are kept for the next attempt; an empty folder is useless.
             records = self._work / "records"
             if records.is_dir() and not any(records.iterdir()):
                 shutil.rmtree(self._work, ignore_errors=True)
@@ -262,7 +320,7 @@ class StoreWriter:
 
     def copies(self, splits: Splits) -> list[str]:
         """Pairs of cases whose images are the same, pixel for pixel, and that are in different
-        parts of a split, in words.
+        parts of a split, as sentences.
         """
         return copies_across(splits, self._images)
 
@@ -309,12 +367,17 @@ class StoreWriter:
         grouped: bool = True,
         warnings: Sequence[str] = (),
     ) -> Store:
-        """Write the manifest, rename the store to its place and open it.
+        """Write the manifest, rename the store to its path and open it.
 
-        `splits` maps a split's name to its parts and their case ids. `grouped` is False where
-        groups are not known and each case is its own; tables of scores then say so. `warnings` are
-        kept for whoever opens the store, with those of `copies`. Raises UsageError where there is
-        no case, a split names an unknown case, or a group is in two parts of a split.
+        Args:
+            splits: name of a split → part → case ids.
+            provenance: where the data set comes from, and its terms.
+            grouped: False where groups are not known and each case is one; tables of scores then
+                state it.
+            warnings: sentences for whoever opens the store; those of `copies` are added.
+
+        Raises InputError where there is no case, UsageError where a split names an unknown case or
+        has a group in two of its parts.
         """
         if not self._cases:
             raise InputError(

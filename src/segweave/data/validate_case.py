@@ -10,10 +10,10 @@ from segweave.errors import InputError
 
 
 def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None:
-    """Raise InputError where `case` can't be trained on as `target` says.
+    """Raise InputError where `case` can't be trained on with `target`.
 
-    Pixels must be finite, a label must be there (unless `labelled` is False) and hold known class
-    ids, or the target's ignored one, alone.
+    Pixels must be finite. There must be a label (unless `labelled` is False), and it must hold only
+    known class ids or the ignored one of the target.
     """
     doing = f"checking the case {case.id!r}"
     file = case.provenance.file if case.provenance else None
@@ -50,7 +50,7 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             file=file,
             expected=f"a label map of {len(target.names)} overlapping classes"
             if overlapping
-            else "one label map a slice",
+            else "one label map per slice",
             found=str(case.label.shape),
             kind="labels",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from segweave.data.store import Store, StoreWriter
 from segweave.datasets.base import Item, Plan, invalid_names, short_of
 from segweave.errors import InputError
 from segweave.registry import build, datasets
+from segweave.runtime.progress import Progress
 from segweave.storage import sha256_of, sha256_of_bytes
 from segweave.words import few
 
 __all__ = ["PrepareReport", "prepare"]
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass

@@ -170,23 +170,20 @@ def _matched(
         # A features-only backbone ends before the source does: its tensors are the first ones.
         plan = dict(zip(ours, theirs.values(), strict=False))
     fitted: dict[str, tuple[str, Tensor]] = {}
-    differing = [f"{name} has no tensor to match" for name in ours if name not in plan]
     first = True
     for name, (other, tensor) in plan.items():
         if first and tensor.ndim == 4 and tensor.shape != ours[name].shape:
             tensor = _with_channels(tensor, ours[name].shape)
         first = first and tensor.ndim != 4
-        if tensor.shape != ours[name].shape:
-            differing.append(f"{other} is {_shape(tensor)}, {name} is {_shape(ours[name])}")
         fitted[name] = (other, tensor)
-    if differing:
+    misfit = compare_weights(ours, {name: tensor for name, (_, tensor) in fitted.items()})
+    if misfit:
         raise InputError(
             doing,
             file=file,
             expected=f"the {len(ours)} tensors of {type(backbone).__name__}, under its names or in "
             "its order",
-            found="; ".join(differing[:3])
-            + (f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""),
+            found=str(misfit),
             remedy="take the weights of the same backbone",
         )
     return fitted
@@ -221,7 +218,7 @@ def _load_whole(
         unused = []
     state = network.state_dict()
     if not set(weights) & set(state) and isinstance(network, HasReleasedNames):
-        return _load_released(network, weights, renewed, doing, file)
+        return _load_released(network, weights, renewed)
     unused += [name for name in weights if name in renewed]
     kept = {name: tensor for name, tensor in weights.items() if name not in renewed}
     misfit = compare_weights({n: t for n, t in state.items() if n not in renewed}, kept)
@@ -243,37 +240,23 @@ def _load_whole(
 
 
 def _load_released(
-    network: SegmentationNetwork,
-    weights: Weights,
-    renewed: Collection[str],
-    doing: str,
-    file: Path,
+    network: SegmentationNetwork, weights: Weights, renewed: Collection[str]
 ) -> WeightsReport:
     """A file under the authors' names."""
     assert isinstance(network, HasReleasedNames)
     names = network.released_names().tensors
-    dropped = {names[name] for name in renewed if name in names}
-    given = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name.removeprefix("module.") not in dropped
-    }
-    report = load_released(network, given, strict=not dropped)
-    if set(report.missing) - dropped or report.unexpected:
-        raise InputError(
-            doing,
-            file=file,
-            expected="the tensors of the released network",
-            found=f"missing: {sorted(set(report.missing) - dropped)[:3]}, "
-            f"unexpected: {list(report.unexpected[:3])}",
-        )
+    state = network.state_dict()
+    given = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    # A new head is loaded from its start values.
+    given |= {names[name]: state[name] for name in renewed if name in names}
     ours = {theirs: name for name, theirs in names.items()}
-    loaded = tuple(ours[theirs] for theirs in report.matched)
-    filled = set(report.matched)
+    loaded = [ours[theirs] for theirs in load_released(network, given).matched]
+    loaded = [name for name in loaded if name not in renewed]
+    used = {names[name] for name in loaded}
     return WeightsReport(
-        loaded,
-        tuple(sorted(renewed)),
-        tuple(name for name in weights if name.removeprefix("module.") not in filled),
+        tuple(loaded),
+        tuple(name for name in state if name in renewed),
+        tuple(name for name in weights if name.removeprefix("module.") not in used),
     )
 
 
@@ -289,7 +272,3 @@ def head_tensors(shapes: Sequence[Mapping[str, torch.Size]]) -> set[str]:
         for name in set(first) | set(second)
         if first.get(name) != second.get(name)
     }
-
-
-def _shape(tensor: Tensor) -> str:
-    return " × ".join(map(str, tensor.shape)) or "a single number"

@@ -20,6 +20,7 @@ from segweave.formats import case_name, read_label_case, suffix_of
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
 from segweave.report.run_report import as_table, panels
+from segweave.runs.layout import RunLayout
 from segweave.words import counted
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ def _label_folders(place: Place, protocol: str) -> list[Path]:
         return [Path(kept)] if kept is not None else []
     # Older evaluations of runs don't say the name, which was their own unless they were moved.
     names = [Path(kept).name] if kept is not None else [Path(place.folder).name, protocol]
-    held = [run / "predictions" / name for name in dict.fromkeys(names) for run in _runs(place)]
+    runs = [RunLayout(run) for run in _runs(place)]
+    held = [run.predictions(name) for name in dict.fromkeys(names) for run in runs]
     return [folder for folder in held if folder.is_dir()]
 
 
@@ -169,7 +171,7 @@ def _runs(place: Place) -> list[Path]:
     """
     said = place.sources.get("run", "")
     may_be = [Path(place.folder).parent.parent, Path(said), Path(said.split(", ")[0])]
-    return [run for run in dict.fromkeys(may_be) if said and (run / "recipe.yaml").is_file()]
+    return [run for run in dict.fromkeys(may_be) if said and RunLayout(run).started]
 
 
 def _store(comparison: Comparison, case: str) -> CaseStore:
@@ -217,7 +219,7 @@ def _target(comparison: Comparison) -> TargetSpec:
 
     for run in (run for place in comparison.places for run in _runs(place)):
         try:
-            target = TargetSpec.model_validate(Run(run).card["target"])
+            target = TargetSpec.model_validate(Run(run).model_card["target"])
         except (SegweaveError, KeyError, ValueError):
             continue
         if (target.kind, [*target.foreground.values()]) == (comparison.kind, comparison.classes):

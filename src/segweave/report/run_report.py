@@ -32,9 +32,7 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
     """The report of one run, `RUN/report.html` unless said otherwise: what was trained, its curves,
     the scores that are there, the recipe. Returns the path.
     """
-    from segweave.runs.run_folder import REPORT
-
-    card = run.card if run.finished else {}
+    card = run.model_card if run.finished else {}
     recipe = run.recipe
     environment = run.environment
     facts = [
@@ -55,7 +53,7 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         warning="Research software, not a medical device.",
         facts=facts,
     )
-    return write_page(page, path if path is not None else run.folder / REPORT)
+    return write_page(page, path if path is not None else run.layout.report)
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -66,7 +64,7 @@ def _data(data: Mapping[str, Any]) -> str:
 
 def evaluations_of(run: Run) -> list[Evaluation]:
     """The evaluations that lie in a run's folder."""
-    folders = sorted((run.folder / "evaluation").glob("*/manifest.json"))
+    folders = sorted(run.layout.evaluations.glob("*/manifest.json"))
     return [read_evaluation(manifest.parent) for manifest in folders]
 
 

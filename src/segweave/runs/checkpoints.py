@@ -70,7 +70,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # torch wraps what the file said; without this a full disk reads like a bug.
+            # torch wraps the error of the file system; without this a full disk reads like a bug.
             raise _failed(path, error) from error
 
 

@@ -1,4 +1,4 @@
-"""metrics.csv: one row an optimiser step, appended as training goes, cut back where it resumes."""
+"""metrics.csv: one row per optimiser step, appended during training, cut back where it resumes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ COLUMNS = ("step", "epoch", "loss", "rate", "seconds", "samples_per_second", "lo
 class MetricsFile:
     """Appends rows; columns that were not there before (validation scores) are added to all rows.
 
-    Opening it cuts away every row after `step` and a last line that was only half written. Raises
-    SegweaveError where the disk is full; the file is then as it was before the row.
+    Opening it cuts away every row after `step` and a last line that was only half written.
+
+    Args:
+        path: the file.
+        step: the last optimiser step that is kept.
+
+    Raises SegweaveError where the disk is full; the file is then as it was before the row.
     """
 
     def __init__(self, path: str | Path, step: int = 0) -> None:

@@ -4,14 +4,11 @@ layout or resuming.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from segweave.storage import sha256_of_text
-
-if TYPE_CHECKING:
-    import torch
 
 Purpose = Literal["network", "context", "order", "crop", "augmentation", "dropout", "phantom"]
 
@@ -48,16 +45,3 @@ def numpy_stream(
     """A NumPy generator for the stream of these arguments (see `derive_seed`)."""
     value = derive_seed(seed, purpose, epoch=epoch, case=case, slice_index=slice_index, name=name)
     return np.random.default_rng(value)
-
-
-def torch_stream(
-    seed: int, purpose: Purpose, *, epoch: int = 0, case: str = "", slice_index: int = 0
-) -> torch.Generator:
-    """A torch generator on the CPU for the stream of these arguments (see `derive_seed`)."""
-    import torch
-
-    generator = torch.Generator()
-    generator.manual_seed(
-        derive_seed(seed, purpose, epoch=epoch, case=case, slice_index=slice_index)
-    )
-    return generator

@@ -20,8 +20,9 @@ from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
+from segweave.runs.layout import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE
 from segweave.runs.model_card import write_model
-from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
+from segweave.runs.run_folder import Run
 from segweave.runtime.denormals import flushed_denormals
 from segweave.runtime.devices import choose_device
 from segweave.runtime.progress import Progress
@@ -195,7 +196,7 @@ def _check_cases(
 def _read_images(
     store: CaseStore, recipe: Recipe, ids: Sequence[str], progress: Progress | None
 ) -> Resized:
-    def report(done: int, total: int) -> None:
+    def report(done: float, total: float, name: str) -> None:
         if progress is not None:
             progress(done, total, "reading images")
 

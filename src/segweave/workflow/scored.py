@@ -115,10 +115,8 @@ class Variant:
 
 def model_sum(run: Run) -> str:
     """What tells a run's model from any other: the checksum of its weights."""
-    from segweave.runs.run_folder import WEIGHTS
-
-    stated = run.card.get("weights_sha256")
-    return str(stated or sha256_of(run.model / WEIGHTS))
+    stated = run.model_card.get("weights_sha256")
+    return str(stated or sha256_of(run.layout.weights))
 
 
 def store_of(run: Run, store: CaseStore | str | Path | None) -> CaseStore:

@@ -71,7 +71,7 @@ def check_parts(
 def mark_leaking(
     splits: Splits, groups: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, list[str]]], list[str]]:
-    """Published splits under names that say which of them leak, and a warning about those."""
+    """Published splits under names that show which of them leak, and a warning about those."""
     named = {
         f"{name}{LEAKS}" if crossing(parts, groups) else name: {
             part: list(ids) for part, ids in parts.items()
@@ -79,13 +79,16 @@ def mark_leaking(
         for name, parts in splits.items()
     }
     leaking = [name for name in named if name not in splits]
-    said = f"{', '.join(leaking)}: patients (groups) are in several parts, so scores say little"
-    return named, [f"{said} about new ones"] if leaking else []
+    warning = (
+        f"{', '.join(leaking)}: patients (groups) are in several parts, so scores say little about "
+        "new ones"
+    )
+    return named, [warning] if leaking else []
 
 
 def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
     """Raise UsageError where a split names an unknown case or has a group in two of its parts (a
-    case in two of them, where its name says that it leaks).
+    case in two of them, where its name ends with -leaks).
     """
     for name, parts in splits.items():
         for part, ids in parts.items():
@@ -100,7 +103,7 @@ def check_splits(splits: Splits, groups: Mapping[str, str]) -> None:
 
 
 def copies_across(splits: Splits, contents: Mapping[str, str]) -> list[str]:
-    """Sentences, one a pair, on cases of equal content (id → checksum) in different parts of a
+    """Sentences, one per pair, on cases of equal content (id → checksum) in different parts of a
     split: what is learned from the one is tested on the other. After the first few pairs their
     number alone.
     """
@@ -116,16 +119,18 @@ def copies_across(splits: Splits, contents: Mapping[str, str]) -> list[str]:
                 other = next((one for one in inside if home[one] != home[id]), None)
                 if other is not None:
                     pair = (min(id, other), max(id, other))
-                    told = f"{name}: {home[pair[0]]} and {home[pair[1]]}"
-                    if told not in found.setdefault(pair, []):
-                        found[pair].append(told)
-    said = [
+                    where = f"{name}: {home[pair[0]]} and {home[pair[1]]}"
+                    if where not in found.setdefault(pair, []):
+                        found[pair].append(where)
+    sentences = [
         f"{first} and {second} have the same image, but are in different parts of a split "
-        f"({where[0]}{f'; {len(where) - 1} more' if where[1:] else ''})"
-        for (first, second), where in sorted(found.items())
+        f"({places[0]}{f'; {len(places) - 1} more' if places[1:] else ''})"
+        for (first, second), places in sorted(found.items())
     ]
-    rest = len(said) - _FEW
-    return said if rest < 2 else [*said[:_FEW], f"{rest} more pairs of cases are like that"]
+    rest = len(sentences) - _FEW
+    if rest < 2:
+        return sentences
+    return [*sentences[:_FEW], f"{rest} more pairs of cases are like that"]
 
 
 def seeded_split(

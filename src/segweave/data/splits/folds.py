@@ -23,11 +23,19 @@ def folds(
     """`count` splits `fold-0`, `fold-1`, ... of the cases (`groups`: case id → group).
 
     Fold K is the test part of `fold-K`, the next fold its validation part, the others are trained
-    on; so each group is tested once. Folds hold about equal shares of each stratum (`strata`: group
-    → stratum, such as a diagnosis) and equal sums of `weights` (group → frames, say; default: its
-    number of cases). Groups with the same name in `together` stay in one fold, for groups that may
-    show the same patient. The same arguments give the same folds in any order of cases. Raises
-    UsageError for fewer than 3 folds or fewer blocks of groups than folds.
+    on; so each group is tested once. The same arguments give the same folds in any order of cases.
+
+    Args:
+        groups: case id → group.
+        count: how many folds.
+        seed: of the order in which groups are dealt out.
+        strata: group → stratum, such as a diagnosis; folds hold about equal shares of each.
+        weights: group → weight, such as its frames (default: its cases); folds have about equal
+            total weights.
+        together: group → name; groups with the same name stay in one fold, for groups that may show
+            the same patient.
+
+    Raises UsageError for fewer than 3 folds or fewer blocks of groups than folds.
     """
     together, strata = together or {}, strata or {}
     blocks: dict[str, list[str]] = {}
@@ -39,11 +47,11 @@ def folds(
             expected=f"from 3 folds to as many as there are groups to deal out ({len(blocks)})",
             found=str(count),
         )
-    own: dict[str, float] = {}
+    weight_of: dict[str, float] = {}
     for group in groups.values():
-        own[group] = own.get(group, 0.0) + 1.0
-    own.update({group: weight for group, weight in (weights or {}).items() if group in own})
-    sizes = {block: sum(own[group] for group in members) for block, members in blocks.items()}
+        weight_of[group] = weight_of.get(group, 0.0) + 1.0
+    weight_of.update({group: w for group, w in (weights or {}).items() if group in weight_of})
+    sizes = {block: sum(weight_of[group] for group in names) for block, names in blocks.items()}
     names = sorted(blocks)
     order = [
         names[int(i)] for i in numpy_stream(seed, "order", case="folds").permutation(len(names))
@@ -109,5 +117,4 @@ def stratified_split(
 
 
 def _stratum(members: Sequence[str], strata: Mapping[str, str]) -> str:
-    found = sorted({strata.get(group, "") for group in members})
-    return " and ".join(found)
+    return " and ".join(sorted({strata.get(group, "") for group in members}))
