@@ -11,10 +11,9 @@ import torch
 from segweave.data.augmentations.geometry import Geometry
 from segweave.data.batches import Batch, Batches
 from segweave.data.cache import Resized
-from segweave.data.inputs import network_label, network_slice
+from segweave.data.inputs import network_label, network_slice, window_indices
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import Store, StoreWriter
-from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
 from tests.data.made import TARGET, made_case, made_store
 

@@ -55,7 +55,7 @@ def test_three_slices_become_class_scores(name: str) -> None:
     window = torch.randn(2, 3, 1, 64, 96)
     with torch.no_grad():
         whole = model(window).logits
-        once = model.fuse([model.each(image) for image in window.unbind(1)]).logits
+        once = model.fuse([model.prepare(image) for image in window.unbind(1)]).logits
         swapped = model(window.flip(1)).logits
     assert whole.shape == (2, 3, 64, 96)
     assert torch.allclose(whole, once, atol=1e-5)

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from segweave.runs.metrics_file import MetricsFile, read_rows
-from segweave.runtime.denormals import denormals_are_flushed, flushed_denormals
-from segweave.runtime.devices import choose_device
+from segweave.runtime.devices import choose_device, denormals_are_flushed, flushed_denormals
 from segweave.training import Run
 
 

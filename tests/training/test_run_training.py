@@ -16,7 +16,7 @@ from segweave.data.cache import Resized
 from segweave.data.store import Store
 from segweave.recipes import Recipe, differences, load_recipe
 from segweave.recipes.build import build_network
-from segweave.runtime.denormals import denormals_are_flushed
+from segweave.runtime.devices import denormals_are_flushed
 from segweave.training import Run, train
 from segweave.training.run_training import choose_parts
 from tests.training import toy

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from segweave.data.case import Case
-from segweave.data.inputs import network_label, network_slice, normalise
+from segweave.data.inputs import network_label, network_slice, normalise, window_indices
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import Store, StoreWriter
-from segweave.data.windows import window_indices
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
 from segweave.registry import networks, register_plugin

@@ -44,7 +44,7 @@ def test_a_smp_model_is_woven(unet: torch.nn.Module, at: str) -> None:
     made.double().eval()
     with torch.no_grad():
         found = made(WINDOW).logits
-        apart = made.fuse([made.each(x) for x in WINDOW.unbind(1)]).logits
+        apart = made.fuse([made.prepare(x) for x in WINDOW.unbind(1)]).logits
         bare = unet(WINDOW[:, 1])
     assert found.shape == bare.shape
     assert (found - apart).abs().max() <= 1e-9 * found.abs().max()

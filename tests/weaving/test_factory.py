@@ -106,7 +106,7 @@ def test_a_plain_module_is_taken() -> None:
     window = torch.rand(1, 3, 1, 8, 8)
     made.eval()
     torch.testing.assert_close(
-        made.fuse([made.each(x) for x in window.unbind(1)]).logits, made(window).logits
+        made.fuse([made.prepare(x) for x in window.unbind(1)]).logits, made(window).logits
     )
 
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from segweave.context.identity import Identity
 from segweave.context.mean import Mean
 from segweave.errors import UsageError
+from segweave.networks import create_network
 from segweave.networks.base import Output
 from segweave.weaving import POSITIONS, WovenNetwork, weave
-from tests.weaving.toy import ToyNetwork, Weighted, one_sided, settle
+from tests.weaving.toy import FeedbackNetwork, ToyNetwork, Weighted, one_sided, settle
 
 PLACES = [*POSITIONS, "deep", "shallow.0"]
 
@@ -41,24 +42,24 @@ def by_hand(made: WovenNetwork, window: torch.Tensor, current: int, at: str) -> 
     match at:
         case "bottleneck" | "deep":
             out = module(torch.stack([f.bottleneck for f in features], 1))
-            return net.head(net.decode(own._replace(bottleneck=out)), size).logits
+            return net.head(net.decode(own._replace(bottleneck=out)), size, False).logits
         case "skips":
             out = module(torch.stack([f.skips[0] for f in features], 1))
-            return net.head(net.decode(own._replace(skips=(out,))), size).logits
+            return net.head(net.decode(own._replace(skips=(out,))), size, False).logits
         case "encoder":
             out = module(torch.stack([made.embedding(x) for x in window.unbind(1)], 1))
             joined = made.joining(torch.cat([own.bottleneck, out], 1))
-            return net.head(net.decode(own._replace(bottleneck=joined)), size).logits
+            return net.head(net.decode(own._replace(bottleneck=joined)), size, False).logits
         case "decoder":
             out = module(torch.stack([d.map for d in decoded], 1))
-            return net.head(decoded[current]._replace(map=out), size).logits
+            return net.head(decoded[current]._replace(map=out), size, False).logits
         case "output":
-            return module(torch.stack([net.head(d, size).logits for d in decoded], 1))
+            return module(torch.stack([net.head(d, size, False).logits for d in decoded], 1))
         case "shallow.0":
             maps = [net.shallow[0](x) for x in window.unbind(1)]
             skip = net.shallow[1](module(torch.stack(maps, 1)))
             own = own._replace(skips=(skip,), bottleneck=net.deep(skip))
-            return net.head(net.decode(own), size).logits
+            return net.head(net.decode(own), size, False).logits
     raise AssertionError(at)
 
 
@@ -71,10 +72,14 @@ def test_position_equals_its_parts(at: str, context, current: int) -> None:
     torch.testing.assert_close(
         found.logits, by_hand(made, window, current, at), rtol=1e-12, atol=1e-12
     )
-    apart = made.fuse([made.each(x) for x in window.unbind(1)])
+    apart = made.fuse([made.prepare(x) for x in window.unbind(1)])
     torch.testing.assert_close(apart.logits, found.logits, rtol=1e-12, atol=1e-12)
+    assert apart.auxiliary == found.auxiliary == {}
+    found = made(window, auxiliary=True)
+    apart = made.fuse([made.prepare(x) for x in window.unbind(1)], auxiliary=True)
     assert set(apart.auxiliary) == set(found.auxiliary) == {"inner"}
     torch.testing.assert_close(apart.auxiliary["inner"], found.auxiliary["inner"])
+    torch.testing.assert_close(apart.logits, found.logits, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("at", PLACES)
@@ -90,10 +95,11 @@ def test_identity_is_the_bare_network_bit_for_bit(at: str, tiles: int, join: str
         join=join,
     )
     window = images(slices)
-    bare = made.network(window[:, slices // 2])
+    bare = made.network(window[:, slices // 2], auxiliary=True)
     assert made.is_bare
     assert made.parameters_added == 0
-    for found in (made(window), made.fuse([made.each(x) for x in window.unbind(1)])):
+    prepared = [made.prepare(x) for x in window.unbind(1)]
+    for found in (made(window, auxiliary=True), made.fuse(prepared, auxiliary=True)):
         assert torch.equal(found.logits, bare.logits)
         assert torch.equal(found.auxiliary["inner"], bare.auxiliary["inner"])
 
@@ -168,15 +174,76 @@ def test_an_image_is_a_window_of_one(at: str) -> None:
 
 
 @pytest.mark.parametrize("at", PLACES)
-def test_further_inputs_belong_to_the_centre(at: str) -> None:
+def test_auxiliary_outputs_come_in_training_or_when_asked_for(at: str) -> None:
     made, window = woven(at), images()
-    mask = torch.rand(2, 1, 8, 6, dtype=torch.float64)
-    found = made(window, mask=mask).logits
-    prepared = [
-        made.each(x, **({"mask": mask} if t == 1 else {})) for t, x in enumerate(window.unbind(1))
-    ]
-    torch.testing.assert_close(made.fuse(prepared).logits, found)
-    assert not torch.allclose(found, made(window).logits)
+    assert made(window).auxiliary == {}
+    assert set(made(window, auxiliary=True).auxiliary) == {"inner"}
+    made.train()
+    assert set(made(window).auxiliary) == {"inner"}
+    assert made(window, auxiliary=False).auxiliary == {}
+
+
+@pytest.mark.parametrize("at", PLACES)
+@pytest.mark.parametrize("context", [Weighted, one_sided])
+def test_sequences_are_what_the_modules_read(at: str, context) -> None:
+    made, window = woven(at, context), images()
+    read: list[torch.Tensor] = []
+    for module in made.context:
+        module.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    made(window)
+    sequences = made.sequences(window)
+    assert len(sequences) == len(made.context)
+    for sequence, seen in zip(sequences, read, strict=True):
+        assert sequence.shape[:2] == (2, 3)
+        assert torch.equal(sequence, seen)
+    assert made.sequences(window[:, 0])[0].shape[:2] == (2, 1)
+
+
+def test_sequences_come_from_shallow_to_deep_and_with_identity_too() -> None:
+    network = create_network("unet", in_channels=1, classes=2, width=2, levels=3).double().eval()
+    window = torch.rand(1, 3, 1, 8, 8, dtype=torch.float64)
+    for context in ("conv", "identity"):
+        made = weave(network, context, at="skips").double().eval()
+        skips = [network.encode(x).skips for x in window.unbind(1)]
+        for level, sequence in enumerate(made.sequences(window)):
+            assert torch.equal(sequence, torch.stack([s[level] for s in skips], 1))
+
+
+@pytest.mark.parametrize("at", [*POSITIONS, "shallow"])
+def test_each_slice_has_its_own_feedback_mask(at: str) -> None:
+    torch.manual_seed(0)
+    settings = {"channels": 4} if at == "shallow" else {}
+    made = settle(weave(FeedbackNetwork(), Weighted, at=at, **settings))
+    assert made.feedback is made.network.feedback
+    window = images()
+    masks = (torch.rand(2, 3, 1, 8, 6) > 0.5).double()
+    found = made(window, mask=masks).logits
+    slices = zip(window.unbind(1), masks.unbind(1), strict=True)
+    prepared = [made.prepare(image, mask=mask) for image, mask in slices]
+    torch.testing.assert_close(made.fuse(prepared).logits, found, rtol=1e-12, atol=1e-12)
+    for index in range(3):
+        other = masks.clone()
+        other[:, index] = 1 - other[:, index]
+        # At `encoder` a neighbour is its image alone.
+        counts = at != "encoder" or index == 1
+        assert torch.allclose(made(window, mask=other).logits, found) != counts
+    assert made(window[:, 0], mask=masks[:, 0]).logits.shape == (2, 1, 8, 6)
+    assert made.sequences(window, mask=masks)[0].shape[:2] == (2, 3)
+
+
+def test_feedback_masks_that_do_not_fit_are_refused() -> None:
+    made = settle(weave(FeedbackNetwork(), Weighted))
+    window, masks = images(), torch.zeros(2, 3, 1, 8, 6, dtype=torch.float64)
+    with pytest.raises(UsageError, match="the image and mask="):
+        made(window)
+    with pytest.raises(UsageError, match="the image and mask="):
+        made.prepare(window[:, 0], masks=masks[:, 0])
+    with pytest.raises(UsageError, match="one mask per slice"):
+        made(window, mask=masks[:, 0])
+    bare = woven("bottleneck")
+    assert bare.feedback is None
+    with pytest.raises(UsageError, match="the image alone"):
+        bare(window, mask=masks)
 
 
 def test_batch_norm_in_training_sees_one_slice_position_at_a_time() -> None:
@@ -223,38 +290,10 @@ def test_embedding_is_brought_to_the_size_of_the_bottleneck() -> None:
     assert beside.shape[-2:] == (3, 4)
     beside = F.interpolate(beside, size=(4, 5), mode="bilinear", align_corners=False)
     bottleneck = made.joining(torch.cat([own.bottleneck, beside], 1))
-    expected = made.network.head(made.network.decode(own._replace(bottleneck=bottleneck)), (7, 9))
+    expected = made.network.head(
+        made.network.decode(own._replace(bottleneck=bottleneck)), (7, 9), False
+    )
     torch.testing.assert_close(made(window).logits, expected.logits)
-
-
-def test_a_submodule_that_runs_twice_is_refused() -> None:
-    class Twice(ToyNetwork):
-        def encode(self, x, **inputs):
-            features = super().encode(x, **inputs)
-            return features._replace(skips=(self.shallow[1](features.skips[0]),))
-
-    made = weave(Twice(), Weighted, at="shallow.1", channels=4).double()
-    with pytest.raises(UsageError, match="2 calls"):
-        made(images())
-
-
-def test_a_submodule_that_never_runs_or_gives_no_map_is_refused() -> None:
-    network = ToyNetwork().double()
-    network.spare = torch.nn.Conv2d(4, 4, 1)
-    with pytest.raises(UsageError, match="0 calls"):
-        weave(network, Weighted, at="spare").double()(images())
-    network.shallow.append(torch.nn.Flatten())
-    with pytest.raises(UsageError, match=r"shape \(2, 192\)"):
-        weave(network, Weighted, at="shallow.2", channels=4).double()(images())
-
-
-def test_hooks_are_gone_after_a_failure() -> None:
-    made = woven("shallow.0")
-    with pytest.raises(UsageError):
-        made(torch.rand(3, 3))
-    with pytest.raises(RuntimeError):
-        made(torch.rand(2, 3, 5, 8, 6, dtype=torch.float64))
-    assert not made.network.shallow[0]._forward_hooks
 
 
 def test_wrong_channels_are_named() -> None:

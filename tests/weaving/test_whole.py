@@ -46,7 +46,7 @@ def test_bfloat16_autocast() -> None:
     made, window = woven("skips").eval(), torch.rand(1, 3, 1, 16, 16)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         half = made(window).logits
-        apart = made.fuse([made.each(x) for x in window.unbind(1)]).logits
+        apart = made.fuse([made.prepare(x) for x in window.unbind(1)]).logits
     with torch.no_grad():
         full = made(window).logits
     assert half.dtype == torch.bfloat16

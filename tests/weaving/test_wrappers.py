@@ -44,7 +44,7 @@ def test_tiles_in_a_network(name: str) -> None:
     made = settle(weave(ToyNetwork(), name, slices=1, tiles=2))
     image = torch.rand(2, 1, 8, 12, dtype=torch.float64)
     found = made(image).logits
-    torch.testing.assert_close(made.fuse([made.each(image)]).logits, found)
+    torch.testing.assert_close(made.fuse([made.prepare(image)]).logits, found)
     whole = settle(weave(made.network, name, slices=1))
     assert not torch.allclose(whole(image).logits, found)
     features = made.network.encode(image)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segweave.context.base import ContextModule
-from segweave.networks.base import Decoded, Features, Output
+from segweave.networks.base import Decoded, Features, Feedback, Output, SegmentationNetwork
 
 
 class ToyNetwork(nn.Module):
@@ -32,11 +32,10 @@ class ToyNetwork(nn.Module):
         self.classifier = nn.Conv2d(width, classes, 1)
         self.calls = {"encode": 0, "decode": 0, "head": 0}
 
-    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
+    def encode(self, x: Tensor) -> Features:
         self.calls["encode"] += 1
-        extra = {"mask": inputs["mask"]} if "mask" in inputs else {}
         skip = self.shallow(x)
-        return Features(skips=(skip,), bottleneck=self.deep(skip), extra=extra)
+        return Features(skips=(skip,), bottleneck=self.deep(skip), extra={})
 
     def decode(self, features: Features) -> Decoded:
         self.calls["decode"] += 1
@@ -44,15 +43,64 @@ class ToyNetwork(nn.Module):
         deep = F.interpolate(features.bottleneck, size=skip.shape[-2:])
         return Decoded(torch.relu(self.up(torch.cat([skip, deep], 1))), features.extra)
 
-    def head(self, decoded: Decoded, size: tuple[int, int], auxiliary: bool = False) -> Output:
+    def head(self, decoded: Decoded, size: tuple[int, int], auxiliary: bool) -> Output:
         self.calls["head"] += 1
         logits = self.classifier(decoded.map)
-        if "mask" in decoded.extra:
-            logits = logits + decoded.extra["mask"]
-        return Output(logits, {"inner": decoded.map})
+        return Output(logits, {"inner": decoded.map} if auxiliary else {})
 
-    def forward(self, x: Tensor, **inputs: Tensor) -> Output:
-        return self.head(self.decode(self.encode(x, **inputs)), (x.shape[-2], x.shape[-1]))
+    def forward(self, x: Tensor, *, auxiliary: bool | None = None) -> Output:
+        wanted = self.training if auxiliary is None else auxiliary
+        return self.head(self.decode(self.encode(x)), (x.shape[-2], x.shape[-1]), wanted)
+
+
+class FeedbackNetwork(SegmentationNetwork):
+    """Reads its earlier mask beside the image."""
+
+    def __init__(self, rounds: int = 2) -> None:
+        super().__init__()
+        self.in_channels, self.classes, self.stride, self.divisor = 1, 1, 2, 2
+        self.channels = {"skips": (4,), "bottleneck": (4,), "decoder": (8,), "output": (1,)}
+        self.feedback = Feedback("mask", lambda image: (image > 0.5).to(image.dtype), rounds)
+        self.shallow = nn.Conv2d(2, 4, 3, padding=1)
+        self.deep = nn.Conv2d(4, 4, 3, padding=1, stride=2)
+        self.classifier = nn.Conv2d(8, 1, 1)
+
+    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
+        self.check_image(x, **inputs)
+        skip = self.shallow(torch.cat([x, inputs["mask"]], 1)).relu()
+        return Features(skips=(skip,), bottleneck=self.deep(skip), extra={})
+
+    def decode(self, features: Features) -> Decoded:
+        deep = F.interpolate(features.bottleneck, size=features.skips[0].shape[-2:])
+        return Decoded(torch.cat([features.skips[0], deep], 1), {})
+
+    def head(self, decoded: Decoded, size: tuple[int, int], auxiliary: bool) -> Output:
+        return Output(self.classifier(decoded.map), {})
+
+
+class InPlace(nn.Module):
+    """A plain network whose layers change their input in place, each behind the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.body = nn.Sequential(nn.BatchNorm2d(4), AddInPlace(4), nn.ReLU(inplace=True))
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.body(self.conv(x)))
+        return logits
+
+
+class AddInPlace(nn.Module):
+    """Adds a learned number per channel, written into the map that it reads."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.randn(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.add_(self.shift)
 
 
 class Weighted(ContextModule):

@@ -16,6 +16,29 @@ from segweave.context._recurrent import RecurrentContext
 class LSTMCoupledAttention(RecurrentContext):
     """What SA-LSTM and LSTM-SA share: the cells, and one attention after the last step that reads
     states of the last layer.
+
+    Args:
+        channels: channels of the maps that it reads.
+        out_channels: channels of the map that it returns; another number than the last hidden width
+            adds a 1×1 convolution. Default: the last hidden width.
+        form: "paper" or "released".
+        hidden_channels: hidden width of each layer; default: one layer of `channels`.
+        kernel_size: side of the gates' kernels, odd; default: 3 in form paper, 5 in form released.
+        bias: whether the gates have a bias; the released code ignores it and always has one.
+        cell: "lstm" or "gru".
+        combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
+        query: the states, of i, f, o, g, c, h, that are combined to the query; a GRU has r in place
+            of o.
+        key: those that are combined to the key.
+        value: those that are combined to the value.
+        attention: what attends to what, "positions" (default in form paper) or "channels" (default
+            in form released).
+        attention_size: the number under the root; default: the length of the vectors in form
+            paper, 88² in form released, as the training script sets it.
+        heads: number of heads, a divisor of the width.
+
+    Raises:
+        UsageError: options that do not fit.
     """
 
     reads_gates = True
@@ -25,29 +48,24 @@ class LSTMCoupledAttention(RecurrentContext):
         self,
         channels: int,
         *,
-        out_channels: int | None,
-        form: options.Form,
-        hidden_channels: int | Sequence[int] | None,
-        kernel_size: int | None,
-        bias: bool,
-        cell: options.CellKind,
-        combination: options.Combination,
-        query: options.StateNames,
-        key: options.StateNames,
-        value: options.StateNames,
-        attention: options.Axis | None,
-        attention_size: float | None,
-        heads: int,
+        out_channels: int | None = None,
+        form: options.Form = "paper",
+        hidden_channels: int | Sequence[int] | None = None,
+        kernel_size: int | None = None,
+        bias: bool = True,
+        cell: options.CellKind = "lstm",
+        combination: options.Combination = "linear",
+        query: options.StateNames = ("f", "c"),
+        key: options.StateNames = ("g", "h"),
+        value: options.StateNames = ("h",),
+        attention: options.Axis | None = None,
+        attention_size: float | None = None,
+        heads: int = 1,
     ) -> None:
         super().__init__()
-        options.choice("form", form, ("paper", "released"))
-        options.choice("cell", cell, ("lstm", "gru"))
+        options.check_cell(form, cell)
         options.choice("combination", combination, ("linear", "relu"))
-        released = form == "released"
-        attention = attention or ("channels" if released else "positions")
-        options.choice("attention", attention, ("positions", "channels"))
-        if attention_size is None and released:
-            attention_size = 88 * 88  # as the released training script sets it
+        axis, size = options.attention_of(form, attention, attention_size, 88 * 88)
         self.form = form
         self.combination: options.Combination = combination
         self.inner_names = options.gate_names(cell)
@@ -59,14 +77,19 @@ class LSTMCoupledAttention(RecurrentContext):
         }
         hidden = options.widths(hidden_channels, channels)
         kernel = options.odd_kernel(kernel_size, form)
-        # The released code takes `bias` and never reads it.
-        bias = bias or released
         self.cells = nn.ModuleList(
-            RecurrentCell(before, width, kernel, bias, cell)
+            RecurrentCell(before, width, kernel, bias or form == "released", cell)
             for before, width in zip((channels, *hidden), hidden, strict=False)
         )
-        self.attention = Attention(attention, hidden[-1], heads, attention_size)
+        self.attention = Attention(axis, hidden[-1], heads, size)
         self.finish(channels, out_channels)
+        self.maps = self.learned_maps(hidden[-1])
+
+    def learned_maps(self, width: int) -> nn.ModuleDict:
+        """The learned maps before the attention by role, none of them by default; `width` is that
+        of the last layer.
+        """
+        return nn.ModuleDict()
 
     def combination_of(self, role: str, step: Step) -> Tensor:
         """The states that are chosen for `role` (query, key or value), combined (Eq. 4)."""

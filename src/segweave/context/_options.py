@@ -29,6 +29,29 @@ def choice(what: str, value: str, known: Sequence[str]) -> str:
     return value
 
 
+def attention_of(
+    form: Form, attention: Axis | None, size: float | None, released_size: int
+) -> tuple[Axis, float | None]:
+    """What attends, and the number under the root, where the form decides what is not given.
+
+    Args:
+        form: "paper": between positions; "released": between channels.
+        attention: the axis, or None.
+        size: the number under the root, or None (form paper: the length of the vectors).
+        released_size: the number under the root in form released, that of the training script.
+    """
+    released = form == "released"
+    axis: Axis = attention or ("channels" if released else "positions")
+    choice("attention", axis, ("positions", "channels"))
+    return axis, released_size if size is None and released else size
+
+
+def check_cell(form: Form, cell: CellKind) -> None:
+    """Raise UsageError for a form or a kind of cell that does not exist."""
+    choice("form", form, ("paper", "released"))
+    choice("cell", cell, ("lstm", "gru"))
+
+
 def widths(hidden_channels: int | Sequence[int] | None, channels: int) -> tuple[int, ...]:
     """Hidden width of each layer; by default one layer as wide as the input."""
     if hidden_channels is None:

@@ -39,8 +39,7 @@ class LSTMOnly(RecurrentContext):
         cell: options.CellKind = "lstm",
     ) -> None:
         super().__init__()
-        options.choice("form", form, ("paper", "released"))
-        options.choice("cell", cell, ("lstm", "gru"))
+        options.check_cell(form, cell)
         self.form = form
         self.inner_names = options.gate_names(cell)
         hidden = options.widths(hidden_channels, channels)

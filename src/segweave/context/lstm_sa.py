@@ -4,23 +4,24 @@ also its non-linear form.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segweave.context import _options as options
 from segweave.context._cells import Step
 from segweave.context._coupled import LSTMCoupledAttention
 from segweave.errors import UsageError
 from segweave.registry import ContextCard
+
+TIP = "Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024)"
 
 CARDS = (
     ContextCard(
         name="lstm-sa",
         title="LSTM-SA: LSTM states as weights of h in query, key and value",
         entry="LSTMCoupledSA",
-        paper="Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024)",
+        paper=TIP,
         forms=("paper", "released"),
         equations="Eq. 5",
     ),
@@ -28,7 +29,7 @@ CARDS = (
         name="lstm-sa-nonlinear",
         title="LSTM-SA with the ReLU of products in place of means",
         entry="LSTMCoupledSA",
-        paper="Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024), Table IV",
+        paper=f"{TIP}, Table IV",
         forms=("paper", "released"),
         kind="ablation",
         equations="Eq. 4 (second line), Eq. 5",
@@ -46,59 +47,27 @@ class LSTMCoupledSA(LSTMCoupledAttention):
     Form `paper`: no learned maps, attention between positions, scaled by the width. Form
     `released`: h passes through a linear map over channels with bias before it is weighed (so the
     last hidden width must equal `channels`), attention between channels, divided by
-    √`attention_size`; kernel 5; `bias` is ignored. Other options as in `SACoupledLSTM`. Sequence
-    (B, T, C, H, W) → (B, C_out, H, W). Raises UsageError for options that don't fit.
+    √`attention_size`; kernel 5. `LSTMCoupledAttention` explains the options. Sequence (B, T, C, H,
+    W) → (B, C_out, H, W).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        out_channels: int | None = None,
-        form: options.Form = "paper",
-        hidden_channels: int | Sequence[int] | None = None,
-        kernel_size: int | None = None,
-        bias: bool = True,
-        cell: options.CellKind = "lstm",
-        combination: options.Combination = "linear",
-        query: options.StateNames = ("f", "c"),
-        key: options.StateNames = ("g", "h"),
-        value: options.StateNames = ("h",),
-        attention: options.Axis | None = None,
-        attention_size: float | None = None,
-        heads: int = 1,
-    ) -> None:
-        super().__init__(
-            channels,
-            out_channels=out_channels,
-            form=form,
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            bias=bias,
-            cell=cell,
-            combination=combination,
-            query=query,
-            key=key,
-            value=value,
-            attention=attention,
-            attention_size=attention_size,
-            heads=heads,
-        )
-        width = self._cell(-1).width
-        self.maps = nn.ModuleDict()
-        if form == "released":
-            if width != channels:
-                raise UsageError(
-                    "creating the context module 'lstm-sa' in form released",
-                    expected=f"a last hidden width equal to the {channels} input channels: the "
-                    "learned maps of h have that side",
-                    found=f"hidden_channels ending in {width}",
-                    remedy=f'hidden_channels=(..., {channels}), or form="paper"',
-                )
-            self.maps = nn.ModuleDict({role: nn.Linear(width, width) for role in RELEASED_MAPS})
+    def learned_maps(self, width: int) -> nn.ModuleDict:
+        """In form released one linear map per role, with bias."""
         coefficients = tuple(f"coefficient_{role}" for role in self.combined)
-        projected = tuple(f"projected_{role}" for role in self.maps)
-        self.end_names = (*self.combined, "attention", *coefficients, *projected)
+        if self.form == "paper":
+            self.end_names = (*self.end_names, *coefficients)
+            return nn.ModuleDict()
+        if width != self.channels:
+            raise UsageError(
+                "creating the context module 'lstm-sa' in form released",
+                expected=f"a last hidden width equal to the {self.channels} input channels: the "
+                "learned maps of h have that side",
+                found=f"hidden_channels ending in {width}",
+                remedy=f'hidden_channels=(..., {self.channels}), or form="paper"',
+            )
+        projected = tuple(f"projected_{role}" for role in RELEASED_MAPS)
+        self.end_names = (*self.end_names, *coefficients, *projected)
+        return nn.ModuleDict({role: nn.Linear(width, width) for role in RELEASED_MAPS})
 
     def projected(self, role: str, step: Step) -> Tensor:
         """h, in form released through the learned map of `role`."""

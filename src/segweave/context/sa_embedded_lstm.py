@@ -16,12 +16,14 @@ from segweave.context.base import Prepared
 from segweave.errors import UsageError
 from segweave.registry import ContextCard
 
+PAPER = "Enhancing Medical Image Segmentation with Self-Attention-Embedded LSTM Mechanism"
+
 CARDS = (
     ContextCard(
         name="sa-embedded-lstm",
         title="SA-embedded LSTM: self-attention inside every LSTM step",
         entry="SAEmbeddedLSTM",
-        paper="Enhancing Medical Image Segmentation with Self-Attention-Embedded LSTM Mechanism",
+        paper=PAPER,
         forms=("paper", "released"),
         equations="Algorithm 1",
     ),
@@ -29,7 +31,7 @@ CARDS = (
         name="sa-embedded-lstm-no-position",
         title="SA-embedded LSTM without position code",
         entry="SAEmbeddedLSTM",
-        paper="Self-Attention-Embedded LSTM Mechanism, Table III",
+        paper=f"{PAPER}, Table III",
         forms=("paper", "released"),
         kind="ablation",
         options={"position_code": "none"},
@@ -38,7 +40,7 @@ CARDS = (
         name="sa-xxx",
         title="SA-embedded LSTM with the input as query, key and value",
         entry="SAEmbeddedLSTM",
-        paper="Self-Attention-Embedded LSTM Mechanism, Table III",
+        paper=f"{PAPER}, Table III",
         forms=("paper", "released"),
         kind="ablation",
         options={"query": ("x",), "key": ("x",), "value": ("x",)},
@@ -47,7 +49,7 @@ CARDS = (
         name="sa-hhh",
         title="SA-embedded LSTM with the hidden state as query, key and value",
         entry="SAEmbeddedLSTM",
-        paper="Self-Attention-Embedded LSTM Mechanism, Table III",
+        paper=f"{PAPER}, Table III",
         forms=("paper", "released"),
         kind="ablation",
         options={"query": ("h_lstm",), "key": ("h_lstm",), "value": ("h_lstm",)},
@@ -56,7 +58,7 @@ CARDS = (
         name="lstm-as-query",
         title="SA-embedded LSTM: LSTM states as query, input as key and value",
         entry="SAEmbeddedLSTM",
-        paper="Self-Attention-Embedded LSTM Mechanism, Fig. 8",
+        paper=f"{PAPER}, Fig. 8",
         forms=("paper", "released"),
         kind="ablation",
         options={"query": ("D",), "key": ("x",), "value": ("x",)},
@@ -65,7 +67,7 @@ CARDS = (
         name="lstm-as-key",
         title="SA-embedded LSTM: LSTM states as key, input as query and value",
         entry="SAEmbeddedLSTM",
-        paper="Self-Attention-Embedded LSTM Mechanism, Fig. 8",
+        paper=f"{PAPER}, Fig. 8",
         forms=("paper", "released"),
         kind="ablation",
         options={"query": ("x",), "key": ("D",), "value": ("x",)},
@@ -74,7 +76,7 @@ CARDS = (
         name="lstm-as-value",
         title="SA-embedded LSTM: LSTM states as value, input as query and key",
         entry="SAEmbeddedLSTM",
-        paper="Self-Attention-Embedded LSTM Mechanism, Fig. 8",
+        paper=f"{PAPER}, Fig. 8",
         forms=("paper", "released"),
         kind="ablation",
         options={"query": ("x",), "key": ("x",), "value": ("D",)},
@@ -121,15 +123,11 @@ class SAEmbeddedLSTM(RecurrentContext):
     ) -> None:
         super().__init__()
         released = form == "released"
-        options.choice("form", form, ("paper", "released"))
-        options.choice("cell", cell, ("lstm", "gru"))
+        options.check_cell(form, cell)
         options.choice("combination", combination, ("linear", "relu"))
-        attention = attention or ("channels" if released else "positions")
-        options.choice("attention", attention, ("positions", "channels"))
+        axis, size = options.attention_of(form, attention, attention_size, 224 * 224)
         codes = ("sine", "none") if released else ("trainable", "none")
         chosen = options.choice("position_code", position_code or codes[0], codes)
-        if released and attention_size is None:
-            attention_size = 224 * 224
         hidden = options.widths(hidden_channels, channels)
         states = embedded_states(cell)
         usual = "x" if released else "D"
@@ -142,11 +140,11 @@ class SAEmbeddedLSTM(RecurrentContext):
             query=options.state_names("query", usual if query is None else query, states),
             key=options.state_names("key", key, states),
             value=options.state_names("value", usual if value is None else value, states),
-            attention=attention,
-            attention_size=attention_size,
+            attention=axis,
+            attention_size=size,
             heads=heads,
             position_code="none" if chosen == "none" else "sine" if released else "trainable",
-            places=_places(attention_size) if released else 0,
+            places=_places(size) if released else 0,
             dropout=(0.1 if released else 0.0) if dropout is None else dropout,
             lambda_skip=use_lambda_skip_connections,
         )

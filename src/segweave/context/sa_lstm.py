@@ -4,21 +4,20 @@ non-linear form and the stack of LSTM and self-attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from segweave.context import _options as options
 from segweave.context._cells import Step
 from segweave.context._coupled import LSTMCoupledAttention
 from segweave.registry import ContextCard
+
+TIP = "Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024)"
 
 CARDS = (
     ContextCard(
         name="sa-lstm",
         title="SA-LSTM: LSTM states as query, key and value of self-attention",
         entry="SACoupledLSTM",
-        paper="Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024)",
+        paper=TIP,
         forms=("paper", "released"),
         equations="Eq. 3, Eq. 4 (first line)",
     ),
@@ -26,7 +25,7 @@ CARDS = (
         name="sa-lstm-nonlinear",
         title="SA-LSTM with the ReLU of products in place of means",
         entry="SACoupledLSTM",
-        paper="Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024), Table IV",
+        paper=f"{TIP}, Table IV",
         forms=("paper", "released"),
         kind="ablation",
         equations="Eq. 3, Eq. 4 (second line)",
@@ -35,12 +34,12 @@ CARDS = (
     ContextCard(
         name="separate",
         title="An LSTM, then self-attention of its h, one after the other",
-        entry="SACoupledLSTM",
-        paper="Sparse Coding Inspired LSTM and Self-Attention Integration (TIP 2024), Table IV",
+        entry="SeparateAttention",
+        paper=f"{TIP}, Table IV",
         forms=("paper", "released"),
         kind="ablation",
         equations="Fig. 2a",
-        options={"query": ("h",), "key": ("h",), "value": ("h",), "projections": True},
+        options={"query": ("h",), "key": ("h",), "value": ("h",)},
     ),
 )
 
@@ -50,57 +49,27 @@ class SACoupledLSTM(LSTMCoupledAttention):
     and layer enter one self-attention, whose result is the output.
 
     Form `paper`: attention between positions, scaled by the width. Form `released`: between
-    channels, divided by √`attention_size`; kernel 5; `bias` is ignored. `query`, `key`, `value`
-    name the states (of i, f, o, g, c, h) that are combined, `combination` says how ("linear": mean,
-    "relu": ReLU of the product). `projections` puts a learned map without bias on each of Q, K, V.
-    Sequence (B, T, C, H, W) → (B, C_out, H, W). Raises UsageError for options that don't fit.
+    channels, divided by √`attention_size`; kernel 5. `LSTMCoupledAttention` explains the options.
+    Sequence (B, T, C, H, W) → (B, C_out, H, W).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        out_channels: int | None = None,
-        form: options.Form = "paper",
-        hidden_channels: int | Sequence[int] | None = None,
-        kernel_size: int | None = None,
-        bias: bool = True,
-        cell: options.CellKind = "lstm",
-        combination: options.Combination = "linear",
-        query: options.StateNames = ("f", "c"),
-        key: options.StateNames = ("g", "h"),
-        value: options.StateNames = ("h",),
-        attention: options.Axis | None = None,
-        attention_size: float | None = None,
-        heads: int = 1,
-        projections: bool = False,
-    ) -> None:
-        super().__init__(
-            channels,
-            out_channels=out_channels,
-            form=form,
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            bias=bias,
-            cell=cell,
-            combination=combination,
-            query=query,
-            key=key,
-            value=value,
-            attention=attention,
-            attention_size=attention_size,
-            heads=heads,
-        )
-        width = self._cell(-1).width
-        self.maps = nn.ModuleDict(
+    def matrix(self, role: str, step: Step) -> Tensor:
+        """Q, K or V (`role` "query", "key", "value") as a map (B, C, H, W)."""
+        return self.combination_of(role, step)
+
+
+class SeparateAttention(LSTMCoupledAttention):
+    """An LSTM, then self-attention of its states with a learned map without bias on each of query,
+    key and value; the options are those of `LSTMCoupledAttention`.
+    """
+
+    def learned_maps(self, width: int) -> nn.ModuleDict:
+        """One 1×1 convolution per role."""
+        return nn.ModuleDict(
             {role: nn.Conv2d(width, width, 1, bias=False) for role in self.combined}
-            if projections
-            else {}
         )
 
     def matrix(self, role: str, step: Step) -> Tensor:
         """Q, K or V (`role` "query", "key", "value") as a map (B, C, H, W)."""
-        result = self.combination_of(role, step)
-        if role in self.maps:
-            result = self.maps[role](result)
+        result: Tensor = self.maps[role](self.combination_of(role, step))
         return result

@@ -50,14 +50,11 @@ class SAOnly(ContextModule):
         super().__init__()
         options.choice("form", form, ("paper", "released"))
         options.choice("reads", reads, ("window", "step"))
-        attention = attention or ("channels" if form == "released" else "positions")
-        options.choice("attention", attention, ("positions", "channels"))
-        if attention_size is None and form == "released":
-            attention_size = 88 * 88
+        axis, size = options.attention_of(form, attention, attention_size, 88 * 88)
         (width,) = options.widths(None, channels)
         self.channels = width
         self.reads = reads
-        self.attention = Attention(attention, width, heads, attention_size)
+        self.attention = Attention(axis, width, heads, size)
         self.maps = nn.ModuleDict(
             {role: nn.Conv2d(width, width, 1, bias=False) for role in ROLES} if projections else {}
         )

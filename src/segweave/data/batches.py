@@ -13,7 +13,7 @@ import numpy as np
 from segweave.data.augmentations.base import Samples
 from segweave.data.augmentations.plan import AugmentationChoice, AugmentationPlan, Moves
 from segweave.data.cache import Resized
-from segweave.data.windows import window_indices
+from segweave.data.inputs import window_indices
 from segweave.errors import InputError, UsageError
 from segweave.runtime.randomness import numpy_stream
 

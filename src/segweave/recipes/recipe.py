@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -24,24 +25,29 @@ Scale = Annotated[float, Field(gt=0, le=4)]
 _TERMS = TypeAdapter(tuple[AugmentationTerm, ...])
 
 FORMAT: Literal[1] = 1
+DEFAULT_POSITION = "bottleneck"
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values can't be changed afterwards."""
+    """A section of a recipe: unknown keys are refused, values can't be changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataChoice(Section):
-    """Which cases are trained and validated on.
+    """Which cases are trained on and which are validated on.
 
-    `store` is the folder that `prepare` wrote (usually given beside the recipe). `split` names one
-    of the store's splits ("{fold}" in it stands for the recipe's fold); None takes the store's only
-    one beside its folds. `training`, `validation` and `test` are parts of that split; the test part
-    is read only where the `published` protocol scores it during training.
+    Attributes:
+        store: the store that `segweave prepare` wrote, or a list of stores that are trained on
+            together. Usually given on the command line.
+        split: a split of the store. `{fold}` in the name stands for the recipe's fold. Without it,
+            the store's only split that is not a fold.
+        training: the part of the split to train on.
+        validation: the part to validate on; null where there is none.
+        test: the test part. Training reads it only under `protocol: published`.
     """
 
-    store: str | None = None
+    store: str | tuple[str, ...] | None = None
     split: str | None = None
     training: str = "train"
     validation: str | None = "valid"
@@ -49,18 +55,33 @@ class DataChoice(Section):
 
 
 class NetworkChoice(Section):
-    """The network by name, with the options of its own constructor; `pretrained` is a file of
-    weights.
+    """The network.
+
+    Attributes:
+        name: a name that `segweave networks` lists.
+        form: `paper` or `released`, where the network's card lists both.
+        options: options of the network's constructor.
+        pretrained: weights to start from: `imagenet`, `imagenet:FILE`, a file of the whole
+            network's weights, or the folder of a finished run.
+        new_head: let the head start anew where the weights to start from have another one (other
+            classes).
     """
 
     name: str
     form: str = "released"
     options: dict[str, Any] = Field(default_factory=dict)
     pretrained: str | None = None
+    new_head: bool = False
 
 
 class ContextChoice(Section):
-    """The context module by name, with the options of its own constructor."""
+    """The context module; null for the network alone.
+
+    Attributes:
+        name: a name that `segweave contexts` lists.
+        form: as printed in the paper, or as the released code computes.
+        options: options of the module's constructor.
+    """
 
     name: str
     form: Literal["paper", "released"] = "paper"
@@ -68,9 +89,19 @@ class ContextChoice(Section):
 
 
 class WeavingChoice(Section):
-    """Where the context module is woven in (see `segweave.weaving.weave`)."""
+    """Where and how the context module is woven in.
 
-    at: str = "bottleneck"
+    Attributes:
+        at: `encoder`, `bottleneck`, `skips`, `decoder`, `output`, or the dotted name of a
+            submodule.
+        tiles: cut the map of a single image into tiles × tiles; the sequence of a tile is the tiles
+            before it and itself. Needs `input.slices: 1`.
+        join: add the module's output to the map, or replace the map by it.
+        channels: channels of the map at a dotted name or at `output`, where the network does not
+            declare them.
+    """
+
+    at: str = DEFAULT_POSITION
     tiles: int = Field(default=1, ge=1)
     join: Literal["replace", "add"] = "add"
     channels: int | None = Field(default=None, ge=1)
@@ -247,8 +278,23 @@ class TrainingChoice(Section):
 
 
 class Recipe(Section):
-    """Everything about a training. `arm` is what tables call it; runs whose recipes differ only in
-    seed and fold are one arm.
+    """Everything about a training. Runs whose recipes are equal except for seed, fold, label and
+    paths are one arm (`segweave.recipes.arm_identity`).
+
+    Attributes:
+        format: number of the recipe format.
+        arm: the label of the arm in tables. Empty: derived, `NETWORK` or `NETWORK+CONTEXT`, then
+            `@POSITION` where that is not the bottleneck.
+        seed: start values, order of samples, augmentation and dropout derive from it.
+        fold: the fold of a cross-validation: `{fold}` in `data.split`.
+        data: see `DataChoice`.
+        network: see `NetworkChoice`.
+        context: see `ContextChoice`; null for the network alone.
+        weaving: see `WeavingChoice`.
+        input: see `InputSpec`.
+        training: see `TrainingChoice`.
+        protocol: `published` also keeps the checkpoint that is best on the test cases, as the
+            released training does.
     """
 
     format: Literal[1] = FORMAT
@@ -262,6 +308,13 @@ class Recipe(Section):
     input: InputSpec = InputSpec()
     training: TrainingChoice
     protocol: Literal["clean", "published"] = "clean"
+
+    @model_validator(mode="after")
+    def _name_the_arm(self) -> Recipe:
+        if not self.arm:
+            # The model is frozen for everyone else.
+            self.__dict__["arm"] = derived_arm(self.network.name, self.context, self.weaving.at)
+        return self
 
     @model_validator(mode="after")
     def _best_needs_validation(self) -> Recipe:
@@ -285,16 +338,28 @@ class Recipe(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
+def derived_arm(network: str, context: ContextChoice | None, at: str) -> str:
+    """The label of an arm without a given one: `unet`, `unet+sa-lstm`, `unet+sa-lstm@skips`."""
+    if context is None:
+        return network
+    return f"{network}+{context.name}" + (f"@{at}" if at != DEFAULT_POSITION else "")
+
+
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted key → (value of `one`, value of `other`) wherever two resolved recipes differ."""
-    found: dict[str, tuple[Any, Any]] = {}
+    return dotted_differences(one.to_dict(), other.to_dict())
 
-    def walk(a: Any, b: Any, path: str) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in {**a, **b}:
-                walk(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+
+def dotted_differences(
+    one: Mapping[str, Any], other: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key → (value in `one`, value in `other`) wherever two nested mappings differ."""
+    result: dict[str, tuple[Any, Any]] = {}
+    for key in {**one, **other}:
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            inner = dotted_differences(a, b)
+            result |= {f"{key}.{name}": pair for name, pair in inner.items()}
         elif a != b:
-            found[path] = (a, b)
-
-    walk(one.to_dict(), other.to_dict(), "")
-    return found
+            result[str(key)] = (a, b)
+    return result

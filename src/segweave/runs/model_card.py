@@ -36,12 +36,14 @@ def write_model(
     store: CaseStore,
     parts: dict[str, list[str]],
     ended: str = "",
+    recipe_digest: str | None = None,
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
-    `network`. The card comes last: where it is, the model is whole.
+    `network`. The card comes last: where it is, the model is whole. `ended` says why the training
+    ended before its last step; `recipe_digest` identifies the arm (`segweave.runs.identity`).
     """
     card = describe_model(recipe, target, network, checkpoint, store, parts, ended)
-    write_model_folder(folder, checkpoint.weights, card)
+    write_model_folder(folder, checkpoint.weights, card | {"recipe_digest": recipe_digest})
 
 
 def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:

@@ -20,11 +20,11 @@ from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
+from segweave.runs.identity import run_identity
 from segweave.runs.layout import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import Run
-from segweave.runtime.denormals import flushed_denormals
-from segweave.runtime.devices import choose_device
+from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
 from segweave.training.feedback import MaskMemory
@@ -152,7 +152,15 @@ def train(
             network.to("cpu")
             load_weights(network, chosen.weights, "reading a checkpoint", file=chosen_file)
             write_model(
-                folder / MODEL, recipe, target, network, chosen, source, parts, session.ended
+                folder / MODEL,
+                recipe,
+                target,
+                network,
+                chosen,
+                source,
+                parts,
+                ended=session.ended,
+                recipe_digest=run_identity(Run(folder)).digest,
             )
         except KeyboardInterrupt:
             raise stopped(folder, checkpoint.step if checkpoint else 0) from None

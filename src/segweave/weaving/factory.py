@@ -20,8 +20,8 @@ from segweave.weaving.positions import (
     WovenEncoder,
     WovenOutput,
     WovenSkips,
-    WovenSubmodule,
 )
+from segweave.weaving.submodule import WovenSubmodule
 from segweave.weaving.woven import WovenNetwork
 from segweave.weaving.wrappers import Narrowed, Plain, Tiled
 
@@ -170,7 +170,7 @@ def _check_network(network: nn.Module, at: str) -> None:
 
 
 def _check_submodule(network: nn.Module, at: str) -> None:
-    names = [name for name, _ in network.named_modules() if name]
+    names = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
     if at not in names:
         # Only a network with encode, decode and head has the positions but `output`.
         whole = all(hasattr(network, name) for name in ("encode", "decode", "head"))

@@ -1,9 +1,10 @@
-"""The positions of weaving: what each slice has to run through, and how the centre goes on."""
+"""The positions of weaving that have a name: what each slice runs through, and how the network
+finishes the current one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -11,26 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segweave.context.base import ContextModule
-from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork
-from segweave.weaving.woven import WovenNetwork
-
-Carried = Features | Decoded | Output | Tensor
-Inputs = dict[str, Tensor]
-Maps = tuple[Tensor, ...]
-Size = tuple[int, int]
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.weaving.woven import Carried, Inputs, Maps, WovenNetwork
 
 
 class WovenBottleneck(WovenNetwork):
-    """The module stands between encoder and decoder; neighbours are encoded, never decoded."""
+    """The module is between encoder and decoder; neighbours are encoded, never decoded."""
 
-    def _centre(self, image: Tensor, inputs: Inputs) -> tuple[Maps, Carried]:
+    def _centre(
+        self, image: Tensor, inputs: Inputs, auxiliary: bool | None
+    ) -> tuple[Maps, Carried]:
         features = _network(self).encode(image, **inputs)
         return (features.bottleneck,), features
 
-    def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
+    def _finish(
+        self, carried: Carried, maps: Maps, inputs: Inputs, size: Size, auxiliary: bool
+    ) -> Output:
         features = cast(Features, carried)._replace(bottleneck=maps[0])
-        return _decoded(_network(self), features, size, self.training)
+        return _decoded(_network(self), features, size, auxiliary)
 
 
 class WovenSkips(WovenNetwork):
@@ -38,22 +37,26 @@ class WovenSkips(WovenNetwork):
     decoded.
     """
 
-    def _centre(self, image: Tensor, inputs: Inputs) -> tuple[Maps, Carried]:
+    def _centre(
+        self, image: Tensor, inputs: Inputs, auxiliary: bool | None
+    ) -> tuple[Maps, Carried]:
         features = _network(self).encode(image, **inputs)
         return features.skips, features
 
-    def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
+    def _finish(
+        self, carried: Carried, maps: Maps, inputs: Inputs, size: Size, auxiliary: bool
+    ) -> Output:
         features = cast(Features, carried)._replace(skips=maps)
-        return _decoded(_network(self), features, size, self.training)
+        return _decoded(_network(self), features, size, auxiliary)
 
 
 class WovenEncoder(WovenNetwork):
-    """The module stands beside the encoder: it reads the embedded images, and a 1×1 convolution
-    joins its output to the bottleneck. Neighbours are embedded, never encoded.
+    """The module is beside the encoder: it reads the embedded images, and a 1×1 convolution joins
+    its output to the bottleneck. Neighbours are embedded, never encoded.
 
     The embedding is a convolution with kernel = stride = `network.stride` to the bottleneck's
     channels; its map is brought to the bottleneck's size (bilinear) where the encoder rounds
-    sizes otherwise. With `identity` there is neither embedding nor joining convolution.
+    sizes differently. With `identity` there is neither embedding nor joining convolution.
     """
 
     def __init__(
@@ -68,157 +71,75 @@ class WovenEncoder(WovenNetwork):
             self.embedding = nn.Conv2d(self.in_channels, channels, stride, stride=stride)
             self.joining = nn.Conv2d(channels + modules[0].out_channels, channels, 1)
 
-    def _centre(self, image: Tensor, inputs: Inputs) -> tuple[Maps, Carried]:
+    def _centre(
+        self, image: Tensor, inputs: Inputs, auxiliary: bool | None
+    ) -> tuple[Maps, Carried]:
         features = _network(self).encode(image, **inputs)
         if self.embedding is None:
             return (features.bottleneck,), features
-        return self._neighbour(image), features
+        return self._neighbour(image, inputs), features
 
-    def _neighbour(self, image: Tensor) -> Maps:
+    def _neighbour(self, image: Tensor, inputs: Inputs) -> Maps:
         if self.embedding is None:
-            return super()._neighbour(image)
+            return super()._neighbour(image, inputs)
         return (self.embedding(image),)
 
     def _joined(self, fused: Sequence[Tensor], current: Maps) -> Maps:
         return tuple(fused)
 
-    def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
+    def _finish(
+        self, carried: Carried, maps: Maps, inputs: Inputs, size: Size, auxiliary: bool
+    ) -> Output:
         features = cast(Features, carried)
         if self.joining is not None:
-            beside, own = maps[0], features.bottleneck
-            if beside.shape[-2:] != own.shape[-2:]:
+            beside, bottleneck = maps[0], features.bottleneck
+            if beside.shape[-2:] != bottleneck.shape[-2:]:
                 beside = F.interpolate(
-                    beside, size=own.shape[-2:], mode="bilinear", align_corners=False
+                    beside, size=bottleneck.shape[-2:], mode="bilinear", align_corners=False
                 )
-            features = features._replace(bottleneck=self.joining(torch.cat([own, beside], 1)))
-        return _decoded(_network(self), features, size, self.training)
+            joined = self.joining(torch.cat([bottleneck, beside], 1))
+            features = features._replace(bottleneck=joined)
+        return _decoded(_network(self), features, size, auxiliary)
 
 
 class WovenDecoder(WovenNetwork):
-    """The module stands between decoder and head; every slice is decoded, the head runs once."""
+    """The module is between decoder and head; every slice is decoded, the head runs once."""
 
-    def _centre(self, image: Tensor, inputs: Inputs) -> tuple[Maps, Carried]:
+    def _centre(
+        self, image: Tensor, inputs: Inputs, auxiliary: bool | None
+    ) -> tuple[Maps, Carried]:
         network = _network(self)
         decoded = network.decode(network.encode(image, **inputs))
         return (decoded.map,), decoded
 
-    def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
-        return _network(self).head(
-            cast(Decoded, carried)._replace(map=maps[0]), size, self.training
-        )
+    def _finish(
+        self, carried: Carried, maps: Maps, inputs: Inputs, size: Size, auxiliary: bool
+    ) -> Output:
+        decoded = cast(Decoded, carried)._replace(map=maps[0])
+        return _network(self).head(decoded, size, auxiliary)
 
 
 class WovenOutput(WovenNetwork):
-    """The module stands behind the whole network and gives the logits; every slice runs through
-    all of the network, which may be any module that returns logits.
+    """The module is after the whole network and returns the logits; every slice runs through all of
+    the network, which may be any module that returns logits.
     """
 
-    def _centre(self, image: Tensor, inputs: Inputs) -> tuple[Maps, Carried]:
-        output = as_output(self.network(image, **inputs), self.network)
-        return (output.logits,), output
+    def _centre(
+        self, image: Tensor, inputs: Inputs, auxiliary: bool | None
+    ) -> tuple[Maps, Carried]:
+        # A module that takes no `auxiliary=` returns the same whether they are wanted or not.
+        asks = self._takes_auxiliary
+        output = self._run(self.network, image, inputs, bool(auxiliary) if asks else True)
+        return (output.logits,), (image if auxiliary is None and asks else output)
 
-    def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
+    def _finish(
+        self, carried: Carried, maps: Maps, inputs: Inputs, size: Size, auxiliary: bool
+    ) -> Output:
+        if not auxiliary:
+            return Output(logits=maps[0], auxiliary={})
+        if isinstance(carried, Tensor):
+            carried = self._run(self.network, carried, inputs, True)
         return cast(Output, carried)._replace(logits=maps[0])
-
-
-class WovenSubmodule(WovenNetwork):
-    """The module stands behind the submodule named `at`: every slice runs up to it, and in the
-    centre's run its map is exchanged.
-
-    The network is any module that returns logits (or an Output) and calls the submodule once, with
-    a map (B, C, H, W) as its output. `each` and `fuse` take one run each, so a volume costs two a
-    slice; `forward` runs the centre once.
-    """
-
-    def _centre(self, image: Tensor, inputs: Inputs) -> tuple[Maps, Carried]:
-        with self._watched(stop=True) as seen, suppress(_Reached):
-            self.network(image, **inputs)
-        return (self._once(seen),), image
-
-    def _finish(self, carried: Carried, maps: Maps, inputs: Inputs, size: Size) -> Output:
-        with self._watched(exchange=lambda _: maps[0]) as seen:
-            output = self.network(cast(Tensor, carried), **inputs)
-        self._once(seen)
-        return as_output(output, self.network)
-
-    def forward(self, window: Tensor, **inputs: Tensor) -> Output:
-        """(B, S, C, H, W) or (B, C, H, W) → Output of the current slice; one run a slice."""
-        images = self._slices(window)
-        current = self.current(len(images))
-        if self.is_bare:
-            return as_output(self.network(images[current], **inputs), self.network)
-        others = [self._neighbour(image) for index, image in enumerate(images) if index != current]
-
-        def exchange(own: Tensor) -> Tensor:
-            maps = [maps[0] for maps in others]
-            maps.insert(current, own)
-            self._check((own,))
-            return self._joined([self.context[0](torch.stack(maps, 1))], (own,))[0]
-
-        with self._watched(exchange=exchange) as seen:
-            output = self.network(images[current], **inputs)
-        self._once(seen)
-        return as_output(output, self.network)
-
-    @contextmanager
-    def _watched(self, *, exchange: Any = None, stop: bool = False) -> Iterator[list[Tensor]]:
-        """Collect the submodule's outputs, exchange them, or stop the network behind them.
-
-        A hook that lives as long as one run: replacing the submodule by a wrapper would break
-        networks that reach into it, and rename its state.
-        """
-        seen: list[Tensor] = []
-
-        def hook(_: nn.Module, __: Any, found: Any) -> Any:
-            if not isinstance(found, Tensor) or found.ndim != 4:
-                raise UsageError(
-                    f"running a network woven at {self.at!r}",
-                    expected="a submodule that gives one map (batch, channels, height, width)",
-                    found=f"shape {tuple(found.shape)}"
-                    if isinstance(found, Tensor)
-                    else type(found).__name__,
-                )
-            seen.append(found)
-            # A tracer (torch.export, torch.compile) can't be left half-way: there, all of it runs.
-            if stop and not torch.compiler.is_compiling():
-                raise _Reached
-            return found if exchange is None else exchange(found)
-
-        handle = self.network.get_submodule(self.at).register_forward_hook(hook)
-        try:
-            yield seen
-        finally:
-            handle.remove()
-
-    def _once(self, seen: list[Tensor]) -> Tensor:
-        if len(seen) != 1:
-            raise UsageError(
-                f"running a network woven at {self.at!r}",
-                expected="a submodule that the network calls once a run",
-                found=f"{len(seen)} calls",
-                remedy="weave at another submodule, or at 'output'",
-            )
-        return seen[0]
-
-
-class _Reached(Exception):  # noqa: N818 - a signal, no error
-    """The submodule has run; the rest of a neighbour's run is not needed."""
-
-
-def as_output(found: Any, network: nn.Module) -> Output:
-    """What a network returned, as an Output: a tensor is the logits. Raises UsageError for
-    anything else.
-    """
-    if isinstance(found, Output):
-        return found
-    if isinstance(found, Tensor):
-        return Output(logits=found, auxiliary={})
-    raise UsageError(
-        f"reading what {type(network).__name__} returned",
-        expected="logits (batch, classes, height, width) or a segweave Output",
-        found=type(found).__name__,
-        remedy="wrap the network in a module whose forward returns the logits",
-    )
 
 
 def _network(woven: WovenNetwork) -> SegmentationNetwork:

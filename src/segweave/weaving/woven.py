@@ -1,12 +1,13 @@
-"""What a network and its context modules become together: per-slice work, per-window work, and one
-forward that equals both.
+"""A network and its context modules together: work per slice, work per window, and a `forward` that
+equals both.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,33 +16,54 @@ from segweave.author_weights import HasReleasedNames, ReleasedNames
 from segweave.context.base import ContextModule, Prepared
 from segweave.context.identity import Identity
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output
+from segweave.networks.base import Decoded, Features, Feedback, Output, Size
+
+Inputs = dict[str, Tensor]
+"""The mask of `network.feedback` under its name, or nothing."""
+
+Maps = tuple[Tensor, ...]
+"""The maps (B, C, H, W) of one slice that the context modules read, one per place."""
+
+Carried = Features | Decoded | Output | Tensor
+"""What the network needs to finish a slice: its own intermediate result, or the image."""
 
 
 class SlicePrepared(NamedTuple):
-    """What `WovenNetwork.each` keeps of one slice.
+    """What `WovenNetwork.prepare` keeps of one slice.
 
-    `steps` is what the context modules prepared of it, one entry a place; `maps` are the maps that
-    they read, and `carried` is what the network needs to go on where this slice is the centre.
+    Attributes:
+        steps: what the context modules prepared of it, one entry per place.
+        maps: the maps (B, C, H, W) that the context modules read, one per place.
+        carried: what the network needs to finish this slice where it is the current one.
+        inputs: the mask of `network.feedback`, or nothing.
+        size: height and width of the image in pixels.
     """
 
     steps: tuple[Prepared, ...]
-    maps: tuple[Tensor, ...]
-    carried: Features | Decoded | Output | Tensor
-    inputs: dict[str, Tensor]
-    size: tuple[int, int]
+    maps: Maps
+    carried: Carried
+    inputs: Inputs
+    size: Size
 
 
 class WovenNetwork(nn.Module, ABC):
-    """A network with context modules in it; made by `weave`.
+    """A network with context modules in it; `weave` creates it.
 
-    `forward` takes a window (B, S, C, H, W), or (B, C, H, W) as a window of one, and gives the
-    Output of the slice at `current(S)`. It equals `fuse([each(slice) for each slice])`; over a
-    volume, `each` runs once a slice. Auxiliary outputs are those of the centre.
+    `forward` takes a window (B, S, C, H, W), or one image (B, C, H, W) as a window of one, and
+    returns the Output of the slice at index `current(S)`. It equals `fuse([prepare(slice) for each
+    slice])`; over a volume, `prepare` runs once per slice.
 
-    Slices run through the network one after the other, in reading order, each as a batch of its
-    own: batch norms in training mode see one slice position at a time. `network` is the network
-    that was given, not a copy. State names start with `network.` and `context.PLACE.`.
+    Slices run through the network one after the other, in reading order, each as a separate batch:
+    batch norms in training mode see one slice position at a time. A call leaves no state behind,
+    so that one instance may serve several threads.
+
+    Attributes:
+        network: the network that was given to `weave`, not a copy. Its tensors are named
+            `network.…` in the state dict.
+        context: the context modules, one per place; their tensors are named `context.PLACE.…`.
+        at: the position.
+        slices: length of the window.
+        join: "add" or "replace".
     """
 
     def __init__(
@@ -63,22 +85,28 @@ class WovenNetwork(nn.Module, ABC):
         self.join = join
         self._in_channels = in_channels
         self._classes = classes
+        self._takes_auxiliary = "auxiliary" in inspect.signature(network.forward).parameters
 
     @property
     def in_channels(self) -> int:
-        """Channels of a slice; raises UsageError where the network doesn't say."""
-        return self._known("in_channels", self._in_channels)
+        """Channels of a slice; raises UsageError where the network does not declare them."""
+        return self._declared("in_channels", self._in_channels)
 
     @property
     def classes(self) -> int:
-        """Channels of the logits; raises UsageError where neither the network nor `weave` said."""
-        return self._known("classes", self._classes)
+        """Channels of the logits; raises UsageError where neither network nor `weave` knows."""
+        return self._declared("classes", self._classes)
+
+    @property
+    def feedback(self) -> Feedback | None:
+        """The mask that the network reads besides the image, as the network declares it."""
+        return getattr(self.network, "feedback", None)
 
     @property
     def parameters_added(self) -> int:
-        """How many parameters the weaving added to those of the bare network."""
-        own = {id(parameter) for parameter in self.network.parameters()}
-        return sum(p.numel() for p in self.parameters() if id(p) not in own)
+        """Number of parameters that weaving added to those of the network."""
+        before = {id(parameter) for parameter in self.network.parameters()}
+        return sum(p.numel() for p in self.parameters() if id(p) not in before)
 
     @property
     def is_bare(self) -> bool:
@@ -86,47 +114,68 @@ class WovenNetwork(nn.Module, ABC):
         return all(isinstance(module, Identity) for module in self.context)
 
     def current(self, steps: int) -> int:
-        """Index of the slice to segment in a window of `steps`."""
+        """Index of the slice to segment in a window of `steps` slices."""
         return cast(ContextModule, self.context[0]).current(steps)
 
-    def each(self, image: Tensor, **inputs: Tensor) -> SlicePrepared:
-        """One slice (B, C, H, W) → all that does not depend on its neighbours.
+    def prepare(self, image: Tensor, **inputs: Tensor) -> SlicePrepared:
+        """Everything about one slice that does not depend on its neighbours.
 
-        `inputs` are further inputs of the network; they count where this slice is the centre.
+        Args:
+            image: the slice (B, C, H, W).
+            inputs: the mask (B, 1, H, W) of this slice, where the network declares `feedback`.
+
+        Raises:
+            UsageError: an image or a mask that the network does not take.
         """
-        maps, carried = self._centre(image, inputs)
-        self._check(maps)
+        self._check_inputs(inputs)
+        maps, carried = self._centre(image, inputs, None)
+        self._check_maps(maps)
         steps = tuple(m.prepare(x) for m, x in zip(self._modules_list(), maps, strict=True))
         return SlicePrepared(steps, maps, carried, inputs, _size(image))
 
-    def fuse(self, window: Sequence[SlicePrepared]) -> Output:
-        """Prepared slices of a window in reading order → Output of the current one."""
+    def fuse(self, window: Sequence[SlicePrepared], *, auxiliary: bool | None = None) -> Output:
+        """The Output of the current slice of a window.
+
+        Args:
+            window: prepared slices in reading order.
+            auxiliary: whether to compute the auxiliary outputs; None: in training mode only. At
+                `output` this runs the current slice through the network once more.
+        """
         centre = window[self.current(len(window))]
         fused = [
             module.fuse([prepared.steps[place] for prepared in window])
             for place, module in enumerate(self._modules_list())
         ]
-        return self._finish(
-            centre.carried, self._joined(fused, centre.maps), centre.inputs, centre.size
-        )
+        maps = self._joined(fused, centre.maps)
+        wanted = self._wanted(auxiliary)
+        return self._finish(centre.carried, maps, centre.inputs, centre.size, wanted)
 
-    def forward(self, window: Tensor, **inputs: Tensor) -> Output:
-        """(B, S, C, H, W) or (B, C, H, W) → Output of the current slice. `inputs` are further
-        inputs of the network for that slice.
+    def forward(self, window: Tensor, *, auxiliary: bool | None = None, **inputs: Tensor) -> Output:
+        """The Output of the current slice of a window.
+
+        Args:
+            window: (B, S, C, H, W), or one image (B, C, H, W).
+            auxiliary: whether to compute the auxiliary outputs; None: in training mode only.
+            inputs: the masks (B, S, 1, H, W) of all slices, or (B, 1, H, W) of one image, where the
+                network declares `feedback`.
+
+        Raises:
+            UsageError: a window or masks of another shape.
         """
-        images = self._slices(window)
-        current = self.current(len(images))
+        slices = self._slices(window, inputs)
+        current = self.current(len(slices))
         if self.is_bare:
-            images, current = [images[current]], 0
-        sequence: list[tuple[Tensor, ...]] = []
-        for index, image in enumerate(images):
+            slices, current = [slices[current]], 0
+        wanted = self._wanted(auxiliary)
+        sequence: list[Maps] = []
+        for index, (image, given) in enumerate(slices):
             if index == current:
-                maps, carried = self._centre(image, inputs)
+                maps, carried = self._centre(image, given, wanted)
             else:
-                maps = self._neighbour(image)
-            self._check(maps)
+                maps = self._neighbour(image, given)
+            self._check_maps(maps)
             sequence.append(maps)
-        # Stacking would hand the current map on in another memory layout, and a convolution may
+        # Stacking would pass the current map on in another memory layout, and a convolution may
         # round differently there: `identity` promises the bare network bit for bit.
         fused = [
             sequence[current][place]
@@ -134,16 +183,37 @@ class WovenNetwork(nn.Module, ABC):
             else module(torch.stack([maps[place] for maps in sequence], 1))
             for place, module in enumerate(self._modules_list())
         ]
+        image, given = slices[current]
         return self._finish(
-            carried, self._joined(fused, sequence[current]), inputs, _size(images[current])
+            carried, self._joined(fused, sequence[current]), given, _size(image), wanted
         )
+
+    def sequences(self, window: Tensor, **inputs: Tensor) -> tuple[Tensor, ...]:
+        """The sequences that the context modules read, for analyses: `context[i]` of entry i is the
+        map that the module returns for this window.
+
+        Args:
+            window: (B, S, C, H, W), or one image (B, C, H, W).
+            inputs: as in `forward`.
+
+        Returns:
+            One tensor (B, S, C, H, W) per place, S in reading order; at `skips` the places run from
+            shallow to deep. With `tiles`, S is 1 and the map is not cut yet.
+
+        Raises:
+            UsageError: a window or masks of another shape.
+        """
+        steps = [self._neighbour(image, given) for image, given in self._slices(window, inputs)]
+        for maps in steps:
+            self._check_maps(maps)
+        return tuple(torch.stack(maps, 1) for maps in zip(*steps, strict=True))
 
     def released_names(self) -> ReleasedNames:
         """The authors' names of a whole model's tensors: `encoder.` for the network, `lstmlayer.`
-        for the context module behind it.
+        for the context module after it.
 
-        Raises UsageError for a weaving at another place than `output`, or of parts without released
-        names.
+        Raises UsageError for a weaving at another position than `output`, or of parts without
+        released names.
         """
         parts = {
             "network.": ("encoder.", self.network),
@@ -165,7 +235,7 @@ class WovenNetwork(nn.Module, ABC):
         for ours, (theirs, module) in parts.items():
             assert isinstance(module, HasReleasedNames)
             names = module.released_names()
-            tensors |= {ours + own: theirs + released for own, released in names.tensors.items()}
+            tensors |= {ours + name: theirs + other for name, other in names.tensors.items()}
             fixed |= {theirs + released for released in names.fixed}
             dead |= {theirs + released for released in names.dead}
         return ReleasedNames(tensors=tensors, fixed=frozenset(fixed), dead=frozenset(dead))
@@ -179,38 +249,48 @@ class WovenNetwork(nn.Module, ABC):
 
     @abstractmethod
     def _centre(
-        self, image: Tensor, inputs: dict[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], Features | Decoded | Output | Tensor]:
-        """One slice → the maps that the context modules read, and what the network goes on with."""
+        self, image: Tensor, inputs: Inputs, auxiliary: bool | None
+    ) -> tuple[Maps, Carried]:
+        """One slice → the maps that the context modules read, and what the network goes on with.
 
-    def _neighbour(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The maps of a slice that is not the centre of the window, for as little as they cost."""
-        return self._centre(image, {})[0]
+        `auxiliary` None: whether they are wanted is not known yet.
+        """
+
+    def _neighbour(self, image: Tensor, inputs: Inputs) -> Maps:
+        """The maps of a slice that is not the current one, with as little work as possible."""
+        return self._centre(image, inputs, False)[0]
 
     @abstractmethod
     def _finish(
-        self,
-        carried: Features | Decoded | Output | Tensor,
-        maps: tuple[Tensor, ...],
-        inputs: dict[str, Tensor],
-        size: tuple[int, int],
+        self, carried: Carried, maps: Maps, inputs: Inputs, size: Size, auxiliary: bool
     ) -> Output:
-        """The centre's network from the woven maps on."""
+        """The rest of the network for the current slice, from the woven maps on."""
 
-    def _joined(self, fused: Sequence[Tensor], current: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _run(self, network: nn.Module, image: Tensor, inputs: Inputs, auxiliary: bool) -> Output:
+        """All of the network on one slice. `network` is `self.network` or a copy of it."""
+        wanted: dict[str, Any] = {"auxiliary": auxiliary} if self._takes_auxiliary else {}
+        output = as_output(network(image, **wanted, **inputs), network)
+        return output if auxiliary else output._replace(auxiliary={})
+
+    def _joined(self, fused: Sequence[Tensor], current: Maps) -> Maps:
         if self.join == "replace":
             return tuple(fused)
         return tuple(
-            own if isinstance(module, Identity) else own + new
-            for module, new, own in zip(self._modules_list(), fused, current, strict=True)
+            before if isinstance(module, Identity) else before + new
+            for module, new, before in zip(self._modules_list(), fused, current, strict=True)
         )
 
     def _modules_list(self) -> list[ContextModule]:
         return [cast(ContextModule, module) for module in self.context]
 
-    def _slices(self, window: Tensor) -> list[Tensor]:
+    def _wanted(self, auxiliary: bool | None) -> bool:
+        return self.training if auxiliary is None else auxiliary
+
+    def _slices(self, window: Tensor, inputs: Inputs) -> list[tuple[Tensor, Inputs]]:
+        """Each slice of a window with its own mask."""
+        self._check_inputs(inputs)
         if window.ndim == 4:
-            return [window]
+            return [(window, inputs)]
         if window.ndim != 5 or window.shape[1] == 0:
             raise UsageError(
                 f"running a network woven at {self.at!r}",
@@ -218,20 +298,43 @@ class WovenNetwork(nn.Module, ABC):
                 "(batch, channels, height, width)",
                 found=f"shape {tuple(window.shape)}",
             )
-        return list(window.unbind(1))
+        for name, masks in inputs.items():
+            if masks.ndim != 5 or masks.shape[:2] != window.shape[:2]:
+                raise UsageError(
+                    f"running a network woven at {self.at!r}",
+                    expected=f"{name} of shape (batch, slices, 1, height, width), one mask per "
+                    f"slice of the window {tuple(window.shape)}",
+                    found=f"shape {tuple(masks.shape)}",
+                )
+        return [
+            (image, {name: masks[:, index] for name, masks in inputs.items()})
+            for index, image in enumerate(window.unbind(1))
+        ]
 
-    def _check(self, maps: tuple[Tensor, ...]) -> None:
+    def _check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
+        expected = [] if self.feedback is None else [self.feedback.name]
+        if list(inputs) != expected:
+            raise UsageError(
+                f"running a network woven at {self.at!r}",
+                expected=f"the image and {expected[0]}=" if expected else "the image alone",
+                found=", ".join(f"{name}=" for name in inputs) or "the image alone",
+                remedy="give the first mask of each slice, feedback.first(image)"
+                if expected
+                else None,
+            )
+
+    def _check_maps(self, maps: Maps) -> None:
         expected = [module.channels for module in self._modules_list()]
-        found = [int(m.shape[1]) if m.ndim == 4 else -1 for m in maps]
-        if found != expected:
+        channels = [int(m.shape[1]) if m.ndim == 4 else -1 for m in maps]
+        if channels != expected:
             raise UsageError(
                 f"running a network woven at {self.at!r}",
                 expected=f"maps (batch, channels, height, width) with {expected} channels",
                 found="shapes " + ", ".join(str(tuple(m.shape)) for m in maps),
-                remedy="the network's `channels`, or `channels=` of weave, must say what it gives",
+                remedy="correct the network's `channels`, or `channels=` of weave",
             )
 
-    def _known(self, name: str, value: int | None) -> int:
+    def _declared(self, name: str, value: int | None) -> int:
         if value is None:
             raise UsageError(
                 f"asking a network woven at {self.at!r} for its {name}",
@@ -243,5 +346,21 @@ class WovenNetwork(nn.Module, ABC):
         return value
 
 
-def _size(image: Tensor) -> tuple[int, int]:
+def as_output(result: Any, network: nn.Module) -> Output:
+    """What a network returned, as an Output: a tensor is the logits. Raises UsageError for
+    anything else.
+    """
+    if isinstance(result, Output):
+        return result
+    if isinstance(result, Tensor):
+        return Output(logits=result, auxiliary={})
+    raise UsageError(
+        f"reading what {type(network).__name__} returned",
+        expected="logits (batch, classes, height, width) or a segweave Output",
+        found=type(result).__name__,
+        remedy="wrap the network in a module whose forward returns the logits",
+    )
+
+
+def _size(image: Tensor) -> Size:
     return int(image.shape[-2]), int(image.shape[-1])
