@@ -159,7 +159,7 @@ def test_one_of_a_pair_takes_the_other_away(write) -> None:  # type: ignore[no-u
         (["training.loss=[]"], "a list of 1"),
         (["network=3"], "a mapping of keys to values"),
         (["context.options.x=3"], "the key 'context.name'"),
-        (["input.slices=2"], "slices must be odd"),
+        (["input.slices=2"], "slices must be an odd number"),
         (["training.epochs=null"], "either epochs or steps"),
         (["training.checkpoint=best", "data.validation=null"], "needs validation cases"),
         (["training.deterministic=perhaps"], "true or false"),

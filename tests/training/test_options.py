@@ -102,7 +102,7 @@ def test_a_training_ends_where_validation_no_longer_improves(store: Store, out: 
     )
     assert next(scores) == 0.9
     whole = run_of(store, out.parent / "whole", training__patience=5)
-    assert whole.card["ended"] == "all steps were done"
+    assert whole.model_card["ended"] == "all steps were done"
 
 
 def test_an_ended_training_stays_ended(

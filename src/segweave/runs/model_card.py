@@ -35,12 +35,12 @@ def write_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
-    recipe_digest: str | None = None,
     ended: str = "",
+    recipe_digest: str | None = None,
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
-    `network`. The card comes last: where it is, the model is whole. `recipe_digest` identifies the
-    arm (`segweave.runs.identity`), `ended` says why the training ended early.
+    `network`. The card comes last: where it is, the model is whole. `ended` says why the training
+    ended before its last step; `recipe_digest` identifies the arm (`segweave.runs.identity`).
     """
     card = describe_model(recipe, target, network, checkpoint, store, parts, ended)
     write_model_folder(folder, checkpoint.weights, card | {"recipe_digest": recipe_digest})

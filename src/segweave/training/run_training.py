@@ -159,8 +159,8 @@ def train(
                 chosen,
                 source,
                 parts,
-                recipe_digest=run_identity(Run(folder)).digest,
                 ended=session.ended,
+                recipe_digest=run_identity(Run(folder)).digest,
             )
         except KeyboardInterrupt:
             raise stopped(folder, checkpoint.step if checkpoint else 0) from None
