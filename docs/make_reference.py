@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -29,111 +30,159 @@ from segweave.recipes import (
 )
 
 FOLDER = Path(__file__).parent / "reference"
-MADE = "<!-- Made by docs/make_reference.py: do not edit. -->\n"
+MADE = "<!-- Written by docs/make_reference.py: do not edit. -->\n"
 
 
-def pages() -> dict[str, str]:
-    """File name → text of every page that is made."""
-    return {
-        "command.md": command_page(),
-        "networks.md": networks_page(),
-        "contexts.md": contexts_page(),
-        "datasets.md": datasets_page(),
-        "metrics.md": metrics_page(),
-        "recipes.md": recipes_page(),
-        "python.md": python_page(),
-    }
+_UNSHOWN = ("name", "title", "entry", "options", "tiny_options")
+_COMMON = {
+    "channels",
+    "out_channels",
+    "both_sides",
+    "form",
+    "in_channels",
+    "classes",
+    "self",
+    "source",
+}
+_LISTS = {"Args:": "Arguments", "Attributes:": "Attributes", "Raises:": "Raises"}
 
 
-def networks_page() -> str:
-    """The networks, from their cards."""
-    rows = [
-        (f"`{c.name}`", c.title, sizes(c.fixed, c.divisor, c.smallest), forms(c.forms), c.paper)
-        for c in registry.networks.cards().values()
-    ]
-    return page(
+@dataclass(frozen=True)
+class Kind:
+    """What the pages of one registry show.
+
+    Attributes:
+        folder: where the pages of its entries are, and the overview's name.
+        entries: the registry.
+        title: of the overview.
+        intro: below the title of the overview.
+        use: how an entry NAME is used.
+        columns: of the overview's table, beside name and title.
+        cells: a card's cells of these columns.
+    """
+
+    folder: str
+    entries: registry.Registry[Any]
+    title: str
+    intro: str
+    use: str
+    columns: tuple[str, ...] = ("paper",)
+    cells: Callable[[Any], tuple[str, ...]] = lambda card: (card.paper,)
+
+
+KINDS = (
+    Kind(
+        "networks",
+        registry.networks,
         "Networks",
         "What context modules are woven into: `create_network(name, in_channels=, classes=)`, or "
         "`network.name` in a recipe.",
-        table(("name", "what it is", "image sizes", "forms", "paper"), rows),
-        *(
-            options("create_network", c.name, registry.networks) + "\n\n" + positions(c.positions)
-            for c in cards(registry.networks)
-        ),
-    )
-
-
-def positions(explained: Mapping[str, str]) -> str:
-    """What the positions of a network mean where it is not plain."""
-    return "\n".join(f"- position `{name}`: {text}" for name, text in explained.items())
-
-
-def contexts_page() -> str:
-    """The context modules, from their cards, by kind."""
-    parts = []
-    titles = {"module": "Modules", "ablation": "Ablations", "control": "Controls"}
-    for kind, title in titles.items():
-        rows = [
-            (f"`{c.name}`", c.title, forms(c.forms), c.paper, c.equations)
-            for c in registry.contexts.cards().values()
-            if c.kind == kind
-        ]
-        columns = ("name", "what it does", "forms", "paper", "equations")
-        parts.append(f"## {title}\n\n{table(columns, rows)}")
-    return page(
+        '`create_network("NAME", in_channels=1, classes=4)`; in a recipe `network: {name: NAME}`.',
+        ("image sizes", "forms", "paper"),
+        lambda c: (sizes(c.fixed, c.divisor, c.smallest), ", ".join(c.forms), c.paper),
+    ),
+    Kind(
+        "contexts",
+        registry.contexts,
         "Context modules",
-        "What is woven in: `create_context(name, channels)`, `weave(network, name, at=...)`, or "
-        "`context.name` in a recipe.",
-        *parts,
-        *(options("create_context", c.name, registry.contexts) for c in cards(registry.contexts)),
-    )
+        "What is woven in: `weave(network, name, at=...)`, `create_context(name, channels)`, or "
+        "`--context name` of `segweave train`. Controls are what a module has to beat.",
+        '`weave(network, "NAME", at="bottleneck")`, or `segweave train RECIPE --context NAME`.',
+        ("kind", "forms", "paper", "equations"),
+        lambda c: (c.kind, ", ".join(c.forms), c.paper, c.equations),
+    ),
+    Kind(
+        "datasets",
+        registry.datasets,
+        "Data sets",
+        "What `segweave prepare NAME SOURCE STORE` converts into a store.",
+        "`segweave prepare NAME SOURCE STORE`; `segweave check NAME SOURCE` looks at it first.",
+        ("stack", "classes"),
+        lambda c: (c.stack, ", ".join(c.classes)),
+    ),
+    Kind(
+        "metrics",
+        registry.metrics,
+        "Metrics",
+        "Units: mm where the spacing of a case is known, else px. Which scores a table shows, and "
+        "what happens where a class is missing, is the protocol's matter; "
+        "`segweave evaluate RUN --metric NAME` adds any of these.",
+        '`segweave evaluate RUN --metric NAME`, or `segweave.metrics.compute_metric("NAME", '
+        "prediction, reference)`.",
+        ("unit", "better", "reads", "paper"),
+        lambda c: (c.unit or "none", c.better, c.reads, c.paper),
+    ),
+    Kind(
+        "losses",
+        registry.losses,
+        "Losses",
+        "What a training minimises: `training.loss` in a recipe, a list of terms with weights.",
+        "In a recipe: `training: {loss: [{name: NAME, weight: 1.0}]}`.",
+    ),
+    Kind(
+        "augmentations",
+        registry.augmentations,
+        "Augmentations",
+        "What training images are changed by: `training.augmentation` in a recipe.",
+        "In a recipe: `training: {augmentation: [{name: NAME}]}`.",
+        (),
+        lambda card: (),
+    ),
+)
 
 
-def datasets_page() -> str:
-    """The data sets, from their cards."""
-    parts = []
-    for card in registry.datasets.cards().values():
-        facts = [
-            ("paper", card.paper),
-            ("licence", f"{card.licence}. {card.terms}".strip()),
-            ("stack", card.stack),
-            ("classes", ", ".join(card.classes)),
-            ("complete with", ", ".join(f"{n:,} {what}" for what, n in card.expected.items())),
-        ]
-        shown = table(("", ""), [row for row in facts if row[1]])
-        parts.append(f"## {card.name}\n\n{card.title[0].upper()}{card.title[1:]}.\n\n{shown}")
-    return page("Data sets", "What `segweave prepare NAME` converts into a store.", *parts)
+def pages() -> dict[str, str]:
+    """File name → text of every page that is generated."""
+    written = {"command.md": command_page(), "recipes.md": recipes_page(), **python_pages()}
+    for kind in KINDS:
+        written |= registry_pages(kind)
+    return written
 
 
-def metrics_page() -> str:
-    """Metrics, losses and augmentations, from their cards."""
-    metrics = [
-        (f"`{c.name}`", c.title, c.reads, c.unit or "none", c.better, c.paper)
-        for c in registry.metrics.cards().values()
+def registry_pages(kind: Kind) -> dict[str, str]:
+    """The overview of one registry and a page for each of its entries."""
+    found = kind.entries.cards()
+    rows = [
+        (f"[`{name}`]({kind.folder}/{name}.md)", card.title, *kind.cells(card))
+        for name, card in found.items()
     ]
-    header = ("name", "what it is", "reads", "unit", "better", "paper")
-    losses = [
-        (f"`{c.name}`", c.title, "all outputs" if c.reads == "all" else "one map", c.paper)
-        for c in registry.losses.cards().values()
+    overview = page(kind.title, kind.intro, table(("name", "what it is", *kind.columns), rows))
+    objects = {f"{kind.folder}/{name}.md": entry_page(kind, card) for name, card in found.items()}
+    return {f"{kind.folder}.md": overview, **objects}
+
+
+def entry_page(kind: Kind, card: registry.Card) -> str:
+    """One entry: its card, how it is used, its docstring and its options."""
+    facts = []
+    for one in fields(card):
+        value = getattr(card, one.name)
+        if one.name in _UNSHOWN or value in ("", (), {}, None, False, (0, "")):
+            continue
+        facts.append((one.name.replace("_", " "), escaped(in_words(value))))
+    entry = kind.entries.entry(card.name)
+    parts = [
+        f"{card.title[:1].upper()}{card.title[1:]}.",
+        kind.use.replace("NAME", card.name),
+        table(("", ""), facts),
+        docstring(entry),
+        options(entry, card),
     ]
-    augmentations = [
-        (
-            f"`{c.name}`",
-            c.title,
-            "image and label" if c.changes == "positions" else "image",
-            c.paper,
-        )
-        for c in registry.augmentations.cards().values()
+    return page(card.name, *parts)
+
+
+def options(entry: Any, card: registry.Card) -> str:
+    """The options that an entry takes beside the common ones."""
+    taken = [
+        p
+        for p in inspect.signature(entry).parameters.values()
+        if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-    return page(
-        "Metrics, losses and augmentations",
-        "Units: mm and ml where the spacing of a case is known, else px. The protocol determines "
-        "which scores a table shows, and what a missing class scores; `--metric NAME` adds any "
-        "other metric that does not read images. `segweave.metrics.compute_metric` computes each.",
-        "## Metrics\n\n" + table(header, metrics),
-        "## Losses\n\n" + table(("name", "what it is", "reads", "paper"), losses),
-        "## Augmentations\n\n" + table(("name", "what it does", "changes", "paper"), augmentations),
-    )
+    rows = []
+    for parameter in taken:
+        default = card.options.get(parameter.name, parameter.default)
+        shown = "required" if default is inspect.Parameter.empty else f"`{default!r}`"
+        rows.append((f"`{parameter.name}`", f"`{type_name(parameter.annotation)}`", shown))
+    return "## Options\n\n" + table(("option", "type", "default"), rows) if rows else ""
 
 
 def recipes_page() -> str:
@@ -317,37 +366,42 @@ def shown_examples(epilog: str) -> str:
     return "\n".join(f"- `{command}`: {remark}" for command, remark in found)
 
 
-def python_page() -> str:
-    """The public functions with signature and docstring."""
-    parts = []
+def python_pages() -> dict[str, str]:
+    """The public surface: an overview, and a page for each object."""
+    rows = []
+    written = {}
     for name in sorted(segweave.__all__):
         if name.startswith("_"):
             continue
         thing = getattr(segweave, name)
-        signature = re.sub(r"(segweave|pathlib)\.(\w+\.)*", "", str(inspect.signature(thing)))
-        text = inspect.getdoc(thing) or ""
-        parts.append(f"## {name}\n\n`{name}{signature}`\n\n{escaped(definitions(text))}")
-    return page(
+        rows.append((f"[`{name}`](python/{name}.md)", first_paragraph(thing)))
+        heading = f"```python\n{signature_of(name, thing)}\n```"
+        written[f"python/{name}.md"] = page(name, heading, docstring(thing))
+    overview = page(
         "Python",
         "The public surface: `from segweave import ...`. Whatever else is imported from a package "
-        "inside it (`segweave.data`, `segweave.evaluation`, ...) may still change.",
-        *parts,
+        "below (`segweave.data`, `segweave.evaluation`, ...) may still change.",
+        table(("name", "what it is"), rows),
     )
+    return {"python.md": overview, **written}
 
 
-def options(function: str, name: str, known: registry.Registry[Any]) -> str:
-    """The options that an entry takes beside the common ones."""
-    entry = known.entry(name)
-    common = {"channels", "out_channels", "both_sides", "form", "in_channels", "classes", "self"}
-    preset = known.card(name).options
-    taken = [
-        p
-        for p in inspect.signature(entry).parameters.values()
-        if p.name not in common and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    rows = [(f"`{p.name}`", f"`{preset.get(p.name, p.default)!r}`") for p in taken]
-    text = first_paragraph(entry)
-    return f"### {name}\n\n{text}\n\n" + (table(("option", "default"), rows) if rows else "")
+def signature_of(name: str, thing: Any) -> str:
+    """A call with its parameters, one per line where they are many."""
+    signature = inspect.signature(thing)
+    parameters = [shown_parameter(p) for p in signature.parameters.values()]
+    starred = [p.kind for p in signature.parameters.values()]
+    if (
+        inspect.Parameter.KEYWORD_ONLY in starred
+        and inspect.Parameter.VAR_POSITIONAL not in starred
+    ):
+        parameters.insert(starred.index(inspect.Parameter.KEYWORD_ONLY), "*")
+    result = signature.return_annotation
+    arrow = "" if result is inspect.Signature.empty else f" -> {type_name(result)}"
+    joined = ", ".join(parameters)
+    if len(joined) > 80:
+        joined = "\n    " + ",\n    ".join(parameters) + ",\n"
+    return f"{name}({joined}){arrow}"
 
 
 # Text
@@ -367,14 +421,32 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def cards(known: registry.Registry[Any]) -> list[Any]:
-    """The cards of a registry whose entries can be looked into."""
-    return list(known.cards().values())
+def shown_parameter(parameter: inspect.Parameter) -> str:
+    """A parameter with its type and default, without the quotes of postponed annotations."""
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    text = f"{stars}{parameter.name}"
+    if parameter.annotation is not parameter.empty:
+        text += f": {type_name(parameter.annotation)}"
+    if parameter.default is not parameter.empty:
+        text += f" = {parameter.default!r}"
+    return text
 
 
-def forms(names: Sequence[str]) -> str:
-    """Forms of an entry, joined."""
-    return ", ".join(names)
+def in_words(value: Any) -> str:
+    """A field of a card as text."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {in_words(one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(one) for one in value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a reader writes it."""
+    if annotation is inspect.Parameter.empty:
+        return "any"
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"(\w+\.)+(?=\w)", "", text)
 
 
 def remark(path: Path) -> str:
@@ -393,24 +465,30 @@ def first_paragraph(thing: Any) -> str:
     return escaped(" ".join(text.split()))
 
 
-def definitions(text: str) -> str:
-    """A docstring whose "Args:" block becomes a list."""
-    lines = []
-    inside = False
-    for line in text.splitlines():
-        if line.strip() in ("Args:", "Arguments:"):
-            inside = True
-            continue
-        indent = len(line) - len(line.lstrip())
-        if inside and line.strip() and indent == 0:
-            inside = False
-        named = re.match(r" {4}(\w+): (.*)", line) if inside else None
-        if named:
-            lines.append(f"- `{named[1]}`: {named[2]}")
-        elif inside and line.strip():
-            lines.append(f"  {line.strip()}")
+def docstring(thing: Any) -> str:
+    """A docstring as Markdown: lists of arguments and attributes, examples as code."""
+    written = []
+    for part in re.split(r"\n(?=\w+:\n    )", inspect.getdoc(thing) or ""):
+        title, _, body = part.partition("\n")
+        if title in _LISTS:
+            written.append(f"**{_LISTS[title]}**\n\n{_list(body)}")
+        elif title == "Returns:":
+            written.append(f"**Returns**\n\n{escaped(inspect.cleandoc(body))}")
+        elif title in ("Example:", "Examples:"):
+            written.append(f"**Example**\n\n```pycon\n{inspect.cleandoc(body)}\n```")
         else:
-            lines.append(line)
+            written.append(escaped(part))
+    return "\n\n".join(part.strip() for part in written)
+
+
+def _list(body: str) -> str:
+    """The named entries of a section as a list."""
+    lines = []
+    for line in body.splitlines():
+        named = re.match(r" {4}(\*{0,2}\w+): (.*)", line)
+        text = f"- `{named[1]}`: {named[2]}" if named else f"  {line.strip()}"
+        outside = bool(line.strip()) and not line.startswith(" ")
+        lines.append(escaped(f"\n{line}" if outside else text).rstrip())
     return "\n".join(lines)
 
 
@@ -425,9 +503,15 @@ def escaped(text: str) -> str:
 
 
 def main() -> None:
-    """Write the pages that differ."""
-    for name, text in pages().items():
+    """Write the pages that differ, and remove those of entries that are gone."""
+    wanted = pages()
+    for folder in {Path(name).parent for name in wanted} - {Path()}:
+        for path in (FOLDER / folder).glob("*.md"):
+            if f"{folder}/{path.name}" not in wanted:
+                path.unlink()
+    for name, text in wanted.items():
         path = FOLDER / name
+        path.parent.mkdir(exist_ok=True)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 

@@ -176,7 +176,9 @@ def test_every_command_and_every_error_code_is_in_the_reference() -> None:
 def test_navigation_lists_every_page_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = re.findall(r"- (\S+\.md)$", text, re.MULTILINE)
-    assert sorted(listed) == sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md"))
+    # The page of one object is linked from its overview, which the navigation lists.
+    pages = [str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")]
+    assert sorted(listed) == sorted(p for p in pages if not re.match(r"reference/\w+/", p))
 
 
 def test_links_between_pages_lead_somewhere() -> None:
