@@ -33,7 +33,7 @@ from segweave.phantoms.cardiac import write_cardiac
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load, predict
 from segweave.training import Run
 from segweave.training.run_training import choose_parts
-from segweave.workflow.api import train
+from segweave.workflow.train import train
 
 SETS = ("training.epochs=1", "network.options.width=2", "input.size=[32,32]")
 
@@ -56,10 +56,7 @@ def make(folder: Path) -> list[Run]:
     write_cardiac(folder / "raw", 4, size=(48, 40), slices=3)
     prepare("acdc", folder / "raw", folder / "store")
     store = folder / "store"
-    return [
-        train("demo", store, folder / str(s), sets=SETS, seed=s, progress=False, device="cpu")
-        for s in (0, 1)
-    ]
+    return [train("demo", store, folder / str(s), sets=SETS, seed=s, device="cpu") for s in (0, 1)]
 
 
 def table(runs: Sequence[Run]) -> None:

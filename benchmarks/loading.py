@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segweave.data.augmentation import Augmentation
+from segweave.data.augmentations.geometry import Geometry
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
 from segweave.data.case import Case
@@ -44,8 +44,8 @@ Planes = NDArray[np.float32]
 Run = Callable[[int, int], int]
 """(windows wanted, epoch) → windows made."""
 
-FULL = Augmentation(rotation=20, rot90=True, mirror="both")
-RELEASED = Augmentation(odds="released")
+FULL = Geometry(rotation=20, rot90=True, mirror="both")
+RELEASED = Geometry(odds="released")
 BATCH = 12
 
 
@@ -96,7 +96,7 @@ class SliceWise:
         return min(wanted, len(order))
 
 
-def ours(resized: Resized, augmentation: Augmentation | None) -> Run:
+def ours(resized: Resized, augmentation: Geometry | None) -> Run:
     """Batches as training takes them."""
     batches = Batches(resized, batch_size=BATCH, seed=0, augmentation=augmentation)
 

@@ -26,7 +26,8 @@ from segweave.phantoms.cardiac import write_cardiac
 from segweave.recipes import load_recipe
 from segweave.training import train
 
-RECIPES = ("acdc-unet-128", "acdc-unet-128-sa-lstm")
+RECIPE = "acdc-unet-128"
+ARMS = {"unet": (), "unet+sa-lstm": ("context.name=sa-lstm", "input.slices=3")}
 
 
 def spread(values: list[float], digits: int) -> str:
@@ -59,18 +60,17 @@ def main() -> None:
         folder = Path(name)
         write_cardiac(folder / "raw", patients=patients)
         prepare("acdc", folder / "raw", folder / "store")
-        for recipe_name in RECIPES:
-            sets = [f"training.steps={steps + left_out}", "data.validation=null"]
+        for arm, changes in ARMS.items():
+            sets = [*changes, f"training.steps={steps + left_out}", "data.validation=null"]
             if options.quick:
                 sets += ["input.size=[32, 32]", "network.options.width=4"]
-            recipe = load_recipe(recipe_name, sets)
+            recipe = load_recipe(RECIPE, sets)
             run = train(
                 recipe,
                 folder / "store",
-                folder / recipe_name,
+                folder / arm,
                 score=None,
                 device=options.device,
-                progress=False,
             )
             rows = run.metrics[left_out:]
             share = spread([100 * row["loader_share"] for row in rows], 1)

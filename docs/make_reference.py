@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
 
 import segweave
 from segweave import registry
 from segweave.cli import app as command_line
 from segweave.cli.networks import sizes
-from segweave.recipes import list_recipes, load_recipe
-from segweave.recipes.loading import SHIPPED
+from segweave.recipes import (
+    Recipe,
+    as_set,
+    list_recipe_parts,
+    list_recipes,
+    load_recipe,
+    recipe_file,
+)
 
 FOLDER = Path(__file__).parent / "reference"
 MADE = "<!-- Made by docs/make_reference.py: do not edit. -->\n"
@@ -98,25 +106,38 @@ def datasets_page() -> str:
 
 
 def metrics_page() -> str:
-    """Metrics and losses, from their cards."""
+    """Metrics, losses and augmentations, from their cards."""
     metrics = [
         (f"`{c.name}`", c.title, c.reads, c.unit or "none", c.better, c.paper)
         for c in registry.metrics.cards().values()
     ]
     header = ("name", "what it is", "reads", "unit", "better", "paper")
-    losses = [(f"`{c.name}`", c.title, c.paper) for c in registry.losses.cards().values()]
+    losses = [
+        (f"`{c.name}`", c.title, "all outputs" if c.reads == "all" else "one map", c.paper)
+        for c in registry.losses.cards().values()
+    ]
+    augmentations = [
+        (
+            f"`{c.name}`",
+            c.title,
+            "image and label" if c.changes == "positions" else "image",
+            c.paper,
+        )
+        for c in registry.augmentations.cards().values()
+    ]
     return page(
-        "Metrics and losses",
+        "Metrics, losses and augmentations",
         "Units: mm and ml where the spacing of a case is known, else px. The protocol determines "
         "which scores a table shows, and what a missing class scores; `--metric NAME` adds any "
         "other metric that does not read images. `segweave.metrics.compute_metric` computes each.",
         "## Metrics\n\n" + table(header, metrics),
-        "## Losses\n\n" + table(("name", "what it is", "paper"), losses),
+        "## Losses\n\n" + table(("name", "what it is", "reads", "paper"), losses),
+        "## Augmentations\n\n" + table(("name", "what it does", "changes", "paper"), augmentations),
     )
 
 
 def recipes_page() -> str:
-    """The shipped recipes and what each field of a recipe is when nothing is said."""
+    """The shipped recipes, their parts, and every field of a recipe."""
     rows = []
     for name in list_recipes():
         recipe = load_recipe(name)
@@ -129,19 +150,119 @@ def recipes_page() -> str:
                 "–" if context is None else f"{context.name} at {recipe.weaving.at}",
                 str(recipe.slices),
                 f"{length.epochs} epochs" if length.epochs else f"{length.steps} steps",
-                remark(SHIPPED / f"{name}.yaml"),
+                remark(recipe_file(name)),
             )
         )
     columns = ("recipe", "network", "context", "slices", "length", "what it is")
+    parts = [(f"`{name}`", remark(recipe_file(name))) for name in list_recipe_parts()]
     resolved = load_recipe("demo").to_yaml()
     return page(
         "Recipes",
-        "`segweave train NAME ...` takes a shipped recipe by name, or a YAML file that may "
-        "`extends:` one. `--set key.key=value` overrides any field; a wrong key names the nearest.",
+        "`segweave train NAME ...` takes a shipped recipe by name, or a YAML file that `extends:` "
+        "some. `--set key.key=value` overrides any field; a wrong key names the nearest. "
+        "`--network`, `--context`, `--at` and `--slices` change network, context module, position "
+        "and window.",
         table(columns, rows),
-        "## Every field\n\nThe recipe `demo` with all defaults written out:\n\n"
+        "## Parts\n\n`extends:` takes a name or a list of names, merged in order: recipes, parts, "
+        "or files of yours.\n\n" + table(("part", "what it is"), parts),
+        "## Every field\n\nFields without a default have to be given, by a recipe or by what it "
+        "extends.",
+        *sections(Recipe, "recipe", "The recipe"),
+        "## With all defaults\n\nThe recipe `demo` as it is written into a run folder:\n\n"
         f"```yaml\n{resolved}```",
     )
+
+
+def sections(model: type[BaseModel], path: str, title: str) -> list[str]:
+    """A table of the fields of a section, then of the sections inside it."""
+    text, described = attributes(inspect.getdoc(model) or "")
+    rows = []
+    inner: list[str] = []
+    for name, field in model.model_fields.items():
+        dotted = name if path == "recipe" else f"{path}.{name}"
+        section = section_of(field.annotation)
+        if section is not None:
+            inner += sections(section, dotted, f"`{dotted}`")
+            if section_of(field.annotation) is field.annotation:
+                continue
+        default = "" if field.is_required() else default_text(field)
+        rows.append(
+            (
+                f"`{name}`",
+                allowed(field.annotation, field.metadata),
+                default,
+                escaped(described.get(name, "")),
+            )
+        )
+    shown = table(("field", "allowed", "default", "what it is"), rows) if rows else ""
+    return [f"### {title}\n\n{escaped(text)}\n\n{shown}", *inner]
+
+
+def attributes(text: str) -> tuple[str, dict[str, str]]:
+    """A docstring without its "Attributes:" block, and the entries of that block."""
+    kept: list[str] = []
+    entries: dict[str, str] = {}
+    inside, name = False, ""
+    for line in text.splitlines():
+        if line.strip() == "Attributes:":
+            inside = True
+        elif inside and (named := re.match(r" {4}(\w+): (.*)", line)):
+            name = named[1]
+            entries[name] = named[2]
+        elif inside and line.startswith("        "):
+            entries[name] += f" {line.strip()}"
+        elif line.strip() or not inside:
+            inside = False
+            kept.append(line)
+    return "\n".join(kept).strip(), entries
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds: itself, one of a list, or one that may be null."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (section_of(inner) for inner in get_args(annotation))
+    return next((section for section in found if section is not None), None)
+
+
+def allowed(annotation: Any, limits: Sequence[Any] = ()) -> str:
+    """The values that a field takes, in words."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    words = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    if annotation is type(None):
+        text = "null"
+    elif origin is Literal:
+        text = ", ".join(f"`{value}`" for value in inner)
+    elif origin in (Union, types.UnionType):
+        text = " or ".join(allowed(one) for one in inner)
+    elif origin is tuple:
+        items = [one for one in inner if one is not Ellipsis]
+        kinds = ", ".join(dict.fromkeys(allowed(one) for one in items))
+        text = f"list of {kinds}" if Ellipsis in inner else f"list of {len(items)}: {kinds}"
+    elif origin is dict or annotation is dict:
+        text = "keys and values"
+    elif section_of(annotation) is not None:
+        text = "section"
+    else:
+        text = words.get(annotation, "any value")
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in limits
+        for name, sign in signs.items()
+        if getattr(limit, name, None) is not None
+    ]
+    return ", ".join([text, *bounds])
+
+
+def default_text(field: Any) -> str:
+    """The default of a field as YAML."""
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel) or (isinstance(value, tuple) and section_of(field.annotation)):
+        return "see below"
+    if isinstance(value, tuple):
+        value = list(value)
+    return f"`{as_set('', value).removeprefix('=')}`"
 
 
 def command_page() -> str:
@@ -208,8 +329,8 @@ def python_page() -> str:
         parts.append(f"## {name}\n\n`{name}{signature}`\n\n{escaped(definitions(text))}")
     return page(
         "Python",
-        "The public surface: `from segweave import ...`. Whatever else is imported from a room "
-        "of the package (`segweave.data`, `segweave.evaluation`, ...) may still change.",
+        "The public surface: `from segweave import ...`. Whatever else is imported from a package "
+        "inside it (`segweave.data`, `segweave.evaluation`, ...) may still change.",
         *parts,
     )
 

@@ -1,4 +1,4 @@
-"""Small made data and trainings that several test files share."""
+"""Small synthetic data sets and trainings that several test files share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SETS = ("training.epochs=1", "network.options.width=2", "input.size=[32,32]")
 
 
 def make_store(folder: Path, patients: int = 4) -> Path:
-    """A store of made hearts at `folder`/store, from the raw layout at `folder`/raw."""
+    """A store of synthetic hearts at `folder`/store, from the raw layout at `folder`/raw."""
     from segweave.datasets import prepare
     from segweave.phantoms.cardiac import write_cardiac
 
@@ -22,11 +22,9 @@ def make_store(folder: Path, patients: int = 4) -> Path:
 
 def make_run(folder: Path, *sets: str, name: str = "run") -> Path:
     """A finished training of seconds at `folder`/NAME, on `folder`/store."""
-    from segweave.workflow import api
+    import segweave
 
-    api.train(
-        "demo", folder / "store", folder / name, sets=[*SETS, *sets], progress=False, device="cpu"
-    )
+    segweave.train("demo", folder / "store", folder / name, sets=[*SETS, *sets], device="cpu")
     return folder / name
 
 

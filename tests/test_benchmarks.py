@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "benchmarks"
 QUICK = {
+    "call_trace": (),
     "context": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),

@@ -65,17 +65,17 @@ def whole(source: Path, target: Path) -> None:
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages' commands find: made data in place of the real, and one finished run."""
+    import segweave
     from segweave.datasets import prepare
     from segweave.phantoms.blobs import write_blobs
     from segweave.phantoms.cardiac import write_cardiac
-    from segweave.workflow import api
 
     folder = tmp_path_factory.mktemp("docs")
     write_cardiac(folder / "ACDC" / "database", 4, size=(40, 36), slices=3)
     write_blobs(folder / "photos", images=10, size=(24, 32))
     prepare("acdc", folder / "ACDC" / "database", folder / "stores" / "acdc")
     store = folder / "stores" / "acdc"
-    api.train("demo", store, folder / "runs" / "a", sets=SMALL, progress=False)
+    segweave.train("demo", store, folder / "runs" / "a", sets=SMALL)
     for path in sorted((folder / "ACDC" / "database").glob("*/*_gt.nii.gz")):
         whole(path, folder / "labels" / path.name)
         whole(path, folder / "truth" / path.name)

@@ -14,14 +14,15 @@ _PUBLIC = {
     "compare": "segweave.comparison",
     "create_context": "segweave.context",
     "create_network": "segweave.networks",
-    "evaluate": "segweave.workflow.api",
+    "evaluate": "segweave.workflow.evaluate",
     "list_contexts": "segweave.context",
     "list_networks": "segweave.networks",
     "load": "segweave.prediction",
     "load_released": "segweave.author_weights",
     "predict": "segweave.prediction",
     "save_model": "segweave.runs.save_model",
-    "train": "segweave.workflow.api",
+    "score": "segweave.workflow.score",
+    "train": "segweave.workflow.train",
     "weave": "segweave.weaving",
 }
 

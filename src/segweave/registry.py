@@ -1,5 +1,5 @@
-"""Finds networks, context modules, data sets, metrics and losses by reading their cards, without
-importing them.
+"""Finds networks, context modules, data sets, metrics, losses and augmentations by reading their
+cards, without importing them.
 
 Each entry is one file in its package. The file starts with a literal `CARD = SomeCard(...)` (or
 `CARDS = (SomeCard(...), ...)` where several names share one implementation), which may hold text
@@ -158,7 +158,22 @@ class MetricCard(Card):
 
 @dataclass(frozen=True)
 class LossCard(Card):
-    """A training loss."""
+    """A training loss: `reads` is "map" (it is called with one map of the network's output and the
+    label) or "all" (with the whole Output and the label).
+    """
+
+    reads: str = "map"
+
+
+@dataclass(frozen=True)
+class AugmentationCard(Card):
+    """A change of training images that is drawn at random: `changes` is "positions" (image and
+    label move together) or "values" (the image alone changes). `strong_options` make it visible on
+    every image, for tests.
+    """
+
+    changes: str = "values"
+    strong_options: dict[str, Any] = field(default_factory=dict)
 
 
 C = TypeVar("C", bound=Card)
@@ -282,7 +297,17 @@ contexts = Registry("context module", "segweave.context", ContextCard, "segweave
 datasets = Registry("data set", "segweave.datasets", DatasetCard, "segweave.datasets")
 metrics = Registry("metric", "segweave.metrics", MetricCard, "segweave.metrics")
 losses = Registry("loss", "segweave.training.losses", LossCard, "segweave.losses")
-REGISTRIES: tuple[Registry[Any], ...] = (networks, contexts, datasets, metrics, losses)
+augmentations = Registry(
+    "augmentation", "segweave.data.augmentations", AugmentationCard, "segweave.augmentations"
+)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    networks,
+    contexts,
+    datasets,
+    metrics,
+    losses,
+    augmentations,
+)
 
 
 def register_plugin(path: str | Path) -> list[str]:

@@ -19,6 +19,8 @@ MODEL = "model"
 """The folder of the finished model in a run folder."""
 WEIGHTS = "weights.safetensors"
 """The weights in a model folder."""
+IMAGENET = "imagenet"
+"""What `pretrained` begins with where it names weights of a backbone."""
 
 
 def weights_file(path: str | Path) -> Path:
@@ -39,6 +41,12 @@ def weights_file(path: str | Path) -> Path:
         found=", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "an empty folder",
         remedy="use the folder of a training that has ended, or a file of weights",
     )
+
+
+def is_imagenet(pretrained: str | Path) -> bool:
+    """Whether `pretrained` names ImageNet weights of a backbone, not the weights of a network."""
+    name, separator, _ = str(pretrained).partition(":")
+    return name == IMAGENET and (bool(separator) or not Path(name).exists())
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def test_missing_files_and_folders(command: Command, made: Path, tmp_path: Path)
         (["train", "demo", "--store", absent, "--out", out], "absent"),
         (["train", absent / "mine.yaml", "--store", store, "--out", out], "mine.yaml"),
         (["evaluate", absent], "absent"),
-        (["evaluate", absent, tmp_path, "--out", out], "absent"),
+        (["score", absent, tmp_path, "--out", out], "absent"),
         (["info", absent], "absent"),
     ]
     for arguments, word in calls:
@@ -66,7 +66,7 @@ def test_empty_folders(command: Command, made: Path, tmp_path: Path) -> None:
         ["prepare", "acdc", empty, out],
         ["prepare", "folder", empty, empty, out],
         ["evaluate", empty],
-        ["evaluate", empty, empty, "--out", out],
+        ["score", empty, empty, "--out", out],
         ["info", empty],
     ):
         command(*arguments).refused("empty")
@@ -131,7 +131,7 @@ def _cut_label(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_pixels_that_are_no_numbers(
+def test_pixels_that_are_not_numbers(
     command: Command, made: Path, tmp_path: Path, value: float
 ) -> None:
     path = write_volume(tmp_path / "scan.nii.gz")
@@ -154,11 +154,11 @@ def test_predictions_and_references_that_do_not_fit(
         for name in ("a", "b"):
             Image.fromarray(np.eye(12, dtype=np.uint8)).save(folder / f"{name}.png")
     Image.fromarray(np.eye(13, dtype=np.uint8)).save(ours / "b.png")
-    command("evaluate", ours, theirs, "--out", out, "-q").refused("b", "12", "13")
+    command("score", ours, theirs, "--out", out, "-q").refused("b", "12", "13")
     (ours / "b.png").unlink()
-    command("evaluate", ours, theirs, "--out", out, "-q").refused("b: no prediction")
+    command("score", ours, theirs, "--out", out, "-q").refused("b: no prediction")
     Image.fromarray(5 * np.eye(12, dtype=np.uint8)).save(ours / "b.png")
-    command("evaluate", ours, theirs, "--out", out, "-q", "--classes", "x").refused("b", "5")
+    command("score", ours, theirs, "--out", out, "-q", "--classes", "x").refused("b", "5")
     assert nothing_at(out)
 
 

@@ -1,4 +1,4 @@
-"""The commands on made data: what they write, what they print, and where."""
+"""The commands on synthetic data: what they write, what they print, and where."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def test_evaluate_files(command: Command, tmp_path: Path) -> None:
     for folder in ("ours", "theirs"):
         write_blobs(tmp_path / folder, images=3, size=(24, 32))
     ours, theirs = tmp_path / "ours" / "masks", tmp_path / "theirs" / "masks"
-    seen = command("evaluate", ours, theirs, "--out", tmp_path / "scores", "-q")
+    seen = command("score", ours, theirs, "--out", tmp_path / "scores", "-q")
     assert seen.code == 0, seen.err
     assert "1.0000" in seen.out
     assert "each file counts as its own group" in seen.out
-    command("evaluate", ours, theirs, "--out", tmp_path / "scores", "-q").refused("force")
+    command("score", ours, theirs, "--out", tmp_path / "scores", "-q").refused("force")
 
 
 def test_info_of_an_image_whose_header_contradicts_itself(command: Command, made: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that are cut off, or whose headers lie, at the command."""
+"""Files that are cut off, or whose headers are wrong, at the command."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_runs_are_scored_together_as_an_arm_of_their_own(command: Command, made: Path) -> None:
+def test_runs_are_scored_together_as_a_separate_arm(command: Command, made: Path) -> None:
     words = ["evaluate", made / "a", "--with", made / "b", "--flips", "rows", "--quiet"]
     seen = command(*words, "--device", "cpu")
     assert seen.code == 0, seen.err
@@ -56,9 +56,12 @@ def test_what_repeats_the_released_evaluation_takes_one_model(command: Command, 
     assert not (made / "a" / "evaluation" / "published-flips-both").exists()
 
 
-def test_options_of_models_with_label_maps_are_refused(command: Command, tmp_path: Path) -> None:
-    words = ["evaluate", tmp_path, tmp_path, "--out", tmp_path / "out", "--tiles"]
-    command(*words).refused("belong to a run")
+def test_each_command_has_the_options_of_its_half_alone(command: Command, tmp_path: Path) -> None:
+    seen = command("score", tmp_path, tmp_path, "--out", tmp_path / "out", "--tiles")
+    assert (seen.code, "--tiles" in seen.err) == (2, True)
+    seen = command("evaluate", tmp_path, "--classes", "a,b")
+    assert (seen.code, "--classes" in seen.err) == (2, True)
+    assert command("evaluate", tmp_path, tmp_path).code == 2
 
 
 def test_files_are_predicted_by_all_of_them(command: Command, made: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A full disk and Ctrl-C at the command, in processes of their own."""
+"""A full disk and Ctrl-C at the command, in separate processes."""
 
 from __future__ import annotations
 

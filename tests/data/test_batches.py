@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from segweave.data.augmentation import Augmentation
+from segweave.data.augmentations.geometry import Geometry
 from segweave.data.batches import Batch, Batches
 from segweave.data.cache import Resized
-from segweave.data.inputs import network_label, network_slice
+from segweave.data.inputs import network_label, network_slice, window_indices
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import Store, StoreWriter
-from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
 from tests.data.made import TARGET, made_case, made_store
 
 SPEC = InputSpec(size=(8, 8), slices=3)
-MUCH = Augmentation(rotation=30, scale=0.2, mirror=True)
+MUCH = Geometry(rotation=30, scale=0.2, mirror=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +63,8 @@ def test_an_epoch_has_every_slice_once(store: Store) -> None:
     ]
 
 
-@pytest.mark.parametrize("augmentation", [None, MUCH, Augmentation(odds="released")])
-def test_any_step_can_be_entered_again(store: Store, augmentation: Augmentation | None) -> None:
+@pytest.mark.parametrize("augmentation", [None, MUCH, Geometry(odds="released")])
+def test_any_step_can_be_entered_again(store: Store, augmentation: Geometry | None) -> None:
     def batches() -> Batches:
         return Batches(Resized(store, SPEC), batch_size=3, seed=1, augmentation=augmentation)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segweave.data.windows import window_indices
+from segweave.data.inputs import window_indices
 from segweave.errors import UsageError
 
 RELEASED_TABLE = {0: [0, 0, 2], 1: [0, 1, 2], 2: [1, 2, 3], 3: [1, 3, 3]}

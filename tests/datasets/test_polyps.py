@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segweave.data.inputs import window_indices
 from segweave.data.store import Store
-from segweave.data.windows import window_indices
 from segweave.datasets import prepare
 from segweave.datasets._polyps import fcbformer_split, read_sequences
 from segweave.datasets.cvc_clinicdb import shipped_sequences
@@ -284,8 +284,8 @@ def test_phantom_videos_move_and_keep_their_polyp(clinic: Path) -> None:
 
 @pytest.mark.slow
 def test_a_store_of_videos_trains_and_is_evaluated(clinic: Path, tmp_path: Path) -> None:
+    import segweave
     from segweave.training import Run
-    from segweave.workflow import api
 
     prepare("cvc-clinicdb", clinic, tmp_path / "s")
     sets = [
@@ -297,11 +297,9 @@ def test_a_store_of_videos_trains_and_is_evaluated(clinic: Path, tmp_path: Path)
     ]
     for arm in ("", "-conv", "-sa-lstm"):
         out = tmp_path / f"run{arm}"
-        run = api.train(
-            f"cvc-clinicdb-unet-128{arm}", tmp_path / "s", out, sets=sets, progress=False
-        )
+        run = segweave.train(f"cvc-clinicdb-unet-128{arm}", tmp_path / "s", out, sets=sets)
         assert isinstance(run, Run)
-        evaluation = api.evaluate(out)
+        evaluation = segweave.evaluate(out)
         test = Store(tmp_path / "s").splits["sequences"]["test"]
         scored = {row.case for row in evaluation.rows}
         assert scored == set(test)

@@ -237,7 +237,7 @@ def test_real_isic_2018(real_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_single_images_of_many_sizes_train_and_are_evaluated(isic: Path, tmp_path: Path) -> None:
-    from segweave.workflow import api
+    import segweave
 
     prepare("isic2018", isic, tmp_path / "s")
     sets = [
@@ -248,10 +248,10 @@ def test_single_images_of_many_sizes_train_and_are_evaluated(isic: Path, tmp_pat
     ]
     for arm in ("-conv", "-sa-lstm"):
         out = tmp_path / f"run{arm}"
-        api.train(f"isic2018-unet-128{arm}", tmp_path / "s", out, sets=sets, progress=False)
-        scored = {row.case for row in api.evaluate(out).rows}
+        segweave.train(f"isic2018-unet-128{arm}", tmp_path / "s", out, sets=sets)
+        scored = {row.case for row in segweave.evaluate(out).rows}
         assert scored == set(Store(tmp_path / "s").splits["seed-0"]["test"])
     sets += ["data.split=fold-{fold}", "fold=2"]
-    api.train("isic2018-unet-128", tmp_path / "s", tmp_path / "f", sets=sets, progress=False)
-    scored = {row.case for row in api.evaluate(tmp_path / "f").rows}
+    segweave.train("isic2018-unet-128", tmp_path / "s", tmp_path / "f", sets=sets)
+    scored = {row.case for row in segweave.evaluate(tmp_path / "f").rows}
     assert scored == set(Store(tmp_path / "s").splits["fold-2"]["test"])

@@ -17,7 +17,7 @@ from tests.small import files_of
 @pytest.mark.slow
 def test_the_whole_demo_in_miniature(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    done = run_demo(out, quick=True, arms=("unet", "sa-lstm"), progress=False)
+    done = run_demo(out, quick=True, arms=("unet", "sa-lstm"))
     text = (out / "table.md").read_text(encoding="utf-8")
     assert text.startswith(f"## {HEADING}")
     assert "no evidence" in HEADING
@@ -34,7 +34,7 @@ def test_the_whole_demo_in_miniature(tmp_path: Path) -> None:
     assert page.count("data:image/png;base64,") >= 4
     # A second call makes nothing anew but figure, table and report.
     runs = files_of(out / "runs")
-    again = run_demo(out, quick=True, arms=("unet", "sa-lstm"), progress=False)
+    again = run_demo(out, quick=True, arms=("unet", "sa-lstm"))
     assert again.markdown == done.markdown
     assert files_of(out / "runs") == runs
 
@@ -58,5 +58,5 @@ def test_a_training_that_fails_is_told_in_its_own_words(
 ) -> None:
     monkeypatch.setitem(ARMS, "unet", ("training.epochz=1",))
     with pytest.raises(SegweaveError, match="training the arm unet") as caught:
-        run_demo(tmp_path / "demo", settings=QUICK, arms=("unet",), progress=False)
+        run_demo(tmp_path / "demo", settings=QUICK, arms=("unet",))
     assert "did you mean epochs" in str(caught.value)

@@ -30,8 +30,7 @@ from segweave.evaluation import (
 )
 from segweave.evaluation.families.lesions import resized_mask
 from segweave.evaluation.families.polyps import saved_map
-from segweave.workflow import api
-from segweave.workflow.scored import keep
+from segweave.workflow.evaluate import keep, predict_for
 
 ORGANS = TargetSpec(names=("background", "spleen", "liver", "aorta", "stomach"))
 POLYP = TargetSpec(kind="binary", names=("background", "polyp"))
@@ -254,15 +253,14 @@ def test_the_lesion_threshold_is_a_half_at_the_networks_size() -> None:
 
 
 def test_a_run_is_scored_at_the_networks_size_and_kept_at_the_cases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     small = np.zeros((1, 4, 4), np.float32)
     small[0, 1:3, 1:3] = 0.9
-    monkeypatch.setattr("segweave.prediction.network_probabilities", lambda *_: iter([small]))
     case = Case("a/b", "a", np.zeros((1, 3, 9, 8), np.uint8), label=np.zeros((1, 9, 8), np.uint8))
-    predictor = SimpleNamespace(target=POLYP)
+    session = SimpleNamespace(target=POLYP, network_probabilities=lambda case: iter([small]))
     for name, shape in (("published-isic", (1, 4, 4)), ("published-polyps", (1, 9, 8))):
-        found = api._labels(predictor, case, get_protocol(name))  # type: ignore[arg-type]
+        found, _ = predict_for(session, case, get_protocol(name))  # type: ignore[arg-type]
         assert found.shape == shape
         (tmp_path / name).mkdir()
         keep(found, case, tmp_path / name)

@@ -223,7 +223,7 @@ def test_the_command_says_what_slices_are(
     folders = [str(tmp_path / name) for name in ("p", "r")]
     for words, code in ((["time"], 0), (["tim"], 2)):
         with pytest.raises(SystemExit) as left:
-            main(["evaluate", *folders, "--out", str(tmp_path / words[0]), "-q", "--stack", *words])
+            main(["score", *folders, "--out", str(tmp_path / words[0]), "-q", "--stack", *words])
         assert left.value.code == code
     seen = capsys.readouterr()
     assert "1 case, 1 group; scored: 3 frames." in seen.out

@@ -1,14 +1,17 @@
-"""A grid is checked before it starts, skips what is done, goes on after a stop and a failure."""
+"""A grid is checked before it starts, skips what is done, continues after a stop and a failure."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import pickle
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ import yaml
 
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import read_evaluation
-from segweave.grid import in_words, load_grid, plan_grid, run_grid
+from segweave.grid import Job, RunEvent, in_words, load_grid, plan_grid, run_grid
+from segweave.recipes import load_recipe
 from segweave.training import Run
 from tests.small import SETS, files_of, make_store
 
@@ -56,6 +60,99 @@ def test_the_plan_has_every_run_with_its_own_recipe(tmp_path: Path, store: Path)
     assert not (tmp_path / "runs").exists()
 
 
+def test_every_recipe_is_trained_with_every_context(tmp_path: Path, store: Path) -> None:
+    contexts = [
+        "none",
+        "conv",
+        {"context": "sa-lstm", "at": "skips", "slices": 5},
+        {"context": "mean", "slices": 1, "tiles": 2, "join": "replace"},
+    ]
+    plan = plan_grid(load_grid(write(tmp_path, store, contexts=contexts, seeds=[0])))
+    assert [run.name for run in plan.runs] == [
+        f"{network}{module}/seed-0"
+        for network in ("unet", "narrow")
+        for module in ("", "+conv", "+sa-lstm@skips", "+mean")
+    ]
+    recipes = {run.recipe.arm: run.recipe for run in plan.runs}
+    assert recipes["unet"] == load_recipe("demo", SETS)
+    assert [recipes[f"narrow{m}"].slices for m in ("", "+conv", "+sa-lstm@skips")] == [1, 3, 5]
+    assert recipes["narrow+conv"].network.options["width"] == 1
+    assert recipes["unet+mean"].weaving.model_dump() == {
+        "at": "bottleneck",
+        "tiles": 2,
+        "join": "replace",
+        "channels": None,
+    }
+    # The command trains exactly the planned recipe.
+    for run in plan.runs:
+        sets = [b for a, b in itertools.pairwise(run.train) if a == "--set"]
+        assert load_recipe(run.train[1], sets) == run.recipe
+    named = [{"context": "conv", "arm": "neighbours"}]
+    plan = plan_grid(load_grid(write(tmp_path, store, contexts=named, recipes=["demo"])))
+    assert {run.recipe.arm for run in plan.runs} == {"neighbours"}
+
+
+class Recording:
+    """A runner that runs nothing: it ends each job with a code."""
+
+    def __init__(self, codes: dict[str, int]) -> None:
+        self.codes = codes
+        self.jobs: list[Job] = []
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        ended: Callable[[Job, int], None],
+        began: Callable[[Job], None] = lambda job: None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        for job in jobs:
+            self.jobs.append(job)
+            began(job)
+            tick()
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            job.log.write_text("out of memory")
+            ended(job, self.codes.get(job.name, 0))
+
+
+def test_any_runner_runs_the_jobs_and_events_report_them(tmp_path: Path, store: Path) -> None:
+    grid = load_grid(write(tmp_path, store, seeds=[0], protocols=["clean", "published"]))
+    runner = Recording({"narrow/seed-0": 1})
+    events: list[RunEvent] = []
+    done = run_grid(plan_grid(grid), runner=runner, report=events.append)
+    assert pickle.loads(pickle.dumps(runner.jobs)) == runner.jobs
+    train, *scoring = runner.jobs[0].calls
+    assert train[:2] == ("train", "demo")
+    assert [call[:1] + call[2:4] for call in scoring] == [
+        ("evaluate", "--protocol", "clean"),
+        ("evaluate", "--protocol", "published"),
+    ]
+    assert list(done.failures) == ["narrow/seed-0"]
+    assert "out of memory" in str(done.failures["narrow/seed-0"])
+    assert [(event.kind, event.run) for event in events if event.kind != "progress"] == [
+        ("note", ""),
+        ("began", "unet/seed-0"),
+        ("ended", "unet/seed-0"),
+        ("began", "narrow/seed-0"),
+        ("ended", "narrow/seed-0"),
+    ]
+    assert events[0].text == "0 of 2 runs are done"
+    assert "failed, see" in events[-1].text
+
+
+def test_a_finished_grid_starts_no_job(tmp_path: Path, store: Path) -> None:
+    plan = plan_grid(load_grid(write(tmp_path, store)))
+    for run in plan.runs:
+        for path in (run.folder / "model/card.json", run.evaluations["clean"] / "manifest.json"):
+            path.parent.mkdir(parents=True)
+            path.write_text("{}")
+    runner = Recording({})
+    assert run_grid(plan, runner=runner).failures == {}
+    assert runner.jobs == []
+    assert not (tmp_path / "runs" / "grid.json").exists()
+
+
 def test_time_left_comes_from_finished_runs_of_the_arm_shared_by_processes(
     tmp_path: Path, store: Path
 ) -> None:
@@ -91,9 +188,11 @@ def test_time_left_comes_from_finished_runs_of_the_arm_shared_by_processes(
         ({"jobs": 0}, "jobs"),
         ({"format": 2}, "format: 2"),
         ({"recipes": []}, "recipes"),
+        ({"contexts": [{"context": "conv", "slice": 3}]}, "did you mean slices"),
+        ({"contexts": [{"at": "skips"}]}, "contexts.0.context"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_key(
+def test_the_message_about_a_wrong_file_names_the_key(
     tmp_path: Path, store: Path, changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
@@ -104,6 +203,10 @@ def test_a_wrong_file_is_told_by_its_key(
     ("changes", "words"),
     [
         ({"recipes": ["demo", "demo"]}, "arm unet twice"),
+        ({"recipes": ["demo", {"recipe": "demo", "arm": "b"}]}, "equal recipes for unet and b"),
+        ({"contexts": ["conv", {"context": "conv", "slices": 5}]}, r"arm unet\+conv twice"),
+        ({"contexts": ["cnv"]}, "did you mean conv"),
+        ({"contexts": [{"context": "none", "at": "skips"}]}, "without one"),
         ({"folds": [0, 1]}, "fold-{fold}"),
         ({"protocols": ["cleen"]}, "did you mean clean"),
         ({"set": ["training.epochz=1"]}, "did you mean"),
@@ -130,7 +233,7 @@ def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
     in_the_way = tmp_path / "runs" / "unet" / "seed-3" / "mine.txt"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("x")
-    done = run_grid(plan_grid(load_grid(file)), progress=False)
+    done = run_grid(plan_grid(load_grid(file)))
     assert list(done.failures) == ["unet/seed-3"]
     assert "mine.txt" in str(done.failures["unet/seed-3"])
     narrow = tmp_path / "runs" / "narrow" / "seed-3"
@@ -142,7 +245,7 @@ def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
     plan = plan_grid(load_grid(file))
     assert [run.state for run in plan.runs] == ["to do", "done"]
     assert plan.seconds_left() == plan.seconds["narrow/seed-3"] > 0
-    done = run_grid(plan, progress=False)
+    done = run_grid(plan)
     assert done.failures == {}
     assert len(done.evaluations["published"]) == 2
     assert files_of(narrow) == before
@@ -186,9 +289,9 @@ def test_the_compare_command_names_arms_that_were_scored(tmp_path: Path, store: 
     grid = load_grid(write(folder, store, out="../my runs/out"))
 
     def scored(arm: str) -> None:
-        place = folder / "out" / arm / "seed-0" / "evaluation" / "clean"
-        place.mkdir(parents=True)
-        (place / "manifest.json").write_text("{}")
+        evaluation = folder / "out" / arm / "seed-0" / "evaluation" / "clean"
+        evaluation.mkdir(parents=True)
+        (evaluation / "manifest.json").write_text("{}")
 
     assert plan_grid(grid).compare_command("clean") is None
     scored("narrow")

@@ -1,4 +1,4 @@
-"""Averaging runs, flips and tiles: equal to the plain computation, and refused where it has no
+"""Averaging runs, flips and tiles: equal to the plain computation, and refused where it makes no
 sense.
 """
 
@@ -102,7 +102,7 @@ def test_runs_of_other_classes_are_refused(other):
         Ensemble((by_brightness((8, 8)), Predictor(nn.Identity(), SPEC, other)))
 
 
-def test_other_colours_are_no_other_classes():
+def test_other_colours_are_the_same_classes():
     other = TargetSpec(names=TARGET.names, colours=("#000", "#111", "#222"))
     Ensemble((by_brightness((8, 8)), Predictor(nn.Identity(), SPEC, other)))
 
@@ -137,7 +137,7 @@ def test_tiles_cover_every_pixel_and_overlap_as_asked(length, tile, overlap):
     assert len(starts) <= np.ceil((length - tile) / max(1, np.floor(tile * (1 - overlap)))) + 1
 
 
-def test_weights_are_largest_in_the_middle_and_nowhere_nothing():
+def test_weights_are_largest_in_the_middle_and_positive_everywhere():
     weights = gaussian_weights((15, 33))
     assert weights.shape == (15, 33)
     assert np.unravel_index(weights.argmax(), weights.shape) == (7, 16)
@@ -207,7 +207,7 @@ def test_pixels_in_mm_are_resampled_then_tiled():
 # Files
 
 
-def test_files_say_what_made_them(tmp_path):
+def test_the_summary_names_the_models(tmp_path):
     paths = []
     for name, context in (("a", "conv"), ("b", "mean")):
         write_model(tmp_path / name, unet(context), recipe_of(context))

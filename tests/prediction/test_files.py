@@ -12,7 +12,7 @@ from PIL import Image
 
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import read_case, read_label
+from segweave.formats import label_format, label_formats, read_case, read_label
 from segweave.prediction import Predictor, predict_files
 from tests.formats.test_nifti import KEPT, ORIENTATIONS, affine_of, in_ras, raw_header, turned
 from tests.prediction.tiny import BINARY, OVERLAPPING, TARGET, ByBrightness, by_brightness, unet
@@ -78,7 +78,7 @@ def test_a_folder_of_every_kind(images, tmp_path):
     assert "ml" not in picture["classes"]["right"]
     done = [event[0] for event in seen]
     assert done == sorted(done)
-    assert seen[-1] == (4, 4, None)
+    assert seen[-1] == (4, 4, "")
 
 
 @pytest.mark.parametrize("spacing", [(1.5, 1.5, 8.0), (2.0, 2.0, 2.0)])
@@ -103,7 +103,33 @@ def test_every_orientation_gives_the_same_labels_in_the_patient(tmp_path, spacin
     assert set(np.unique(expected)) == {0, 1, 2}
 
 
-def test_a_failing_file_is_told_and_the_others_go_on(images, tmp_path):
+@pytest.mark.parametrize("name", label_formats())
+def test_label_maps_in_a_format_by_name(images, tmp_path, name):
+    predictor = by_brightness((16, 16))
+    plain = predict_files(predictor, images, tmp_path / "plain", overlays=False)
+    report = predict_files(predictor, images, tmp_path / "out", overlays=False, format=name)
+    cases = {row.case: read_case(row.file, with_label=False) for row in plain.files}
+    expected = {row.case: read_label(row.labels, cases[row.case]) for row in plain.files}
+    suffix = label_format(name).suffixes[0]
+    for row in report.files:
+        assert row.labels.name == f"{row.case}{suffix}"
+        labels = read_label(row.labels, cases[row.case])
+        np.testing.assert_array_equal(labels, expected[row.case])
+    # A picture holds one slice, and a geometry can be written where the image has one.
+    held = {"png": {"c", "d"}, "npz": {"heart", "b", "c", "d"}, "h5": {"heart", "b", "c", "d"}}
+    assert {row.case for row in report.files} == held.get(name, {"heart"})
+    failed = {failure.file.name.split(".")[0] for failure in report.failures}
+    assert failed == {"heart", "b", "c", "d"} - held.get(name, {"heart"})
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.name.split(".")[0] in failed]
+
+
+def test_an_unknown_format_is_refused_before_anything_is_read(images, tmp_path):
+    with pytest.raises(UsageError, match="did you mean nifti"):
+        predict_files(by_brightness((16, 16)), images, tmp_path / "out", format="nift")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_file_is_reported_and_the_others_continue(images, tmp_path):
     (images / "a_broken.nii.gz").write_bytes(b"\x1f\x8b nothing")
     VOLUME[0].tofile(images / "e_broken.npz")
     report = predict_files(by_brightness((16, 16)), images, tmp_path / "out", overlays=False)

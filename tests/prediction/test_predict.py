@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import TargetSpec, decide
-from segweave.data.windows import window_indices
 from segweave.errors import InputError, UsageError
-from segweave.prediction import Predictor, network_probabilities, predict, predict_cases
-from segweave.runtime.denormals import denormals_are_flushed
+from segweave.networks import Feedback
+from segweave.prediction import Ensemble, Predictor, predict
+from segweave.runtime.devices import denormals_are_flushed
 from segweave.weaving import weave
 from tests.prediction.tiny import (
     BINARY,
@@ -55,7 +56,7 @@ def test_equals_window_by_window(context, target):
     assert found.probabilities.shape == (5, target.classes, 18, 14)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     np.testing.assert_array_equal(found.labels, decide(found.probabilities, target))
-    assert expected.std(axis=(0, 2, 3)).max() > 1e-4, "the network says more than one thing"
+    assert expected.std(axis=(0, 2, 3)).max() > 1e-4, "the outputs of the network differ"
     without = predict(predictor, case)
     assert without.probabilities is None
     np.testing.assert_array_equal(without.labels, found.labels)
@@ -94,13 +95,13 @@ def test_a_plain_module_with_logits_is_enough():
     np.testing.assert_array_equal(found.labels, np.where(values > 0.5, 2, values > 0))
 
 
-def test_modes_and_denormals_are_put_back():
+def test_modes_and_denormals_are_restored():
     predictor = unet("conv")
     predictor.network.train()
     frozen = next(m for m in predictor.network.modules() if isinstance(m, nn.BatchNorm2d))
     frozen.eval()
     before = {k: v.clone() for k, v in predictor.network.state_dict().items()}
-    for _ in network_probabilities(predictor, volume_case()):
+    for _ in predictor.session().network_probabilities(volume_case()):
         assert not torch.is_inference_mode_enabled()
         assert not denormals_are_flushed()
     predict(predictor, volume_case())
@@ -112,7 +113,7 @@ def test_modes_and_denormals_are_put_back():
     assert not denormals_are_flushed()
 
 
-def test_a_failure_puts_modes_back():
+def test_a_failure_leaves_modes_as_they_were():
     predictor = unet("conv")
     predictor.network.train()
     with pytest.raises(InputError, match="expected: 1"):
@@ -120,12 +121,96 @@ def test_a_failure_puts_modes_back():
     assert predictor.network.training
 
 
-def test_several_cases_in_turn():
+def test_a_session_predicts_many_cases_with_one_copy_of_the_network():
     predictor = unet("mean")
-    cases = [volume_case(slices=2), volume_case(slices=1)]
-    found = [p.labels for p in predict_cases(predictor, cases)]
-    for labels, case in zip(found, cases, strict=True):
-        np.testing.assert_array_equal(labels, predict(predictor, case).labels)
+    session = predictor.session()
+    for case in (volume_case(slices=2), volume_case(slices=1), volume_case(slices=2)):
+        found = session.predict(case, probabilities=True)
+        alone = predict(predictor, case, probabilities=True)
+        np.testing.assert_array_equal(found.probabilities, alone.probabilities)
+    # What happens to the predictor's network later does not reach the session.
+    with torch.no_grad():
+        for parameter in predictor.network.parameters():
+            parameter.zero_()
+    again = session.predict(case, probabilities=True)
+    np.testing.assert_array_equal(again.probabilities, found.probabilities)
+
+
+def submodule_predictor():
+    """A plain network, woven at the name of one of its layers."""
+    inner = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 1)
+    )
+    return Predictor(weave(inner, "mean", at="1", channels=4, classes=3).eval(), SPEC, TARGET)
+
+
+@pytest.mark.parametrize("at", ["bottleneck", "skips", "output", "a dotted name"])
+def test_a_session_serves_several_threads(at):
+    if at == "a dotted name":
+        predictors = submodule_predictor(), submodule_predictor()
+    else:
+        predictors = unet("sa-lstm", at=at), unet("mean", at=at)
+    session = Ensemble(predictors, flips="rows").session()
+    generator = np.random.default_rng(0)
+    cases = [
+        replace(case, image=generator.normal(100, 20, case.image.shape).astype(np.float32))
+        for case in [volume_case(slices=4)] * 12
+    ]
+    alone = [session.predict(case, probabilities=True).probabilities for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        done = pool.map(lambda case: session.predict(case, probabilities=True), cases * 2)
+        together = [prediction.probabilities for prediction in done]
+    for found, expected in zip(together, alone * 2, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert len({maps.tobytes() for maps in alone}) == len(cases)
+
+
+class Reader(nn.Module):
+    """Reads its earlier mask: the logit grows with the image and with the mask around a pixel."""
+
+    def __init__(self, rounds):
+        super().__init__()
+        self.in_channels, self.classes = 1, 1
+        self.feedback = Feedback("mask", lambda image: (image > 1).to(image.dtype), rounds)
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x, **inputs):
+        around = nn.functional.avg_pool2d(inputs["mask"], 3, stride=1, padding=1)
+        return x + self.weight * around - 1
+
+
+@pytest.mark.parametrize("flips", ["none", "rows"])
+@pytest.mark.parametrize("rounds", [1, 2, 4])
+@pytest.mark.parametrize("context", ["identity", "mean"])
+def test_a_network_with_feedback_runs_its_rounds_over_the_case(context, rounds, flips):
+    woven = weave(Reader(rounds), context, at="output", slices=3, classes=1, channels=1).eval()
+    predictor = Predictor(woven, SPEC, BINARY)
+    case = volume_case(slices=4, height=16, width=16)
+    numbers = normalise(case, SPEC)
+    images = torch.from_numpy(np.stack([network_slice(case, i, SPEC, numbers) for i in range(4)]))
+    views = [images, images.flip(-1)] if flips == "rows" else [images]
+    means = []
+    for view in views:
+        masks = (view > 1).float()
+        for _ in range(rounds):
+            around = nn.functional.avg_pool2d(masks, 3, stride=1, padding=1)
+            alone = view + 2 * around - 1
+            logits = alone
+            if context == "mean":
+                windows = [window_indices(4, i, 3) for i in range(4)]
+                logits = alone + torch.stack([alone[w].mean(0) for w in windows])
+            masks = (logits > 0).float()
+        means.append(logits.sigmoid())
+    expected = means[0] if flips == "none" else (means[0] + means[1].flip(-1)) / 2
+    found = predict(Ensemble((predictor,), flips=flips), case, probabilities=True)
+    np.testing.assert_allclose(found.probabilities, expected.detach().numpy(), atol=1e-5)
+
+
+def test_progress_counts_slices():
+    seen = []
+    session = unet("mean").session()
+    session.predict(volume_case(slices=3), progress=lambda *call: seen.append(call))
+    assert seen == [(1, 3, "case"), (2, 3, "case"), (3, 3, "case")]
 
 
 def test_one_slice_repeats_itself():
@@ -134,7 +219,7 @@ def test_one_slice_repeats_itself():
 
 
 def test_maps_of_the_network_grid():
-    maps = list(network_probabilities(unet("mean"), volume_case(slices=2)))
+    maps = list(unet("mean").session().network_probabilities(volume_case(slices=2)))
     assert [m.shape for m in maps] == [(3, 16, 16)] * 2
     np.testing.assert_allclose(maps[0].sum(0), 1, atol=1e-5)
 

@@ -117,7 +117,7 @@ def test_missing_parts(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 99}, ("format 1", "format 99")),
+        ({"format": 99}, ("a model card", "format 99")),
         ({"format": None}, ("format number",)),
         ({"input": {"sise": [4, 4]}}, ("input.sise", "size")),
         ({"target": {"names": []}}, ("target.names",)),

@@ -1,4 +1,4 @@
-"""Building what a recipe describes: every shipped one, and start values that arms share."""
+"""Building the network of a recipe: every shipped one, and start values that arms share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
-from segweave.recipes import list_recipes, load_recipe
+from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_file
 from segweave.recipes.build import build_network
 from segweave.training.objective import WeightedLoss
+from segweave.weaving import WovenNetwork
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
 HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))
@@ -24,6 +26,9 @@ def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def
     return build_network(recipe, 1, HEART)
 
 
+CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_shipped_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
@@ -33,11 +38,21 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare
+    assert load_recipe(recipe_file(name)) == recipe
     if not name.startswith("acdc-mt"):
         size = recipe.input.size
         assert size is not None
         window = torch.zeros(1, recipe.slices, len(recipe.input.channels), *size)
         assert network(window).logits.shape == (1, 4, *size)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_each_module_can_be_woven_into_a_shipped_recipe(context: str) -> None:
+    base = load_recipe("acdc-unet-128")
+    recipe = load_recipe("acdc-unet-128", ContextSetting(context=context).changes(base))
+    assert (recipe.arm, recipe.slices) == (f"unet+{context}", 3)
+    network = build_network(recipe, 1, HEART)
+    assert network(torch.zeros(1, 3, 1, 32, 32)).logits.shape == (1, 4, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +111,6 @@ def test_the_global_seed_does_not_matter() -> None:
 
 
 def test_pretrained_weights_are_read_only_where_asked(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     weights = {name: value + 1 for name, value in small().network.state_dict().items()}
     save_file(weights, tmp_path / "start.safetensors")
     path = str(tmp_path / "start.safetensors")
@@ -134,3 +147,66 @@ def test_a_network_with_other_classes_needs_the_position_output() -> None:
         weaving__join="replace",
     )
     assert network(torch.zeros(1, 1, 1, 16, 16)).logits.shape == (1, 4, 16, 16)
+
+
+def saved(network: WovenNetwork, folder: Path) -> str:
+    """A model folder with these weights, moved by one so that no start value equals them."""
+    folder.mkdir()
+    moved = {name: value + 1 for name, value in network.state_dict().items()}
+    save_file(moved, folder / "weights.safetensors")
+    return str(folder)
+
+
+SA_LSTM = {"context": "{name: sa-lstm}", "input__slices": 3}
+
+
+def taken(network: WovenNetwork, folder: str) -> set[str]:
+    """Names of the tensors that are those of the folder."""
+    held = load_file(Path(folder) / "weights.safetensors")
+    return {n for n, t in network.state_dict().items() if n in held and torch.equal(t, held[n])}
+
+
+def test_a_woven_network_starts_from_all_weights_of_a_run(tmp_path: Path) -> None:
+    start = saved(small(**SA_LSTM), tmp_path / "model")
+    network = small(**SA_LSTM, seed=4, network__pretrained=start)
+    assert taken(network, start) == set(network.state_dict())
+    file = str(Path(start) / "weights.safetensors")
+    assert taken(small(**SA_LSTM, network__pretrained=file), start) == set(network.state_dict())
+
+
+@pytest.mark.parametrize("before", [{}, {**SA_LSTM, "context": "{name: conv}"}])
+def test_a_module_that_a_run_lacks_starts_anew(tmp_path: Path, before: dict[str, object]) -> None:
+    start = saved(small(**before), tmp_path / "model")
+    network = small(**SA_LSTM, network__pretrained=start)
+    assert taken(network, start) == {n for n in network.state_dict() if n.startswith("network.")}
+    fresh = small(**SA_LSTM).state_dict()
+    own = network.state_dict()
+    assert all(torch.equal(own[n], fresh[n]) for n in own if n.startswith("context."))
+
+
+def test_a_module_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    start = saved(small(**SA_LSTM), tmp_path / "model")
+    other = {**SA_LSTM, "context": "{name: sa-lstm, options: {kernel_size: 5}}"}
+    with pytest.raises(InputError, match=r"context\..*shape"):
+        small(**other, network__pretrained=start)
+
+
+def test_another_head_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    start = saved(small(**SA_LSTM), tmp_path / "model")
+    recipe = load_recipe(
+        "demo",
+        [
+            "network.options.width=2",
+            "network.options.levels=2",
+            "context.name=sa-lstm",
+            "input.slices=3",
+            f"network.pretrained={start}",
+        ],
+    )
+    lesion = TargetSpec(kind="binary", names=("background", "lesion"))
+    with pytest.raises(InputError, match="only the head differs"):
+        build_network(recipe, 1, lesion)
+    chosen = recipe.network.model_copy(update={"new_head": True})
+    network = build_network(recipe.model_copy(update={"network": chosen}), 1, lesion)
+    new = set(network.state_dict()) - taken(network, start)
+    assert new == {"network.classifier.weight", "network.classifier.bias"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+import segweave
 from segweave.comparison import compare
-from segweave.comparison.results import Place
+from segweave.comparison.results import ScoredRun
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import evaluate_folders
 from segweave.prediction import class_colours, load
 from segweave.report import comparison_report, difference_dots, prediction_panel, write_comparison
-from segweave.report.comparison_report import telling_cases
+from segweave.report.comparison_report import notable_cases
 from segweave.report.figures import as_png
-from segweave.workflow import api
 from tests.comparison.made import arms, level, shifted
 from tests.small import make_run, make_store
 
@@ -62,13 +63,17 @@ def test_the_facts_count_in_words(scored: list[Path], tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs on one store."""
+    """Runs of two arms on one store."""
     folder = tmp_path_factory.mktemp("runs")
     make_store(folder)
-    return [make_run(folder, f"arm={name}", f"seed={k}", name=name) for k, name in enumerate("ab")]
+    rates = {"a": "0.003", "b": "0.002"}
+    return [
+        make_run(folder, f"arm={name}", f"seed={k}", f"training.optimiser.rate={rate}", name=name)
+        for k, (name, rate) in enumerate(rates.items())
+    ]
 
 
-def test_a_class_has_the_colour_of_the_runs_own_target(
+def test_a_class_has_the_colour_of_the_target_of_the_run(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
@@ -78,24 +83,29 @@ def test_a_class_has_the_colour_of_the_runs_own_target(
         return prediction_panel(rows, target)  # type: ignore[arg-type]
 
     monkeypatch.setattr(comparison_report, "prediction_panel", draw)
-    made = [api.evaluate(run, part="validation", device="cpu") for run in runs]
+    copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    card_file = copies[0] / "model" / "card.json"
+    card = json.loads(card_file.read_text())
+    card["target"]["colours"] = ["#000000", "#112233", "#445566", "#778899"]
+    card_file.write_text(json.dumps(card))
+    made = [segweave.evaluate(run, part="validation", device="cpu") for run in copies]
     write_comparison(compare(made, "a"), tmp_path / "page.html")
-    assert drawn == [class_colours(load(runs[0], device="cpu").target)]
-    assert drawn[0][1] == "#3b8fd6"
+    assert drawn == [class_colours(load(copies[0], device="cpu").target)]
+    assert drawn[0][1] == "#112233"
 
 
 def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
     options: dict[str, Any] = {"part": "validation", "device": "cpu"}
     made = [
-        api.evaluate(copies[0], **options),
-        api.evaluate(copies[0], members=[copies[1]], out=tmp_path / "mean", **options),
-        api.evaluate(copies[0], flips="both", **options),
+        segweave.evaluate(copies[0], **options),
+        segweave.evaluate(copies[0], members=[copies[1]], out=tmp_path / "mean", **options),
+        segweave.evaluate(copies[0], flips="both", **options),
     ]
     result = compare(made, "a")
     page = write_comparison(result, tmp_path / "page.html").read_text()
     assert "No picture" not in page
-    folders = {p.arm: comparison_report._label_folders(p, "clean") for p in result.places}
+    folders = {p.arm: comparison_report._label_folders(p, "clean") for p in result.scored_runs}
     held = copies[0] / "predictions"
     assert folders["a"] == [held / "clean-validation"]
     assert folders["a-flips-both"] == [held / "clean-validation-flips-both"]
@@ -104,10 +114,10 @@ def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_p
     assert "-mean-" in mean.name.removeprefix("clean-validation-mean-of-2-")
     # A run that was moved takes its label maps along; an evaluation that was copied finds them.
     moved = Path(shutil.move(copies[0], tmp_path / "moved"))
-    place = result.places[0].model_copy(
+    scored = result.scored_runs[0].model_copy(
         update={"folder": str(moved / "evaluation" / "clean-validation")}
     )
-    assert comparison_report._label_folders(place, "clean") == [
+    assert comparison_report._label_folders(scored, "clean") == [
         moved / "predictions/clean-validation"
     ]
 
@@ -116,23 +126,23 @@ def test_older_evaluations_of_averages_find_their_label_maps(tmp_path: Path) -> 
     held = tmp_path / "a" / "predictions" / "clean-mean-of-2"
     held.mkdir(parents=True)
     (tmp_path / "a" / "recipe.yaml").write_text("")
-    place = Place(
+    scored = ScoredRun(
         arm="a", seed=0, fold=0, folder="elsewhere/clean-mean-of-2",
         sources={"run": f"{tmp_path / 'a'}, {tmp_path / 'b'}", "part": "test"},
     )  # fmt: skip
-    assert comparison_report._label_folders(place, "clean") == [held]
+    assert comparison_report._label_folders(scored, "clean") == [held]
 
 
-def test_without_label_maps_the_page_says_so(tmp_path: Path) -> None:
+def test_without_label_maps_the_page_has_a_line_about_it(tmp_path: Path) -> None:
     result = compare(arms(tmp_path, {"a": level, "b": shifted(0.02)}), "a")
     page = write_comparison(result, tmp_path / "page.html").read_text()
     assert page.count("data:image/png") == 1
-    assert "No picture: the label maps of a are not where its evaluation says" in page
+    assert "No picture: the label maps of a that its evaluation names are gone" in page
 
 
-def test_telling_cases(scored: list[Path]) -> None:
+def test_notable_cases(scored: list[Path]) -> None:
     result = compare(scored, "far")
-    chosen = telling_cases(result)
+    chosen = notable_cases(result)
     (near,) = result.arms
     worst = min(near.by_case, key=lambda case: near.by_case[case][0])
     assert "worst (near" in chosen[worst]

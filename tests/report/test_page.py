@@ -44,7 +44,7 @@ def text(tmp_path: Path) -> str:
             Section("Second"),
             Section("Third"),
         ],
-        warning="shows the machinery, is no evidence",
+        warning="shows how it works, not evidence",
         facts=[("seed", "0")],
     )
     return write_page(page, tmp_path / "report.html").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_the_page_is_balanced_and_has_every_part(text: str) -> None:
     parser.feed(text)
     assert parser.open == []
     assert {"table", "figure", "pre", "nav", "dl", "caption"} <= parser.seen
-    assert "shows the machinery, is no evidence" in text
+    assert "shows how it works, not evidence" in text
 
 
 def test_what_comes_from_outside_is_escaped(text: str) -> None:

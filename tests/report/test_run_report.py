@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import segweave
 from segweave.data.store import Store
 from segweave.errors import InputError
 from segweave.report import panels, write_report
 from segweave.report.run_report import curves_of
 from segweave.training import Run
-from segweave.workflow import api
 from tests.small import make_run, make_store
 
 
@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("report")
     make_store(folder)
     made = Run(make_run(folder, "training.epochs=2", "training.validate_every=1"))
-    api.evaluate(made, part="validation", device="cpu")
+    segweave.evaluate(made, part="validation", device="cpu")
     return made
 
 
@@ -47,7 +47,7 @@ def test_the_report_of_a_run_holds_its_recipe_scores_and_curves(run: Run) -> Non
     assert f"{run.model_card['parameters']:,}" in text
 
 
-def test_panels_show_the_telling_slice_and_its_dice(run: Run) -> None:
+def test_panels_show_the_shown_slice_and_its_dice(run: Run) -> None:
     store = Store(Path(str(run.recipe.data.store)))
     ids = store.split("70-10-20", "valid")
     folder = run.folder / "predictions" / "clean-validation"

@@ -1,4 +1,4 @@
-"""Losses: the made case of the released training, properties, the contract over the registry."""
+"""Losses: the case of the released training, properties, the contract over the registry."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError
 from segweave.networks.base import Output
 from segweave.recipes.recipe import LossTerm
+from segweave.training.losses.boundary import BoundaryLoss
 from segweave.training.losses.cross_entropy import CrossEntropyLoss
 from segweave.training.losses.dice import DiceLoss
+from segweave.training.losses.focal import FocalLoss
+from segweave.training.losses.mutation import MutationLoss
+from segweave.training.losses.structure import StructureLoss
+from segweave.training.losses.top_k import TopKLoss
+from segweave.training.losses.tversky import TverskyLoss
 from segweave.training.objective import WeightedLoss
 from tests.reference.fill import uniform
 
@@ -30,15 +36,15 @@ OVERLAPPING = TargetSpec(kind="overlapping", names=("organ", "tumour"))
 HALVES = (LossTerm(name="dice", weight=0.5), LossTerm(name="cross-entropy", weight=0.5))
 
 
-def made_case() -> tuple[torch.Tensor, torch.Tensor]:
+def reference_case() -> tuple[torch.Tensor, torch.Tensor]:
     logits = (6 * uniform("protocol.logits", (2, 4, 6, 8)) - 3).astype(np.float32)
     label = np.floor(4 * uniform("protocol.labels", (2, 6, 8))).astype(np.int64)
     label[label == 3] = 0
     return torch.from_numpy(logits), torch.from_numpy(label)
 
 
-def test_the_made_case_of_the_released_training() -> None:
-    logits, label = made_case()
+def test_the_case_of_the_released_training() -> None:
+    logits, label = reference_case()
     total = WeightedLoss(HALVES, FOUR)(Output(logits, {}), label)
     nothing = torch.zeros_like(label)
     assert DiceLoss(FOUR)(logits, label).item() == pytest.approx(REFERENCE["dice_loss"], abs=2e-7)
@@ -59,6 +65,11 @@ def random_case(target: TargetSpec, seed: int, batch: int = 2) -> tuple[torch.Te
     return logits, torch.randint(0, high, shape, generator=generator)
 
 
+def output_of(logits: torch.Tensor) -> Output:
+    """An output whose auxiliary maps equal its logits, so that every loss has something to read."""
+    return Output(logits, {"first": logits, "second": logits})
+
+
 @pytest.mark.parametrize("name", list(registry.losses.cards()))
 @pytest.mark.parametrize("target", [FOUR, BINARY, OVERLAPPING], ids=lambda t: t.kind)
 def test_every_loss_is_finite_differentiable_and_least_where_right(
@@ -67,7 +78,7 @@ def test_every_loss_is_finite_differentiable_and_least_where_right(
     logits, label = random_case(target, 0)
     loss = WeightedLoss((LossTerm(name=name),), target)
     logits.requires_grad_()
-    value = loss(Output(logits, {}), label)
+    value = loss(output_of(logits), label)
     value.backward()
     assert value.ndim == 0
     assert torch.isfinite(value)
@@ -80,8 +91,8 @@ def test_every_loss_is_finite_differentiable_and_least_where_right(
     else:
         right = truth > 0
     sure = torch.where(right, 40.0, -40.0).double()
-    assert loss(Output(sure, {}), label) < 1e-6
-    assert loss(Output(-sure, {}), label) > 0.3
+    assert loss(output_of(sure), label) < 1e-6
+    assert loss(output_of(-sure), label) > 0.3
 
 
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from([FOUR, BINARY, OVERLAPPING]))
@@ -120,27 +131,27 @@ def test_ignored_pixels_do_not_count(name: str, target: TargetSpec) -> None:
     changed = logits.clone()
     changed[:, :, 2:4, 1:5] += 7.0
     changed.requires_grad_()
-    value = loss(Output(changed, {}), label)
+    value = loss(output_of(changed), label)
     value.backward()
     assert changed.grad is not None
-    assert value.item() == pytest.approx(loss(Output(logits, {}), label).item(), abs=1e-12)
+    assert value.item() == pytest.approx(loss(output_of(logits), label).item(), abs=1e-12)
     assert changed.grad[:, :, 2:4, 1:5].abs().max() == 0
     assert changed.grad.abs().max() > 0
     everywhere = torch.full_like(label, 255)
-    assert torch.isfinite(loss(Output(logits, {}), everywhere))
+    assert torch.isfinite(loss(output_of(logits), everywhere))
 
 
 def test_the_ignored_label_equals_leaving_the_pixels_out() -> None:
     target = FOUR.model_copy(update={"ignored": 9})
     logits, label = random_case(target, 2)
     label[:, :, 4:] = 9
-    for kind in (DiceLoss, CrossEntropyLoss):
+    for kind in (DiceLoss, CrossEntropyLoss, FocalLoss, TverskyLoss):
         cut = kind(FOUR)(logits[..., :4], label[..., :4]).item()
         assert kind(target)(logits, label).item() == pytest.approx(cut, abs=1e-12)
 
 
 def test_half_precision_logits_are_computed_in_float32() -> None:
-    logits, label = made_case()
+    logits, label = reference_case()
     value = WeightedLoss(HALVES, FOUR)(Output(logits.bfloat16(), {}), label)
     expected = WeightedLoss(HALVES, FOUR)(Output(logits.bfloat16().float(), {}), label)
     assert value.dtype == torch.float32
@@ -154,6 +165,9 @@ def test_a_term_reads_the_output_it_names() -> None:
     value = WeightedLoss(terms, FOUR)(Output(logits, {"deep": other}), label).item()
     dice = DiceLoss(FOUR)
     assert value == pytest.approx((dice(logits, label) + 0.25 * dice(other, label)).item())
+    both = (LossTerm(name="dice", weight=2, output=["logits", "deep"]),)
+    value = WeightedLoss(both, FOUR)(Output(logits, {"deep": other}), label).item()
+    assert value == pytest.approx(2 * (dice(logits, label) + dice(other, label)).item())
     with pytest.raises(UsageError, match="no output 'deep'"):
         WeightedLoss(terms, FOUR)(Output(logits, {}), label)
 
@@ -166,3 +180,208 @@ def test_wrong_names_and_shapes_say_so() -> None:
     logits, label = random_case(FOUR, 5)
     with pytest.raises(UsageError, match="label of shape"):
         DiceLoss(FOUR)(logits, label[:, :-1])
+
+
+# Each loss against an independent formula or another implementation.
+
+
+@given(seed=st.integers(0, 10_000), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.5]))
+@settings(max_examples=15, deadline=None)
+def test_focal_agrees_with_monai(seed: int, gamma: float) -> None:
+    monai = pytest.importorskip("monai.losses")
+    logits, label = random_case(BINARY, seed)
+    theirs = monai.FocalLoss(gamma=gamma, alpha=0.25, reduction="mean")
+    expected = theirs(logits, label[:, None].to(logits.dtype)).item()
+    ours = FocalLoss(BINARY, gamma=gamma, alpha=0.25)(logits, label).item()
+    assert ours == pytest.approx(expected, abs=1e-6)  # monai rounds inside to float32
+    logits, label = random_case(FOUR, seed)
+    theirs = monai.FocalLoss(
+        gamma=gamma, use_softmax=True, to_onehot_y=True, include_background=True
+    )
+    # Monai's mean is over the classes too, of which one per pixel is not 0.
+    expected = FOUR.classes * theirs(logits, label[:, None]).item()
+    assert FocalLoss(FOUR, gamma=gamma)(logits, label).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_focal_without_focus_is_cross_entropy() -> None:
+    for target in (FOUR, BINARY, OVERLAPPING):
+        logits, label = random_case(target, 6)
+        expected = CrossEntropyLoss(target)(logits, label).item()
+        assert FocalLoss(target, gamma=0)(logits, label).item() == pytest.approx(expected)
+
+
+@given(seed=st.integers(0, 10_000), alpha=st.floats(0, 1), beta=st.floats(0, 1))
+@settings(max_examples=15, deadline=None)
+def test_tversky_agrees_with_monai(seed: int, alpha: float, beta: float) -> None:
+    monai = pytest.importorskip("monai.losses")
+    logits, label = random_case(FOUR, seed)
+    theirs = monai.TverskyLoss(
+        softmax=True,
+        to_onehot_y=True,
+        alpha=alpha,
+        beta=beta,
+        batch=True,
+        smooth_nr=1e-3,
+        smooth_dr=1e-3,
+    )
+    ours = TverskyLoss(FOUR, alpha=alpha, beta=beta, smooth=1e-3)
+    expected = theirs(logits, label[:, None]).item()
+    assert ours(logits, label).item() == pytest.approx(expected, abs=1e-6)
+    focal = TverskyLoss(FOUR, alpha=alpha, beta=beta, smooth=1e-3, exponent=0.75)
+    one_class = TargetSpec(kind="binary", names=("x",))
+    single = TverskyLoss(one_class, exponent=1.0)
+    sigmoid_logits, sigmoid_label = random_case(one_class, seed)
+    plain = single(sigmoid_logits, sigmoid_label).item()
+    raised = TverskyLoss(one_class, exponent=0.75)(sigmoid_logits, sigmoid_label).item()
+    assert raised == pytest.approx(plain**0.75)
+    assert focal(logits, label) >= ours(logits, label) - 1e-12
+
+
+@given(seed=st.integers(0, 10_000), fraction=st.floats(0.01, 1))
+@settings(max_examples=20, deadline=None)
+def test_top_k_is_the_mean_of_the_largest_pixels(seed: int, fraction: float) -> None:
+    logits, label = random_case(FOUR, seed)
+    each = torch.nn.functional.cross_entropy(logits, label, reduction="none").flatten().tolist()
+    largest = sorted(each, reverse=True)[: max(1, int(fraction * len(each)))]
+    value = TopKLoss(FOUR, fraction=fraction)(logits, label).item()
+    assert value == pytest.approx(sum(largest) / len(largest))
+    whole = TopKLoss(FOUR, fraction=1)(logits, label).item()
+    assert whole == pytest.approx(CrossEntropyLoss(FOUR)(logits, label).item())
+    assert value >= whole - 1e-12
+
+
+def structure_by_hand(
+    logits: np.ndarray, mask: np.ndarray, window: int, *, released: bool
+) -> float:
+    """PraNet's structure loss of (B, H, W) arrays in plain loops."""
+    p = 1 / (1 + np.exp(-logits))
+    entropy = -(mask * np.log(p) + (1 - mask) * np.log(1 - p))
+    reach = window // 2
+    values = []
+    for b in range(len(mask)):
+        padded = np.pad(mask[b], reach)
+        weight = np.empty_like(mask[b])
+        for y, x in np.ndindex(*mask[b].shape):
+            mean = padded[y : y + window, x : x + window].mean()
+            weight[y, x] = 1 + 5 * abs(mean - mask[b][y, x])
+        overlap = (p[b] * mask[b] * weight).sum()
+        both = ((p[b] + mask[b]) * weight).sum()
+        bce = entropy.mean() if released else (weight * entropy[b]).sum() / weight.sum()
+        values.append(bce + 1 - (overlap + 1) / (both - overlap + 1))
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("window", [3, 31])
+def test_structure_is_that_of_the_paper(released: bool, window: int) -> None:
+    logits, label = random_case(BINARY, 7, batch=3)
+    expected = structure_by_hand(
+        logits[:, 0].numpy(), label.double().numpy(), window, released=released
+    )
+    loss = StructureLoss(BINARY, window=window, released=released)
+    assert loss(logits, label).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_structure_of_two_exclusive_classes_sees_the_softmax() -> None:
+    two = TargetSpec(names=("background", "polyp"))
+    logits, label = random_case(two, 8)
+    difference = (logits[:, 1] - logits[:, 0])[:, None]
+    foreground = StructureLoss(BINARY)(difference, label)
+    background = StructureLoss(BINARY)(-difference, 1 - label)
+    expected = (foreground + background).item() / 2
+    assert StructureLoss(two)(logits, label).item() == pytest.approx(expected, abs=1e-12)
+
+
+def square(size: int = 9) -> torch.Tensor:
+    label = torch.zeros(1, size, size, dtype=torch.long)
+    label[:, 2:7, 2:7] = 1
+    return label
+
+
+@pytest.mark.parametrize(("side", "pixels"), [("inner", 25 - 9), ("outer", 49 - 25)])
+def test_a_boundary_map_is_compared_with_the_label_s_boundary(side: str, pixels: int) -> None:
+    label = square()
+    loss = BoundaryLoss(BINARY, of="boundary", side=side)  # type: ignore[arg-type]
+    ring = (torch.nn.functional.max_pool2d(label[:, None].double(), 3, 1, 1) - label).bool()
+    if side == "inner":
+        ring = label[:, None].bool().clone()
+        ring[:, :, 3:6, 3:6] = False
+    assert int(ring.sum()) == pixels
+    right = torch.where(ring, 30.0, -30.0).double()
+    for channels in (1, 5):
+        assert loss(right.expand(-1, channels, -1, -1), label).item() < 1e-9
+    one_wrong = right.clone()
+    one_wrong[0, 0, 0, 0] = 30.0
+    assert loss(one_wrong, label).item() == pytest.approx(30 / 81, abs=1e-9)
+    wider = BoundaryLoss(BINARY, of="boundary", side=side, radius=2)  # type: ignore[arg-type]
+    assert wider(right, label) > 1
+    with pytest.raises(UsageError, match="label's size"):
+        loss(right[..., 1:], label)
+
+
+def test_the_edge_of_the_image_ends_a_class() -> None:
+    label = torch.ones(1, 5, 5, dtype=torch.long)
+    loss = BoundaryLoss(BINARY, of="boundary")
+    frame = torch.full((1, 1, 5, 5), 30.0).double()
+    frame[:, :, 1:4, 1:4] = -30
+    assert loss(frame, label).item() < 1e-9
+
+
+def test_soft_boundaries_grow_apart_with_a_shift() -> None:
+    label = square(15)
+    values = []
+    for shift in range(4):
+        moved = torch.roll(label, shift, 2)
+        logits = torch.where(moved[:, None] > 0, 20.0, -20.0).double()
+        values.append(BoundaryLoss(BINARY)(logits, label).item())
+    assert values[0] < 1e-6
+    assert values[0] < values[1] < values[2] < values[3]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_mutation_sums_over_all_subsets(count: int) -> None:
+    label = random_case(FOUR, 9)[1]
+    maps = {f"p{k}": random_case(FOUR, 10 + k)[0] for k in range(count)}
+    output = Output(random_case(FOUR, 9)[0], maps)
+    expected = 0.0
+    for bits in range(1, 2**count):
+        total = sum(maps[f"p{k}"] for k in range(count) if bits >> k & 1)
+        expected += 0.3 * CrossEntropyLoss(FOUR)(total, label).item()
+        expected += 0.7 * DiceLoss(FOUR)(total, label).item()
+    assert MutationLoss(FOUR)(output, label).item() == pytest.approx(expected)
+    named = MutationLoss(FOUR, outputs=[*maps], terms={"dice": 1.0})(output, label).item()
+    assert named < expected
+    term = LossTerm(name="mutation", weight=2, options={"outputs": ["p0", "logits"]})
+    value = WeightedLoss((term,), FOUR)(output, label).item()
+    by_hand = MutationLoss(FOUR, outputs=["p0", "logits"])(output, label).item()
+    assert value == pytest.approx(2 * by_hand)
+
+
+def test_mutation_says_what_it_cannot_combine() -> None:
+    logits, label = random_case(FOUR, 9)
+    with pytest.raises(UsageError, match="no auxiliary output"):
+        MutationLoss(FOUR)(Output(logits, {}), label)
+    with pytest.raises(UsageError, match="did you mean deep"):
+        MutationLoss(FOUR, outputs=["deap", "logits"])(Output(logits, {"deep": logits}), label)
+    with pytest.raises(UsageError, match="reads all outputs"):
+        MutationLoss(FOUR, terms={"mutation": 1.0})
+    with pytest.raises(UsageError, match="its options say which"):
+        WeightedLoss((LossTerm(name="mutation", output="deep"),), FOUR)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("focal", {"gamma": -1}),
+        ("focal", {"alpha": 2.0}),
+        ("focal", {"alpha": 0.25}),
+        ("tversky", {"exponent": 0}),
+        ("top-k", {"fraction": 0}),
+        ("structure", {"window": 4}),
+        ("boundary", {"of": "edges"}),
+        ("boundary", {"radius": 0}),
+    ],
+)
+def test_options_out_of_range_are_refused(name: str, options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=f"creating the loss '{name}'"):
+        WeightedLoss((LossTerm(name=name, options=options),), FOUR)

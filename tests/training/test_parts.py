@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from segweave.runs.metrics_file import MetricsFile, read_rows
-from segweave.runtime.denormals import denormals_are_flushed, flushed_denormals
-from segweave.runtime.devices import choose_device
+from segweave.runtime.devices import choose_device, denormals_are_flushed, flushed_denormals
 from segweave.training import Run
-from segweave.training.progress import TrainingBar, counted
 
 
 def row(step: int, **more: float) -> dict[str, float]:
@@ -228,22 +226,6 @@ def test_denormals_are_put_back(before: bool) -> None:
         assert denormals_are_flushed() == before
     finally:
         torch.set_flush_denormal(False)
-
-
-def test_the_bar_shows_loss_and_dice_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with TrainingBar("arm", 10, 4, show=True) as bar:
-        bar.step(5, 0.125)
-        bar.scores({"dice": 0.75})
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "loss 0.1250" in shown.err
-    assert "validation Dice 0.7500" in shown.err
-    assert "5/10" in shown.err
-    with TrainingBar("arm", 10, 0, show=False) as bar:
-        bar.step(1, 0.5)
-    with counted("x", show=False) as report:
-        assert report is None
-    assert capsys.readouterr().err == ""
 
 
 def test_reading_recipes_and_runs_imports_neither_torch_nor_lightning() -> None:

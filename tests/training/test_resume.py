@@ -17,6 +17,7 @@ import torch
 from segweave.data.store import Store
 from segweave.errors import InputError
 from segweave.recipes import Recipe
+from segweave.registry import register_plugin
 from segweave.training import Run, train
 from segweave.training.session import TrainingSession
 from tests.training import toy
@@ -31,6 +32,38 @@ EMBEDDED = {
 }
 
 
+EVERYTHING = {
+    "network": {"name": "toy-feedback"},
+    "training__epochs": 4,
+    "training__accumulate": 2,  # steps begin in the middle of a batch's scales
+    "training__scales": [0.75, 1, 1.25],
+    "training__average": {"decay": 0.8},
+    "training__patience": 7,
+    "training__checkpoint": "best",
+    "training__checkpoint_every": 2,
+    "training__gradient_clip": 1.0,
+    "training__optimiser": {
+        "name": "sgd",
+        "rate": 0.3,
+        "groups": [{"match": "*.classifier.*", "rate": 0.1, "weight_decay": 0}],
+    },
+    "training__loss": [
+        {"name": "structure", "options": {"window": 5}},
+        {"name": "dice", "output": ["logits", "half"]},
+        {"name": "mutation", "options": {"outputs": ["logits", "half"]}},
+    ],
+    "training__augmentation": [
+        {"name": "geometry", "options": {"rotation": 40, "mirror": "both"}},
+        {"name": "elastic", "probability": 0.5},
+        {"name": "brightness", "probability": 0.7},
+        {"name": "contrast", "probability": 0.5},
+        {"name": "gamma", "probability": 0.5},
+        {"name": "blur", "probability": 0.5},
+        {"name": "noise", "probability": 0.7},
+    ],
+}
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
     """Real processes that have imported everything already, so that each starts at once."""
@@ -42,7 +75,7 @@ def processes() -> Iterator[multiprocessing.context.ForkServerContext]:
 
 
 class Started:
-    """A training in a process of its own."""
+    """A training in a separate process."""
 
     def __init__(
         self,
@@ -130,6 +163,9 @@ def assert_equal_runs(run: Run, other: Run) -> None:
             one["optimiser"]["state"].values(), two["optimiser"]["state"].values(), strict=True
         ):
             assert all(torch.equal(a[key], b[key]) for key in a)
+        for extra in ("average", "masks"):
+            assert (one[extra] is None) == (two[extra] is None)
+            assert all(torch.equal(one[extra][key], two[extra][key]) for key in one[extra] or ())
     assert timeless(run) == timeless(other)
     assert run.model_card == other.model_card
 
@@ -138,7 +174,59 @@ def assert_equal_runs(run: Run, other: Run) -> None:
 def uninterrupted(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)  # the number of threads decides the last bits
     out = tmp_path_factory.mktemp("whole") / "run"
-    return train(toy.recipe(**EMBEDDED), store, out, score=toy.score, progress=False)
+    return train(toy.recipe(**EMBEDDED), store, out, score=toy.score)
+
+
+@pytest.fixture(scope="module")
+def everything(binary_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("everything") / "run"
+    with toy.feedback_network_registered():  # this fixture outlives the test that starts it
+        return train(toy.recipe(**EVERYTHING), binary_store, out, score=toy.score)
+
+
+@pytest.mark.slow
+def test_killed_with_everything_on_it_ends_with_the_same_weights(
+    processes: multiprocessing.context.ForkServerContext,
+    binary_store: Store,
+    out: Path,
+    everything: Run,
+) -> None:
+    killed = 0
+    for wanted in (3, 9, 10, 17):
+        started = Started(processes, binary_store, out, everything.recipe)
+        started.wait_for(lambda count=wanted: rows(out) >= count)
+        started.signal(signal.SIGKILL)
+        killed += started.end() == -signal.SIGKILL
+    assert killed >= 3
+    assert Started(processes, binary_store, out, everything.recipe).end() == 0
+    assert_equal_runs(Run(out), everything)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6, 7, 11])
+def test_stopped_with_everything_on_it_goes_on_alike(
+    binary_store: Store,
+    out: Path,
+    everything: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: int,
+) -> None:
+    register_plugin(toy.FEEDBACK_NETWORK)
+    before_step = TrainingSession.before_step
+
+    def failing(session: TrainingSession, optimiser: torch.optim.Optimizer) -> None:
+        if session.step == stop:
+            raise ZeroDivisionError
+        before_step(session, optimiser)
+
+    monkeypatch.setattr(TrainingSession, "before_step", failing)
+    with pytest.raises(ZeroDivisionError):
+        train(everything.recipe, binary_store, out, score=toy.score)
+    monkeypatch.undo()
+    torch.manual_seed(99)
+    again = train(everything.recipe, binary_store, out, score=toy.score)
+    assert again.environment["sessions"][1]["from_step"] == stop - stop % 2
+    assert_equal_runs(again, everything)
 
 
 @pytest.mark.slow
@@ -186,13 +274,13 @@ def test_stopped_before_any_step_the_loss_goes_on_alike(
             raise ZeroDivisionError
         before_step(session, optimiser)
 
-    whole = train(recipe, store, out.parent / "whole", score=toy.score, progress=False)
+    whole = train(recipe, store, out.parent / "whole", score=toy.score)
     monkeypatch.setattr(TrainingSession, "before_step", failing)
     with pytest.raises(ZeroDivisionError):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)
     monkeypatch.undo()
     torch.manual_seed(99)  # the state outside must not matter
-    again = train(recipe, store, out, score=toy.score, progress=False)
+    again = train(recipe, store, out, score=toy.score)
     saved = stop - stop % (every or 5)
     assert again.environment["sessions"][1]["from_step"] == max(saved, stop - stop % 5)
     assert_equal_runs(again, whole)
@@ -258,16 +346,16 @@ def test_a_checkpoint_of_another_network_is_refused(store: Store, out: Path) -> 
 
     recipe = toy.recipe(training__checkpoint_every=1)
     with pytest.raises(ZeroDivisionError):
-        train(recipe, store, out, score=stop, progress=False)
+        train(recipe, store, out, score=stop)
     last = out / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     content["network"]["network.classifier.weight"] = torch.zeros(1)
     torch.save(content, last)
-    with pytest.raises(InputError, match=r"first network\.classifier\.weight"):
-        train(recipe, store, out, score=toy.score, progress=False)
+    with pytest.raises(InputError, match=r"network\.classifier\.weight is 1, not 3 × 2"):
+        train(recipe, store, out, score=toy.score)
     last.write_bytes(b"half a file")
     with pytest.raises(InputError, match="reading a checkpoint"):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)
     torch.save({"format": 1, "code": os.system}, last)
     with pytest.raises(InputError, match="reading it safely"):
-        train(recipe, store, out, score=toy.score, progress=False)
+        train(recipe, store, out, score=toy.score)

@@ -16,7 +16,7 @@ from segweave.data.cache import Resized
 from segweave.data.store import Store
 from segweave.recipes import Recipe, differences, load_recipe
 from segweave.recipes.build import build_network
-from segweave.runtime.denormals import denormals_are_flushed
+from segweave.runtime.devices import denormals_are_flushed
 from segweave.training import Run, train
 from segweave.training.run_training import choose_parts
 from tests.training import toy
@@ -100,7 +100,7 @@ def test_the_best_checkpoint_is_the_one_with_the_highest_validation_score(finish
 
 def test_a_finished_run_is_returned_as_it_is(finished: Run, store: Store) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
-    again = train(finished.recipe, store, finished.folder, score=toy.score, progress=False)
+    again = train(finished.recipe, store, finished.folder, score=toy.score)
     assert again.model_card == finished.model_card
     assert before == {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
 
@@ -114,7 +114,6 @@ def test_the_best_checkpoint_becomes_the_model_where_the_recipe_says_so(
         store,
         out,
         score=lambda *_: {"dice": next(scores)},
-        progress=False,
     )
     assert run.model_card["scores"]["step"] == 10
     assert run.model_card["scores"]["validation"] == {"dice": 0.9}
@@ -137,7 +136,6 @@ def test_the_published_protocol_keeps_the_best_on_test_apart(store: Store, out: 
         out,
         score=toy.score,
         score_on_test=on_test,
-        progress=False,
     )
     assert test_ids == [["patient5_a"]] * 2
     assert torch.load(run.checkpoints["best-on-test"], weights_only=True)["step"] == 5
@@ -162,7 +160,6 @@ def test_under_the_clean_protocol_no_test_case_is_read(store: Store, out: Path) 
         out,
         score=toy.score,
         score_on_test=forbidden,
-        progress=False,
     )
     assert set(run.checkpoints) == {"last", "best"}
     assert "patient5_a" not in read
@@ -174,8 +171,8 @@ def test_two_arms_with_one_seed_see_the_same_batches_and_start_values(
     seen: dict[str, list[object]] = {}
     original = Batches.batch
 
-    def watched(self: Batches, keys, epoch):  # type: ignore[no-untyped-def]
-        batch = original(self, keys, epoch)
+    def watched(self: Batches, keys, epoch, masks=None):  # type: ignore[no-untyped-def]
+        batch = original(self, keys, epoch, masks)
         middle = batch.image[:, batch.image.shape[1] // 2]
         seen.setdefault(current, []).append(
             (tuple(batch.keys), batch.label.numpy().tobytes(), middle.numpy().tobytes())
@@ -218,7 +215,7 @@ def test_denormals_are_flushed_while_training(store: Store, out: Path) -> None:
         assert not torch.is_grad_enabled()
         return toy.score(*arguments)
 
-    train(toy.recipe(training__epochs=1), store, out, score=score, progress=False)
+    train(toy.recipe(training__epochs=1), store, out, score=score)
     assert seen == [True]
 
 
@@ -287,7 +284,7 @@ def test_windows_and_dropout_train(store: Store, out: Path) -> None:
 def test_the_store_may_lie_elsewhere_when_resumed(finished: Run, store: Store) -> None:
     moved = toy.recipe(training__epochs=12, data__store="/elsewhere")
     assert set(differences(finished.recipe, moved)) == {"data.store"}
-    assert train(moved, store, finished.folder, score=toy.score, progress=False).finished
+    assert train(moved, store, finished.folder, score=toy.score).finished
 
 
 def test_metrics_of_resized_cases_are_cached_beside_the_store(store: Store) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from segweave.data.case import Case
-from segweave.data.inputs import network_label, network_slice, normalise
+from segweave.data.inputs import network_label, network_slice, normalise, window_indices
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import Store, StoreWriter
-from segweave.data.windows import window_indices
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
+from segweave.registry import networks, register_plugin
 from segweave.training import Run, train
 
+FEEDBACK_NETWORK = Path(__file__).parent / "feedback_network.py"
 SLICES = 5
 PATIENTS = 6
 
@@ -84,7 +86,10 @@ def score(
         maps = [torch.from_numpy(network_slice(case, k, spec, numbers)) for k in range(case.slices)]
         for k in range(case.slices):
             window = [maps[j] for j in window_indices(case.slices, k, spec.slices, spec.edge)]
-            logits = network(torch.stack(window)[None]).logits
+            inputs = {}
+            if getattr(network.network, "feedback", None) is not None:
+                inputs["mask"] = network.network.feedback.first(torch.stack(window))[None]
+            logits = network(torch.stack(window)[None], **inputs).logits
             predicted = logits.argmax(1) > 0 if target.kind == "exclusive" else logits[:, 0] > 0
             truth = torch.from_numpy(network_label(case, k, spec) > 0)
             overlap += 2 * float((predicted & truth).sum())
@@ -92,17 +97,29 @@ def score(
     return {"dice": overlap / max(sizes, 1.0)}
 
 
+@contextmanager
+def feedback_network_registered() -> Iterator[None]:
+    """Let the plug-in of `feedback_network.py` be known inside the block."""
+    cards, hashes = dict(networks._found()), networks.plugin_hashes
+    register_plugin(FEEDBACK_NETWORK)
+    try:
+        yield
+    finally:
+        networks._cards, networks._plugin_hashes = cards, hashes
+
+
 def train_process(
     store: Path, out: Path, chosen: Recipe, messages: Path, file_limit: int | None = None
 ) -> None:
     """Train in this process; what is raised goes to `messages`, its exit code is the process's."""
     torch.set_num_threads(1)
+    register_plugin(FEEDBACK_NETWORK)
     if file_limit is not None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
     try:
-        train(chosen, store, out, score=score, progress=False)
+        train(chosen, store, out, score=score)
     except SegweaveError as error:
         messages.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         sys.exit(error.exit_code)
@@ -111,4 +128,4 @@ def train_process(
 def run_of(store: Store, out: Path, **changes: object) -> Run:
     """A training of two epochs; `changes` as in `recipe`."""
     changes = {"training__epochs": 2, **changes}
-    return train(recipe(**changes), store, out, score=score, progress=False)
+    return train(recipe(**changes), store, out, score=score)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segweave import registry
-from segweave.data import windows as data_windows
+from segweave.data import inputs as data_inputs
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
@@ -145,7 +145,7 @@ def test_edge_rules_of_the_data_run_each_slice_once(edge: Any) -> None:
     slices = volume(8)
 
     def window(index: int) -> list[int]:
-        return data_windows.window_indices(COUNT, index, 3, edge)
+        return data_inputs.window_indices(COUNT, index, 3, edge)
 
     found = [o.logits for o in volume_outputs(woven, COUNT, lambda i: slices[i], window)]
     assert woven.network.calls["encode"] == COUNT

@@ -1,22 +1,21 @@
-"""The command `segweave`: one file a command; each parses, calls one function and prints."""
+"""The command `segweave`: one file per command, which parses, calls one function and prints."""
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
+
+from segweave.cli.guard import guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on `arguments` (default: the process's own) and leave with its exit code.
+    """Run the command on `arguments` (default: those of the process) and exit with its code.
 
     0: done; 2: wrong use or input; 1: a failure; 130: interrupted.
     """
-    import io
-    import sys
-
-    from segweave.cli.guard import guarded
-
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name that is no text is shown with its odd bytes spelt out.
+        # A file name that is not valid text is shown with its invalid bytes escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
 
     @guarded

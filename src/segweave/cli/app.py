@@ -25,9 +25,10 @@ from segweave.cli import (
     networks,
     predict,
     prepare,
+    score,
     train,
 )
-from segweave.cli.guard import Settings, guarded
+from segweave.cli.guard import Command, Settings, guarded
 from segweave.cli.helps import Examples, examples, paragraphs
 
 ORDER = (
@@ -38,6 +39,7 @@ ORDER = (
     "grid",
     "predict",
     "evaluate",
+    "score",
     "compare",
     "networks",
     "contexts",
@@ -46,10 +48,10 @@ ORDER = (
 )
 
 _BEGIN = (
-    ("segweave demo", "all of it on made images, in minutes"),
+    ("segweave demo", "all of it on synthetic images, in minutes"),
     ("segweave prepare acdc RELEASE stores/acdc", "a public data set"),
-    ("segweave prepare folder IMAGES MASKS stores/mine", "images of your own"),
-    ("segweave train RECIPE --store stores/acdc --out runs/a", "a network, by a recipe"),
+    ("segweave prepare folder IMAGES MASKS stores/mine", "your own images"),
+    ("segweave train RECIPE --store stores/acdc --out runs/a", "a network, with a recipe"),
     ("segweave predict runs/a scan.nii.gz --out labels", "label maps for new images"),
 )
 
@@ -75,8 +77,8 @@ def common(
         list[Path] | None,
         typer.Option(
             metavar="FILE.py",
-            help="Register the networks, context modules, data sets, metrics and losses of a "
-            "file of yours (it is run). May be given several times.",
+            help="Register the networks, context modules, data sets, metrics and losses of your "
+            "file (it is run). May be given several times.",
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
@@ -88,12 +90,12 @@ def common(
     """Segment medical images with context modules woven into any network.
 
     A context module reads the feature maps of neighbouring slices and returns one. Prepare a data
-    set once, train by a recipe, predict files in their own geometry, and score under a protocol
-    that says what it counts. Research software, not a medical device.
+    set once, train with a recipe, predict files in their own geometry, and score under a protocol
+    that states its rules. Research software, not a medical device.
     """
     Settings.debug = debug
     if not debug and not sys.warnoptions:
-        # Warnings of libraries are for developers; what a user has to know is an error or a note.
+        # Warnings of libraries are for developers; users get errors and notes.
         warnings.simplefilter("ignore")
     if plugin:
         from segweave.registry import register_plugin
@@ -106,7 +108,6 @@ app = typer.Typer(
     name="segweave",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -115,7 +116,9 @@ app.callback(help=paragraphs(common), epilog=examples(_BEGIN, "Where to begin"))
 
 
 def _add(name: str, function: Callable[..., None], shown: Examples) -> None:
-    app.command(name, help=paragraphs(function), epilog=examples(shown))(guarded(function))
+    app.command(name, cls=Command, help=paragraphs(function), epilog=examples(shown))(
+        guarded(function)
+    )
 
 
 _add("demo", demo.demo, demo.EXAMPLES)
@@ -125,6 +128,7 @@ _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
+_add("score", score.score, score.EXAMPLES)
 _add("compare", compare.compare, compare.EXAMPLES)
 _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,10 +48,9 @@ def check(
         bool, typer.Option("--strict", help="Leave with an error where anything is wrong.")
     ] = False,
     how: Annotated[
-        str | None,
+        Literal["copy-header", "resample"] | None,
         typer.Option(
             "--fix",
-            metavar="HOW",
             help="Fix labels that are not on their images: copy-header (their voxels are right) or "
             "resample (their headers are). The originals are kept, a log is written.",
         ),
@@ -68,16 +67,14 @@ def check(
     from segweave.checking import check as look
     from segweave.checking import fix
     from segweave.cli.show import as_json as print_json
-    from segweave.cli.show import counter, one_of
+    from segweave.cli.show import counter
 
-    if how is not None:
-        one_of("--fix", how, ("copy-header", "resample"))
     options = _options(option or [], name)
     with counter("checking", show=not (quiet or as_json)) as progress:
         report = look(source, name, progress=progress, **options)
     lines: list[dict[str, Any]] = []
     if how is not None:
-        lines = fix(source, report.problems, how)  # type: ignore[arg-type]  # one_of has checked it
+        lines = fix(source, report.problems, how)
         with counter("checking again", show=not (quiet or as_json)) as progress:
             report = look(source, name, progress=progress, **options)
     if as_json:

@@ -106,9 +106,9 @@ def compare(
     from segweave.comparison import comparison_tables
     from segweave.report.comparison_report import write_comparison
 
-    found = compare_arms(folders, reference, margin=margin, training_groups=training_groups)
-    written = [write_comparison(found, path) for path in out or ()]
-    score_tables(*comparison_tables(found))
-    typer.echo("\n".join(f"{verdict}\n" for verdict in found.verdicts))
+    comparison = compare_arms(folders, reference, margin=margin, training_groups=training_groups)
+    written = [write_comparison(comparison, path) for path in out or ()]
+    score_tables(*comparison_tables(comparison))
+    typer.echo("\n".join(f"{verdict}\n" for verdict in comparison.verdicts))
     for path in written:
         results(comparison=path)

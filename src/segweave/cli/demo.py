@@ -29,10 +29,12 @@ def demo(
     protocols, and ends with a table, a figure and an HTML report. It shows the machinery and
     is no evidence: made images, minutes of training.
     """
+    from segweave.cli.bars import run_bars
     from segweave.cli.show import results, score_tables
     from segweave.demo import HEADING, run_demo
 
-    done = run_demo(out, quick=quick, progress=not quiet)
+    with run_bars(show=not quiet) as report:
+        done = run_demo(out, quick=quick, report=report)
     score_tables(*done.tables, heading=HEADING)
     results(
         figure=done.figure,

@@ -1,35 +1,36 @@
-"""What `segweave info PATH` says of a store, run, model, evaluation, recipe or image."""
+"""What `segweave info PATH` shows of a store, run, model, evaluation, recipe or image."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from segweave.cli.options import GeometryChoice
 from segweave.errors import InputError
 from segweave.storage import read_json
 
 
-def describe(path: Path, geometry: str = "check") -> tuple[str, dict[str, Any]]:
-    """A title and facts. Raises InputError for a path that is none of what segweave knows."""
+def describe(path: Path, geometry: GeometryChoice = "check") -> tuple[str, dict[str, Any]]:
+    """A title, and names and values. Raises InputError for a path of any other kind."""
     if not path.exists():
         raise InputError(
             "describing", file=path, expected="a file or folder", found="nothing there"
         )
     if path.is_dir():
-        held = {entry.name for entry in path.iterdir()}
-        if {"manifest.json", "cases.csv"} <= held:
+        names = {entry.name for entry in path.iterdir()}
+        if {"manifest.json", "cases.csv"} <= names:
             return f"Evaluation {path}", _evaluation(path)
-        if {"manifest.json", "records"} <= held:
+        if {"manifest.json", "records"} <= names:
             return f"Store {path}", _store(path)
-        if "recipe.yaml" in held:
+        if "recipe.yaml" in names:
             return f"Run {path}", _run(path)
-        if "card.json" in held:
+        if "card.json" in names:
             return f"Model {path}", _card(path)
         raise InputError(
             "describing",
             file=path,
             expected="a store, run, model or evaluation",
-            found=", ".join(sorted(held)[:5]) or "an empty folder",
+            found=", ".join(sorted(names)[:5]) or "an empty folder",
         )
     if path.suffix in (".yaml", ".yml"):
         return f"Recipe {path}", _recipe(path)
@@ -47,7 +48,7 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
     evaluation = read_evaluation(path)
     manifest = evaluation.manifest
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "protocol": f"{manifest.protocol}: {manifest.title}",
         "cases": f"{manifest.cases} in {manifest.groups} groups",
         "classes": manifest.classes,
@@ -56,8 +57,8 @@ def _evaluation(path: Path) -> dict[str, Any]:
     for arm in summarise([evaluation]):
         dice = arm.macro.overlaps.get("dice")
         if dice is not None:
-            found[f"Dice {arm.arm}".strip()] = f"{dice.mean:.4f}"
-    return found
+            values[f"Dice {arm.arm}".strip()] = f"{dice.mean:.4f}"
+    return values
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _run(path: Path) -> dict[str, Any]:
     recipe, rows = run.recipe, run.metrics
     environment = run.environment
     context = recipe.context
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "arm": recipe.arm,
         "seed": recipe.seed,
         "network": f"{recipe.network.name} {recipe.network.options or ''}".strip(),
@@ -79,17 +80,17 @@ def _run(path: Path) -> dict[str, Any]:
         "state": "finished" if run.finished else "not finished: the same command continues it",
     }
     if rows:
-        found["steps"] = int(rows[-1]["step"])
+        values["steps"] = int(rows[-1]["step"])
         validated = [row["validation_dice"] for row in rows if "validation_dice" in row]
         if validated:
-            found["validation Dice"] = f"last {validated[-1]:.4f}, best {max(validated):.4f}"
+            values["validation Dice"] = f"last {validated[-1]:.4f}, best {max(validated):.4f}"
     if run.finished:
-        found["parameters"] = f"{run.model_card['parameters']:,}"
+        values["parameters"] = f"{run.model_card['parameters']:,}"
     for evaluation in evaluations_of(run):
         shown = _evaluation(evaluation.folder)
         scores = ", ".join(f"{k} {v}" for k, v in shown.items() if k.startswith("Dice"))
-        found[evaluation.folder.name] = f"{scores} ({shown['cases']})"
-    return found
+        values[evaluation.folder.name] = f"{scores} ({shown['cases']})"
+    return values
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -104,11 +105,11 @@ def _recipe(path: Path) -> dict[str, Any]:
     return load_recipe(path).to_dict()
 
 
-def _image(path: Path, geometry: str) -> dict[str, Any]:
+def _image(path: Path, geometry: GeometryChoice) -> dict[str, Any]:
     from segweave.formats import read_case
 
-    case = read_case(path, geometry=geometry)  # type: ignore[arg-type]
-    found: dict[str, Any] = {
+    case = read_case(path, geometry=geometry)
+    values: dict[str, Any] = {
         "slices": case.slices,
         "channels": case.image.shape[1],
         "size": f"{case.size[0]} × {case.size[1]}",
@@ -119,5 +120,5 @@ def _image(path: Path, geometry: str) -> dict[str, Any]:
     if case.label is not None:
         import numpy as np
 
-        found["label ids"] = [int(value) for value in np.unique(case.label)]
-    return found
+        values["label ids"] = [int(value) for value in np.unique(case.label)]
+    return values

@@ -53,7 +53,7 @@ def export_nnunet(
     and labelsTs; cases in none of its parts are left out, and named. Train and valid are one fold
     in splits_final.json, for nnU-Net's folder of preprocessed data. cases.csv has the patient and
     the part of each case. nnU-Net's predictions for imagesTs are scored with
-    `segweave evaluate PREDICTIONS labelsTs --cases cases.csv --out scores`.
+    `segweave score PREDICTIONS labelsTs --cases cases.csv --out scores`.
     """
     from segweave.cli.show import remark, results
     from segweave.data.store import Store

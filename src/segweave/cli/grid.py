@@ -1,4 +1,4 @@
-"""`segweave grid`: recipes × seeds × folds as one job that can be stopped and goes on."""
+"""`segweave grid`: recipes × context modules × seeds × folds as one job that can be stopped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 EXAMPLES = (
-    ("segweave grid grid.yaml --dry-run", "what there is, what is left, and how long it takes"),
-    ("segweave grid grid.yaml", "all of it; after Ctrl-C the same command goes on"),
+    ("segweave grid grid.yaml --dry-run", "which runs are done, which are left, and how long"),
+    ("segweave grid grid.yaml", "train and score; after Ctrl-C the same command continues"),
 )
 
 
@@ -19,7 +19,7 @@ def grid(
         Path,
         typer.Argument(
             metavar="GRID.yaml",
-            help="The file with store, out, recipes, seeds, folds, protocols, jobs.",
+            help="The file with store, out, recipes, contexts, seeds, folds, protocols, jobs.",
             show_default=False,
         ),
     ],
@@ -28,12 +28,14 @@ def grid(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No lines about progress.")] = False,
 ) -> None:
-    """Train recipes × seeds × folds, score each run, and list what `segweave compare` reads.
+    """Train recipes × context modules × seeds × folds, score each run, and list what `segweave
+    compare` reads.
 
-    Runs that are done are skipped, one that was interrupted goes on bit for bit, one that fails
-    does not stop the others. Each run is the command `segweave train` in a process of its own,
-    then `segweave evaluate`, once for each protocol.
+    Runs that are done are skipped, one that was interrupted continues bit for bit, one that fails
+    does not stop the others. Each run is the command `segweave train` in a separate process, then
+    `segweave evaluate`, once for each protocol.
     """
+    from segweave.cli.bars import run_bars
     from segweave.cli.show import results, table
     from segweave.errors import SegweaveError
     from segweave.grid import in_words, load_grid, plan_grid, run_grid
@@ -50,7 +52,8 @@ def grid(
         note += f", about {in_words(left)}" if left else ""
         table(f"Runs in {plan.grid.out}", ("run", "state", "time left"), rows, note)
         return
-    done = run_grid(plan, progress=not quiet)
+    with run_bars(show=not quiet) as report:
+        done = run_grid(plan, report=report)
     for protocol, folders in done.evaluations.items():
         for folder in folders:
             results(**{protocol: folder})

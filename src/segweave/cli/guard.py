@@ -1,5 +1,5 @@
-"""Turns whatever ends a command into one message on stderr and an exit code, without a traceback
-unless it was asked for.
+"""Turns whatever ends a command, a wrong option too, into one message on stderr and an exit code,
+without a traceback unless the user asked for one.
 """
 
 from __future__ import annotations
@@ -8,22 +8,58 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from segweave.errors import SegweaveError
+import typer
+from typer.core import TyperCommand
+
+from segweave.errors import SegweaveError, UsageError, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 INTERRUPTED = 130
 _BROKEN_PIPE = 141
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_WRONG_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<known>'.*')")
+
+
+class Command(TyperCommand):
+    """A command that answers a wrong value of a fixed choice with the nearest right one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line; raises UsageError for a wrong choice."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            wrong = _WRONG_CHOICE.search(error.message)
+            if wrong is None:
+                raise
+            option = error.param.opts[0] if error.param is not None else ""
+            raise UsageError(
+                "reading the command line",
+                found=f"{option} {wrong['value']}",
+                remedy=nearest(wrong["value"], re.findall(r"'([^']*)'", wrong["known"])),
+            ) from None
+
+
+def check_device(value: str) -> str:
+    """The name of a device, or UsageError for wrong syntax. Whether there is such a device is asked
+    of torch later.
+    """
+    if _DEVICE.fullmatch(value) is None:
+        raise UsageError(
+            "choosing a device", expected="auto, cpu, cuda or cuda:NUMBER", found=repr(value)
+        )
+    return value
 
 
 class Settings:
-    """What the options before the command's name set; `debug` shows tracebacks."""
+    """Set by the options before the command's name; `debug` shows tracebacks."""
 
     debug = False
 
@@ -53,35 +89,35 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def report(error: BaseException) -> int:
-    """Print what a person needs to know about `error` to stderr; returns the exit code."""
+    """Print the message of `error` to stderr; returns the exit code."""
     if isinstance(error, SegweaveError):
-        stopped = error.exit_code == INTERRUPTED
-        _say(f"{'interrupted' if stopped else 'error'}: {error}")
+        interrupted = error.exit_code == INTERRUPTED
+        _print(f"{'interrupted' if interrupted else 'error'}: {error}")
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        _say("interrupted: nothing half-written is left; the same command again continues")
+        _print("interrupted: no half-written file is left; the same command again continues")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        # Whoever read our output has gone; Python's flush at exit must not complain either.
+        # The reader of our output has gone; Python's flush at exit must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
     if isinstance(error, MemoryError) or _is_gpu_memory(error):
-        _say(
+        _print(
             "error: not enough memory\n"
             "  what to do: a smaller batch (--set training.batch_size=...), a smaller image size, "
             "or --device cpu"
         )
         return 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        _say(
+        _print(
             f"error: no space left for writing{_of(error)}\n"
             "  what to do: free some space or choose another folder; earlier results are untouched"
         )
         return 1
     if isinstance(error, OSError):
-        _say(f"error: {error.strerror or error}{_of(error)}\n{_HINT}")
+        _print(f"error: {error.strerror or error}{_of(error)}\n{_HINT}")
         return 1
-    _say(f"error: unexpected {type(error).__name__}: {_first_line(error)}\n{_HINT}")
+    _print(f"error: unexpected {type(error).__name__}: {_first_line(error)}\n{_HINT}")
     return 1
 
 
@@ -106,6 +142,6 @@ def _is_gpu_memory(error: BaseException) -> bool:
     return type(error).__name__ == "OutOfMemoryError"
 
 
-def _say(message: str) -> None:
+def _print(message: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(message, file=sys.stderr, flush=True)  # noqa: T201

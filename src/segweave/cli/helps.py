@@ -14,7 +14,7 @@ _ARGUMENT = re.compile(r" {4}(\w+): (.*)")
 def paragraphs(function: Callable[..., Any]) -> str:
     """The docstring of a command with each paragraph on one line, for the terminal to wrap."""
     text = inspect.getdoc(function) or ""
-    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
@@ -35,6 +35,6 @@ def argument_texts(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def examples(pairs: Examples, title: str = "Examples") -> str:
-    """Commands and what each is for, as the last part of a help text."""
+    """Commands and their purpose, as the last section of a help text."""
     lines = [f"[cyan]{command}[/cyan]\n  [dim]{remark}[/dim]" for command, remark in pairs]
     return f"[bold]{title}[/bold]\n\n" + "\n\n".join(lines)

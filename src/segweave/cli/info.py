@@ -1,4 +1,4 @@
-"""`segweave info`: what is installed, and what a store, run, evaluation, recipe or image holds."""
+"""`segweave info`: what is installed, and the contents of a store, run, recipe or image."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from segweave.cli.options import Geometry
+
 EXAMPLES = (
     ("segweave info", "versions, devices, extras"),
     ("segweave info stores/acdc", "cases, sizes, classes, splits"),
-    ("segweave info runs/a", "how it was trained, how far it is, its scores"),
+    ("segweave info runs/a", "settings, progress and scores"),
 )
 
 
@@ -23,34 +25,27 @@ def info(
             show_default=False,
         ),
     ] = None,
-    geometry: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH",
-            help="Where a NIfTI header contradicts itself: check (refuse), pixdim or affine.",
-        ),
-    ] = "check",
+    geometry: Geometry = "check",
     json: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
-    """Describe this installation, or what lies at PATH.
+    """Describe this installation, or the store, run or file at PATH.
 
     Without PATH: versions, devices and threads, and for each optional extra whether it is
-    there or which command installs it. With PATH: what a store, run, model, evaluation,
-    recipe or image file holds.
+    installed or which command installs it. With PATH: the contents of a store, run, model,
+    evaluation, recipe or image file.
     """
-    from segweave.cli.show import as_json, facts, one_of
+    from segweave.cli.show import as_json, facts
 
     if path is None:
-        title, found = "This installation", installation()
+        title, values = "This installation", installation()
     else:
         from segweave.cli.describe import describe
 
-        one_of("--geometry", geometry, ("check", "pixdim", "affine"))
-        title, found = describe(path, geometry)
+        title, values = describe(path, geometry)
     if json:
-        as_json({"what": title, **found})
+        as_json({"what": title, **values})
     else:
-        facts(title, found)
+        facts(title, values)
 
 
 EXTRAS = {
@@ -82,7 +77,7 @@ def installation() -> dict[str, Any]:
         f"cuda:{index} ({torch.cuda.get_device_name(index)})"
         for index in range(torch.cuda.device_count())
     ]
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "segweave": __version__,
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
@@ -95,9 +90,9 @@ def installation() -> dict[str, Any]:
         versions = {name: installed(name) for name in libraries}
         missing = [name for name, value in versions.items() if value is None]
         if missing:
-            found[f"extra {extra}"] = (
+            values[f"extra {extra}"] = (
                 f'missing {", ".join(missing)}: pip install "segweave[{extra}]"'
             )
         else:
-            found[f"extra {extra}"] = ", ".join(f"{n} {v}" for n, v in versions.items())
-    return found
+            values[f"extra {extra}"] = ", ".join(f"{n} {v}" for n, v in versions.items())
+    return values

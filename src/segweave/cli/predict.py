@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from segweave.cli.options import Checkpoint, Device, Flips, Force, Geometry, Quiet, UseTiles
 
 EXAMPLES = (
     ("segweave predict runs/a scan.nii.gz --out labels", "one volume"),
@@ -21,6 +23,15 @@ EXAMPLES = (
 )
 
 
+def _check_format(value: str | None) -> str | None:
+    # Imports the table of formats, not torch.
+    if value is not None:
+        from segweave.formats import label_format
+
+        label_format(value)
+    return value
+
+
 def predict(
     model: Annotated[
         Path,
@@ -33,21 +44,30 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the label maps go.", show_default=False)
+        Path,
+        typer.Option(metavar="FOLDER", help="The folder for the label maps.", show_default=False),
     ],
     overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="PNGs of the image under its labels.")
+        bool,
+        typer.Option(
+            "--overlays/--no-overlays", help="Also write pictures of the images with their labels."
+        ),
     ] = True,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the probabilities of each class.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace label maps that are already there.")
-    ] = False,
-    checkpoint: Annotated[
+    format: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of a run: last, best or best-on-test."),
+        typer.Option(
+            metavar="NAME",
+            help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png. Default: what "
+            "suits each image.",
+            callback=_check_format,
+            show_default=False,
+        ),
     ] = None,
+    force: Force = False,
+    checkpoint: Checkpoint = None,
     also: Annotated[
         list[Path] | None,
         typer.Option(
@@ -58,74 +78,49 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    flips: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH",
-            help="Average over mirror images too: none, rows (left-right), columns (up-down) or "
-            "both. Sensible where the training mirrored images so.",
-        ),
-    ] = "none",
-    tiles: Annotated[
-        bool,
-        typer.Option(
-            "--tiles",
-            help="Read images in overlapping tiles of the network's size, at their own "
-            "resolution. Sensible where the training saw that resolution.",
-        ),
-    ] = False,
-    geometry: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH",
-            help="Where a NIfTI header contradicts itself: check (refuse), pixdim or affine.",
-        ),
-    ] = "check",
-    device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")
-    ] = "auto",
+    flips: Flips = "none",
+    tiles: UseTiles = False,
+    geometry: Geometry = "check",
+    device: Device = "auto",
     precision: Annotated[
-        str,
+        Literal["32", "bf16"],
         typer.Option(
-            metavar="WHICH",
-            help="32, or bf16: faster where the device multiplies in bfloat16; may change a few "
+            help="bf16 is faster where the device multiplies in bfloat16; it may change a few "
             "labels at edges.",
         ),
     ] = "32",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Segment images and volumes with a trained model.
 
     Takes NIfTI, HDF5, NumPy and common picture formats. A label map has the size, orientation,
-    affine and units of its image, so that a viewer lays one over the other. A volume is read
-    slice by slice in bounded memory, each slice going through the network once. A file that
-    fails is told at the end, and the others go on.
+    affine and units of its image, so that a viewer shows one over the other. A volume is read
+    slice by slice in bounded memory, and each slice goes through the network once. A file that
+    fails is reported at the end, and the others continue.
     """
-    from segweave.cli.show import counter, one_of, results
+    from segweave.cli.show import counter, results
     from segweave.errors import InputError
     from segweave.prediction import Tiles, load_ensemble, predict_files
 
-    one_of("--geometry", geometry, ("check", "pixdim", "affine"))
-    one_of("--precision", precision, ("32", "bf16"))
-    one_of("--flips", flips, ("none", "rows", "columns", "both"))
     predictor = load_ensemble(
         [model, *(also or ())],
-        flips=flips,  # type: ignore[arg-type]  # one_of has checked it
+        flips=flips,
         tiles=Tiles() if tiles else None,
         checkpoint=checkpoint,
         device=device,
-        precision=precision,  # type: ignore[arg-type]  # one_of has checked it
+        precision=precision,
     )
-    with counter("predicting", show=not quiet) as count:
+    with counter("predicting", show=not quiet) as progress:
         report = predict_files(
             predictor,
             inputs,
             out,
             overlays=overlays,
             probabilities=probabilities,
+            format=format,
             force=force,
-            geometry=geometry,  # type: ignore[arg-type]  # one_of has checked it
-            progress=None if count is None else lambda d, n, f: count(d, n, f.name if f else ""),
+            geometry=geometry,
+            progress=progress,
         )
     if report.files:
         results(label_maps=f"{len(report.files)} in {report.folder}", summary=report.summary)

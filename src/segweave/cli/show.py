@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from segweave.registry import Card
     from segweave.runtime.progress import Progress as ProgressCallback
 
+_SECONDS = 30.0
+
 
 def stdout() -> Console:
-    """A console for results; where stdout is no terminal it never cuts a line."""
+    """A console for results; where stdout is not a terminal it never cuts a line."""
     return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False)
 
 
@@ -53,7 +57,7 @@ def as_json(content: Any) -> None:
 
 
 def results(**paths: Any) -> None:
-    """The last words of a command: what lies where, one line each; None is passed over."""
+    """The last lines of a command: a name and a path per line; a path of None is left out."""
     paths = {name: path for name, path in paths.items() if path is not None}
     width = max(len(name) for name in paths)
     for name, path in paths.items():
@@ -98,9 +102,17 @@ def remark(text: str) -> None:
 
 @contextmanager
 def counter(title: str, *, show: bool) -> Iterator[ProgressCallback | None]:
-    """A progress bar on stderr as a function (done, total, name of what comes next), or None."""
+    """Show progress on stderr: yields the callback, or None where `show` is False.
+
+    In a terminal it is a bar; elsewhere (a file, a pipe) a line at the start, then one per 10 % or
+    30 seconds.
+    """
     if not show:
         yield None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLines(title)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -109,7 +121,7 @@ def counter(title: str, *, show: bool) -> Iterator[ProgressCallback | None]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[name]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, name="")
 
         def update(done: float, total: float, name: str) -> None:
@@ -118,14 +130,26 @@ def counter(title: str, *, show: bool) -> Iterator[ProgressCallback | None]:
         yield update
 
 
-def one_of(option: str, value: str, known: Sequence[str]) -> None:
-    """Raise UsageError, naming the nearest, where an option has a value that it does not know."""
-    if value not in known:
-        from segweave.errors import UsageError, nearest
+class ProgressLines:
+    """Progress as lines on stderr, for logs."""
 
-        raise UsageError(
-            "reading the command line", found=f"{option} {value}", remedy=nearest(value, known)
-        )
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
+        self._clock = clock
+        self._total = math.nan
+        self._tenth = -1
+        self._last = 0.0
+
+    def __call__(self, done: float, total: float, name: str) -> None:
+        """Print a line where the work began, is 10 % further, or 30 seconds have passed."""
+        tenth = math.floor(10 * done / total) if total else 10
+        now = self._clock()
+        if total == self._total and tenth == self._tenth and now - self._last < _SECONDS:
+            return
+        self._total, self._tenth, self._last = total, tenth, now
+        line = f"{self._title}: {math.floor(done)} of {math.floor(total)}"
+        sys.stderr.write(f"{line} ({name})\n" if name else f"{line}\n")
+        sys.stderr.flush()
 
 
 def score_tables(*tables: ScoreTable, heading: str = "") -> None:

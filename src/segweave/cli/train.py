@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
+from segweave.cli.options import Device, Quiet
+
 EXAMPLES = (
     (
-        "segweave train acdc-unet-128-sa-lstm --store stores/acdc --out runs/a",
-        "a published recipe by name",
+        "segweave train acdc-unet-128 --store stores/acdc --out runs/unet",
+        "a shipped recipe by name",
+    ),
+    (
+        "segweave train acdc-unet-128 --context sa-lstm --at bottleneck --slices 3 --store "
+        "stores/acdc --out runs/sa-lstm",
+        "the same with a context module",
+    ),
+    (
+        "segweave train mine.yaml --start-from runs/unet --store stores/mine --out runs/mine",
+        "from the weights of a finished run",
     ),
     (
         "segweave train mine.yaml --store stores/mine --out runs/b --set training.epochs=10",
@@ -25,15 +36,62 @@ EXAMPLES = (
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="The name of a published recipe or a YAML file.")
-    ],
-    store: Annotated[
-        Path,
-        typer.Option(metavar="STORE", help="What `segweave prepare` wrote.", show_default=False),
+        str, typer.Argument(metavar="RECIPE", help="The name of a shipped recipe or a YAML file.")
     ],
     out: Annotated[
         Path, typer.Option(metavar="RUN", help="The run folder to write.", show_default=False)
     ],
+    store: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="STORE",
+            help="What `segweave prepare` wrote. Given several times: train on all of "
+            "them together. Default: the recipe's data.store.",
+            show_default=False,
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Another network, with its default options.", show_default=False
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A context module; `none` for the network alone.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POSITION",
+            help="Where the module is woven in: encoder, bottleneck, skips, decoder, output or a "
+            "dotted name.",
+            show_default=False,
+        ),
+    ] = None,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Length of the window, odd. With --context, 3 unless the recipe has a longer "
+            "window or tiles.",
+            show_default=False,
+        ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Start from the weights of this finished run (or model folder, or file of "
+            "weights). For other classes add --set network.new_head=true.",
+            show_default=False,
+        ),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,9 +111,7 @@ def train(
             help="Cross-validation: use the store's split fold-K, whose test cases are fold K.",
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")
-    ] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Override the recipe's precision.")
     ] = None,
@@ -63,29 +119,43 @@ def train(
         bool,
         typer.Option("--resume/--no-resume", help="Continue what the run folder holds, or refuse."),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Train a network as a recipe says, on a store that `segweave prepare` wrote.
+    """Train a network by a recipe, on a store that `segweave prepare` wrote.
 
-    The run folder holds all that is needed to repeat, continue and use the training: the
-    recipe with every default written out, the environment, the curves, the checkpoints and
-    the model. Every choice is made on the validation cases; test cases are not touched.
+    The run folder has everything to repeat, continue and use the training: the recipe with every
+    default written out, the environment, the curves, the checkpoints and the model. Every choice
+    is made on the validation cases; test cases are not touched.
+
+    Options override the recipe; --set overrides both. Where network, context module or position
+    are changed, the label of the arm is NETWORK+CONTEXT@POSITION.
     """
-    from segweave.cli.show import results
-    from segweave.workflow import api
+    from segweave.cli.show import counter, results
+    from segweave.recipes import chosen_sets
+    from segweave.workflow.train import train as train_run
 
-    run = api.train(
+    overrides = chosen_sets(
         recipe,
-        store,
-        out,
-        sets=sets or (),
-        seed=seed,
-        fold=fold,
-        device=device,
-        precision=precision,
-        resume=resume,
-        progress=not quiet,
+        sets or (),
+        network=network,
+        context=context,
+        at=at,
+        slices=slices,
+        start_from=start_from,
     )
+    with counter("training", show=not quiet) as progress:
+        run = train_run(
+            recipe,
+            store or None,
+            out,
+            sets=overrides,
+            seed=seed,
+            fold=fold,
+            device=device,
+            precision=precision,
+            resume=resume,
+            progress=progress,
+        )
     results(
         run=run.folder,
         model=run.folder / "model",

@@ -1,4 +1,4 @@
-"""What a data set's function takes, and what is typed for it."""
+"""Options of a data set's function as options of the command: types, and texts to values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NONE = ("", "none", "null")
 
 
 def simple(annotation: Any) -> tuple[Any, str | None]:
-    """What the command line takes for a type, and how it is shown."""
+    """The type that the command line parses for a type, and its metavar."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return str, "|".join(str(value) for value in inner)
@@ -25,7 +25,7 @@ def simple(annotation: Any) -> tuple[Any, str | None]:
 
 
 def from_text(value: Any, annotation: Any) -> Any:
-    """What was typed, lists joined with commas → what the data set's function takes."""
+    """A value of the command line, lists joined with commas → the function's argument."""
     from segweave.errors import UsageError
 
     options = [annotation, *get_args(annotation)]
@@ -34,7 +34,7 @@ def from_text(value: Any, annotation: Any) -> Any:
         return value
     kind: Callable[[str], Any] = get_args(sequence)[0]
     try:
-        return [kind(part.strip()) for part in value.split(",")]
+        return [kind(item.strip()) for item in value.split(",")]
     except ValueError:
         raise UsageError(
             "reading an option", expected="numbers joined with commas", found=repr(value)
@@ -42,7 +42,7 @@ def from_text(value: Any, annotation: Any) -> Any:
 
 
 def option_from_text(name: str, text: str, annotation: Any) -> Any:
-    """The text of an option NAME=TEXT → what the data set's function takes."""
+    """The text of an option NAME=TEXT → the function's argument."""
     from segweave.errors import UsageError
 
     if type(None) in get_args(annotation) and text.strip().lower() in _NONE:

@@ -7,15 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segweave.comparison.arms import (
-    DOING,
-    Arm,
-    arm_name,
-    find_reference,
-    read_arms,
-)
+from segweave.comparison.arms import Arm, find_reference, read_arms
 from segweave.comparison.decisions import holm, verdict
 from segweave.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
+from segweave.comparison.joining import DOING, arm_name
 from segweave.comparison.notes import exploratory_notes, notes_of
 from segweave.comparison.numbers import as_csv
 from segweave.comparison.pairs import PRIMARY, compare_pair
@@ -30,7 +25,7 @@ from segweave.comparison.results import (
     ArmFacts,
     Comparison,
     Exploratory,
-    Place,
+    ScoredRun,
 )
 from segweave.errors import UsageError
 from segweave.evaluation.rows import Evaluation
@@ -59,16 +54,18 @@ def compare(
     """Compare every arm that evaluation folders hold with the arm `reference`, on macro Dice.
 
     Args:
-        folders: evaluation folders (or what `evaluate` returned) of all arms, seeds and folds; they
-            are joined by arm, and predictions without an arm take their folder's name.
+        folders: evaluation folders (or what `evaluate` returned) of all arms, seeds and folds.
+            They are joined by the digest of their recipe, those of other tools by the arm's name;
+            predictions without a name take that of their folder.
         reference: the arm that the others are compared with.
         margin: a difference in Dice (0 to 1) too small to matter; with it, equivalence is tested.
         training_groups: of folds, how many groups each was trained on; without it, what their
             evaluations say, and where one doesn't, all that the fold was not tested on.
 
     The unit is the group; groups and seeds are both samples. Everything but the macro Dice is
-    exploratory. Raises UsageError for arms under different protocols, on different cases or known
-    to be chosen by different rules, naming what differs; InputError for folders that can't be read.
+    exploratory. Raises UsageError for two recipes under one name, and for arms under different
+    protocols, on different cases or known to be chosen by different rules, naming what differs;
+    InputError for folders that can't be read.
     """
     if margin is not None and not 0 < margin < 1:
         raise UsageError(DOING, expected="a margin in Dice between 0 and 1", found=f"{margin:g}")
@@ -91,14 +88,14 @@ def compare(
     adjusted = holm({result.arm: result.p for result in results if result.p is not None})
     for result in results:
         result.p_holm = adjusted.get(result.arm)
-        result.verdict = verdict(result, reference, len(adjusted), margin)
+        result.verdict = verdict(result, other.name, len(adjusted), margin)
     return Comparison(
         protocol=manifest.protocol,
         title=manifest.title,
         definition=manifest.definitions.get(PRIMARY, ""),
         kind=manifest.kind,
         classes=manifest.classes,
-        reference=reference,
+        reference=other.name,
         cases=len(other.groups),
         groups=len(set(other.groups.values())),
         grouped=all(e.manifest.grouped for arm in arms.values() for e in arm.evaluations),
@@ -111,7 +108,7 @@ def compare(
         arms=results,
         notes=notes_of(arms, other, designs, results),
         exploratory_notes=exploratory_notes(arms.values()),
-        places=[place for arm in arms.values() for place in _places(arm)],
+        scored_runs=[scored_run for arm in arms.values() for scored_run in _scored_runs(arm)],
     )
 
 
@@ -131,9 +128,9 @@ def _facts(arm: Arm, mean: float) -> ArmFacts:
     )
 
 
-def _places(arm: Arm) -> list[Place]:
+def _scored_runs(arm: Arm) -> list[ScoredRun]:
     return [
-        Place(
+        ScoredRun(
             arm=arm.name,
             seed=seed,
             fold=fold,
@@ -142,6 +139,8 @@ def _places(arm: Arm) -> list[Place]:
         )
         for evaluation in arm.evaluations
         for seed, fold in dict.fromkeys(
-            (row.seed, row.fold) for row in evaluation.rows if arm_name(row, evaluation) == arm.name
+            (row.seed, row.fold)
+            for row in evaluation.rows
+            if arm_name(row, evaluation) in arm.names
         )
     ]

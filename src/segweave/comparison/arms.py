@@ -9,26 +9,38 @@ from pathlib import Path
 
 import numpy as np
 
+from segweave.comparison.joining import DOING, arm_name, labels_of
 from segweave.errors import InputError, UsageError, nearest
 from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 
-DOING = "comparing arms"
 RunKey = tuple[int | None, int | None]
 """(seed, fold) of one run; None where unknown."""
 Item = tuple[str, int | None, str]
-"""(case, slice, class): where one score of a metric stands."""
+"""(case, slice, class) of one score of a metric."""
 _SHOWN = 5
 
 
 @dataclass
 class Arm:
-    """All runs of one arm: `scores` by run and metric, `failed` likewise, and `by_rule`, of which
-    scores the protocol set because the class is missing on a side.
+    """All runs of one arm.
+
+    Attributes:
+        name: the label in tables.
+        names: every name that the arm's evaluations give it.
+        evaluations: the evaluations that hold its runs.
+        groups: case → group.
+        scores: run → metric → (case, slice, class) → value.
+        failed: run → metric → those without a value.
+        by_rule: run → metric → those whose value the protocol set, because the class is missing
+            in the prediction or in the reference.
+        units: metric → units.
+        alarms: how many false alarms there are, of how many possible ones.
     """
 
     name: str
+    names: set[str] = field(default_factory=set)
     evaluations: list[Evaluation] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     scores: dict[RunKey, dict[str, dict[Item, float]]] = field(default_factory=dict)
@@ -64,12 +76,12 @@ class Arm:
 
     @property
     def references(self) -> dict[str, set[str]]:
-        """Case → checksums of its true labels, as far as evaluations tell them."""
-        found: dict[str, set[str]] = {}
+        """Case → checksums of its true labels, as far as evaluations state them."""
+        checksums: dict[str, set[str]] = {}
         for evaluation in self.evaluations:
             for case, checksum in evaluation.manifest.references.items():
-                found.setdefault(case, set()).add(checksum)
-        return found
+                checksums.setdefault(case, set()).add(checksum)
+        return checksums
 
     def cases(self, run: RunKey) -> set[str]:
         """The cases that a run was scored on."""
@@ -91,13 +103,13 @@ class Arm:
 
     @property
     def training_groups(self) -> float | None:
-        """How many groups a run was trained on, the mean over runs; None where one doesn't say."""
-        said = [e.manifest.training_groups for e in self.evaluations]
-        known = [groups for groups in said if groups is not None]
-        return float(np.mean(known)) if len(known) == len(said) else None
+        """How many groups a run was trained on, the mean over runs; None where one is unknown."""
+        numbers = [e.manifest.training_groups for e in self.evaluations]
+        stated = [number for number in numbers if number is not None]
+        return float(np.mean(stated)) if len(stated) == len(numbers) else None
 
     def known(self, what: str) -> set[str]:
-        """What its folders say of `checkpoint` or `part`; empty where none says anything."""
+        """The `checkpoint` or `part` that its evaluations state; empty where none does."""
         return {value for e in self.evaluations if (value := choice(e.manifest, what))}
 
 
@@ -113,29 +125,26 @@ def choice(manifest: Manifest, what: str) -> str | None:
 
 
 def read_arms(folders: Sequence[str | Path | Evaluation]) -> dict[str, Arm]:
-    """Arms by name, in the order in which they come. Predictions without an arm take the name of
-    their folder. Raises UsageError or InputError where arms can't be compared, saying which differ.
+    """Arms by label, in the order in which they come (see `segweave.comparison.joining`). Raises
+    UsageError or InputError where arms can't be compared, naming what differs.
     """
     evaluations = [_read(folder) for folder in folders]
     if not evaluations:
         raise UsageError(DOING, expected="evaluation folders", found="none")
     _check_protocols(evaluations)
+    labels = labels_of(evaluations)
     arms: dict[str, Arm] = {}
     for evaluation in evaluations:
         for row in evaluation.rows:
             name = arm_name(row, evaluation)
-            arm = arms.setdefault(name, Arm(name))
+            arm = arms.setdefault(labels[name], Arm(labels[name]))
+            arm.names.add(name)
             if evaluation not in arm.evaluations:
                 arm.evaluations.append(evaluation)
             _add(arm, row, evaluation)
     _check_choices(arms.values())
     _check_cases(list(arms.values()))
     return arms
-
-
-def arm_name(row: Row, evaluation: Evaluation) -> str:
-    """The arm of a row, else the name of the folder that it lies in."""
-    return row.arm or Path(evaluation.folder).resolve().name
 
 
 def _read(folder: str | Path | Evaluation) -> Evaluation:
@@ -172,7 +181,10 @@ def _add(arm: Arm, row: Row, evaluation: Evaluation) -> None:
             file=evaluation.folder,
             expected=f"each case of the arm {arm.name!r} once for each seed and fold",
             found=f"{row.case} twice (seed {row.seed}, fold {row.fold})",
-            remedy="give each run its own seed or arm name when it is evaluated",
+            remedy=f"{' and '.join(sorted(arm.names))} have equal recipes and are one arm: leave "
+            "out the second run with this seed"
+            if len(arm.names) > 1
+            else "give each run its own seed or arm name when it is evaluated",
         )
     if score.value is None:
         failed.add(item)
@@ -211,7 +223,7 @@ def _check_protocols(evaluations: Sequence[Evaluation]) -> None:
             f"{DOING} that were scored under different rules",
             expected="one protocol and one set of classes",
             found="\n    " + "\n    ".join(problems),
-            remedy="evaluate all arms alike, or make two comparisons",
+            remedy="evaluate all arms under one protocol, or make two comparisons",
         )
 
 
@@ -272,8 +284,8 @@ def _check_cases(arms: Sequence[Arm]) -> None:
 
 
 def _check_runs(arm: Arm) -> None:
-    """All runs of an arm, or of one of its folds, have scored the same cases, and no seed stands
-    both in a fold and without one: it may be one training, scored twice.
+    """All runs of an arm, or of one of its folds, have scored the same cases, and no seed is both
+    in a fold and without one: it may be one training, scored twice.
     """
     loose = {seed for seed, fold in arm.scores if fold is None}
     doubled = [run for run in arm.runs if run[1] is not None and run[0] in loose]
@@ -308,19 +320,22 @@ def _some(names: Sequence[str]) -> str:
 
 
 def find_reference(arms: dict[str, Arm], reference: str) -> Arm:
-    """The arm that the others are compared with. Raises UsageError, naming the nearest."""
-    if reference not in arms:
+    """The arm that the others are compared with, by any of its names. Raises UsageError, naming
+    the nearest.
+    """
+    by_name = {name: arm for arm in arms.values() for name in arm.names}
+    if reference not in by_name:
         raise UsageError(
-            DOING, found=f"the reference {reference!r}", remedy=nearest(reference, arms)
+            DOING, found=f"the reference {reference!r}", remedy=nearest(reference, by_name)
         )
     if len(arms) < 2:
         raise UsageError(
             DOING,
             expected="at least one arm besides the reference",
-            found=f"{reference} alone",
+            found=f"{by_name[reference].name} alone",
             remedy="give the evaluation folders of the other arms too",
         )
-    return arms[reference]
+    return by_name[reference]
 
 
 def group_values(

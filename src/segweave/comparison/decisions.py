@@ -22,8 +22,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def equivalent(low: float | None, high: float | None, margin: float | None) -> bool | None:
-    """Whether a 90 % interval lies inside ±margin (two one-sided tests at 5 %); None where no
-    margin was asked for or there is no interval.
+    """Whether a 90 % interval lies inside ±margin (two one-sided tests at 5 %); None without
+    a margin or an interval.
     """
     if margin is None or low is None or high is None:
         return None
@@ -69,7 +69,7 @@ def _finding(
         )
         if result.detectable is not None:
             text += (
-                ", which is no proof that there is none: a true one of "
+                ", which does not prove that there is none: a true one of "
                 f"{result.detectable:.4f} would be found four times in five"
                 f"{' by a single test at 5 %, before Holm' if family > 1 else ''}, smaller ones "
                 "are easily missed"
@@ -78,8 +78,8 @@ def _finding(
 
 
 def _disagree(result: ArmComparison) -> bool:
-    """Whether p and interval, for these weights from different methods, say different things. That
-    Holm's correction makes p larger, while no interval is corrected, is no such case.
+    """Whether p and interval, for these weights from different methods, disagree. That
+    Holm's correction makes p larger, while no interval is corrected, does not count.
     """
     if result.main or result.p is None or result.p_holm is None:
         return False
@@ -91,7 +91,7 @@ def _disagree(result: ArmComparison) -> bool:
 
 
 def _equivalence(result: ArmComparison, margin: float | None) -> str:
-    """What became of the question for equivalence, where the finding doesn't say."""
+    """The result about equivalence, where the finding does not have it."""
     if margin is None:
         return ""
     if result.equivalent is None:

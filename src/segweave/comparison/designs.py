@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.comparison.arms import DOING, Arm, Item, RunKey, group_values
+from segweave.comparison.arms import Arm, Item, RunKey, group_values
 from segweave.comparison.decisions import LEAST_SEEDS
+from segweave.comparison.joining import DOING
 from segweave.comparison.variance import (
     Effect,
     MeanSquares,
@@ -37,8 +38,9 @@ BY_FOLD = "over the seeds of each group, the groups of each fold, then folds, wh
 
 @dataclass(frozen=True)
 class Design:
-    """How two arms are compared; `reasons` say why nothing can be said of new trainings. `by_fold`
-    where folds were scored on different groups, so that means go over seeds, groups, then folds.
+    """How two arms are compared; `reasons` state what forbids a result about new trainings.
+    `by_fold` where folds were scored on different groups, so that means go over seeds, groups,
+    then folds.
     """
 
     kind: Kind
@@ -71,7 +73,7 @@ def design_of(arm: Arm, reference: Arm, training_groups: int | None = None) -> D
     if max(len(arm.folds), len(reference.folds)) >= 2:
         return _fold_design(arm, reference, training_groups)
     seeds = [[seed for seed, _ in a.runs] for a in (arm, reference)]
-    counts = [len(found) for found in seeds]
+    counts = [len(seeds_of_arm) for seeds_of_arm in seeds]
     if min(counts) < LEAST_SEEDS:
         have = " and ".join(
             f"{a.name} has {counted(n, 'training')}"
@@ -114,14 +116,14 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
     test = float(np.mean([len(groups) for groups in folds]))
     training, remark = float(training_groups or 0), ""
     if training_groups is None:
-        said = {a.name: a.training_groups for a in (arm, reference)}
-        known = [groups for groups in said.values() if groups is not None]
+        stated = {a.name: a.training_groups for a in (arm, reference)}
+        numbers = [groups for groups in stated.values() if groups is not None]
         # The arm that was trained on fewer bounds what the two may claim.
-        training = min(known, default=len(everyone) - test)
-        silent = [name for name, groups in said.items() if groups is None]
-        if silent and known:
-            remark = f" (unknown for {silent[0]}, taken from the other arm)"
-        elif silent:
+        training = min(numbers, default=len(everyone) - test)
+        unknown = [name for name, groups in stated.items() if groups is None]
+        if unknown and numbers:
+            remark = f" (unknown for {unknown[0]}, taken from the other arm)"
+        elif unknown:
             remark = " (how many is unknown: all others; fewer if some were kept aside)"
     note = (
         f"Folds share training data: one mean difference a fold, {len(folds)} folds, {test:g} test "
@@ -131,10 +133,10 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
 
 
 def _groups_by_fold(arm: Arm) -> dict[int, frozenset[str]]:
-    found: dict[int, set[str]] = defaultdict(set)
+    groups_of_fold: dict[int, set[str]] = defaultdict(set)
     for run in arm.runs:
-        found[-1 if run[1] is None else run[1]] |= {arm.groups[c] for c in arm.cases(run)}
-    return {fold: frozenset(groups) for fold, groups in found.items()}
+        groups_of_fold[-1 if run[1] is None else run[1]] |= {arm.groups[c] for c in arm.cases(run)}
+    return {fold: frozenset(groups) for fold, groups in groups_of_fold.items()}
 
 
 def differences(
@@ -163,26 +165,26 @@ def differences(
     a, b = (_table(runs, groups) for runs in (mine, theirs))
     by_group = a.mean(1) - b.mean(1)
     named = dict(zip(groups, by_group.tolist(), strict=True))
-    found = Differences(
+    result = Differences(
         named,
         weighed=named,
         ours=float(a.mean()),
         theirs=float(b.mean()),
     )
     if len(groups) < 2:
-        return found
+        return result
     if design.kind == "paired":
-        found.effect = paired_effect(a - b)
+        result.effect = paired_effect(a - b)
     elif design.kind == "unpaired":
-        found.effect = unpaired_effect(a, b)
+        result.effect = unpaired_effect(a, b)
     else:
-        found.effect = group_effect(by_group)
+        result.effect = group_effect(by_group)
     if len({fold for _, fold in (*mine, *theirs)} - {None}) < 2:  # runs differ in seed alone
         if {seed for seed, _ in mine} != {seed for seed, _ in theirs}:
-            found.own = (_squares(a), _squares(b))
+            result.own = (_squares(a), _squares(b))
         else:
-            found.squares = _squares(a - b)
-    return found
+            result.squares = _squares(a - b)
+    return result
 
 
 def _squares(values: NDArray[np.float64]) -> MeanSquares | None:
@@ -216,7 +218,7 @@ def _by_folds(
     if not by_fold:
         return None
     alike = len(groups) / len(by_fold)
-    found = Differences(
+    result = Differences(
         {group: float(np.mean(values)) for group, values in sorted(groups.items())},
         weighed={group: part * alike for group, part in sorted(parts.items())},
         ours=float(np.mean([a for a, _ in levels])),
@@ -224,10 +226,10 @@ def _by_folds(
         by_fold=by_fold,
     )
     if design.kind == "weights" and len(groups) > 1:
-        found.effect = group_effect(np.array(list(found.weighed.values())))
+        result.effect = group_effect(np.array(list(result.weighed.values())))
     elif design.kind == "folds" and len(by_fold) > 1:
-        found.effect = fold_effect(np.array(list(by_fold.values())), design.test_over_training)
-    return found
+        result.effect = fold_effect(np.array(list(by_fold.values())), design.test_over_training)
+    return result
 
 
 def _fold_means(runs: dict[RunKey, dict[str, float]]) -> dict[int, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know besides its numbers, as notes under its tables."""
+"""The notes under the tables of a comparison."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from segweave.comparison.designs import Design
 from segweave.comparison.pairs import why_left_out
 from segweave.comparison.results import ArmComparison
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.words import scored_again
+from segweave.evaluation.tables import scored_again
 from segweave.words import counted
+
+CONTROL = "conv"
 
 
 def notes_of(
     arms: dict[str, Arm], reference: Arm, designs: list[Design], results: list[ArmComparison]
 ) -> list[str]:
-    """Notes under the primary endpoint: what its numbers rest on, and what weakens them."""
+    """Notes under the primary endpoint: the data behind its numbers, and what weakens them."""
     notes = list(dict.fromkeys(design.note for design in designs if design.note))
+    notes += [
+        f"{' and '.join(sorted(arm.names))} have equal recipes: they are one arm, {arm.name}."
+        for arm in arms.values()
+        if len(arm.names) > 1
+    ]
     if any(design.kind == "unpaired" for design in designs):
         notes.append(
             "Seeds of some arms differ from the reference's: their variances are added, nothing is "
@@ -48,47 +55,56 @@ def notes_of(
             "no Dice."
         )
     notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
-    if "conv" in arms and reference.name != "conv" and len(arms) > 2:
+    control = next((arm for arm in arms.values() if _is_control(arm)), None)
+    if control is not None and control is not reference and len(arms) > 2:
         notes.append(
-            "A gain that conv shows too comes from seeing the neighbours: --reference conv shows "
-            "what a module adds to that."
+            f"A gain that {control.name} shows too comes from seeing the neighbours: --reference "
+            f"{control.name} shows what a module adds to that."
         )
     return notes
 
 
 def exploratory_notes(arms: Collection[Arm]) -> list[str]:
-    """Notes under the exploratory table; of distances, what became of missing classes."""
+    """Notes under the exploratory table; for distances, how missing classes count."""
     notes = [
         "Not tested and not corrected for being many: what stands out here is a question for a new "
         "experiment, not an answer."
     ]
-    told = []
+    rules = []
     if any(arm.failures(metric) for arm in arms for metric in arm.distances):
-        told.append(
+        rules.append(
             "differences where all runs of both arms have one; in better / worse, groups in which "
             "a class was missed count as the worst"
         )
     if any(arm.ruled(metric) for arm in arms for metric in arm.distances):
-        told.append(
+        rules.append(
             "where a class is missing on a side, the protocol's rule sets one, which counts"
         )
     if any(_flattered(arm, metric) for arm in arms for metric in arm.distances):
-        told.append(
+        rules.append(
             "that rule gives 0, the best there is, where Dice is 0, so that an arm that misses "
             "a class looks better by its distance"
         )
-    return [*notes, *([f"Distances: {'; '.join(told)}."] if told else [])]
+    return [*notes, *([f"Distances: {'; '.join(rules)}."] if rules else [])]
 
 
 def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
     """Metrics that the exploratory part lacks, and why."""
-    found: dict[tuple[str, str], list[str]] = {}
+    missing: dict[tuple[str, str], list[str]] = {}
     for arm in others:
         for metric in dict.fromkeys((*reference.units, *arm.units)):
             if metric != FALSE_ALARM and (why := why_left_out(arm, reference, metric)):
-                found.setdefault((metric, why), []).append(arm.name)
-    told = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in found.items()]
-    return [f"Left out of what is exploratory: {'; '.join(told)}."] if told else []
+                missing.setdefault((metric, why), []).append(arm.name)
+    lines = [f"{metric} of {', '.join(names)} ({why})" for (metric, why), names in missing.items()]
+    return [f"Left out of what is exploratory: {'; '.join(lines)}."] if lines else []
+
+
+def _is_control(arm: Arm) -> bool:
+    """Whether the arm's module is the control `conv`, by its recipe or, without one, its name."""
+    for evaluation in arm.evaluations:
+        if (recipe := evaluation.manifest.recipe) is not None:
+            return (recipe.get("context") or {}).get("name") == CONTROL
+    return CONTROL in arm.name.split("@")[0].split("+")
 
 
 def _flattered(arm: Arm, metric: str) -> bool:

@@ -1,4 +1,4 @@
-"""A comparison as CSV: one row an arm and endpoint, numbers in full."""
+"""A comparison as CSV: one row per arm and endpoint, numbers in full."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def as_csv(comparison: Comparison) -> str:
     writer.writerow(_COLUMNS)
     for arm in comparison.arms:
         common = _common(comparison, arm)
-        for found, cells in (
+        for result, cells in (
             (arm, _primary(comparison, arm)),
             *((row, _exploratory(row)) for row in arm.exploratory),
         ):
-            known: Mapping[str, object] = {**found.model_dump(), **common, **cells}
-            writer.writerow([known.get(name) for name in _COLUMNS])
+            values: Mapping[str, object] = {**result.model_dump(), **common, **cells}
+            writer.writerow([values.get(name) for name in _COLUMNS])
     return stream.getvalue()
 
 

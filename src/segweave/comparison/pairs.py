@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
-from segweave.comparison.arms import DOING, Arm, Item, case_means, group_values
+from segweave.comparison.arms import Arm, Item, case_means, group_values
 from segweave.comparison.decisions import LEAST_GROUPS, equivalent
 from segweave.comparison.designs import WORDS, Design, Differences, differences
+from segweave.comparison.joining import DOING
 from segweave.comparison.resampling import group_interval, sign_flip_p
 from segweave.comparison.results import (
     ArmComparison,
@@ -35,18 +36,20 @@ def compare_pair(
     arm: Arm, reference: Arm, design: Design, *, margin: float | None, case_tests: bool
 ) -> ArmComparison:
     """The arm against the reference, before Holm and without a verdict."""
-    found = differences(arm, reference, design)
-    if found is None:
+    compared = differences(arm, reference, design)
+    if compared is None:
         raise InputError(
             DOING,
             expected=f"a group of which every run of {arm.name} and {reference.name} has Dice",
             found="none",
             remedy="leave out the run without Dice",
         )
-    by_group = found.by_group
+    by_group = compared.by_group
     reasons = list(design.reasons)
     if design.kind != "weights" and len(by_group) < 2:
-        reasons.append("How groups vary can't be seen from one: nothing is said of new ones")
+        reasons.append(
+            "How groups vary can't be seen from one: the result does not extend to new ones"
+        )
     enough = len(by_group) >= LEAST_GROUPS
     if not enough:
         count = counted(len(by_group), "group")
@@ -58,10 +61,10 @@ def compare_pair(
     slack = 1e-12
     result = ArmComparison(
         arm=arm.name,
-        mean=found.ours,
-        reference_mean=found.theirs,
-        difference=found.ours - found.theirs,
-        weights=_weights_test(found.weighed, enough),
+        mean=compared.ours,
+        reference_mean=compared.theirs,
+        difference=compared.ours - compared.theirs,
+        weights=_weights_test(compared.weighed, enough),
         better=int(np.count_nonzero(values > slack)),
         worse=int(np.count_nonzero(values < -slack)),
         equal=int(np.count_nonzero(np.abs(values) <= slack)),
@@ -70,29 +73,29 @@ def compare_pair(
         by_case=by_case,
         exploratory=list(_exploratory(arm, reference, design)),
         case_tests=_case_tests(by_case) if case_tests else None,
-        shares=_shares(found.squares),
-        own_shares=_shares(found.own[0]),
-        reference_shares=_shares(found.own[1]),
+        shares=_shares(compared.squares),
+        own_shares=_shares(compared.own[0]),
+        reference_shares=_shares(compared.own[1]),
     )
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     result.effect_size = float(values.mean()) / spread if spread > slack else None
-    _fill_inference(result, found, design, enough)
+    _fill_inference(result, compared, design, enough)
     result.equivalent = equivalent(result.low90, result.high90, margin) if enough else None
     return result
 
 
 def _fill_inference(
-    result: ArmComparison, found: Differences, design: Design, enough: bool
+    result: ArmComparison, compared: Differences, design: Design, enough: bool
 ) -> None:
     """Intervals, p and what could have been seen, of the main test where there is one."""
-    effect = found.effect
+    effect = compared.effect
     if effect is None:
         return
     result.detectable = effect.detectable() if enough and float(effect.error) > 0 else None
     if design.kind == "weights":
         result.p = result.weights.p
         result.low, result.high = result.weights.low, result.weights.high
-        narrow = group_interval(found.weighed, 0.90)
+        narrow = group_interval(compared.weighed, 0.90)
         result.low90, result.high90 = narrow.low, narrow.high
         return
     result.low, result.high = (float(end) for end in effect.interval(0.95))
@@ -118,9 +121,9 @@ def _shares(squares: MeanSquares | None) -> Shares | None:
 
 
 def _weights_test(differences: dict[str, float], enough: bool) -> WeightsTest:
-    found = group_interval(differences)
+    estimate = group_interval(differences)
     p = sign_flip_p(np.array(list(differences.values()))) if enough else None
-    return WeightsTest(p=p, low=found.low, high=found.high, method=found.method)
+    return WeightsTest(p=p, low=estimate.low, high=estimate.high, method=estimate.method)
 
 
 def _exploratory(arm: Arm, reference: Arm, design: Design) -> Iterator[Exploratory]:
@@ -150,21 +153,21 @@ def _one(
     for a in (arm, reference):
         for values in a.failed.values():
             failed |= values.get(metric, set())
-    found = differences(arm, reference, design, metric, class_name=class_name, leave=failed)
+    compared = differences(arm, reference, design, metric, class_name=class_name, leave=failed)
     result = Exploratory(
         metric=metric,
         class_name=class_name or "",
         unit=next(iter(arm.units[metric])),
         definition=arm.evaluations[0].manifest.definitions.get(metric, ""),
-        groups=len(found.by_group) if found else 0,
-        difference=found.ours - found.theirs if found else None,
+        groups=len(compared.by_group) if compared else 0,
+        difference=compared.ours - compared.theirs if compared else None,
         failed=arm.failures(metric, class_name),
         reference_failed=reference.failures(metric, class_name),
         ruled=arm.ruled(metric, class_name),
         reference_ruled=reference.ruled(metric, class_name),
     )
-    if found is not None and found.effect is not None:
-        result.low, result.high = (float(end) for end in found.effect.interval())
+    if compared is not None and compared.effect is not None:
+        result.low, result.high = (float(end) for end in compared.effect.interval())
     result.better, result.worse = _wins(arm, reference, metric, class_name, failed)
     return result
 
@@ -226,5 +229,5 @@ def _case_tests(by_case: dict[str, tuple[float, float]]) -> CaseTests | None:
 
 def paired_t(after: list[float], before: list[float]) -> tuple[float, float]:
     """Student's paired t and its two-sided p, as the papers compute over baselines or cases."""
-    found = stats.ttest_rel(after, before)
-    return float(found.statistic), float(found.pvalue)
+    test = stats.ttest_rel(after, before)
+    return float(test.statistic), float(test.pvalue)

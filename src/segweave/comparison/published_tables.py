@@ -114,7 +114,7 @@ def check_published() -> list[Check]:
     values = {
         (b.dataset, b.name): list(dict.fromkeys(p.dice for p in b.printed)) for b in held.baselines
     }
-    found = []
+    checks = []
     for claim in held.claims:
         names = list(claim.with_module)
         choices = [
@@ -122,13 +122,13 @@ def check_published() -> list[Check]:
             for chosen in itertools.product(*(values[claim.dataset, name] for name in names))
         ]
         nearest = min(choices, key=lambda choice: abs(choice.t - claim.t))
-        found.append(Check(claim=claim, choices=choices, choice=nearest, p_holm=1.0))
+        checks.append(Check(claim=claim, choices=choices, choice=nearest, p_holm=1.0))
     for paper in held.papers:
-        own = {str(k): check for k, check in enumerate(found) if check.claim.paper == paper}
-        ours = holm({k: check.choice.p for k, check in own.items()})
-        for k, check in own.items():
+        of_paper = {str(k): check for k, check in enumerate(checks) if check.claim.paper == paper}
+        ours = holm({k: check.choice.p for k, check in of_paper.items()})
+        for k, check in of_paper.items():
             check.p_holm = ours[k]
-    return found
+    return checks
 
 
 def _choice(claim: Claim, baselines: dict[str, float]) -> Choice:
@@ -296,9 +296,9 @@ def _wrong(checks: list[Check]) -> Iterator[str]:
 
 
 def _survivors(checks: list[Check], paper: str) -> str:
-    own = [check for check in checks if check.claim.paper == paper]
-    kept = [check for check in own if check.p_holm < LEVEL]
+    of_paper = [check for check in checks if check.claim.paper == paper]
+    kept = [check for check in of_paper if check.p_holm < LEVEL]
     names = ", ".join(f"{c.claim.dataset} {c.claim.module}" for c in kept)
-    found = f"{len(kept)} of {len(own)} remain"
-    where = f"{_paper(own[0])} {own[0].claim.table}"
-    return f"{where}: {found}" + (f" ({names})" if 0 < len(kept) < len(own) else "")
+    remain = f"{len(kept)} of {len(of_paper)} remain"
+    table = f"{_paper(of_paper[0])} {of_paper[0].claim.table}"
+    return f"{table}: {remain}" + (f" ({names})" if 0 < len(kept) < len(of_paper) else "")

@@ -105,11 +105,11 @@ def _latex(text: str) -> str:
 
 
 def _primary(comparison: Comparison) -> Table:
-    known = any(facts.parameters is not None for facts in comparison.facts)
+    sized = any(facts.parameters is not None for facts in comparison.facts)
     header = ["arm", "Dice", "difference [95 % interval]", "p, Holm", "groups better / worse"]
     header += ["smallest detectable"]
     header += ["equivalent"] if comparison.margin is not None else []
-    header += ["runs", *(["parameters"] if known else [])]
+    header += ["runs", *(["parameters"] if sized else [])]
     rows = []
     results = {result.arm: result for result in comparison.arms}
     for facts in comparison.facts:
@@ -124,7 +124,7 @@ def _primary(comparison: Comparison) -> Table:
             if comparison.margin is not None:
                 row.append(_yes(result.equivalent))
         row.append(_runs(facts.seeds, facts.folds))
-        row += [_NOTHING if facts.parameters is None else f"{facts.parameters:,}"] * known
+        row += [_NOTHING if facts.parameters is None else f"{facts.parameters:,}"] * sized
         rows.append(tuple(row))
     return Table(
         f"Primary endpoint: macro Dice against {comparison.reference}",
@@ -204,11 +204,11 @@ def _behind(comparison: Comparison) -> Table:
 
 
 def _variance(arm: ArmComparison, reference: str) -> str:
-    """The parts of the difference's variance, or of each arm's own."""
+    """The parts of the variance of the difference, or of each arm."""
     parts = [("", arm.shares), (f"{arm.arm} ", arm.own_shares)]
     parts += [(f"{reference} ", arm.reference_shares)]
-    told = [f"{of}{s.groups:.0%} / {s.seeds:.0%} / {s.rest:.0%}" for of, s in parts if s]
-    return "; ".join(told) or _NOTHING
+    shares = [f"{of}{s.groups:.0%} / {s.seeds:.0%} / {s.rest:.0%}" for of, s in parts if s]
+    return "; ".join(shares) or _NOTHING
 
 
 def _over_cases(comparison: Comparison) -> Table:
@@ -233,8 +233,8 @@ def _over_cases(comparison: Comparison) -> Table:
 
 def _exploratory(comparison: Comparison) -> Table:
     header = ["arm", "metric", "class", "difference [95 % interval]", "groups", "better / worse"]
-    found = [row for arm in comparison.arms for row in arm.exploratory]
-    ruled = any(row.ruled or row.reference_ruled for row in found)
+    exploratory = [row for arm in comparison.arms for row in arm.exploratory]
+    ruled = any(row.ruled or row.reference_ruled for row in exploratory)
     rows = tuple(
         (
             arm.arm,
@@ -277,8 +277,12 @@ def _yes(value: bool | None) -> str:
 
 
 def _runs(seeds: Sequence[int | None], folds: Sequence[int]) -> str:
-    known = [str(seed) for seed in seeds if seed is not None]
-    parts = [f"seed{'s' * (len(known) > 1)} {', '.join(known)}"] if known else ["one, seed unknown"]
+    numbers = [str(seed) for seed in seeds if seed is not None]
+    parts = (
+        [f"seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"]
+        if numbers
+        else ["one, seed unknown"]
+    )
     if len(folds) > 1:
         parts.append(f"folds {', '.join(map(str, folds))}")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""What a comparison found, as data: everything that its tables, pages and verdicts are made of."""
+"""The result of a comparison as data: its tables, pages and verdicts are made from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Result(BaseModel):
 
 
 class MainTest(Result):
-    """The test that speaks of new groups and new trainings: t with `dof` degrees of freedom over
+    """The test for new groups and new trainings: t with `dof` degrees of freedom over
     `design` (`p` None below six groups), both ends of the 95 % interval.
     """
 
@@ -26,7 +26,7 @@ class MainTest(Result):
 
 
 class WeightsTest(Result):
-    """The test that speaks of new groups for the weights at hand: sign-flip permutation on group
+    """The test for new groups with these weights: sign-flip permutation on group
     means (`p` None below six groups), 95 % interval by `method`.
     """
 
@@ -79,9 +79,9 @@ class Exploratory(Result):
 
 class ArmComparison(Result):
     """One arm against the reference. `p` is that of the main test or, where there is none, of the
-    permutation; `low` and `high` (95 %), `low90` and `high90` likewise. `reasons` say what is
-    missing for a p-value, or for saying anything of new trainings. `shares` are of the differences;
-    where seeds are not paired there are none, but those of each arm's own Dice.
+    permutation; `low` and `high` (95 %), `low90` and `high90` likewise. `reasons` state what is
+    missing for a p-value, or for a result about new trainings. `shares` are of the differences;
+    where seeds are not paired there are none, but those of each arm's Dice.
     """
 
     arm: str
@@ -114,8 +114,8 @@ class ArmComparison(Result):
 
 
 class ArmFacts(Result):
-    """What is known of an arm: `checkpoint` and `part` None where nobody said. `false_alarms` and
-    `by_rule` (Dice set by the protocol's rule) count over all runs, with how many were asked.
+    """Facts about an arm: `checkpoint` and `part` are None where unknown. `false_alarms` and
+    `by_rule` (Dice set by the protocol's rule) count over all runs, with the number of scores.
     """
 
     arm: str
@@ -130,8 +130,8 @@ class ArmFacts(Result):
     by_rule: tuple[int, int] = (0, 0)
 
 
-class Place(Result):
-    """Where a run's evaluation lies and where its predictions came from."""
+class ScoredRun(Result):
+    """A run, the folder of its evaluation, and where its predictions came from."""
 
     arm: str
     seed: int | None
@@ -142,7 +142,7 @@ class Place(Result):
 
 class Comparison(Result):
     """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs.
-    `means` says over what an arm's Dice is a mean.
+    `means` states over what an arm's Dice is a mean.
     """
 
     protocol: str
@@ -160,9 +160,9 @@ class Comparison(Result):
     arms: list[ArmComparison]
     notes: list[str] = Field(default_factory=list)
     exploratory_notes: list[str] = Field(default_factory=list)
-    places: list[Place] = Field(default_factory=list)
+    scored_runs: list[ScoredRun] = Field(default_factory=list)
 
     @property
     def verdicts(self) -> list[str]:
-        """One verdict an arm."""
+        """One verdict per arm."""
         return [arm.verdict for arm in self.arms]

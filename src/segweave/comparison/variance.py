@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Mean squares (...,) of tables (..., groups, seeds) with one value a cell, and their mean."""
+    """Mean squares (...,) of tables (..., groups, seeds) with one value per cell; their mean."""
 
     mean: Values
     groups: Values
@@ -119,13 +119,13 @@ def paired_effect(differences: NDArray[Any]) -> Effect:
         )
     one = (rest > np.minimum(a, b)) | ~np.isfinite(dof)
     variance = np.where(one, np.maximum(a, b), whole) / (groups * seeds)
-    own = np.where(a >= b, groups - 1.0, seeds - 1.0)
-    return Effect(squares.mean, variance, np.where(one, own, dof))
+    single = np.where(a >= b, groups - 1.0, seeds - 1.0)
+    return Effect(squares.mean, variance, np.where(one, single, dof))
 
 
 def unpaired_effect(ours: NDArray[Any], theirs: NDArray[Any]) -> Effect:
-    """Values (..., groups, seeds) of two arms on the same groups, whose seeds have nothing to do
-    with each other and may differ in number.
+    """Values (..., groups, seeds) of two arms on the same groups. Seeds are not paired and may
+    differ in number.
 
     Variance = variance of the group differences / groups, plus max(0, MS seeds − MS rest) / (groups
     · seeds) of each arm; Satterthwaite's degrees of freedom over all mean squares that enter.
@@ -139,9 +139,9 @@ def unpaired_effect(ours: NDArray[Any], theirs: NDArray[Any]) -> Effect:
         extra = (squares.seeds - squares.rest) / (groups * seeds)
         counts = extra > 0
         variance = variance + np.where(counts, extra, 0.0)
-        own = (squares.seeds / (groups * seeds)) ** 2 / (seeds - 1)
-        own = own + (squares.rest / (groups * seeds)) ** 2 / ((groups - 1) * (seeds - 1))
-        parts = parts + np.where(counts, own, 0.0)
+        share = (squares.seeds / (groups * seeds)) ** 2 / (seeds - 1)
+        share = share + (squares.rest / (groups * seeds)) ** 2 / ((groups - 1) * (seeds - 1))
+        parts = parts + np.where(counts, share, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         dof = variance**2 / parts
     return Effect(effect.difference, variance, np.where(np.isfinite(dof), dof, groups - 1.0))
@@ -156,8 +156,8 @@ def group_effect(differences: NDArray[Any]) -> Effect:
 
 
 def fold_effect(differences: NDArray[Any], test_over_training: float) -> Effect:
-    """One mean difference a fold, (..., folds): variance (1/k + test groups / training groups) · s²
-    with k − 1 degrees of freedom, because folds share training data (Nadeau and Bengio 2003).
+    """One mean difference per fold, (..., folds): variance (1/k + test groups / training groups) ·
+    s² with k − 1 degrees of freedom, because folds share training data (Nadeau and Bengio 2003).
     """
     folds = differences.shape[-1]
     mean = differences.mean(-1)

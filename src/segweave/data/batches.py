@@ -4,47 +4,72 @@ where a run is resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segweave.data.augmentation import Augmentation, augment, draw_batch
+from segweave.data.augmentations.base import Samples
+from segweave.data.augmentations.plan import AugmentationChoice, AugmentationPlan, Moves
 from segweave.data.cache import Resized
-from segweave.data.windows import window_indices
+from segweave.data.inputs import window_indices
 from segweave.errors import InputError, UsageError
 from segweave.runtime.randomness import numpy_stream
 
 if TYPE_CHECKING:
     import torch
 
-Window = tuple[slice, slice]
-_ALL: Window = (slice(None), slice(None))
+Cut = tuple[slice, slice]
+_ALL: Cut = (slice(None), slice(None))
+
+Masks = Callable[[list[tuple[str, int]], list[list[int]], "torch.Tensor"], "torch.Tensor"]
+"""(keys, slice numbers of each window, images before augmentation) → a mask of every slice, uint8
+(batch, slices, height, width): what a network with feedback reads."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`image` float32 (batch, slices, channels, height, width), `label` int64 (batch, height,
-    width) of the middle slice, or (batch, classes, height, width) where classes overlap; `keys` are
-    the samples' (case, slice).
+    """The samples of one batch.
+
+    Attributes:
+        image: float32 (batch, slices, channels, height, width).
+        label: int64 (batch, height, width) of the middle slice, or (batch, classes, height, width)
+            where classes overlap.
+        keys: (case, slice) of each sample.
+        masks: float32 (batch, slices, 1, height, width), augmented as the image; None unless they
+            were asked for.
+        moves: what moved the pixels, for `segweave.data.augmentations.plan.undo`.
     """
 
     image: torch.Tensor
     label: torch.Tensor
     keys: list[tuple[str, int]]
+    masks: torch.Tensor | None = None
+    moves: Moves = field(default_factory=list)
 
 
 class Batches:
-    """Windows of `resized` cases in a random order, augmented a whole batch at a time.
+    """Windows of resized cases in a random order, augmented a whole batch at a time.
 
     Samples are all slices of all cases. The order is drawn from (seed, "order", epoch), each
     sample's augmentation from (seed, "augmentation", epoch, case, slice), so that `epoch(e, k)`
     gives bit for bit what `epoch(e)` gives from its step `k` on. Slices and edge rule are the
-    InputSpec's. Where it says `fit: tile`, a sample is one tile of its slice, at a place drawn from
-    (seed, "crop", epoch, case, slice), and a slice that is smaller is padded. The last batch is
-    short (`keep_last`) or left out. Batches are put together on the CPU, moved to `device` and
-    augmented there. Raises InputError where the cases' sizes on the network's grid differ.
+    InputSpec's. Where it says `fit: tile`, a sample is one tile of its slice, at a position drawn
+    from (seed, "crop", epoch, case, slice), and a slice that is smaller is padded. Batches are put
+    together on the CPU, moved to `device` and augmented there.
+
+    Args:
+        resized: the cases on the network's grid.
+        batch_size: samples per batch.
+        seed: of order, crops and augmentation.
+        augmentation: a recipe's `training.augmentation`; None for no augmentation.
+        shuffle: False reads the samples in the order of cases and slices.
+        keep_last: whether a last batch with fewer samples is kept.
+        device: where the batches are wanted.
+
+    Raises InputError where the cases' sizes on the network's grid differ, UsageError for numbers
+    or augmentations that make no batch.
     """
 
     def __init__(
@@ -53,7 +78,7 @@ class Batches:
         *,
         batch_size: int,
         seed: int,
-        augmentation: Augmentation | None = None,
+        augmentation: AugmentationChoice | None = None,
         shuffle: bool = True,
         keep_last: bool = True,
         device: torch.device | str = "cpu",
@@ -65,7 +90,7 @@ class Batches:
         self.resized = resized
         self.batch_size = batch_size
         self.seed = seed
-        self.augmentation = augmentation if augmentation and augmentation.active else None
+        self.plan = AugmentationPlan(() if augmentation is None else augmentation, resized.spec)
         self.shuffle = shuffle
         self.keep_last = keep_last
         self.device = device
@@ -90,7 +115,7 @@ class Batches:
             )
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Batches per epoch."""
         full, rest = divmod(len(self.samples), self.batch_size)
         return full + (1 if rest and self.keep_last else 0)
 
@@ -107,12 +132,21 @@ class Batches:
             raise UsageError(
                 "entering an epoch", expected=f"a step in 0..{len(self)}", found=f"{start_step}"
             )
-        order = self.order(epoch)
-        for step in range(start_step, len(self)):
-            yield self.batch(order[step * self.batch_size : (step + 1) * self.batch_size], epoch)
+        for keys in self.keys(epoch)[start_step:]:
+            yield self.batch(keys, epoch)
 
-    def batch(self, keys: list[tuple[str, int]], epoch: int) -> Batch:
-        """The batch of these samples as they come in an epoch."""
+    def keys(self, epoch: int) -> list[list[tuple[str, int]]]:
+        """The samples of each batch of an epoch."""
+        order = self.order(epoch)
+        return [
+            order[number * self.batch_size : (number + 1) * self.batch_size]
+            for number in range(len(self))
+        ]
+
+    def batch(self, keys: list[tuple[str, int]], epoch: int, masks: Masks | None = None) -> Batch:
+        """The batch of these samples (case, slice) as they come in an epoch. `masks` gives the
+        masks that a network with feedback reads.
+        """
         import torch
 
         spec = self.resized.spec
@@ -122,39 +156,43 @@ class Batches:
         images = np.empty((len(keys), spec.slices, channels, height, width), np.float32)
         labels = np.zeros((len(keys), *first.label.shape[1:-2], height, width), np.uint8)
         outside = np.empty((len(keys), channels), np.float32)
+        windows = []
         for number, (id, index) in enumerate(keys):
             case = self.resized[id]
             window = window_indices(case.image.shape[0], index, spec.slices, spec.edge, case.gaps)
+            windows.append(window)
             outside[number] = case.outside
             read, write = self._cut(id, index, epoch)
             if case.image[0, 0][read].size < height * width:
                 images[number] = case.outside[:, None, None]
-            for place, neighbour in enumerate(window):
-                images[number, place][(slice(None), *write)] = case.image[neighbour][:, *read]
+            for step, neighbour in enumerate(window):
+                images[number, step][(slice(None), *write)] = case.image[neighbour][:, *read]
             labels[number][(..., *write)] = case.label[index][(..., *read)]
         image = torch.from_numpy(images).to(self.device)
         label = torch.from_numpy(labels).to(self.device)
-        if self.augmentation is not None:
-            matrices = draw_batch(self.augmentation, self.seed, epoch, keys, (height, width))
-            image, label = augment(
-                image,
-                label,
-                matrices,
-                torch.from_numpy(outside),
-                nearest=self.augmentation.nearest,
-                overwrite=True,
-            )
-        return Batch(image, label.long(), keys)
+        maps = label.reshape(len(keys), -1, height, width)
+        if masks is not None:
+            maps = torch.cat([maps, masks(keys, windows, image).to(maps)], dim=1)
+        samples = Samples(image, maps, torch.from_numpy(outside).to(image), spec)
+        samples, moves = self.plan.apply(samples, self.seed, epoch, keys)
+        count = samples.maps.shape[1] - (spec.slices if masks is not None else 0)
+        return Batch(
+            samples.image,
+            samples.maps[:, :count].reshape(label.shape).long(),
+            keys,
+            None if masks is None else samples.maps[:, count:, None].float(),
+            moves,
+        )
 
-    def _cut(self, id: str, index: int, epoch: int) -> tuple[Window, Window]:
+    def _cut(self, id: str, index: int, epoch: int) -> tuple[Cut, Cut]:
         """Which rows and columns of a slice are read, and which of the sample they become."""
         if self.tile is None:
             return _ALL, _ALL
         stream = numpy_stream(self.seed, "crop", epoch=epoch, case=id, slice_index=index)
         read, write = [], []
-        for own, wanted in zip(self.resized[id].image.shape[-2:], self.tile, strict=True):
-            taken = min(own, wanted)
-            start, at = int(stream.integers(own - taken + 1)), (wanted - taken) // 2
+        for size, wanted in zip(self.resized[id].image.shape[-2:], self.tile, strict=True):
+            taken = min(size, wanted)
+            start, at = int(stream.integers(size - taken + 1)), (wanted - taken) // 2
             read.append(slice(start, start + taken))
             write.append(slice(at, at + taken))
         return (read[0], read[1]), (write[0], write[1])

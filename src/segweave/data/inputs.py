@@ -1,18 +1,19 @@
 """Applies an InputSpec: the one place where a case's slices become a network's input and its
-outputs return to the case's own grid.
+outputs return to the case's own grid; and which slices are read together as a window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec
-from segweave.errors import InputError, UsageError
+from segweave.errors import InputError, UsageError, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # pretrained there expects them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
+
+Edge = Literal["repeat", "released"]
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,51 @@ def placement(
     )
     top, left = (spec.size[0] - resized[0]) // 2, (spec.size[1] - resized[1]) // 2
     return Placement(resized, spec.size, top, left)
+
+
+def window_indices(
+    count: int, index: int, slices: int, edge: Edge = "repeat", gaps: Sequence[int] = ()
+) -> list[int]:
+    """The `slices` slice numbers, in order, of the window around slice `index` of `count`.
+
+    `gaps` lists slice numbers before which the stack is interrupted: no window reaches across one.
+    Edge rules: `repeat` takes the outermost slice again. `released` is what the released loader
+    trains on: at an edge the neighbours are those of the nearest slice that has them all, the
+    middle stays `index`, so that the first slice of four reads (0, 0, 2) and the last (1, 3, 3); it
+    is known only for windows of three. Where the uninterrupted part is shorter than the window,
+    `released` has no such slice (its program stops) and repeats edges too. Raises UsageError for
+    numbers that do not make a window.
+    """
+    if slices < 1 or slices % 2 == 0:
+        raise UsageError(
+            "making a window", expected="an odd number of slices (1, 3, 5, ...)", found=str(slices)
+        )
+    if not 0 <= index < count:
+        raise UsageError(
+            "making a window", expected=f"a slice number in 0..{count - 1}", found=str(index)
+        )
+    if edge not in ("repeat", "released"):
+        raise UsageError(
+            "making a window",
+            found=f"edge rule {edge!r}",
+            remedy=nearest(str(edge), ("repeat", "released")),
+        )
+    if edge == "released" and slices > 3:
+        raise UsageError(
+            "making a window",
+            expected="three slices, for which the released edge rule is known",
+            found=str(slices),
+            remedy="choose edge: repeat",
+        )
+    first = max((gap for gap in gaps if gap <= index), default=0)
+    last = min((gap for gap in gaps if index < gap < count), default=count) - 1
+    reach = slices // 2
+    if edge == "released" and last - first + 1 >= slices:
+        centre = min(max(index, first + reach), last - reach)
+        window = list(range(centre - reach, centre + reach + 1))
+        window[reach] = index
+        return window
+    return [min(max(index + step, first), last) for step in range(-reach, reach + 1)]
 
 
 def _inside(place: Placement) -> tuple[slice, slice]:

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+PALETTE = ("#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#d55e00", "#f0e442", "#0072b2", "#999999")
+"""Okabe and Ito's colours, which people with any colour vision can tell apart."""
+
 
 class InputSpec(BaseModel):
     """How a case's slices become a network's input.
@@ -33,7 +36,8 @@ class InputSpec(BaseModel):
             prediction).
         interpolation: of the image; labels always take the nearest pixel.
         slices: length of a window, an odd number; the middle slice is segmented.
-        edge: which slices a window has at the ends of a stack (`window_indices`).
+        edge: which slices a window has at the ends of a stack
+            (`segweave.data.inputs.window_indices`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -146,3 +150,15 @@ def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]
         return np.argmax(probabilities, axis=-3).astype(np.uint8)
     maps = (probabilities >= target.threshold).astype(np.uint8)
     return maps[..., 0, :, :] if target.kind == "binary" else maps
+
+
+def class_colours(target: TargetSpec) -> dict[int, str]:
+    """Label id → colour of every foreground class: the target's own, else from `PALETTE`."""
+    colours = target.colours
+    if colours is None and target.kind == "binary":
+        # Skin and mucosa are warm: blue stands out there.
+        return {1: PALETTE[2]}
+    if colours is None:
+        return {label: PALETTE[k % len(PALETTE)] for k, label in enumerate(target.foreground)}
+    # A binary target may have one name only, that of its foreground (label 1).
+    return {label: colours[min(label, len(colours) - 1)] for label in target.foreground}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segweave.errors import UsageError
-from segweave.grid.jobs import Job, bars, failure, finished, run_jobs
+from segweave.grid import Job, LocalProcesses, Report, RunEvent
+from segweave.grid.progress import Watch, finished, silent
+from segweave.grid.runners import failure
 from segweave.storage import atomic_folder, canonical_json, read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run_demo(
     quick: bool = False,
     settings: Settings | None = None,
     arms: Sequence[str] = tuple(ARMS),
-    progress: bool = True,
+    report: Report = silent,
 ) -> Demo:
     """Run the demo into `out`; what an interrupted call left there is used, not made again.
 
@@ -85,17 +86,20 @@ def run_demo(
     chosen = settings or (QUICK if quick else Settings())
     folder = Path(out)
     _claim(folder, chosen)
-    with _steps(progress) as say:
-        say("making phantoms")
-        phantoms = _phantoms(folder, chosen)
-        say("preparing them")
-        store = _store(folder, phantoms)
-        say(f"training {len(arms)} arms")
-        runs = _train(folder, store, arms, chosen, progress)
-        say("scoring the test cases under both protocols")
-        scores = {protocol: _scores(runs, protocol) for protocol in PROTOCOLS}
-        say("drawing")
-        return _show(folder, store, runs, scores, chosen)
+
+    def note(text: str) -> None:
+        report(RunEvent("note", text=f"· {text}"))
+
+    note("making phantoms")
+    phantoms = _phantoms(folder, chosen)
+    note("preparing them")
+    store = _store(folder, phantoms)
+    note(f"training {len(arms)} arms")
+    runs = _train(folder, store, arms, chosen, report)
+    note("scoring the test cases under both protocols")
+    scores = {protocol: _scores(runs, protocol) for protocol in PROTOCOLS}
+    note("drawing")
+    return _show(folder, store, runs, scores, chosen)
 
 
 def _claim(folder: Path, settings: Settings) -> None:
@@ -150,21 +154,25 @@ def _store(folder: Path, phantoms: Path) -> Store:
 
 
 def _train(
-    folder: Path, store: Store, arms: Sequence[str], settings: Settings, progress: bool
+    folder: Path, store: Store, arms: Sequence[str], settings: Settings, report: Report
 ) -> dict[str, Run]:
     from segweave.recipes import load_recipe
     from segweave.training import Run
 
     runs = {arm: folder / "runs" / arm for arm in arms}
     recipe = load_recipe("demo", settings.sets)
-    jobs = [_job(folder, store, arm, settings) for arm in arms if not finished(runs[arm])]
-    with bars(dict.fromkeys(arms, recipe), runs, show=progress) as shown:
-        for arm in arms:
-            shown.add(arm)
-        run_jobs(
-            jobs, at_once=min(2, os.cpu_count() or 1), threads=1, ended=_check, tick=shown.draw
-        )
-        shown.draw(now=True)
+    watch = Watch(report)
+
+    def ended(job: Job, code: int) -> None:
+        watch.remove(job.name, "")
+        _check(job, code)
+
+    LocalProcesses(at_once=min(2, os.cpu_count() or 1)).run(
+        [_job(folder, store, arm, settings) for arm in arms if not finished(runs[arm])],
+        began=lambda job: watch.add(job.name, runs[job.name], recipe),
+        ended=ended,
+        tick=watch.look,
+    )
     return {arm: Run(run) for arm, run in runs.items()}
 
 
@@ -186,7 +194,7 @@ def _check(job: Job, code: int) -> None:
 
 def _scores(runs: Mapping[str, Run], protocol: str) -> list[Evaluation]:
     from segweave.evaluation import read_evaluation
-    from segweave.workflow import api
+    from segweave.workflow.evaluate import evaluate
 
     found = []
     for run in runs.values():
@@ -194,7 +202,7 @@ def _scores(runs: Mapping[str, Run], protocol: str) -> list[Evaluation]:
         if (folder / "manifest.json").is_file():
             found.append(read_evaluation(folder))
         else:
-            found.append(api.evaluate(run, protocol=protocol, device="cpu", force=True))
+            found.append(evaluate(run, protocol=protocol, device="cpu", force=True))
     return found
 
 
@@ -252,18 +260,3 @@ def _show(
     done = Demo(folder, tables, figure, report)
     write_text(folder / "table.md", done.markdown)
     return done
-
-
-# What the person sees meanwhile
-
-
-@contextmanager
-def _steps(show: bool) -> Iterator[Any]:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, quiet=not show)
-
-    def say(text: str) -> None:
-        console.print(f"[bold]·[/bold] {text}")
-
-    yield say

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from segweave import __version__
 from segweave.errors import InputError, UsageError, from_validation
-from segweave.evaluation.curves import at_best_threshold
 from segweave.evaluation.families import list_protocols
 from segweave.evaluation.rows import (
     FORMAT,
@@ -23,6 +22,7 @@ from segweave.evaluation.rows import (
     Manifest,
     MetricEntry,
     Row,
+    at_best_threshold,
     metric_entry,
     versions,
 )

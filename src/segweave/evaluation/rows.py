@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,3 +160,25 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
     }
+
+
+def at_best_threshold(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose score holds a curve → the same with its value at the threshold at which the mean
+    over all images of that arm, seed and fold is largest; other rows as they are.
+
+    So the mean of the values is the largest of the means, as in the released polyp evaluation, and
+    each image keeps its value.
+    """
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if row.score.curve is not None:
+            key = (row.arm, row.seed, row.fold, row.score.class_name, row.score.metric)
+            groups[key].append(index)
+    chosen = list(rows)
+    for indices in groups.values():
+        curves = numpy.stack([numpy.asarray(rows[i].score.curve) for i in indices])
+        best = int(curves.mean(axis=0).argmax())
+        for i, curve in zip(indices, curves, strict=True):
+            score = replace(rows[i].score, value=float(curve[best]), curve=None)
+            chosen[i] = replace(rows[i], score=score)
+    return chosen

@@ -1,4 +1,4 @@
-"""Which runs a grid has, what of them is done, and how long the rest should take."""
+"""The runs of a grid: which there are, which are done, and how long the rest should take."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segweave.errors import InputError, UsageError
-from segweave.grid.jobs import finished, share_done
-from segweave.grid.reading import FORMAT, Grid, GridRecipe, as_yaml
+from segweave.grid.progress import finished, share_done
+from segweave.grid.reading import FORMAT, Grid, GridContext, GridRecipe
+from segweave.recipes import Recipe, arm_digest, as_set, derived_arm, differences, load_recipe
+from segweave.runs.layout import RECIPE
+from segweave.runs.run_folder import Run
 from segweave.storage import read_json, write_json
 
 if TYPE_CHECKING:
-    from segweave.data.store import Store
-    from segweave.recipes import Recipe
+    from segweave.data.store import CaseStore
 
 TIMES = "grid.json"
 
 
 @dataclass(frozen=True)
 class GridRun:
-    """One training of a grid: its recipe, where it goes, the evaluation folder of each protocol,
-    and the command's words that make it.
+    """One training of a grid.
+
+    Attributes:
+        name: arm, fold and seed: `unet+sa-lstm/seed-0`.
+        folder: the run folder.
+        recipe: its resolved recipe.
+        evaluations: protocol → evaluation folder.
+        train: the words of the command that trains it.
+        score: the words that follow `evaluate RUN --protocol NAME`.
     """
 
     name: str
@@ -33,6 +42,11 @@ class GridRun:
     recipe: Recipe
     evaluations: dict[str, Path]
     train: tuple[str, ...]
+    score: tuple[str, ...]
+
+    def evaluate(self, protocol: str) -> tuple[str, ...]:
+        """The words of the command that scores it."""
+        return ("evaluate", str(self.folder), "--protocol", protocol, *self.score)
 
     @property
     def trained(self) -> bool:
@@ -41,7 +55,7 @@ class GridRun:
 
     @property
     def to_score(self) -> list[str]:
-        """Protocols that it was not scored under yet."""
+        """The protocols under which it is still to be scored."""
         return [
             protocol
             for protocol, folder in self.evaluations.items()
@@ -60,7 +74,7 @@ class GridRun:
 
     @property
     def state(self) -> str:
-        """In words, what is there and what is left."""
+        """What is done and what is left, in words."""
         if self.done:
             return "done"
         if self.trained:
@@ -71,7 +85,13 @@ class GridRun:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """All runs of a grid, arm by arm, and the seconds that earlier ones took (by run folder)."""
+    """All runs of a grid.
+
+    Attributes:
+        grid: the grid file.
+        runs: the runs, arm by arm.
+        seconds: name of a run → how long it took so far.
+    """
 
     grid: Grid
     runs: tuple[GridRun, ...]
@@ -83,13 +103,13 @@ class GridPlan:
         return [run for run in self.runs if not run.done]
 
     def seconds_of(self, run: GridRun) -> float | None:
-        """What a whole run should take: the mean over finished runs of its arm, else over all
+        """How long a whole run should take: the mean over finished runs of its arm, else over all
         finished ones; None before there is any.
         """
-        known = [one for one in self.runs if one.name in self.seconds and one.done]
-        own = [one for one in known if one.recipe.arm == run.recipe.arm]
-        taken = [self.seconds[one.name] for one in own or known]
-        return sum(taken) / len(taken) if taken else None
+        done = [one for one in self.runs if one.name in self.seconds and one.done]
+        same_arm = [one for one in done if one.recipe.arm == run.recipe.arm]
+        times = [self.seconds[one.name] for one in same_arm or done]
+        return sum(times) / len(times) if times else None
 
     def compare_command(self, protocol: str) -> str | None:
         """The command that compares the arms that were scored; the first of them is the reference.
@@ -101,8 +121,8 @@ class GridPlan:
             return None
         folder = scored[0].evaluations[protocol].relative_to(scored[0].folder)
         every = "/".join(["*"] * len(scored[0].name.split("/")) + [folder.as_posix()])
-        place = shlex.quote(os.path.normpath(self.grid.out))
-        return f"segweave compare {place}/{every} --reference {shlex.quote(arms[0])}"
+        out = shlex.quote(os.path.normpath(self.grid.out))
+        return f"segweave compare {out}/{every} --reference {shlex.quote(arms[0])}"
 
     def seconds_left(self, runs: Sequence[GridRun] | None = None) -> float | None:
         """How long `runs` (default: all that are not done) should take; None while unknown."""
@@ -110,59 +130,94 @@ class GridPlan:
         each = [(self.seconds_of(run), 1 - run.share) for run in left]
         if any(seconds is None for seconds, _ in each):
             return None
-        parts = [seconds * share for seconds, share in each if seconds is not None]
-        return max(sum(parts) / self.grid.jobs, max(parts, default=0.0))
+        times = [seconds * share for seconds, share in each if seconds is not None]
+        return max(sum(times) / self.grid.jobs, max(times, default=0.0))
 
 
 def plan_grid(grid: Grid) -> GridPlan:
     """All runs of a grid, checked before anything is started.
 
-    Raises what reading recipes and the store raises; UsageError for two arms of one name, several
-    folds of a split that does not depend on the fold, unknown protocols, and a folder that holds a
-    run of another recipe or other data.
+    Raises what reading recipes and the store raises; UsageError for two arms of one name, two names
+    of one recipe, several folds of a split that does not depend on the fold, unknown protocols, and
+    a folder that holds a run of another recipe or other data.
     """
-    from segweave.data.store import Store
+    from segweave.data.joined_store import open_stores
     from segweave.evaluation import get_protocol
 
-    store = Store(grid.store)
+    store = open_stores(grid.stores)
     for protocol in grid.protocols:
         get_protocol(protocol, dataset=store.name)
-    for choice in grid.recipes:
-        _check_network(grid, choice, store)
+    contexts: Sequence[GridContext | None] = grid.contexts or (None,)
+    arms = [_arm(grid, choice, context) for choice in grid.recipes for context in contexts]
+    _check_arms([arm for arm, _ in arms])
+    for recipe, _ in arms:
+        _check_network(recipe, store)
     runs = [
-        _run_of(grid, choice, seed, fold, store)
-        for choice in grid.recipes
+        _run_of(grid, recipe, sets, seed, fold, store)
+        for recipe, sets in arms
         for fold in grid.folds
         for seed in grid.seeds
     ]
-    names = [run.name for run in runs]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UsageError(
-            "planning a grid",
-            expected="recipes of different arms",
-            found=f"the arm {twice[0].partition('/')[0]} twice",
-            remedy="give one of them another name with arm:",
-        )
     return GridPlan(grid, tuple(runs), read_times(grid.out))
 
 
-def _check_network(grid: Grid, choice: GridRecipe, store: Store) -> None:
-    """Build a recipe's network once, so that wrong names and options are told before all runs."""
-    from segweave.recipes import load_recipe
+def _arm(
+    grid: Grid, choice: GridRecipe, context: GridContext | None
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of an arm, and the texts for `--set` that make it of the grid's recipe."""
+    sets = [*grid.sets, *choice.sets]
+    label = choice.arm
+    if context is not None:
+        sets += context.changes(load_recipe(choice.recipe, sets))
+        recipe = load_recipe(choice.recipe, sets)
+        if label is not None:
+            label = derived_arm(label, recipe.context, recipe.weaving.at)
+        label = context.arm or label
+    if label is not None:
+        sets.append(as_set("arm", label))
+    return load_recipe(choice.recipe, sets), (choice.recipe, *sets)
+
+
+def _check_arms(recipes: Sequence[Recipe]) -> None:
+    """Raise UsageError where one label has two recipes, or one recipe two labels."""
+    doing = "planning a grid"
+    labels = [recipe.arm for recipe in recipes]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise UsageError(
+            doing,
+            expected="a different label for each arm",
+            found=f"the arm {twice[0]} twice",
+            remedy="give one of them another label with arm:",
+        )
+    label_of: dict[str, str] = {}
+    for recipe in recipes:
+        other = label_of.setdefault(arm_digest(recipe), recipe.arm)
+        if other != recipe.arm:
+            raise UsageError(
+                doing,
+                expected="a different recipe for each arm",
+                found=f"equal recipes for {other} and {recipe.arm}",
+                remedy="remove one of them",
+            )
+
+
+def _check_network(recipe: Recipe, store: CaseStore) -> None:
+    """Build the network of an arm once, so that wrong names and options are found before all
+    runs.
+    """
     from segweave.recipes.build import build_network
 
-    recipe = load_recipe(choice.recipe, [*grid.sets, *choice.sets])
     build_network(recipe, len(recipe.input.channels), store.target)
 
 
-def _run_of(grid: Grid, choice: GridRecipe, seed: int, fold: int, store: Store) -> GridRun:
-    from segweave.recipes import load_recipe
+def _run_of(
+    grid: Grid, arm: Recipe, words: Sequence[str], seed: int, fold: int, store: CaseStore
+) -> GridRun:
+    """`words` are the recipe's name and the texts for `--set`."""
     from segweave.training.run_training import choose_parts
 
-    sets = [*grid.sets, *choice.sets, f"seed={seed}", f"fold={fold}"]
-    sets += [f"arm={as_yaml(choice.arm)}"] if choice.arm is not None else []
-    recipe = load_recipe(choice.recipe, sets)
+    recipe = arm.model_copy(update={"seed": seed, "fold": fold})
     doing = f"planning the arm {recipe.arm} of a grid"
     if len(grid.folds) > 1 and "{fold}" not in (recipe.data.split or ""):
         raise UsageError(
@@ -173,35 +228,37 @@ def _run_of(grid: Grid, choice: GridRecipe, seed: int, fold: int, store: Store) 
         )
     if not choose_parts(recipe, store).get(grid.part):
         raise UsageError(doing, expected=f"{grid.part} cases to score", found="none in the store")
-    # The arm may hold anything; a folder's name may not.
-    place = [urllib.parse.quote(recipe.arm, safe=" +")]
-    place += [f"fold-{fold}"] if len(grid.folds) > 1 else []
-    place += [f"seed-{seed}"]
-    folder = grid.out.joinpath(*place)
+    # The label may hold any character; a folder's name may not.
+    steps = [urllib.parse.quote(recipe.arm, safe=" +@")]
+    steps += [f"fold-{fold}"] if len(grid.folds) > 1 else []
+    steps += [f"seed-{seed}"]
+    folder = grid.out.joinpath(*steps)
     _check_folder(folder, recipe, store)
     suffix = "" if grid.part == "test" else f"-{grid.part}"
-    words = ["train", choice.recipe, "--store", str(grid.store), "--out", str(folder)]
-    words += ["--device", grid.device, "--quiet"]
-    words += [part for text in sets for part in ("--set", text)]
+    common = ("--device", grid.device, "--quiet")
+    stores = [word for path in grid.stores for word in ("--store", str(path))]
+    name, *sets = words
+    train = ["train", name, "--out", str(folder), *stores, *common]
+    for text in (*sets, f"seed={seed}", f"fold={fold}"):
+        train += ["--set", text]
     return GridRun(
-        "/".join(place),
+        "/".join(steps),
         folder,
         recipe,
         {name: folder / "evaluation" / f"{name}{suffix}" for name in grid.protocols},
-        tuple(words),
+        tuple(train),
+        # A run of several stores finds them by the paths in its recipe.
+        ("--part", grid.part, *(stores if len(grid.stores) == 1 else ()), *common),
     )
 
 
-def _check_folder(folder: Path, recipe: Recipe, store: Store) -> None:
+def _check_folder(folder: Path, recipe: Recipe, store: CaseStore) -> None:
     """Raise UsageError where the folder holds another training than this."""
-    from segweave.recipes import differences
-    from segweave.training import Run
-
-    if not (folder / "recipe.yaml").is_file():
+    if not (folder / RECIPE).is_file():
         return
     run = Run(folder)
-    found = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
-    shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in found.items()]
+    differing = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
+    shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in differing.items()]
     if run.environment["data"]["checksum"] != store.checksum:
         shown.append("other data")
     if shown:
@@ -218,7 +275,7 @@ def _check_folder(folder: Path, recipe: Recipe, store: Store) -> None:
 
 
 def read_times(out: Path) -> dict[str, float]:
-    """Seconds by the runs' names, nothing where none are known."""
+    """Seconds by the runs' names; empty where none are recorded."""
     try:
         content = read_json(out / TIMES, "reading the times of a grid", formats=(FORMAT,))
         return {str(name): float(value) for name, value in content["seconds"].items()}
@@ -227,6 +284,6 @@ def read_times(out: Path) -> dict[str, float]:
 
 
 def write_times(out: Path, seconds: Mapping[str, float]) -> None:
-    """Keep them beside the runs."""
+    """Write them beside the runs."""
     content = {"format": FORMAT, "seconds": {name: round(s, 1) for name, s in seconds.items()}}
     write_json(out / TIMES, content)

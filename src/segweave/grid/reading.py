@@ -1,4 +1,4 @@
-"""The grid file: what it may say, and reading it."""
+"""The grid file and its fields."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segweave.errors import InputError, from_validation
+from segweave.recipes import ContextSetting, as_set
 
 FORMAT: Literal[1] = 1
 _READING = "reading a grid"
@@ -21,21 +22,21 @@ class _Section(BaseModel):
 
 
 def _as_sets(value: Any) -> Any:
-    """{key: value} → ["key=value"]; a list stays one."""
+    """{key: value} → ["key=value"]; a list stays a list."""
     if not isinstance(value, Mapping):
         return value
-    return [f"{key}={as_yaml(inner)}" for key, inner in value.items()]
-
-
-def as_yaml(value: Any) -> str:
-    """A value as YAML in one line, as --set reads it."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
+    return [as_set(key, inner) for key, inner in value.items()]
 
 
 class GridRecipe(_Section):
-    """One arm: a shipped recipe's name or a YAML file, `set` on top of it (a mapping of dotted keys
-    to values, or a list of KEY=VALUE), and the arm's name where it is not the recipe's own.
+    """A recipe of a grid.
+
+    Attributes:
+        recipe: a shipped recipe's name or a YAML file.
+        arm: its label; with `contexts`, the label of the network alone, to which each module is
+            added (`LABEL+sa-lstm`).
+        sets: fields to override (`set` in the file: a mapping of dotted keys to values, or a list
+            of KEY=VALUE).
     """
 
     recipe: str
@@ -50,17 +51,47 @@ class GridRecipe(_Section):
     _read_sets = field_validator("sets", mode="before")(_as_sets)
 
 
-class Grid(_Section):
-    """What a grid file says; paths in it are relative to the file.
+class GridContext(ContextSetting):
+    """A context module of a grid: a name alone, or a mapping with the fields of `ContextSetting`.
 
-    `set` is laid on every recipe, before the arm's own. `part` of the cases is scored under each of
-    `protocols`. `jobs` runs are made at a time, each with `threads` threads.
+    Attributes:
+        arm: the label of the arm, for a grid with one recipe.
+    """
+
+    context: str
+    arm: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"context": value} if isinstance(value, str) else value
+
+
+class Grid(_Section):
+    """A grid file; paths in it are relative to the file.
+
+    Attributes:
+        format: number of the format.
+        store: what `prepare` wrote, or a list of stores that are trained on together.
+        out: folder of the runs.
+        recipes: each of them is trained, with each of `contexts`.
+        contexts: context modules; `none` is the network alone. Without any, the recipes are
+            trained as they are.
+        sets: fields to override in every recipe (`set` in the file), before the recipe's `set`.
+        seeds: seeds of each arm.
+        folds: folds of each arm.
+        protocols: each run is scored under each of them.
+        part: the cases that are scored.
+        jobs: how many runs are trained at a time.
+        threads: threads of each.
+        device: as for `segweave train`.
     """
 
     format: Literal[1] = FORMAT
-    store: Path
+    store: Path | tuple[Path, ...]
     out: Path
     recipes: tuple[GridRecipe, ...] = Field(min_length=1)
+    contexts: tuple[GridContext, ...] = ()
     sets: tuple[str, ...] = Field(default=(), alias="set")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     folds: tuple[int, ...] = Field(default=(0,), min_length=1)
@@ -71,6 +102,11 @@ class Grid(_Section):
     device: str = "auto"
 
     _read_sets = field_validator("sets", mode="before")(_as_sets)
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores, also where there is one."""
+        return (self.store,) if isinstance(self.store, Path) else self.store
 
     @model_validator(mode="after")
     def _once(self) -> Grid:
@@ -116,5 +152,9 @@ def load_grid(path: str | Path) -> Grid:
         for one in grid.recipes
     )
     return grid.model_copy(
-        update={"store": here / grid.store, "out": here / grid.out, "recipes": recipes}
+        update={
+            "store": tuple(here / store for store in grid.stores),
+            "out": here / grid.out,
+            "recipes": recipes,
+        }
     )

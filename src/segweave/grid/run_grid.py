@@ -1,4 +1,4 @@
-"""Runs what is left of a grid, through the command itself, and says one line a run."""
+"""Runs what is left of a grid, through the command itself, and reports one line per run."""
 
 from __future__ import annotations
 
@@ -8,27 +8,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segweave.errors import InputError, SegweaveError
-from segweave.grid.jobs import Bars, Job, bars, failure, run_jobs
 from segweave.grid.plan import GridPlan, GridRun, write_times
+from segweave.grid.progress import Report, RunEvent, Watch, silent
 from segweave.grid.reading import Grid
+from segweave.grid.runners import Job, LocalProcesses, Runner, failure
 from segweave.storage import read_json
 
 
 @dataclass(frozen=True)
 class GridDone:
-    """What became of a grid: the evaluation folders that are there, by protocol, and why runs
-    failed, by name.
+    """The result of a grid.
+
+    Attributes:
+        evaluations: protocol → the evaluation folders that exist.
+        failures: name of a run → why it failed.
     """
 
     evaluations: dict[str, list[Path]]
     failures: dict[str, SegweaveError]
 
 
-def run_grid(plan: GridPlan, *, progress: bool = True) -> GridDone:
-    """Train and score what is left of a grid, through the command itself, one process a run.
+def run_grid(plan: GridPlan, *, runner: Runner | None = None, report: Report = silent) -> GridDone:
+    """Train and score what is left of a grid, through the command itself, one process per run.
 
-    A run that fails does not stop the others; its own words are in `out/logs`. Test cases are
-    scored once under each protocol. Ctrl-C stops at a checkpoint, and the same call goes on.
+    A run that fails does not stop the others; its output is in `out/logs`. Test cases are scored
+    once under each protocol. Ctrl-C stops at a checkpoint, and the same call continues.
+
+    Args:
+        plan: from `plan_grid`.
+        runner: what runs the jobs; by default processes of this machine, as many at a time as the
+            grid's `jobs`.
+        report: called with each `RunEvent`.
     """
     left = plan.left
     by_name = {run.name: run for run in left}
@@ -36,65 +46,49 @@ def run_grid(plan: GridPlan, *, progress: bool = True) -> GridDone:
     started: dict[str, float] = {}
     seconds = dict(plan.seconds)
     plan = GridPlan(plan.grid, plan.runs, seconds)
-    recipes = {run.name: run.recipe for run in left}
+    watch = Watch(report)
 
-    def clocked(name: str) -> None:
+    def clock(name: str) -> None:
         seconds[name] = seconds.get(name, 0.0) + time.monotonic() - started.pop(name)
 
-    with bars(recipes, {run.name: run.folder for run in left}, show=progress) as shown:
-        _say_what_is_left(shown, plan)
+    def began(job: Job) -> None:
+        started[job.name] = time.monotonic()
+        watch.add(job.name, by_name[job.name].folder, by_name[job.name].recipe)
 
-        def began(job: Job) -> None:
-            started[job.name] = time.monotonic()
-            shown.add(job.name)
+    def ended(job: Job, code: int) -> None:
+        clock(job.name)
+        write_times(plan.grid.out, seconds)
+        if code != 0:
+            failures[job.name] = failure(f"running {job.name} of a grid", job, code)
+        watch.remove(job.name, _line(plan, by_name[job.name], failures))
 
-        def ended(job: Job, code: int) -> None:
-            clocked(job.name)
+    if left:
+        done = f"{len(plan.runs) - len(left)} of {len(plan.runs)} runs are done"
+        report(RunEvent("note", text=done + _time_left(plan.seconds_left())))
+    try:
+        (runner or LocalProcesses(plan.grid.jobs, plan.grid.threads)).run(
+            [_job(plan.grid, run) for run in left], began=began, ended=ended, tick=watch.look
+        )
+    finally:
+        for name in list(started):
+            clock(name)
+        if left:
             write_times(plan.grid.out, seconds)
-            shown.remove(job.name)
-            if code != 0:
-                failures[job.name] = failure(f"running {job.name} of a grid", job, code)
-            shown.say(_line(plan, by_name[job.name], failures))
-
-        try:
-            run_jobs(
-                [_job(plan.grid, run) for run in left],
-                at_once=plan.grid.jobs,
-                threads=plan.grid.threads,
-                began=began,
-                ended=ended,
-                tick=shown.draw,
-            )
-        finally:
-            for name in list(started):
-                clocked(name)
-            if left:
-                write_times(plan.grid.out, seconds)
-    found = {
+    evaluations = {
         protocol: [run.evaluations[protocol] for run in plan.runs if protocol not in run.to_score]
         for protocol in plan.grid.protocols
     }
-    return GridDone(found, failures)
+    return GridDone(evaluations, failures)
 
 
 def _job(grid: Grid, run: GridRun) -> Job:
     calls = [] if run.trained else [run.train]
-    for protocol in run.to_score:
-        words = ["evaluate", str(run.folder), "--store", str(grid.store), "--protocol", protocol]
-        calls.append((*words, "--part", grid.part, "--device", grid.device, "--quiet"))
-    log = grid.out / "logs" / f"{run.name.replace('/', ' ')}.txt"
-    return Job(run.name, tuple(calls), log)
-
-
-def _say_what_is_left(shown: Bars, plan: GridPlan) -> None:
-    left = len(plan.left)
-    done = len(plan.runs) - left
-    if left:
-        shown.say(f"{done} of {len(plan.runs)} runs are done{_time_left(plan.seconds_left())}")
+    calls += [run.evaluate(protocol) for protocol in run.to_score]
+    return Job(run.name, tuple(calls), grid.out / "logs" / f"{run.name.replace('/', ' ')}.txt")
 
 
 def _line(plan: GridPlan, run: GridRun, failures: Mapping[str, SegweaveError]) -> str:
-    """One line that says what became of a run and how much is left."""
+    """One line about the end of a run, and how much is left."""
     left = [one for one in plan.left if one.name not in failures]
     after = f"{len(left)} left{_time_left(plan.seconds_left(left))}"
     if run.name in failures:
@@ -113,7 +107,7 @@ def _dice(folder: Path) -> float | None:
     try:
         summary = read_json(folder / "summary.json", "reading a summary")
         return float(summary["arms"][0]["macro"]["overlaps"]["dice"]["mean"])
-    except (InputError, KeyError, IndexError, TypeError):
+    except (InputError, ValueError, KeyError, IndexError, TypeError):
         return None
 
 
@@ -122,7 +116,7 @@ def _time_left(seconds: float | None) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A time as a person says it: 40 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    """A duration for people: 40 s, 12 min, 3 h 20 min, 2 d 4 h."""
     if seconds < 90:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)

@@ -9,9 +9,8 @@ from torch.nn import functional
 from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.networks.blocks.conv_norm import ConvNorm, ResidualDoubleConvolution, relu
 from segweave.networks.blocks.mixed_attention import HEADS, MixedStage
-from segweave.networks.blocks.residual_double_convolution import ResidualDoubleConvolution
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -16,9 +16,8 @@ from segweave.author_weights import HasReleasedNames, load_released
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError
 from segweave.networks.base import SegmentationNetwork, WeightsReport
 from segweave.storage import sha256_of
-from segweave.weights import compare_weights, read_weights, weights_file
+from segweave.weights import IMAGENET, compare_weights, is_imagenet, read_weights, weights_file
 
-IMAGENET = "imagenet"
 _COUNTER = ".num_batches_tracked"
 
 Weights = Mapping[str, Tensor]
@@ -52,9 +51,8 @@ def load_pretrained(
         MissingExtraError: "imagenet" without timm.
         SegweaveError: timm could not get the weights, for example without a network connection.
     """
-    name, separator, files = str(pretrained).partition(":")
-    if name == IMAGENET and (separator or not Path(name).exists()):
-        return _load_backbones(network, files, listed)
+    if is_imagenet(pretrained):
+        return _load_backbones(network, str(pretrained).partition(":")[2], listed)
     return _load_whole(network, weights_file(pretrained), set(head()) if new_head else set(), head)
 
 

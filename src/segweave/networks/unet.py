@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.double_convolution import DoubleConvolution
+from segweave.networks.blocks.conv_norm import DoubleConvolution
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -1,7 +1,6 @@
 """Prediction: an image in, a label map in the image's own geometry out."""
 
-from segweave.data.colours import PALETTE, class_colours
-from segweave.prediction.ensemble import Ensemble, load_ensemble
+from segweave.data.specs import PALETTE, class_colours
 from segweave.prediction.files import (
     PredictedFile,
     PredictionFailure,
@@ -10,13 +9,8 @@ from segweave.prediction.files import (
 )
 from segweave.prediction.flips import Flips
 from segweave.prediction.overlay import draw_overlay
-from segweave.prediction.predict import (
-    Prediction,
-    network_probabilities,
-    predict,
-    predict_cases,
-)
-from segweave.prediction.predictor import Predictor, load
+from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
+from segweave.prediction.session import Prediction, Session
 from segweave.prediction.tiles import Tiles
 
 __all__ = [
@@ -28,13 +22,12 @@ __all__ = [
     "PredictionFailure",
     "PredictionReport",
     "Predictor",
+    "Session",
     "Tiles",
     "class_colours",
     "draw_overlay",
     "load",
     "load_ensemble",
-    "network_probabilities",
     "predict",
-    "predict_cases",
     "predict_files",
 ]

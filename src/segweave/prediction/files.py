@@ -19,26 +19,32 @@ from segweave.formats import (
     read_case,
     write_label,
 )
-from segweave.prediction.ensemble import Ensemble
 from segweave.prediction.overlay import amounts, draw_overlay
-from segweave.prediction.predict import CaseMaps, predict_with, ready
-from segweave.prediction.predictor import Predictor
+from segweave.prediction.predictor import Ensemble, Predictor
+from segweave.prediction.session import Session
+from segweave.runtime.progress import Progress
 from segweave.storage import atomic_write, read_json, write_json
 
 SUMMARY = "predictions.json"
 OVERLAYS = "overlays"
 PROBABILITIES = "probabilities"
 FORMAT = 1
-
-Progress = Callable[[float, int, Path | None], None]
-"""Called with the number of files done (a file in the making counts as a fraction), the number of
-all, and the file in the making (None at the end)."""
+_DOING = "predicting files"
 
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """One file that was predicted: `size` is (slices, height, width), `classes` gives for each
-    class its pixels (voxels) and, for volumes of known spacing, its ml.
+    """One file that was predicted.
+
+    Attributes:
+        file: the image.
+        case: its case's id.
+        labels: the label map that was written.
+        overlay: the picture of image and labels, None where none was asked for.
+        size: (slices, height, width).
+        spacing: mm (slice, row, column), None where unknown.
+        seconds: how long it took.
+        classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
     """
 
     file: Path
@@ -61,7 +67,7 @@ class PredictionFailure:
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What became of the files; `summary` is the path of predictions.json."""
+    """What `predict_files` wrote into `folder`; `summary` is the path of predictions.json."""
 
     folder: Path
     summary: Path
@@ -75,6 +81,7 @@ class _Job:
     labels: Path
     overlay: Path | None
     probabilities: Path | None
+    format: str | None
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -82,27 +89,39 @@ class _Job:
 
 
 def predict_files(
-    predictor: Predictor | Ensemble,
+    predictor: Predictor | Ensemble | Session,
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     overlays: bool = True,
     probabilities: bool = False,
+    format: str | None = None,
     force: bool = False,
     geometry: Literal["check", "pixdim", "affine"] = "check",
     progress: Progress | None = None,
 ) -> PredictionReport:
     """Predict image files and folders of them (with their subfolders) into the folder `out`.
 
-    Each label map keeps its image's name and place in the folder: NIfTI its format and header,
-    pictures become .png, arrays .npz. `overlays` draws out/overlays/NAME.png, `probabilities`
-    writes out/probabilities/NAME.npz (float32, slices × classes × height × width; the only case in
-    which those of a whole volume are held). out/predictions.json lists files, sizes, seconds and
-    the amount of each class. `geometry` decides for NIfTI headers that contradict themselves.
+    Args:
+        predictor: what predicts; a Session is used as it is.
+        inputs: image files and folders.
+        out: the folder for the results. Each label map keeps the name and the subfolder of its
+            image.
+        overlays: also draw out/overlays/NAME.png.
+        probabilities: also write out/probabilities/NAME.npz (float32, slices × classes × height ×
+            width; the only case in which the probabilities of a whole volume are in memory).
+        format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
+            the one that suits each image: NIfTI keeps format and header, pictures become .png,
+            arrays .npz.
+        force: replace results that exist.
+        geometry: what is right where a NIfTI header contradicts itself.
+        progress: called with the number of files done (a file in progress counts as a fraction),
+            the number of all files, and the name of the file in progress.
 
-    A file that fails is told in the report, the others go on. Raises, before anything is written:
-    InputError for inputs that aren't there; UsageError where a result exists already (unless
-    `force`), two images would get one name, or a result would replace an input.
+    out/predictions.json lists files, sizes, seconds and the amount of each class. A file that fails
+    is listed in the report, and the others continue. Raises, before anything is written: InputError
+    for inputs that do not exist; UsageError where a result exists already (unless `force`), two
+    images would get one name, or a result would replace an input.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -110,26 +129,30 @@ def predict_files(
             "predicting", file=folder, expected="a folder for the label maps", found="a file"
         )
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    jobs = _plan(given, folder, overlays, probabilities, predictor.target.kind == "overlapping")
+    overlapping = predictor.target.kind == "overlapping"
+    jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
     _check_targets(jobs, folder, force)
     earlier = _read_summary(folder / SUMMARY, force)
+    session = predictor if isinstance(predictor, Session) else predictor.session()
     files: list[PredictedFile] = []
     failures: list[PredictionFailure] = []
-    with ready(predictor) as maps:
-        try:
-            for number, job in enumerate(jobs):
-                _tell(progress, number, len(jobs), job.file)
-                try:
-                    files.append(
-                        _predict_one(maps, predictor, job, geometry, number, len(jobs), progress)
-                    )
-                except SegweaveError as error:
-                    failures.append(PredictionFailure(job.file, error))
-        finally:
-            # Also after Ctrl-C: what was written is listed.
-            if files or failures:
-                _write_summary(folder, predictor, files, failures, earlier)
-    _tell(progress, len(jobs), len(jobs), None)
+
+    def report(done: float, name: str) -> None:
+        if progress is not None:
+            progress(done, len(jobs), name)
+
+    try:
+        for number, job in enumerate(jobs):
+            report(number, job.file.name)
+            try:
+                files.append(_predict_one(session, job, geometry, number, report))
+            except SegweaveError as error:
+                failures.append(PredictionFailure(job.file, error))
+    finally:
+        # Also after Ctrl-C: what was written is listed.
+        if files or failures:
+            _write_summary(folder, session, files, failures, earlier)
+    report(len(jobs), "")
     return PredictionReport(folder, folder / SUMMARY, tuple(files), tuple(failures))
 
 
@@ -139,26 +162,27 @@ def _plan(
     overlays: bool,
     probabilities: bool,
     overlapping: bool,
+    format: str | None,
 ) -> list[_Job]:
-    """What is read and written, in order. A folder's subfolders are kept."""
+    """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
     jobs: list[_Job] = []
     for path in map(Path, given):
         for file in find_images(path):
-            place = file.parent.relative_to(path) if path.is_dir() else Path()
+            subfolder = file.parent.relative_to(path) if path.is_dir() else Path()
             name = case_name(file)
             jobs.append(
                 _Job(
                     file,
-                    folder / place / label_name(file, overlapping=overlapping),
-                    folder / OVERLAYS / place / f"{name}.png" if overlays else None,
-                    folder / PROBABILITIES / place / f"{name}.npz" if probabilities else None,
+                    folder / subfolder / label_name(file, overlapping=overlapping, format=format),
+                    folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
+                    folder / PROBABILITIES / subfolder / f"{name}.npz" if probabilities else None,
+                    format,
                 )
             )
     return jobs
 
 
 def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
-    doing = "predicting files"
     read = {job.file.resolve() for job in jobs}
     written: dict[Path, Path] = {}
     existing: list[Path] = []
@@ -167,18 +191,18 @@ def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
             resolved = target.resolve()
             if resolved in read:
                 raise UsageError(
-                    doing,
+                    _DOING,
                     file=job.file,
-                    expected="results beside their images, not in their place",
+                    expected="an output folder other than that of the images",
                     found=f"{target}, which is an input",
                     remedy="choose another output folder",
                 )
             if resolved in written:
                 raise UsageError(
-                    doing,
+                    _DOING,
                     file=job.file,
-                    expected="a result of its own for each image",
-                    found=f"{target} for {written[resolved]} too",
+                    expected="one result per image",
+                    found=f"{target}, which is also the result of {written[resolved]}",
                     remedy="predict them into separate folders",
                 )
             written[resolved] = job.file
@@ -187,7 +211,7 @@ def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
     if existing and not force:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(
-            doing,
+            _DOING,
             file=folder,
             expected="a folder without results of these images",
             found=f"{existing[0]}{more}",
@@ -196,32 +220,32 @@ def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
 
 
 def _predict_one(
-    maps: CaseMaps,
-    predictor: Predictor | Ensemble,
+    session: Session,
     job: _Job,
     geometry: Literal["check", "pixdim", "affine"],
     number: int,
-    count: int,
-    progress: Progress | None,
+    report: Callable[[float, str], None],
 ) -> PredictedFile:
     start = time.perf_counter()
     case = read_case(job.file, geometry=geometry, with_label=False)
-    prediction = predict_with(
-        maps,
-        predictor.target,
+    if job.format is not None:
+        # Some formats hold one slice; the number is known only now.
+        overlapping = session.target.kind == "overlapping"
+        label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
+    prediction = session.predict(
         case,
         probabilities=job.probabilities is not None,
-        slice_done=lambda done, all_: _tell(progress, number + done / (all_ + 1), count, job.file),
+        progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
     if job.probabilities is not None and prediction.probabilities is not None:
         with atomic_write(job.probabilities) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, probabilities=prediction.probabilities)
     if job.overlay is not None:
-        sheet = draw_overlay(case, prediction.labels, predictor.target)
+        sheet = draw_overlay(case, prediction.labels, session.target)
         with atomic_write(job.overlay) as temporary:
             sheet.save(temporary, format="PNG")
-    # Last, so that a label map stands for a file that is done.
-    write_label(prediction.labels, case, job.labels, target=predictor.target)
+    # Last, so that a label map means that the file is done.
+    write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
     return PredictedFile(
         file=job.file,
         case=case.id,
@@ -230,27 +254,22 @@ def _predict_one(
         size=(case.slices, *case.size),
         spacing=case.spacing,
         seconds=time.perf_counter() - start,
-        classes=amounts(case, prediction.labels, predictor.target),
+        classes=amounts(case, prediction.labels, session.target),
     )
-
-
-def _tell(progress: Progress | None, done: float, count: int, file: Path | None) -> None:
-    if progress is not None:
-        progress(done, count, file)
 
 
 def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
     """The cases that an earlier call into the same folder listed."""
     if not file.exists():
         return []
-    doing, expected = "predicting files", "a summary of predictions that can be added to"
+    expected = "a summary of predictions that can be added to"
     remedy = "choose another folder, or replace it with force (--force)"
     try:
-        content = read_json(file, doing, formats=(FORMAT,), expected=expected, remedy=remedy)
+        content = read_json(file, _DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
         cases = content.get("cases")
         if not isinstance(cases, list) or not all("labels" in case for case in cases):
             raise InputError(
-                doing, file=file, expected=expected, found="no list of cases", remedy=remedy
+                _DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
             )
     except InputError:
         if force:
@@ -261,23 +280,23 @@ def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
 
 def _write_summary(
     folder: Path,
-    predictor: Predictor | Ensemble,
+    session: Session,
     files: Sequence[PredictedFile],
     failures: Sequence[PredictionFailure],
     earlier: Sequence[dict[str, Any]],
 ) -> None:
     cases = [_as_json(file, folder) for file in files]
-    mine = {case["labels"] for case in cases}
+    written = {case["labels"] for case in cases}
     content = {
         "format": FORMAT,
         "segweave": __version__,
         "model": {
-            key: predictor.card[key]
+            key: session.card[key]
             for key in ("title", "arm", "weights_sha256", "members", "flips", "tiles")
-            if key in predictor.card
+            if key in session.card
         },
-        "target": predictor.target.model_dump(mode="json"),
-        "cases": [case for case in earlier if case["labels"] not in mine] + cases,
+        "target": session.target.model_dump(mode="json"),
+        "cases": [case for case in earlier if case["labels"] not in written] + cases,
         "failures": [
             {"file": str(failure.file), "message": str(failure.error)} for failure in failures
         ],

@@ -1,4 +1,4 @@
-"""Flips at test time: an image and its mirror images through the network, turned back, averaged."""
+"""Flips at test time: an image and its mirror images are predicted and averaged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AXES: dict[Flips, tuple[tuple[int, ...], ...]] = {
 
 
 def check_flips(flips: str) -> None:
-    """Raise UsageError for a name that is none of `Flips`."""
+    """Raise UsageError for a name that is not one of `Flips`."""
     if flips not in _AXES:
         raise UsageError(
             "flipping images at test time",
@@ -40,7 +40,7 @@ def with_flips(image: Tensor, flips: Flips) -> Tensor:
 
 
 def mean_of_flips(maps: Sequence[Tensor], flips: Flips) -> Tensor:
-    """Maps (..., height, width) of the views, in their order → the mean, each turned back first."""
+    """Maps (..., height, width) of the views, in their order → the mean of all mirrored back."""
     if flips == "none":
         return maps[0]
     views = zip(maps, _AXES[flips], strict=True)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from segweave.data.case import Case
-from segweave.data.colours import class_colours
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, class_colours
 
 MOST_TILES = 24
 """A montage shows no more slices than this."""

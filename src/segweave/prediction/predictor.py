@@ -1,7 +1,8 @@
-"""A trained network with what it is fed and what its outputs mean, read back from its folder."""
+"""Trained networks, one or several averaged: read back from their folders, and used to predict."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,8 +10,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import InputError, from_validation
+from segweave.errors import InputError, UsageError, from_validation
+from segweave.prediction.flips import Flips, check_flips
+from segweave.prediction.session import Member, Prediction, Session
+from segweave.prediction.tiles import Tiles
 from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
@@ -21,19 +26,24 @@ from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights
 
-_FORMAT = 1
+_FORMATS = (1,)
 _DOING = "loading a model"
+_IDENTITY = ("title", "arm", "weights_sha256")
 S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A network, its InputSpec and TargetSpec, and its model card (empty where it has none).
+    """A network, the specification of its input, and what its outputs mean.
 
-    `network` is a woven network, or any module (B, channels, height, width) → logits
-    (B, classes, height, width). Predictions run where its parameters lie; with `precision` "bf16"
-    under bfloat16 autocast, which is faster where the device multiplies in it and may change a few
-    labels at edges.
+    Attributes:
+        network: a woven network, or any module (B, channels, height, width) → logits (B, classes,
+            height, width). Predictions run on the device of its parameters.
+        input: how a case's slices become the network's input.
+        target: what the classes are.
+        card: the model card, empty where there is none.
+        precision: "32", or "bf16" for bfloat16 autocast, which is faster where the device
+            multiplies in it and may change a few labels at edges.
     """
 
     network: nn.Module
@@ -41,6 +51,64 @@ class Predictor:
     target: TargetSpec
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
+
+    def session(self) -> Session:
+        """The network made ready once for many cases; a server keeps it."""
+        member = Member(self.network, self.input, self.precision)
+        return Session((member,), self.target, self.card)
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """The mean of the members' probabilities on the case's own grid, decided once.
+
+    Attributes:
+        members: at least one predictor. Networks and InputSpecs may differ, targets may not
+            (colours aside).
+        flips: mirror images that are predicted too.
+        tiles: read images in tiles at their own resolution.
+
+    Raises UsageError without members, and where their targets differ.
+    """
+
+    members: tuple[Predictor, ...]
+    flips: Flips = "none"
+    tiles: Tiles | None = None
+
+    def __post_init__(self) -> None:
+        doing = "averaging predictions"
+        check_flips(self.flips)
+        if not self.members:
+            raise UsageError(doing, expected="at least one model", found="none")
+        for number, member in enumerate(self.members[1:], start=2):
+            differing = target_differences(self.target, member.target)
+            if differing:
+                raise UsageError(
+                    doing,
+                    expected="models of the same classes",
+                    found=f"in number {number}, compared with the first: {differing}",
+                )
+
+    @property
+    def target(self) -> TargetSpec:
+        """What the classes are, with the first member's colours."""
+        return self.members[0].target
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What summaries report about the model."""
+        options: dict[str, Any] = {"flips": self.flips}
+        if self.tiles is not None:
+            options["tiles"] = {"size": self.tiles.size, "overlap": self.tiles.overlap}
+        cards = [{k: m.card[k] for k in _IDENTITY if k in m.card} for m in self.members]
+        if len(cards) == 1:
+            return cards[0] | options
+        return {"title": f"the mean of {len(cards)} models", "members": cards} | options
+
+    def session(self) -> Session:
+        """The networks made ready once for many cases."""
+        members = [Member(m.network, m.input, m.precision) for m in self.members]
+        return Session(members, self.target, self.card, flips=self.flips, tiles=self.tiles)
 
 
 def load(
@@ -52,13 +120,23 @@ def load(
 ) -> Predictor:
     """The predictor of a run folder or of a model folder (weights.safetensors, card.json).
 
-    `checkpoint` takes the weights of that checkpoint of a run (last, best, best-on-test) in place
-    of the finished model's. Raises InputError for a missing or unfinished folder, a card of another
-    format, weights of another network (naming the first tensors that differ), weights that are not
-    those of the card or not finite, and a pickle in place of weights.
+    Args:
+        path: the folder.
+        checkpoint: take the weights of this checkpoint of a run ("last", "best" or "best-on-test")
+            instead of the finished model's.
+        device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
+        precision: "32", or "bf16" for bfloat16 autocast.
+
+    Raises InputError for a missing or unfinished folder, a card of another format, weights of
+    another network (naming the first tensors that differ), weights that are not those of the card
+    or not finite, and a pickle in place of weights. Example:
+
+        >>> from segweave import load
+        >>> load("runs/a", device="cpu").target.names
+        ('background', 'right ventricle', 'myocardium', 'left ventricle')
     """
     folder = _model_folder(Path(path))
-    card = read_json(folder / CARD, _DOING, formats=(_FORMAT,), expected="a model card")
+    card = read_json(folder / CARD, _DOING, formats=_FORMATS, expected="a model card")
     recipe = _recipe(card, folder)
     input_spec = _spec(InputSpec, card, "input", folder / CARD)
     target = _spec(TargetSpec, card, "target", folder / CARD)
@@ -73,9 +151,70 @@ def load(
     title = str(card.get("title", recipe.network.name))
     load_weights(network, weights, _DOING, file=weights_file, title=title)
     if checkpoint is None:
-        _check_sum(card, weights_file)
-    place = choose_device(device)
-    return Predictor(network.eval().to(place), input_spec, target, card, precision)
+        _check_digest(card, weights_file)
+    return Predictor(network.eval().to(choose_device(device)), input_spec, target, card, precision)
+
+
+def load_ensemble(
+    paths: Sequence[str | Path],
+    *,
+    flips: Flips = "none",
+    tiles: Tiles | None = None,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    precision: Precision = "32",
+) -> Predictor | Ensemble:
+    """`load` each path and average them; one path without flips and tiles is a plain Predictor.
+
+    Args:
+        paths: run folders or model folders.
+        flips: mirror images that are predicted too.
+        tiles: read images in tiles at their own resolution.
+        checkpoint: see `load`; taken for each path.
+        device: see `load`.
+        precision: see `load`.
+
+    Raises what `load` and `Ensemble` raise.
+    """
+    members = tuple(
+        load(path, checkpoint=checkpoint, device=device, precision=precision) for path in paths
+    )
+    if len(members) == 1 and flips == "none" and tiles is None:
+        return members[0]
+    return Ensemble(members, flips, tiles)
+
+
+def predict(
+    predictor: Predictor | Ensemble, case: Case, *, probabilities: bool = False
+) -> Prediction:
+    """Segment one case slice by slice.
+
+    Args:
+        predictor: what `load` returned, or an Ensemble.
+        case: the image, in the source's own values.
+        probabilities: also return the probabilities of the whole case.
+
+    The probabilities of a slice are brought to the case's own grid, where `decide` makes the
+    labels. For many cases, `predictor.session()` makes the network ready once. Raises InputError
+    for a case that does not fit the InputSpec. Example:
+
+        >>> from segweave import load, predict
+        >>> from segweave.formats import read_case
+        >>> case = read_case("scan.nii.gz")
+        >>> predict(load("runs/a", device="cpu"), case).labels.shape == (case.slices, *case.size)
+        True
+    """
+    return predictor.session().predict(case, probabilities=probabilities)
+
+
+def target_differences(target: TargetSpec, other: TargetSpec) -> str:
+    """How `other` differs from `target` in what its classes mean, colours aside; "" if nowhere."""
+    first, second = (t.model_dump(exclude={"colours"}) for t in (target, other))
+    return "; ".join(
+        f"{key} is {second[key]}, not {value}"
+        for key, value in first.items()
+        if second[key] != value
+    )
 
 
 def _model_folder(path: Path) -> Path:
@@ -90,14 +229,14 @@ def _model_folder(path: Path) -> Path:
     for folder in (path / MODEL, path):
         if (folder / CARD).is_file():
             return folder
-    held = sorted(entry.name for entry in path.iterdir())[:6]
+    entries = sorted(entry.name for entry in path.iterdir())[:6]
     unfinished = (path / RECIPE).is_file()
     raise InputError(
         _DOING,
         file=path,
         expected=f"a folder with {MODEL}/{CARD} or {CARD}",
-        found="a run that has not ended" if unfinished else ", ".join(held) or "an empty folder",
-        remedy="train again with the same recipe and folder: it goes on where it stopped"
+        found="a run that has not ended" if unfinished else ", ".join(entries) or "an empty folder",
+        remedy="train again with the same recipe and folder: the training continues"
         if unfinished
         else None,
     )
@@ -123,16 +262,16 @@ def _spec(model: type[S], card: dict[str, Any], key: str, file: Path) -> S:
         raise from_validation(error, _DOING, model=model, file=file, section=key) from None
 
 
-def _check_sum(card: dict[str, Any], file: Path) -> None:
+def _check_digest(card: dict[str, Any], file: Path) -> None:
     expected = card.get("weights_sha256")
     if expected is None:
         return
-    found = sha256_of(file)
-    if found != expected:
+    digest = sha256_of(file)
+    if digest != expected:
         raise InputError(
             _DOING,
             file=file,
             expected=f"the weights that its card describes (sha256 {str(expected)[:12]}…)",
-            found=f"other ones (sha256 {found[:12]}…)",
+            found=f"other ones (sha256 {digest[:12]}…)",
             remedy="weights and card must come from one training; copy both again",
         )

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.inputs import network_slice, normalise, to_case_grid
+from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
 from segweave.data.specs import InputSpec
-from segweave.data.windows import window_indices
 from segweave.errors import UsageError
 
-_MEMORY = 2**28  # bytes that the slices in the making may take; one slice is always allowed
+_MEMORY = 2**28  # bytes that the slices in progress may take; one slice is always allowed
 
 Planes: TypeAlias = NDArray[np.float32]
 RunSlices: TypeAlias = Callable[
@@ -31,7 +30,7 @@ RunSlices: TypeAlias = Callable[
 
 @dataclass(frozen=True)
 class Tiles:
-    """`size` (height, width) of a tile in pixels, the InputSpec's own where None; neighbouring
+    """`size` (height, width) of a tile in pixels, that of the InputSpec where None; neighbouring
     tiles share at least the fraction `overlap` of their length. Raises UsageError.
     """
 
@@ -84,7 +83,7 @@ def tiled_probabilities(
     """Probabilities (classes, height, width) of each slice on the case's own grid.
 
     The image keeps its resolution, or is brought to the InputSpec's pixel size in mm; where it is
-    smaller than a tile it is padded. Slices are done a block at a time, tile after tile within it,
+    smaller than a tile it is padded. Slices are done in blocks, tile after tile within a block,
     so that memory does not grow with the number of slices, and few slices are encoded twice.
     """
     whole = spec.model_copy(update={"fit": "tile"})
@@ -142,13 +141,13 @@ def _block(
         return window_indices(case.slices, index, spec.slices, spec.edge, case.gaps)
 
     for y, x in corners:
-        place = (slice(None), slice(y, y + tile[0]), slice(x, x + tile[1]))
+        area = (slice(None), slice(y, y + tile[0]), slice(x, x + tile[1]))
 
-        def cut(index: int, place: tuple[slice, ...] = place) -> Planes:
-            return np.ascontiguousarray(read(index)[place])
+        def cut(index: int, area: tuple[slice, ...] = area) -> Planes:
+            return np.ascontiguousarray(read(index)[area])
 
         for number, maps in enumerate(run(len(indices), cut, window)):
             if number == len(sums):
                 sums.append(np.zeros((maps.shape[0], *read(indices.start).shape[1:]), np.float32))
-            sums[number][place] += maps * weights
+            sums[number][area] += maps * weights
     return sums

@@ -1,4 +1,6 @@
-"""Builds the network that a recipe describes, its start values drawn from streams of their own."""
+"""Builds the network of a recipe. Its start values come from separate random streams, or from
+trained weights.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,14 @@ from contextlib import contextmanager
 import torch
 
 from segweave.data.specs import TargetSpec
+from segweave.errors import InputError
 from segweave.networks import create_network
 from segweave.recipes.recipe import Recipe
 from segweave.runtime.randomness import Purpose, derive_seed
 from segweave.weaving import WovenNetwork, weave
+from segweave.weights import is_imagenet, read_weights, weights_file
+
+_MODULES = "context."
 
 
 def build_network(
@@ -21,25 +27,37 @@ def build_network(
 
     The network draws from the stream "network", the module from "context", so that two arms with
     one seed begin with the same network; torch's global generator is left as it was. Without a
-    context module the network is woven with `identity`, which changes nothing. `network.options`
-    may give `classes` where position `output` makes the target's classes from other maps.
-    `pretrained=False` leaves the recipe's file of weights unread (weights will be loaded anyway).
-    Raises UsageError for names and options that do not exist.
+    context module the network is woven with `identity`, which changes nothing.
+
+    Where `network.pretrained` leads to a woven network (a run, say), its context modules start from
+    those weights too, if they have the same tensors; another module starts anew.
+
+    Args:
+        recipe: the resolved recipe. `network.options` may give `classes` where position `output`
+            makes the target's classes from other maps.
+        in_channels: channels of a slice.
+        target: the classes.
+        pretrained: False leaves `network.pretrained` unread (weights will be loaded anyway).
+
+    Raises UsageError for names and options that do not exist, InputError for weights that do not
+    fit.
     """
     chosen = recipe.network
     options = {"classes": target.classes, **chosen.options}
+    start = chosen.pretrained if pretrained else None
     with _stream(recipe.seed, "network"):
         network = create_network(
             chosen.name,
             in_channels=in_channels,
             form=chosen.form,
-            pretrained=chosen.pretrained if pretrained else None,
+            pretrained=start,
+            new_head=chosen.new_head,
             **options,
         )
     if recipe.context is None:
         return weave(network, "identity", slices=recipe.slices, classes=target.classes)
     with _stream(recipe.seed, "context"):
-        return weave(
+        woven = weave(
             network,
             recipe.context.name,
             at=recipe.weaving.at,
@@ -51,11 +69,35 @@ def build_network(
             channels=recipe.weaving.channels,
             classes=target.classes,
         )
+    if start is not None and not is_imagenet(start):
+        _load_modules(woven, start, new_head=chosen.new_head)
+    return woven
+
+
+def _load_modules(woven: WovenNetwork, start: str, *, new_head: bool) -> None:
+    """Fill the context modules from a woven network's file that has the same tensors for them."""
+    file = weights_file(start)
+    given = {n: t for n, t in read_weights(file).items() if n.startswith(_MODULES)}
+    wanted = {n: t for n, t in woven.state_dict().items() if n.startswith(_MODULES)}
+    if set(given) != set(wanted):
+        return  # the file holds a bare network or other modules
+    differing = [name for name, tensor in wanted.items() if given[name].shape != tensor.shape]
+    if differing and not new_head:
+        raise InputError(
+            "loading weights into a context module",
+            file=file,
+            expected=f"{differing[0]} of shape {tuple(wanted[differing[0]].shape)}",
+            found=f"shape {tuple(given[differing[0]].shape)}",
+            remedy="weave with the options that these weights were trained with, or let what "
+            "differs start anew (network.new_head: true)",
+        )
+    fitting = {name: tensor for name, tensor in given.items() if name not in differing}
+    woven.load_state_dict(fitting, strict=False)
 
 
 @contextmanager
 def _stream(seed: int, purpose: Purpose) -> Iterator[None]:
-    """Let torch's generator on the CPU run in a stream of its own inside the block."""
+    """Let torch's generator on the CPU run in a separate stream inside the block."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(derive_seed(seed, purpose))
     try:

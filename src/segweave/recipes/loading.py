@@ -1,55 +1,87 @@
-"""Reads a recipe from YAML: follows `extends`, applies `--set`, and says in plain words what is
-wrong with it.
-"""
+"""Reads a recipe from YAML: merges what `extends` names, then `--set`, in this order."""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from segweave.errors import InputError, UsageError, nearest
+from segweave.recipes.explain import dotted_key, explain
 from segweave.recipes.recipe import Recipe
 
 SHIPPED = Path(__file__).parent
+_PARTS = ("data", "network", "training")
+_READING = "reading a recipe"
 _LARGEST = 1_000_000  # bytes; a recipe is a page of text
 # Of these two keys of a section, giving one takes the other away.
 _EITHER = {"training": ("epochs", "steps"), "input": ("size", "spacing")}
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "string": "text",
-    "bool": "true or false",
-    "tuple": "a list",
-    "list": "a list",
-    "dict": "a mapping of keys to values",
-    "model": "a mapping of keys to values",
-}
+# A label does not outlive a change of what it names.
+_NAMED_BY_THE_LABEL = ("network", "context", "weaving")
 
 
 def list_recipes() -> list[str]:
-    """Names of the recipes that come with segweave."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    """Names of the shipped recipes that can be trained."""
+    return sorted(name for name in _shipped() if "/" not in name)
+
+
+def list_recipe_parts() -> list[str]:
+    """Names of the shipped parts that recipes extend: `data/acdc`, `network/unet-16`, ..."""
+    return sorted(name for name in _shipped() if "/" in name)
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a shipped recipe or part. Raises UsageError, naming the nearest."""
+    shipped = _shipped()
+    if name not in shipped:
+        is_part = name.partition("/")[0] in _PARTS
+        raise UsageError(
+            "choosing a recipe",
+            expected="a YAML file or the name of a shipped recipe",
+            found=repr(name),
+            remedy=nearest(name, list_recipe_parts() if is_part else list_recipes()),
+        )
+    return shipped[name]
+
+
+def _shipped() -> dict[str, Path]:
+    """Name → file: recipes by their stem, parts with their folder."""
+    recipes = [*SHIPPED.glob("*.yaml"), *(SHIPPED / "baselines").glob("*.yaml")]
+    parts = [path for folder in _PARTS for path in (SHIPPED / folder).glob("*.yaml")]
+    return {path.stem: path for path in recipes} | {
+        f"{path.parent.name}/{path.stem}": path for path in parts
+    }
 
 
 def load_recipe(path_or_name: str | Path, sets: Sequence[str] = ()) -> Recipe:
     """The resolved recipe of a YAML file or of a shipped name.
 
-    `extends:` in a file names a shipped recipe or a path beside it, whose values it overrides key
-    by key. `sets` are texts "training.epochs=10" that override any field. Where a `name` changes,
-    the `options` that belonged to the old name are dropped; where one of epochs and steps, or of
-    size and spacing, is given, the other is taken away. Raises InputError (file, key, what was
-    expected) or UsageError.
+    `extends:` in a file is a name or a list of names: shipped recipes, shipped parts
+    (`data/acdc`), or paths beside the file. They are merged in order, key by key, then the file's
+    own values, then `sets`. Where a `name` changes, the `options` that belonged to the old name are
+    dropped; where one of epochs and steps, or of size and spacing, is given, the other is taken
+    away. A layer that changes network, context or weaving without giving `arm` drops the label of
+    the layers below it, and the label is derived (see `Recipe.arm`).
+
+    Args:
+        path_or_name: a YAML file, or a name that `list_recipes` lists.
+        sets: texts "training.epochs=10" that override any field.
+
+    Raises InputError (file, key, what was expected) or UsageError.
     """
     path = _find(path_or_name, beside=None)
-    values = merge(merge({}, _read(path, seen=())), _from_sets(sets))
-    values.setdefault("arm", path.stem)
+    values = _add_layer(_read(path, seen=()), _from_sets(sets))
     return parse_recipe(values, file=path, given=[text.partition("=")[0].strip() for text in sets])
+
+
+def as_set(key: str, value: Any) -> str:
+    """A key and a value as `--set` reads them: KEY=VALUE with the value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    value_text = text.removesuffix("...\n").strip()
+    return f"{key}={value_text}"
 
 
 def parse_recipe(
@@ -58,14 +90,13 @@ def parse_recipe(
     """A recipe from plain values; `given` are dotted keys that came from `--set`. Raises
     InputError.
     """
-    doing = "reading a recipe"
-    found = values.get("format", 1)
-    if found != 1:
+    number = values.get("format", 1)
+    if number != 1:
         raise InputError(
-            doing,
+            _READING,
             file=file,
             expected="format: 1",
-            found=f"format: {found}",
+            found=f"format: {number}",
             remedy="this recipe was written for another version of segweave",
         )
     try:
@@ -73,24 +104,27 @@ def parse_recipe(
     except ValidationError as error:
         # A wrong key explains most of what else is wrong, so it comes first.
         problems = sorted(
-            error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden"
+            error.errors(include_url=False),
+            key=lambda problem: problem["type"] != "extra_forbidden",
         )
         first = problems[0]
-        key = _dotted(first)
-        expected, what, remedy = _explain(first)
+        key = dotted_key(first)
+        expected, found, remedy = explain(first)
         if key in set(given):
-            what += f" (from --set {key})"
+            found += f" (from --set {key})"
         if len(problems) > 1:
-            others = sorted({_dotted(problem) for problem in problems[1:]})
+            others = sorted({dotted_key(problem) for problem in problems[1:]})
             remedy = "; ".join(filter(None, [remedy, "also look at " + ", ".join(others[:5])]))
-        raise InputError(doing, file=file, expected=expected, found=what, remedy=remedy) from None
+        raise InputError(
+            _READING, file=file, expected=expected, found=found, remedy=remedy
+        ) from None
 
 
 def merge(
     base: Mapping[str, Any], over: Mapping[str, Any], section: str | None = None
 ) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping; lists and single values are replaced. `section` is
-    the key that both stand under.
+    """`base` overridden by `over`, mapping by mapping; lists and single values are replaced.
+    `section` is the dotted key of both.
     """
     result = dict(base)
     if "name" in over and over["name"] != base.get("name"):
@@ -102,10 +136,19 @@ def merge(
     for key, value in over.items():
         old = result.get(key)
         if isinstance(value, Mapping):
-            inside = f"{section}.{key}" if section else key
-            result[key] = merge(old if isinstance(old, Mapping) else {}, value, inside)
+            inner = f"{section}.{key}" if section else key
+            result[key] = merge(old if isinstance(old, Mapping) else {}, value, inner)
         else:
             result[key] = value
+    return result
+
+
+def _add_layer(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`merge`, after which a label that the layer has made wrong is gone."""
+    result = merge(base, layer)
+    changed = any(result.get(key) != base.get(key) for key in _NAMED_BY_THE_LABEL)
+    if changed and "arm" not in layer:
+        result.pop("arm", None)
     return result
 
 
@@ -114,18 +157,11 @@ def _find(path_or_name: str | Path, *, beside: Path | None) -> Path:
     path = Path(text) if beside is None else beside / text
     if path.is_file():
         return path
-    if path.suffix in (".yaml", ".yml") or len(Path(text).parts) > 1:
-        raise InputError(
-            "reading a recipe", file=path, expected="a YAML file", found="no such file"
-        )
-    if text not in list_recipes():
-        raise UsageError(
-            "choosing a recipe",
-            expected="a YAML file or the name of a shipped recipe",
-            found=repr(text),
-            remedy=nearest(text, list_recipes()),
-        )
-    return SHIPPED / f"{text}.yaml"
+    steps = Path(text).parts
+    looks_like_a_file = path.suffix in (".yaml", ".yml") or len(steps) > 1
+    if looks_like_a_file and not (len(steps) == 2 and steps[0] in _PARTS and not path.suffix):
+        raise InputError(_READING, file=path, expected="a YAML file", found="no such file")
+    return recipe_file(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -143,15 +179,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    doing = "reading a recipe"
     path = path.resolve()
     if path in seen:
         chain = " → ".join(p.name for p in (*seen, path))
-        raise InputError(doing, file=path, expected="extends without a circle", found=chain)
+        raise InputError(_READING, file=path, expected="extends without a circle", found=chain)
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(
-                doing, file=path, expected="a page of text", found=f"{path.stat().st_size} bytes"
+                _READING, file=path, expected="a page of text", found=f"{path.stat().st_size} bytes"
             )
         # _Loader is a SafeLoader: no YAML tag can run code.
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -159,33 +194,36 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InputError(
-            doing, file=path, expected="valid YAML", found=f"{where}{error.problem}"
+            _READING, file=path, expected="valid YAML", found=f"{where}{error.problem}"
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise InputError(
-            doing, file=path, expected="a YAML file", found=f"{type(error).__name__}: {error}"
+            _READING, file=path, expected="a YAML file", found=f"{type(error).__name__}: {error}"
         ) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(doing, file=path, expected="keys and values", found=_name_type(values))
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    if not isinstance(parent, str):
+        raise InputError(_READING, file=path, expected="keys and values", found=_name_type(values))
+    parents = values.pop("extends", None)
+    if isinstance(parents, str):
+        parents = [parents]
+    if not isinstance(parents, list | None) or not all(isinstance(p, str) for p in parents or ()):
         raise InputError(
-            doing,
+            _READING,
             file=path,
-            expected="extends: a shipped recipe's name or a path",
-            found=_name_type(parent),
+            expected="extends: the name or path of a recipe, or a list of them",
+            found=repr(parents),
         )
-    return merge(_read(_find(parent, beside=path.parent), (*seen, path)), values)
+    merged: dict[str, Any] = {}
+    for parent in parents or ():
+        merged = _add_layer(merged, _read(_find(parent, beside=path.parent), (*seen, path)))
+    return _add_layer(merged, values)
 
 
 def _from_sets(sets: Sequence[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for text in sets:
         key, equals, value_text = text.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
+        steps = key.strip().split(".")
+        if not equals or not all(steps):
             raise UsageError(
                 "reading --set", expected="KEY=VALUE, as in training.epochs=10", found=repr(text)
             )
@@ -195,101 +233,14 @@ def _from_sets(sets: Sequence[str]) -> dict[str, Any]:
             raise UsageError(
                 "reading --set", expected="a YAML value after =", found=repr(text)
             ) from None
-        place = result
-        for part in parts[:-1]:
-            inner = place.setdefault(part, {})
+        section = result
+        for step in steps[:-1]:
+            inner = section.setdefault(step, {})
             if not isinstance(inner, dict):
-                inner = place[part] = {}
-            place = inner
-        place[parts[-1]] = value
+                inner = section[step] = {}
+            section = inner
+        section[steps[-1]] = value
     return result
-
-
-def _dotted(error: ErrorDetails) -> str:
-    return ".".join(str(part) for part in error["loc"])
-
-
-def _explain(error: ErrorDetails) -> tuple[str | None, str, str | None]:
-    """(expected, found, what to do) for one of pydantic's errors, in the user's words."""
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location) or "the recipe"
-    kind = error["type"]
-    context = error.get("ctx", {})
-    value = f"{key}: {_show(error['input'])}"
-    if kind == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        return None, f"unknown key {key!r}", _suggest(location[-1], location[:-1], known)
-    if kind == "missing":
-        return f"the key {key!r}", "it is missing", None
-    if kind == "value_error":
-        prefix = f"{key}: " if location else ""
-        return str(context.get("error", error["msg"])), f"{prefix}as given", None
-    if kind in ("literal_error", "enum"):
-        return f"{context.get('expected')}", value, None
-    for name, symbol in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
-        if name in context:
-            return f"{key} {symbol} {context[name]}", value, None
-    if kind in ("too_short", "too_long"):
-        count = context.get("min_length", context.get("max_length"))
-        return f"a list of {count}", value, None
-    word = _WORDS.get(kind.split("_")[0], error["msg"])
-    return word, value, None
-
-
-def _keys_at(location: Sequence[str]) -> dict[str, Any]:
-    """Known keys of the section at `location` with their types, or nothing where it is free."""
-    current: Any = Recipe
-    for part in location:
-        fields = _fields(current)
-        if part in fields:
-            current = fields[part]
-        elif not part.isdigit():  # an element of a list has the type that _model_in looks through
-            return {}
-    return _fields(current)
-
-
-def _fields(annotation: Any) -> dict[str, Any]:
-    model = _model_in(annotation)
-    if model is None:
-        return {}
-    return {name: field.annotation for name, field in model.model_fields.items()}
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Union, types.UnionType, tuple, list):
-        for inner in get_args(annotation):
-            model = _model_in(inner)
-            if model is not None:
-                return model
-    return None
-
-
-def _all_keys(annotation: Any, path: str = "") -> dict[str, str]:
-    """Every dotted key of a recipe → its last part."""
-    result: dict[str, str] = {}
-    for name, inner in _fields(annotation).items():
-        dotted = f"{path}.{name}" if path else name
-        result[dotted] = name
-        result.update(_all_keys(inner, dotted))
-    return result
-
-
-def _suggest(name: str, section: Sequence[str], known: Mapping[str, Any]) -> str:
-    elsewhere = [dotted for dotted, last in _all_keys(Recipe).items() if last == name]
-    if elsewhere:
-        return "did you mean " + " or ".join(elsewhere) + "?"
-    prefix = ".".join(section)
-    remedy = nearest(name, known) + (f" (in {prefix})" if prefix else "")
-    if "options" in known:
-        remedy += f"; options of its own go under {prefix}.options"
-    return remedy
-
-
-def _show(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _name_type(value: Any) -> str:

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
-from segweave.data.augmentation import Augmentation
+from segweave.data.augmentations.geometry import Geometry
+from segweave.data.augmentations.plan import AugmentationChoice, AugmentationTerm
 from segweave.data.specs import InputSpec
 
 Precision = Literal["32", "bf16"]
+Scale = Annotated[float, Field(gt=0, le=4)]
+
+_TERMS = TypeAdapter(tuple[AugmentationTerm, ...])
 
 FORMAT: Literal[1] = 1
+DEFAULT_POSITION = "bottleneck"
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values can't be changed afterwards."""
+    """A section of a recipe: unknown keys are refused, values can't be changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataChoice(Section):
-    """Which cases are trained and validated on.
+    """Which cases are trained on and which are validated on.
 
-    `store` is the folder that `prepare` wrote (usually given beside the recipe). `split` names one
-    of the store's splits ("{fold}" in it stands for the recipe's fold); None takes the store's only
-    one beside its folds. `training`, `validation` and `test` are parts of that split; the test part
-    is read only where the `published` protocol scores it during training.
+    Attributes:
+        store: the store that `segweave prepare` wrote, or a list of stores that are trained on
+            together. Usually given on the command line.
+        split: a split of the store. `{fold}` in the name stands for the recipe's fold. Without it,
+            the store's only split that is not a fold.
+        training: the part of the split to train on.
+        validation: the part to validate on; null where there is none.
+        test: the test part. Training reads it only under `protocol: published`.
     """
 
-    store: str | None = None
+    store: str | tuple[str, ...] | None = None
     split: str | None = None
     training: str = "train"
     validation: str | None = "valid"
@@ -38,18 +55,33 @@ class DataChoice(Section):
 
 
 class NetworkChoice(Section):
-    """The network by name, with the options of its own constructor; `pretrained` is a file of
-    weights.
+    """The network.
+
+    Attributes:
+        name: a name that `segweave networks` lists.
+        form: `paper` or `released`, where the network's card lists both.
+        options: options of the network's constructor.
+        pretrained: weights to start from: `imagenet`, `imagenet:FILE`, a file of the whole
+            network's weights, or the folder of a finished run.
+        new_head: let the head start anew where the weights to start from have another one (other
+            classes).
     """
 
     name: str
     form: str = "released"
     options: dict[str, Any] = Field(default_factory=dict)
     pretrained: str | None = None
+    new_head: bool = False
 
 
 class ContextChoice(Section):
-    """The context module by name, with the options of its own constructor."""
+    """The context module; null for the network alone.
+
+    Attributes:
+        name: a name that `segweave contexts` lists.
+        form: as printed in the paper, or as the released code computes.
+        options: options of the module's constructor.
+    """
 
     name: str
     form: Literal["paper", "released"] = "paper"
@@ -57,17 +89,49 @@ class ContextChoice(Section):
 
 
 class WeavingChoice(Section):
-    """Where the context module is woven in (see `segweave.weaving.weave`)."""
+    """Where and how the context module is woven in.
 
-    at: str = "bottleneck"
+    Attributes:
+        at: `encoder`, `bottleneck`, `skips`, `decoder`, `output`, or the dotted name of a
+            submodule.
+        tiles: cut the map of a single image into tiles × tiles; the sequence of a tile is the tiles
+            before it and itself. Needs `input.slices: 1`.
+        join: add the module's output to the map, or replace the map by it.
+        channels: channels of the map at a dotted name or at `output`, where the network does not
+            declare them.
+    """
+
+    at: str = DEFAULT_POSITION
     tiles: int = Field(default=1, ge=1)
     join: Literal["replace", "add"] = "add"
     channels: int | None = Field(default=None, ge=1)
 
 
+class ParameterGroup(Section):
+    """Parameters with a rate or a weight decay that differs from the optimiser's.
+
+    Attributes:
+        match: pattern of parameter names, "network.backbone.*": `*` stands for any text, `?` for
+            one character. A parameter belongs to the first group that matches it.
+        rate: the full learning rate, ≥ 0; None takes the optimiser's. The schedule acts on it.
+        weight_decay: ≥ 0; None takes the optimiser's.
+    """
+
+    match: str
+    rate: float | None = Field(default=None, ge=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
 class Optimiser(Section):
-    """The optimiser; `rate` is the full learning rate, `betas` belong to Adam and AdamW, `momentum`
-    to SGD.
+    """The optimiser.
+
+    Attributes:
+        name: "adam", "adamw" or "sgd".
+        rate: the full learning rate, > 0; the schedule lowers it.
+        weight_decay: ≥ 0; decoupled from the gradient in "adamw" alone.
+        momentum: 0 ≤ momentum < 1, of "sgd".
+        betas: decay of both running means, of "adam" and "adamw".
+        groups: parameters with another rate or weight decay.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"
@@ -75,13 +139,18 @@ class Optimiser(Section):
     weight_decay: float = Field(default=1e-2, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     betas: tuple[float, float] = (0.9, 0.999)
+    groups: tuple[ParameterGroup, ...] = ()
 
 
 class Schedule(Section):
     """How the rate falls over all optimiser steps.
 
-    `poly`: rate × (1 − step / steps)^power; `released` repeats the published code, in which step t
-    uses the value of step t − 1. The first `warm_up` steps rise linearly to the full rate.
+    Attributes:
+        name: "poly" is rate × (1 − step / steps)^power, "cosine" half a cosine down to 0,
+            "constant" the full rate.
+        power: > 0, of "poly".
+        warm_up: number of first steps in which the rate rises linearly to the full rate.
+        released: repeats the published code, in which step t uses the value of step t − 1.
     """
 
     name: Literal["poly", "cosine", "constant"] = "poly"
@@ -90,15 +159,47 @@ class Schedule(Section):
     released: bool = False
 
 
+class Average(Section):
+    """An exponential moving average of the weights, which is validated and becomes the model.
+
+    Attributes:
+        decay: 0 < decay < 1; after each step, average ← decay · average + (1 − decay) · weights.
+            The average begins with the weights after the first step.
+    """
+
+    decay: float = Field(default=0.999, gt=0, lt=1)
+
+
 class LossTerm(Section):
-    """One term of the loss: a loss by name, its weight, and the output that it reads ("logits" or
-    the name of an auxiliary output).
+    """One term of the loss.
+
+    Attributes:
+        name: a loss of the registry `losses`.
+        weight: > 0; what the loss is multiplied by.
+        output: what the loss reads, "logits" or the name of an auxiliary output of the network. A
+            list of names gives the sum over them. A loss that reads all outputs takes none.
+        options: arguments of the loss.
     """
 
     name: str
     weight: float = Field(default=1.0, gt=0)
-    output: str = "logits"
+    output: str | tuple[str, ...] = "logits"
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not names:
+            raise ValueError("output is the name of an output, or a list of such names")
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("output is the name of an output, or a list of such names")
+        return value
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs that the loss reads."""
+        return (self.output,) if isinstance(self.output, str) else self.output
 
 
 def _default_loss() -> tuple[LossTerm, ...]:
@@ -108,28 +209,58 @@ def _default_loss() -> tuple[LossTerm, ...]:
 class TrainingChoice(Section):
     """How the network is trained.
 
-    Exactly one of `epochs` and `steps` (optimiser steps) says how long. `gradient_clip` is the
-    largest norm of the gradient. `validate_every` and `checkpoint_every` count epochs and steps;
-    None saves at the end of each epoch only. `checkpoint` is the one that becomes the model, said
-    beforehand. `deterministic` asks for repeatable kernels on a GPU (a CPU needs no asking).
-    `channels_last` keeps weights and maps in that memory order: for convolutional networks about
-    1.2× faster on a CPU; some networks of one's own may not bear it.
+    Attributes:
+        epochs: how often each sample is read. Exactly one of `epochs` and `steps` is given.
+        steps: number of optimiser steps.
+        batch_size: samples (windows) per batch, ≥ 1.
+        accumulate: batches per optimiser step, ≥ 1; their gradients are averaged. What is left at
+            the end of an epoch makes a step with fewer batches.
+        scales: each batch is trained on at each of these scales, one after the other, > 0. Sizes
+            are rounded to the network's divisor. Each scale counts as a batch.
+        optimiser: see `Optimiser`.
+        schedule: see `Schedule`.
+        loss: a list of terms, whose weighted values are added; see `LossTerm`.
+        augmentation: the options of the augmentation `geometry`, or a list of augmentations
+            (`AugmentationTerm`), which are applied in that order.
+        gradient_clip: largest norm of the gradient, > 0; None for no limit.
+        average: see `Average`; None trains without an average.
+        precision: "32", or "bf16" for mixed precision.
+        deterministic: ask for repeatable kernels on a GPU (a CPU needs no asking).
+        channels_last: keep weights and maps in that memory order: for convolutional networks about
+            1.2× faster on a CPU; some networks do not work with it.
+        validate_every: epochs between validations, ≥ 1.
+        patience: end the training after so many validations in a row without a higher Dice, ≥ 1;
+            None trains to the end. Needs validation cases.
+        checkpoint_every: optimiser steps between checkpoints, ≥ 1; None saves after each epoch.
+        checkpoint: which one becomes the model, "last" or "best" (highest validation Dice).
     """
 
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1)
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     loss: tuple[LossTerm, ...] = Field(default_factory=_default_loss, min_length=1)
-    augmentation: Augmentation = Augmentation()
+    augmentation: AugmentationChoice = Geometry()
     gradient_clip: float | None = Field(default=None, gt=0)
+    average: Average | None = None
     precision: Precision = "32"
     deterministic: bool = False
     channels_last: bool = False
     validate_every: int = Field(default=1, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     checkpoint_every: int | None = Field(default=None, ge=1)
     checkpoint: Literal["last", "best"] = "last"
+
+    @field_validator("augmentation", mode="before")
+    @classmethod
+    def _mapping_or_list(cls, value: Any) -> Any:
+        # A union would report what is wrong with both of its members.
+        if isinstance(value, list | tuple):
+            return _TERMS.validate_python(tuple(value))
+        return Geometry.model_validate(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -147,8 +278,23 @@ class TrainingChoice(Section):
 
 
 class Recipe(Section):
-    """Everything about a training. `arm` is what tables call it; runs whose recipes differ only in
-    seed and fold are one arm.
+    """Everything about a training. Runs whose recipes are equal except for seed, fold, label and
+    paths are one arm (`segweave.recipes.arm_identity`).
+
+    Attributes:
+        format: number of the recipe format.
+        arm: the label of the arm in tables. Empty: derived, `NETWORK` or `NETWORK+CONTEXT`, then
+            `@POSITION` where that is not the bottleneck.
+        seed: start values, order of samples, augmentation and dropout derive from it.
+        fold: the fold of a cross-validation: `{fold}` in `data.split`.
+        data: see `DataChoice`.
+        network: see `NetworkChoice`.
+        context: see `ContextChoice`; null for the network alone.
+        weaving: see `WeavingChoice`.
+        input: see `InputSpec`.
+        training: see `TrainingChoice`.
+        protocol: `published` also keeps the checkpoint that is best on the test cases, as the
+            released training does.
     """
 
     format: Literal[1] = FORMAT
@@ -164,9 +310,18 @@ class Recipe(Section):
     protocol: Literal["clean", "published"] = "clean"
 
     @model_validator(mode="after")
+    def _name_the_arm(self) -> Recipe:
+        if not self.arm:
+            # The model is frozen for everyone else.
+            self.__dict__["arm"] = derived_arm(self.network.name, self.context, self.weaving.at)
+        return self
+
+    @model_validator(mode="after")
     def _best_needs_validation(self) -> Recipe:
         if self.training.checkpoint == "best" and self.data.validation is None:
             raise ValueError("checkpoint 'best' needs validation cases (data.validation)")
+        if self.training.patience is not None and self.data.validation is None:
+            raise ValueError("patience needs validation cases (data.validation)")
         return self
 
     @property
@@ -183,16 +338,28 @@ class Recipe(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
+def derived_arm(network: str, context: ContextChoice | None, at: str) -> str:
+    """The label of an arm without a given one: `unet`, `unet+sa-lstm`, `unet+sa-lstm@skips`."""
+    if context is None:
+        return network
+    return f"{network}+{context.name}" + (f"@{at}" if at != DEFAULT_POSITION else "")
+
+
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted key → (value of `one`, value of `other`) wherever two resolved recipes differ."""
-    found: dict[str, tuple[Any, Any]] = {}
+    return dotted_differences(one.to_dict(), other.to_dict())
 
-    def walk(a: Any, b: Any, path: str) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for key in {**a, **b}:
-                walk(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))
+
+def dotted_differences(
+    one: Mapping[str, Any], other: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key → (value in `one`, value in `other`) wherever two nested mappings differ."""
+    result: dict[str, tuple[Any, Any]] = {}
+    for key in {**one, **other}:
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            inner = dotted_differences(a, b)
+            result |= {f"{key}.{name}": pair for name, pair in inner.items()}
         elif a != b:
-            found[path] = (a, b)
-
-    walk(one.to_dict(), other.to_dict(), "")
-    return found
+            result[str(key)] = (a, b)
+    return result

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segweave.comparison import Comparison, comparison_tables, write_text
-from segweave.comparison.results import Place
+from segweave.comparison.results import ScoredRun
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
@@ -21,6 +21,7 @@ from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
 from segweave.report.run_report import as_table, panels
 from segweave.runs.layout import RunLayout
+from segweave.runs.run_folder import Run
 from segweave.words import counted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Write a comparison as .md, .tex, .csv or .html, by the name's ending; returns the path.
 
     Only the page looks beyond the evaluation folders: at the label maps and images that they name,
-    for pictures; where those are gone it says so. Raises UsageError for another ending,
+    for pictures; where those are gone a line reports it. Raises UsageError for another ending,
     MissingExtraError where a page is asked for without matplotlib and jinja2.
     """
     if Path(path).suffix != ".html":
@@ -45,7 +46,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
             as_png(
                 difference_dots(_dots(comparison), f"Dice minus that of {comparison.reference}")
             ),
-            "One dot a group (mean over runs), right of the line where the arm is better than "
+            "One dot per group (mean over runs), right of the line where the arm is better than "
             f"{comparison.reference}; bar: mean and 95 % interval.",
         )
     ]
@@ -79,7 +80,7 @@ def _dots(
     }
 
 
-def telling_cases(comparison: Comparison) -> dict[str, str]:
+def notable_cases(comparison: Comparison) -> dict[str, str]:
     """Case → why it is shown, at most eight: of each arm the worst and the best, and those that
     gained and lost most against the reference.
     """
@@ -112,7 +113,7 @@ def _pictures(comparison: Comparison) -> Section:
     rows: list[Panel] = []
     lines: list[str] = []
     target = _target(comparison)
-    for case, why in telling_cases(comparison).items():
+    for case, why in notable_cases(comparison).items():
         try:
             drawn = _rows(comparison, case, target)
         except (SegweaveError, OSError) as error:
@@ -123,8 +124,8 @@ def _pictures(comparison: Comparison) -> Section:
     if not rows:
         return Section(title, lines or ["No case was scored."])
     caption = (
-        "One row a case, the slice in which the rarest class is largest; below, mean Dice of that "
-        "slice. Each arm is shown with its first run, the values above are means over runs."
+        "One row per case, the slice in which the rarest class is largest; below, mean Dice of "
+        "that slice. Each arm is shown with its first run, the values above are means over runs."
     )
     return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
 
@@ -137,63 +138,62 @@ def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
     """The row of one case, each arm by the first run that has a label map of it."""
     folders: dict[str, Path] = {}
     for name in [comparison.reference, *(arm.arm for arm in comparison.arms)]:
-        places = [place for place in comparison.places if place.arm == name]
-        found = (
+        scored_runs = [scored for scored in comparison.scored_runs if scored.arm == name]
+        candidates = (
             folder
-            for place in places
-            for folder in _label_folders(place, comparison.protocol)
+            for scored in scored_runs
+            for folder in _label_folders(scored, comparison.protocol)
             if any(folder.glob(f"{urllib.parse.quote(case, safe=' ')}.*"))
         )
-        folder = next(found, None)
+        folder = next(candidates, None)
         if folder is None:
-            raise InputError(f"the label maps of {name} are not where its evaluation says")
+            raise InputError(f"the label maps of {name} that its evaluation names are gone")
         folders[name] = folder
     store = _store(comparison, case)
     rows = panels(store, [case], folders, target, protocol=comparison.protocol)
     return [replace(row, seen=not isinstance(store, _References)) for row in rows]
 
 
-def _label_folders(place: Place, protocol: str) -> list[Path]:
-    """Where the label maps of an evaluation may lie, that which it was made from first."""
-    kept = place.sources.get("predictions")
-    if "run" not in place.sources:
+def _label_folders(scored: ScoredRun, protocol: str) -> list[Path]:
+    """Folders that may hold the label maps of an evaluation, the most likely first."""
+    kept = scored.sources.get("predictions")
+    if "run" not in scored.sources:
         return [Path(kept)] if kept is not None else []
-    # Older evaluations of runs don't say the name, which was their own unless they were moved.
-    names = [Path(kept).name] if kept is not None else [Path(place.folder).name, protocol]
-    runs = [RunLayout(run) for run in _runs(place)]
+    # Older evaluations of runs don't state the name; it was that of their folder.
+    names = [Path(kept).name] if kept is not None else [Path(scored.folder).name, protocol]
+    runs = [RunLayout(run) for run in _runs(scored)]
     held = [run.predictions(name) for name in dict.fromkeys(names) for run in runs]
     return [folder for folder in held if folder.is_dir()]
 
 
-def _runs(place: Place) -> list[Path]:
+def _runs(scored: ScoredRun) -> list[Path]:
     """The run of an evaluation: around it, else where it was; none where it is gone. Older averages
     name all members there, the one that keeps the label maps first.
     """
-    said = place.sources.get("run", "")
-    may_be = [Path(place.folder).parent.parent, Path(said), Path(said.split(", ")[0])]
-    return [run for run in dict.fromkeys(may_be) if said and RunLayout(run).started]
+    named = scored.sources.get("run", "")
+    candidates = [Path(scored.folder).parent.parent, Path(named), Path(named.split(", ")[0])]
+    return [run for run in dict.fromkeys(candidates) if named and RunLayout(run).started]
 
 
 def _store(comparison: Comparison, case: str) -> CaseStore:
-    """Where a case's image lies: the store of a run, else the references as images."""
-    from segweave.data.store import Store
-    from segweave.training import Run
+    """What holds the image of a case: the store of a run, else the references as images."""
+    from segweave.data.joined_store import open_stores
 
-    for place in comparison.places:
-        for run in _runs(place)[:1]:
-            where = Run(run).recipe.data.store
-            if where is not None:
-                store = Store(where)
-                if store.checksum == place.sources.get("store") and case in store.ids:
+    for scored in comparison.scored_runs:
+        for run in _runs(scored)[:1]:
+            path = Run(run).recipe.data.store
+            if path is not None:
+                store = open_stores(path)
+                if store.checksum == scored.sources.get("store") and case in store.ids:
                     return store
-        if "references" in place.sources:
-            file = _reference(Path(place.sources["references"]), case)
+        if "references" in scored.sources:
+            file = _reference(Path(scored.sources["references"]), case)
             return _References({case: read_label_case(file, id=case, geometry="pixdim")})  # type: ignore[return-value]
-    raise InputError("the images are not where the evaluations say")
+    raise InputError("the images that the evaluations name are gone")
 
 
 class _References:
-    """True label maps in place of images, for `panels`."""
+    """True label maps instead of images, for `panels`."""
 
     def __init__(self, cases: Mapping[str, Case]) -> None:
         self._cases = cases
@@ -205,19 +205,17 @@ class _References:
 
 def _reference(folder: Path, case: str) -> Path:
     files = [file for file in sorted(folder.rglob("*")) if suffix_of(file) and file.is_file()]
-    own = [file for file in files if case_of(file) == case]
+    matching = [file for file in files if case_of(file) == case]
     # Beside an image of the same name, the file with an ending such as _gt is the label map.
-    own.sort(key=lambda file: case_name(file) == case)
-    if not own:
+    matching.sort(key=lambda file: case_name(file) == case)
+    if not matching:
         raise InputError(f"no reference of {case} in {folder}")
-    return own[0]
+    return matching[0]
 
 
 def _target(comparison: Comparison) -> TargetSpec:
-    """What the classes are, in the colours of the runs' own target where one is still there."""
-    from segweave.training import Run
-
-    for run in (run for place in comparison.places for run in _runs(place)):
+    """What the classes are, in the colours of a run's target where one still exists."""
+    for run in (run for scored in comparison.scored_runs for run in _runs(scored)):
         try:
             target = TargetSpec.model_validate(Run(run).model_card["target"])
         except (SegweaveError, KeyError, ValueError):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.colours import class_colours
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, class_colours
 from segweave.errors import MissingExtraError, UsageError
 from segweave.storage import atomic_write
 
@@ -25,8 +24,8 @@ _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#55
 @dataclass(frozen=True)
 class Panel:
     """One row of a panel: an image (height, width) or (height, width, 3), its true label map and
-    one predicted label map an arm. `notes` are small texts under a map, keyed like `predictions`.
-    `pixel` is the height of a pixel over its width. Without a `seen` image the maps lie on black.
+    one predicted label map per arm. `notes` are small texts under a map, keyed like `predictions`.
+    `pixel` is the height of a pixel over its width. Without a `seen` image the maps are on black.
     """
 
     title: str
@@ -39,7 +38,7 @@ class Panel:
 
 
 def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "") -> Figure:
-    """Image, truth and each prediction side by side, one row a slice, with a legend of classes.
+    """Image, truth and each prediction side by side, one row per slice, with a legend of classes.
 
     Label maps are drawn over the image, filled and outlined. Raises UsageError without rows and
     MissingExtraError without matplotlib.
@@ -58,11 +57,11 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
     )
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     colours = class_colours(target)
-    for place, (row, line) in enumerate(zip(rows, axes, strict=True)):
+    for number, (row, line) in enumerate(zip(rows, axes, strict=True)):
         for name, axis in zip(columns, line, strict=True):
             labels = row.truth if name == "truth" else row.predictions.get(name)
             _draw(axis, row, labels, colours)
-            if place == 0:
+            if number == 0:
                 axis.set_title(name, fontsize=9, fontweight="bold" if name == "truth" else None)
             if name in row.notes:
                 axis.set_xlabel(row.notes[name], fontsize=7.5, labelpad=2)
@@ -76,7 +75,7 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
 def training_curves(
     curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
 ) -> Figure:
-    """One small plot a quantity, one line an arm; `curves` maps quantity → arm → (epoch, value).
+    """One small plot per quantity, one line per arm; `curves` maps quantity → arm → (epoch, value).
 
     Raises UsageError where there is nothing to draw.
     """
@@ -122,13 +121,13 @@ def score_dots(
     )
     axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
     for axis, (name, values) in zip(axes, scores.items(), strict=True):
-        for place, arm in enumerate(arms):
+        for y, arm in enumerate(arms):
             points = np.asarray(values.get(arm, ()), dtype=float)
             points = points[np.isfinite(points)]
             if len(points):
                 spread = (np.arange(len(points)) % 5 - 2) * 0.06
-                axis.plot(points, place + spread, "o", color=_LINES[0], alpha=0.45, markersize=3.5)
-                axis.plot([points.mean()] * 2, [place - 0.3, place + 0.3], color="#000", lw=1.6)
+                axis.plot(points, y + spread, "o", color=_LINES[0], alpha=0.45, markersize=3.5)
+                axis.plot([points.mean()] * 2, [y - 0.3, y + 0.3], color="#000", lw=1.6)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(quantity, fontsize=8)
         _plain_axis(axis)
@@ -142,7 +141,7 @@ def difference_dots(
     quantity: str = "difference in Dice",
 ) -> Figure:
     """Every group's difference as a dot, mean and interval as a bar; `arms` maps arm → (values,
-    (mean, low, high)), low and high None where there is no interval.
+    (mean, low, high)), low and high None where there is none.
     """
     figure_type = _matplotlib()
     if not arms:
@@ -150,13 +149,13 @@ def difference_dots(
     figure = figure_type(figsize=(6.4, 0.55 * len(arms) + 1.0), layout="constrained")
     axis = figure.subplots()
     axis.axvline(0.0, color="#888888", linewidth=1)
-    for place, (values, (mean, low, high)) in enumerate(arms.values()):
+    for y, (values, (mean, low, high)) in enumerate(arms.values()):
         points = np.asarray(values, dtype=float)
         spread = (np.arange(len(points)) % 5 - 2) * 0.05
-        axis.plot(points, place + spread, "o", color=_LINES[0], alpha=0.45, markersize=4)
+        axis.plot(points, y + spread, "o", color=_LINES[0], alpha=0.45, markersize=4)
         if low is not None and high is not None:
-            axis.plot([low, high], [place + 0.3] * 2, color="#000000", linewidth=1.6)
-        axis.plot([mean], [place + 0.3], "D", color="#000000", markersize=4.5)
+            axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
+        axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
     axis.set_yticks(range(len(arms)), list(arms), fontsize=9)
     axis.set_ylim(len(arms) - 0.4, -0.5)
     axis.set_xlabel(quantity, fontsize=9)

@@ -16,7 +16,7 @@ _LONG = 24
 
 @dataclass(frozen=True)
 class Image:
-    """A PNG and what it shows, in words (also for those who can't see it)."""
+    """A PNG and a caption, which also serves readers who can't see it."""
 
     png: bytes
     caption: str
@@ -56,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The page: a title, a warning that stands above everything, and sections."""
+    """The page: a title, a warning above everything, and sections."""
 
     title: str
     sections: Sequence[Section]

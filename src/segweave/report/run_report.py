@@ -23,14 +23,14 @@ from segweave.report.page import Image, Page, Section, Table, write_page
 
 if TYPE_CHECKING:
     from segweave.data.store import CaseStore
-    from segweave.training import Run
+    from segweave.runs.run_folder import Run
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
 def write_report(run: Run, path: str | Path | None = None) -> Path:
-    """The report of one run, `RUN/report.html` unless said otherwise: what was trained, its curves,
-    the scores that are there, the recipe. Returns the path.
+    """The report of one run, by default `RUN/report.html`: what was trained, its curves, the scores
+    that exist, the recipe. Returns the path.
     """
     card = run.model_card if run.finished else {}
     recipe = run.recipe
@@ -63,7 +63,7 @@ def _data(data: Mapping[str, Any]) -> str:
 
 
 def evaluations_of(run: Run) -> list[Evaluation]:
-    """The evaluations that lie in a run's folder."""
+    """The evaluations in a run's folder."""
     folders = sorted(run.layout.evaluations.glob("*/manifest.json"))
     return [read_evaluation(manifest.parent) for manifest in folders]
 
@@ -86,7 +86,7 @@ def curves_of(runs: Mapping[str, Run]) -> Curves:
 
 
 def curves_section(runs: Mapping[str, Run]) -> Section:
-    """The section with the training curves; says so where nothing was written yet."""
+    """The section with the training curves, or a line where nothing was written yet."""
     curves = curves_of(runs)
     if not any(points for arms in curves.values() for points in arms.values()):
         return Section("Training", ["Nothing was written yet."])
@@ -127,17 +127,17 @@ def panels(
     protocol: str = "clean",
     margin: int = 14,
 ) -> list[Panel]:
-    """One row a case: the slice in which the rarest class is largest, cut to the labelled part.
+    """One row per case: the slice in which the rarest class is largest, cut to what is labelled.
 
-    `predictions` maps an arm to the folder with what `protocol` scored. Under each map stands its
-    Dice in this slice. Raises InputError where a label map is missing.
+    `predictions` maps an arm to the folder with what `protocol` scored. Under each map is its Dice
+    in this slice. Raises InputError where a label map is missing.
     """
     rows = []
     for id in ids:
         case = store.case(id)
         if case.label is None or case.label.ndim != 3:
             continue
-        index = _telling_slice(case, target)
+        index = _shown_slice(case, target)
         truth = np.asarray(case.label[index])
         rows_, columns = _window(truth, margin)
         maps: dict[str, NDArray[np.uint8]] = {}
@@ -159,7 +159,7 @@ def panels(
     return rows
 
 
-def _telling_slice(case: Case, target: TargetSpec) -> int:
+def _shown_slice(case: Case, target: TargetSpec) -> int:
     assert case.label is not None
     sizes = np.stack(
         [(np.asarray(case.label) == label).sum(axis=(1, 2)) for label in target.foreground]
@@ -169,10 +169,10 @@ def _telling_slice(case: Case, target: TargetSpec) -> int:
 
 def _window(truth: NDArray[np.uint8], margin: int) -> tuple[slice, slice]:
     """Rows and columns around what is labelled, all of the image where nothing is."""
-    found = np.argwhere(truth > 0)
-    if len(found) == 0:
+    labelled = np.argwhere(truth > 0)
+    if len(labelled) == 0:
         return slice(None), slice(None)
-    low, high = found.min(axis=0), found.max(axis=0) + 1
+    low, high = labelled.min(axis=0), labelled.max(axis=0) + 1
     side = int((high - low).max()) + 2 * margin
     middle = (low + high) // 2
     start = np.maximum(middle - side // 2, 0)

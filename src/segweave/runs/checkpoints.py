@@ -23,9 +23,22 @@ class Checkpoint:
     """The state of a training after `step` optimiser steps.
 
     The schedule, the order of samples, augmentation and dropout are functions of seed and step and
-    need no state here. `random` is torch's global generator. `scores` are the validation
-    scores at the last validation; `best` and `best_on_test` the highest Dice so far and the step
-    that reached it.
+    need no state. Fields with a default may be missing in a file.
+
+    Attributes:
+        step: optimiser steps that are done.
+        epoch: epochs that are done.
+        seconds: how long they took.
+        network: the weights that are trained.
+        optimiser: its state.
+        random: the state of torch's global generator.
+        scores: the validation scores at the last validation.
+        best: the highest validation Dice so far and the step that reached it.
+        best_on_test: the same for the test cases, under the protocol `published`.
+        average: the moving average of the weights, where the recipe asks for one.
+        masks: the masks of a network with feedback.
+        stale: validations since the highest Dice.
+        ended: why the training ended before its last step, else "".
     """
 
     step: int
@@ -37,6 +50,15 @@ class Checkpoint:
     scores: dict[str, float] = field(default_factory=dict)
     best: tuple[float, int] | None = None
     best_on_test: tuple[float, int] | None = None
+    average: dict[str, Tensor] | None = None
+    masks: dict[str, Tensor] | None = None
+    stale: int = 0
+    ended: str = ""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to predict with: the average where there is one."""
+        return self.network if self.average is None else self.average
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -70,9 +92,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             remedy="remove it; the training then starts from the last one that is left",
         ) from error
     names = {f.name for f in fields(Checkpoint)}
+    needed = {"step", "epoch", "seconds", "network", "optimiser", "random"}
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise InputError(doing, file=path, expected=f"format {FORMAT}", found="something else")
-    if set(content) != names:
+    if not needed <= set(content) <= names:
         raise InputError(
             doing, file=path, expected=", ".join(sorted(names)), found=", ".join(sorted(content))
         )

@@ -17,6 +17,7 @@ import segweave
 from segweave import registry
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
+from segweave.runs.identity import identity_of
 
 FORMAT = 1
 _LIBRARIES = ("torch", "lightning", "numpy", "scipy", "pydantic", "safetensors")
@@ -26,6 +27,7 @@ def describe_environment(
     recipe: Recipe, store: CaseStore, device: torch.device, parts: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Everything outside the recipe that a result depends on, as plain values."""
+    identity = identity_of(recipe, store.checksum)
     return {
         "format": FORMAT,
         "segweave": segweave.__version__,
@@ -34,6 +36,7 @@ def describe_environment(
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "platform": platform.platform(),
         "seed": recipe.seed,
+        "arm": {"digest": identity.digest, "recipe": identity.recipe},
         "data": {
             "name": store.name,
             "checksum": store.checksum,

@@ -35,12 +35,15 @@ def write_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
+    ended: str = "",
+    recipe_digest: str | None = None,
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
-    `network`. The card comes last: where it is, the model is whole.
+    `network`. The card comes last: where it is, the model is whole. `ended` says why the training
+    ended before its last step; `recipe_digest` identifies the arm (`segweave.runs.identity`).
     """
-    card = describe_model(recipe, target, network, checkpoint, store, parts)
-    write_model_folder(folder, checkpoint.network, card)
+    card = describe_model(recipe, target, network, checkpoint, store, parts, ended)
+    write_model_folder(folder, checkpoint.weights, card | {"recipe_digest": recipe_digest})
 
 
 def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], card: dict[str, Any]) -> None:
@@ -64,8 +67,9 @@ def describe_model(
     checkpoint: Checkpoint,
     store: CaseStore,
     parts: dict[str, list[str]],
+    ended: str = "",
 ) -> dict[str, Any]:
-    """The model card of a training as plain values."""
+    """The model card of a training; `ended` says why it ended before its last step."""
     groups = store.groups
     return describe_network(recipe, target, network) | {
         "training_data": {
@@ -85,6 +89,7 @@ def describe_model(
                 for name, value in checkpoint.scores.items()
             },
         },
+        "ended": ended or "all steps were done",
         "limits": LIMITS,
     }
 

@@ -88,7 +88,9 @@ class Run:
         return read_rows(self.layout.metrics)
 
     def weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
-        """The network's tensors: of the finished model, or of a checkpoint by name."""
+        """The network's tensors: of the finished model, or of a checkpoint by name (the average
+        where the recipe asks for one).
+        """
         if checkpoint is None:
             from segweave.weights import read_weights
 
@@ -102,7 +104,7 @@ class Run:
                 found=repr(checkpoint),
                 remedy=nearest(checkpoint, known) if known else "there is none yet; train first",
             )
-        return read_checkpoint(known[checkpoint]).network
+        return read_checkpoint(known[checkpoint]).weights
 
     def _json(self, path: Path) -> dict[str, Any]:
         if not path.is_file():

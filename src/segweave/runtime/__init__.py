@@ -1,1 +1,1 @@
-"""What a program runs on: random streams, devices, denormal numbers."""
+"""What a program runs on: random streams, devices, progress."""

@@ -1,4 +1,4 @@
-"""Runs a training session in Lightning: device, precision, gradient clipping and the loop itself.
+"""Runs a training session in Lightning: device, precision, gradient clipping and the loop.
 
 Lightning is imported inside the functions that train, because that takes seconds.
 """
@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from segweave.errors import MissingExtraError
 from segweave.training.session import TrainingSession, stopped
@@ -31,20 +30,21 @@ def check_lightning() -> None:
 
 
 def run_session(session: TrainingSession, device: torch.device) -> None:
-    """Train until all steps are done. Raises what the session raises, TrainingStoppedError on
+    """Train until the session is finished. Raises what the session raises, TrainingStoppedError on
     Ctrl-C.
     """
-    if session.step >= session.steps:
+    if session.finished:
         return
     import lightning
     from lightning.pytorch.plugins.environments import LightningEnvironment
 
     class Module(lightning.LightningModule):
-        """Hands Lightning's hooks to the session."""
+        """Passes Lightning's hooks on to the session. Its "batch" is the number of a step."""
 
         def __init__(self) -> None:
             super().__init__()
             self.network = session.network
+            self.automatic_optimization = False  # a step may take several batches
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return session.make_optimiser()
@@ -52,19 +52,27 @@ def run_session(session: TrainingSession, device: torch.device) -> None:
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
             session.before_step(self.optimizers(use_pl_optimizer=False))
 
-        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-            return session.compute(*batch)
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimiser = self.optimizers()
+            optimiser.zero_grad()
+            for one in session.passes():
+                self.manual_backward(session.compute(one, session.read(one)))
+            if training.gradient_clip is not None:
+                self.clip_gradients(optimiser, training.gradient_clip, "norm")
+            optimiser.step()
 
         def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
             session.after_step()
+            if session.finished:
+                self.trainer.should_stop = True
 
-    class Remaining:
-        """All batches that are left, as one long pass: Lightning's own epochs are not used, so that
-        a training goes on in the middle of an epoch without help from its counters.
+    class Steps:
+        """The steps that are left, as one long pass: Lightning's epochs are not used, so that a
+        training goes on in the middle of an epoch without its counters.
         """
 
-        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-            return session.batches_left()
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(session.step, session.steps))
 
         def __len__(self) -> int:
             return session.steps - session.step
@@ -74,9 +82,8 @@ def run_session(session: TrainingSession, device: torch.device) -> None:
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=[device.index] if device.type == "cuda" else 1,
-            precision="32-true" if training.precision == "32" else "bf16-mixed",
+            precision="32-true",  # the session applies mixed precision, to the forward pass
             max_epochs=1,
-            gradient_clip_val=training.gradient_clip,
             deterministic="warn" if training.deterministic else False,
             benchmark=False,
             logger=False,
@@ -90,14 +97,14 @@ def run_session(session: TrainingSession, device: torch.device) -> None:
         )
         session.open()
         try:
-            trainer.fit(Module(), train_dataloaders=Remaining())
+            trainer.fit(Module(), train_dataloaders=Steps())
         finally:
             session.close()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's messages about the machine; the bar and the run folder say enough."""
+    """Without Lightning's messages about the machine; the run folder has them."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     before = [logger.level for logger in loggers]
     deterministic = torch.are_deterministic_algorithms_enabled()

@@ -1,14 +1,14 @@
-"""`train`: a recipe and a store in, a run folder out; goes on where it was stopped."""
+"""`train`: trains a recipe on a store and writes a run folder; continues a stopped training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
@@ -20,15 +20,19 @@ from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
+from segweave.runs.identity import run_identity
 from segweave.runs.layout import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import Run
-from segweave.runtime.denormals import flushed_denormals
-from segweave.runtime.devices import choose_device
+from segweave.runtime.devices import choose_device, flushed_denormals
+from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
+from segweave.training.feedback import MaskMemory
 from segweave.training.loop import check_lightning, run_session
-from segweave.training.progress import TrainingBar, counted
-from segweave.training.session import Score, TrainingSession, Validation, stopped, total_steps
+from segweave.training.optimisers import make_optimiser
+from segweave.training.passes import Passes
+from segweave.training.session import Score, TrainingSession, Validation, stopped
+from segweave.weaving import WovenNetwork
 from segweave.weights import load_weights
 
 _LOCK = ".lock"
@@ -66,30 +70,116 @@ def train(
     score_on_test: Score | None = None,
     device: str = "auto",
     resume: bool = True,
-    progress: bool = True,
+    start_from: Mapping[str, Tensor] | None = None,
+    progress: Progress | None = None,
 ) -> Run:
-    """Train as `recipe` says on the cases of `store`, leaving a run folder in `out`.
-
-    `score` (network, input, target, cases) → {"dice": ..., ...} is called with the validation
-    cases; it may be None only where the recipe names none. `score_on_test` is used under
-    `protocol: published` alone, for the checkpoint that the published code chooses on the test set.
+    """Train as `recipe` says on the cases of `store`, and write a run folder.
 
     Where `out` holds an unfinished run of the same recipe and data, the training goes on bit for
-    bit (`resume=False` refuses); a finished one is returned as it is. Raises UsageError for a
-    folder with another run in it, InputError for data that does not fit, SegweaveError for a full
-    disk or a loss that is not finite, TrainingStoppedError on Ctrl-C.
+    bit; a finished one is returned as it is.
+
+    Args:
+        recipe: the resolved recipe.
+        store: what `prepare` wrote.
+        out: the run folder.
+        score: (network, input, target, cases) → {"dice": ..., ...}, called with the validation
+            cases; None only where the recipe names none.
+        score_on_test: used under `protocol: published` only, for the checkpoint that the published
+            code chooses on the test set.
+        device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
+        resume: False refuses a folder that holds a run.
+        start_from: the woven network's weights at the start, by name; None for those that the seed
+            gives.
+        progress: called with (done, total, what is being done): cases while the store is checked
+            and images are read, then optimiser steps with loss and validation Dice.
+
+    Raises UsageError for a folder with another run in it, InputError for data that does not fit,
+    SegweaveError for a full disk or a loss that is not finite, TrainingStoppedError on Ctrl-C.
     """
     check_lightning()
     folder = Path(out)
-    place = choose_device(device)
+    chosen_device = choose_device(device)
     source = Store(store) if isinstance(store, str | Path) else store
     parts = choose_parts(recipe, source)
-    read = [*parts["training"], *parts.get("validation", [])]
-    with counted("checking the store", show=progress) as told:
-        for done, _ in enumerate(source.verify(read), start=1):
-            if told is not None:
-                told(done, len(read))
-    _check_labels(source, parts)
+    _check_cases(recipe, source, parts, score, progress)
+    on_test = score_on_test if recipe.protocol == "published" and parts.get("test") else None
+    with _locked(folder), flushed_denormals(), _separate_randomness(chosen_device):
+        checkpoint = _check_folder(folder, recipe, source, resume=resume)
+        if (folder / MODEL / CARD).is_file():
+            return Run(folder)
+        target = source.target
+        network = build_network(recipe, len(recipe.input.channels), target)
+        if start_from is not None:
+            load_weights(network, start_from, "starting from given weights")
+        try:
+            batches = Batches(
+                _read_images(source, recipe, parts["training"], progress),
+                batch_size=recipe.training.batch_size,
+                seed=recipe.seed,
+                augmentation=recipe.training.augmentation,
+                device=chosen_device,
+            )
+            passes = Passes(
+                batches,
+                accumulate=recipe.training.accumulate,
+                scales=recipe.training.scales,
+                divisor=getattr(network.network, "divisor", 1),
+                smallest=getattr(network.network, "smallest", 1),
+            )
+            feedback = getattr(network.network, "feedback", None)
+            memory = None
+            if feedback is not None:
+                memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
+            _try_out(network, passes, memory)
+            session = TrainingSession(
+                recipe,
+                network,
+                target,
+                passes,
+                folder,
+                checkpoint=checkpoint,
+                memory=memory,
+                validate=_bound(score, recipe, source, parts.get("validation", [])),
+                validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
+                progress=progress,
+            )
+            # A wrong pattern of parameter names is reported before the folder is made.
+            make_optimiser(recipe.training.optimiser, network)
+            _start_folder(folder, recipe, source, chosen_device, parts, session.step)
+            run_session(session, chosen_device)
+            chosen_file = folder / CHECKPOINTS / f"{recipe.training.checkpoint}.ckpt"
+            chosen = read_checkpoint(chosen_file)
+            network.to("cpu")
+            load_weights(network, chosen.weights, "reading a checkpoint", file=chosen_file)
+            write_model(
+                folder / MODEL,
+                recipe,
+                target,
+                network,
+                chosen,
+                source,
+                parts,
+                ended=session.ended,
+                recipe_digest=run_identity(Run(folder)).digest,
+            )
+        except KeyboardInterrupt:
+            raise stopped(folder, checkpoint.step if checkpoint else 0) from None
+    return Run(folder)
+
+
+def _check_cases(
+    recipe: Recipe,
+    store: CaseStore,
+    parts: Mapping[str, Sequence[str]],
+    score: Score | None,
+    progress: Progress | None,
+) -> None:
+    """Raise where the cases are damaged, hold no class, or cannot be scored as the recipe asks."""
+    ids = [*parts["training"], *parts.get("validation", [])]
+    for done, _ in enumerate(store.verify(ids), start=1):
+        if progress is not None:
+            progress(done, len(ids), "checking the store")
+    _check_labels(store, parts)
     if parts.get("validation") and score is None:
         raise UsageError(
             "training",
@@ -97,67 +187,34 @@ def train(
             found="none",
             remedy="use segweave.train, which has one, or set data.validation to null",
         )
-    if recipe.training.checkpoint == "best" and not parts.get("validation"):
-        raise UsageError(
-            "training",
-            expected="validation cases, as training.checkpoint is best",
-            found="none in this split",
-            remedy="set training.checkpoint to last",
-        )
-    on_test = score_on_test if recipe.protocol == "published" and parts.get("test") else None
-    with _locked(folder), flushed_denormals(), _own_randomness(place):
-        checkpoint = _check_folder(folder, recipe, source, resume=resume)
-        if (folder / MODEL / CARD).is_file():
-            return Run(folder)
-        target = source.target
-        network = build_network(recipe, len(recipe.input.channels), target)
-        try:
-            with counted("reading images", show=progress) as report:
-
-                def shown(done: float, total: float, name: str) -> None:
-                    if report is not None:
-                        report(int(done), int(total))
-
-                resized = Resized(source, recipe.input, parts["training"], progress=shown)
-            batches = Batches(
-                resized,
-                batch_size=recipe.training.batch_size,
-                seed=recipe.seed,
-                augmentation=recipe.training.augmentation,
-                device=place,
+    needed = {
+        "training.checkpoint is best": recipe.training.checkpoint == "best",
+        "training.patience is set": recipe.training.patience is not None,
+    }
+    for reason, needs in needed.items():
+        if needs and not parts.get("validation"):
+            raise UsageError(
+                "training",
+                expected=f"validation cases, as {reason}",
+                found="none in this split",
+                remedy="set training.checkpoint to last and training.patience to null",
             )
-            _try_out(network, resized)
-            start = checkpoint.step if checkpoint else 0
-            steps = total_steps(recipe, len(batches))
-            title = recipe.arm or recipe.network.name
-            with TrainingBar(title, steps, start, show=progress) as bar:
-                session = TrainingSession(
-                    recipe,
-                    network,
-                    target,
-                    batches,
-                    folder,
-                    checkpoint=checkpoint,
-                    validate=_bound(score, recipe, source, parts.get("validation", [])),
-                    validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
-                    bar=bar,
-                )
-                _start_folder(folder, recipe, source, place, parts, start)
-                run_session(session, place)
-            chosen_file = folder / CHECKPOINTS / f"{recipe.training.checkpoint}.ckpt"
-            chosen = read_checkpoint(chosen_file)
-            network.to("cpu")
-            load_weights(network, chosen.network, "reading a checkpoint", file=chosen_file)
-            write_model(folder / MODEL, recipe, target, network, chosen, source, parts)
-        except KeyboardInterrupt:
-            raise stopped(folder, checkpoint.step if checkpoint else 0) from None
-    return Run(folder)
+
+
+def _read_images(
+    store: CaseStore, recipe: Recipe, ids: Sequence[str], progress: Progress | None
+) -> Resized:
+    def report(done: float, total: float, name: str) -> None:
+        if progress is not None:
+            progress(done, total, "reading images")
+
+    return Resized(store, recipe.input, ids, progress=report)
 
 
 def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
     """Case ids of "training", "validation" and "test" (where the recipe names them and the store
     has them). Raises UsageError for a split or part that the store lacks and where a group is in
-    two of the parts (a case, where the split's name says that it leaks).
+    two of the parts (a case, where the split's name marks it as leaking).
     """
     doing = f"choosing cases of the store {store.name}"
     name = recipe.data.split
@@ -190,13 +247,13 @@ def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
             if home.setdefault(group, key) != key:
                 raise UsageError(
                     doing,
-                    expected="every group in one part alone",
+                    expected="every group in one part only",
                     found=f"{group} in {home[group]} and in {key}",
                 )
     return parts
 
 
-def _check_labels(store: CaseStore, parts: dict[str, list[str]]) -> None:
+def _check_labels(store: CaseStore, parts: Mapping[str, Sequence[str]]) -> None:
     """Raise InputError where no case that is trained on, or validated on, holds any class."""
     for part in ("training", "validation"):
         ids = parts.get(part, [])
@@ -204,9 +261,9 @@ def _check_labels(store: CaseStore, parts: dict[str, list[str]]) -> None:
             raise InputError(
                 "training",
                 expected=f"at least one {part} case whose label holds a class",
-                found=f"{len(ids)} cases of background alone"
+                found=f"{len(ids)} cases of background only"
                 if len(ids) > 1
-                else f"{ids[0]}, which is background alone",
+                else f"{ids[0]}, which is background only",
                 remedy="look at the masks, and at how their values become classes",
             )
 
@@ -217,20 +274,27 @@ def _holds_a_class(store: CaseStore, id: str) -> bool:
     return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
 
 
-def _try_out(network: nn.Module, resized: Resized) -> None:
-    """Run the network once at the training's size: what does not fit is told before the run's
-    folder is made.
+def _try_out(network: WovenNetwork, passes: Passes, memory: MaskMemory | None) -> None:
+    """Run the network once at each size of the training, so that what does not fit is reported
+    before the run's folder is made.
     """
-    image = resized[resized.ids[0]].image
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, resized.spec.slices, image.shape[1], *resized.size))
+    resized = passes.batches.resized
+    channels = resized[resized.ids[0]].image.shape[1]
+    network.eval()
+    for scale in passes.scales:
+        window = torch.zeros(1, resized.spec.slices, channels, *passes.size_at(scale))
+        inputs = {}
+        if memory is not None:
+            inputs[memory.feedback.name] = torch.zeros_like(window[:, :, :1])
+        with torch.no_grad():
+            network(window, **inputs)
     network.train()
 
 
 def _bound(
     score: Score | None, recipe: Recipe, store: CaseStore, ids: Sequence[str]
 ) -> Validation | None:
-    """`score` as a function of the network alone, None where there is nothing to score."""
+    """`score` as a function of the network, None where there is nothing to score."""
     if score is None or not ids:
         return None
     cases = LazyCases(store, ids)
@@ -240,8 +304,8 @@ def _bound(
 def _check_folder(
     folder: Path, recipe: Recipe, store: CaseStore, *, resume: bool
 ) -> Checkpoint | None:
-    """What the folder holds of this very training: its last checkpoint, or None. Raises where it
-    holds anything else; changes nothing.
+    """The last checkpoint of this training in the folder, or None. Raises where the folder holds
+    anything else; changes nothing.
     """
     doing = "starting a training"
     known = {RECIPE, ENVIRONMENT, METRICS, CHECKPOINTS, MODEL, "tensorboard"}
@@ -265,10 +329,10 @@ def _check_folder(
             remedy="choose another folder, or resume",
         )
     run = Run(folder)
-    # Where the store lies may differ; that it is the same data is known from its checksum.
-    found = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
-    if found:
-        shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in found.items()]
+    # The store may have moved; its checksum says whether it is the same data.
+    changed = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
+    if changed:
+        shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items()]
         raise UsageError(
             doing,
             file=folder,
@@ -309,7 +373,7 @@ def _start_folder(
 
 
 @contextmanager
-def _own_randomness(device: torch.device) -> Iterator[None]:
+def _separate_randomness(device: torch.device) -> Iterator[None]:
     """Leave torch's global generators as they were."""
     devices = [device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

@@ -4,6 +4,7 @@ loop.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,17 +14,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from segweave.data.batches import Batches
+from segweave.data.batches import Batch
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import SegweaveError, UsageError
+from segweave.networks.base import Output
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint, write_checkpoint
 from segweave.runs.layout import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runs.metrics_file import MetricsFile
+from segweave.runtime.progress import Progress
 from segweave.runtime.randomness import derive_seed
+from segweave.training.averaging import WeightAverage
+from segweave.training.feedback import MaskMemory
 from segweave.training.objective import WeightedLoss
-from segweave.training.progress import TrainingBar
+from segweave.training.optimisers import make_optimiser
+from segweave.training.passes import Pass, Passes
 from segweave.training.schedule import rate_at
 from segweave.weights import load_weights
 
@@ -44,10 +50,23 @@ class TrainingStoppedError(SegweaveError):
 class TrainingSession:
     """The state of a training and its files.
 
-    A loop takes `batches_left()`, and for each batch calls `before_step`, `compute`, its own
-    backward and optimiser step, and `after_step`. After an epoch's last step the validation cases
-    are scored and checkpoints are written. `validate_on_test` is given only where the published
-    protocol asks for a checkpoint chosen on the test set.
+    For each optimiser step a loop calls `before_step`, then `read`, `compute` and the
+    backward pass for each of `passes()`, takes the optimiser step, and calls `after_step`, until
+    `finished`. After an epoch's last step the validation cases are scored and checkpoints are
+    written.
+
+    Args:
+        recipe: the resolved recipe.
+        network: the woven network, on the device.
+        target: what the classes are.
+        passes: the batches of each step.
+        folder: the run folder.
+        checkpoint: where the training goes on; None for the start.
+        memory: the masks of a network with feedback; None for all others.
+        validate: scores the validation cases; None where there are none.
+        validate_on_test: only where the published protocol asks for a checkpoint that is chosen on
+            the test set.
+        progress: called after each step.
     """
 
     def __init__(
@@ -55,42 +74,48 @@ class TrainingSession:
         recipe: Recipe,
         network: nn.Module,
         target: TargetSpec,
-        batches: Batches,
+        passes: Passes,
         folder: Path,
         *,
-        checkpoint: Checkpoint | None,
-        validate: Validation | None,
-        validate_on_test: Validation | None,
-        bar: TrainingBar,
+        checkpoint: Checkpoint | None = None,
+        memory: MaskMemory | None = None,
+        validate: Validation | None = None,
+        validate_on_test: Validation | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.recipe = recipe
         self.network = network
         self.loss = WeightedLoss(recipe.training.loss, target)
-        self.batches = batches
         self.folder = folder
-        self.bar = bar
-        self.steps_per_epoch = len(batches)
+        self.steps_per_epoch = passes.steps_per_epoch
         self.steps = total_steps(recipe, self.steps_per_epoch)
         self.stop_asked = False
+        self._passes = passes
+        self._memory = memory
         self._validate = validate
         self._validate_on_test = validate_on_test
+        self._progress = progress
         self._restored = checkpoint
-        self.step = self.saved_step = checkpoint.step if checkpoint else 0
-        self.seconds = checkpoint.seconds if checkpoint else 0.0
-        self.scores = dict(checkpoint.scores) if checkpoint else {}
-        self.best = checkpoint.best if checkpoint else None
-        self.best_on_test = checkpoint.best_on_test if checkpoint else None
+        average = recipe.training.average
+        self._average = WeightAverage(average.decay) if average is not None else None
+        self.step = self.saved_step = 0
+        self.seconds = 0.0
+        self.scores: dict[str, float] = {}
+        self.best: tuple[float, int] | None = None
+        self.best_on_test: tuple[float, int] | None = None
+        self.stale = 0
+        self.ended = ""
         if recipe.training.channels_last:
             network.to(memory_format=torch.channels_last)
         if checkpoint is not None:
-            last = folder / CHECKPOINTS / "last.ckpt"
-            load_weights(network, checkpoint.network, "reading a checkpoint", file=last)
-        self._loss = math.nan
+            self._restore(checkpoint)
+        self._losses: list[float] = []
         self._rate = 0.0
         self._load_seconds = 0.0
         self._samples = 0
         self._clock = 0.0
         self._optimiser: torch.optim.Optimizer | None = None
+        self._full_rates: list[float] = []
         self._metrics: MetricsFile | None = None
         self._writer: SummaryWriter | None = None
 
@@ -98,6 +123,11 @@ class TrainingSession:
     def epoch(self) -> int:
         """The epoch that the next step belongs to, from 0."""
         return self.step // self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left."""
+        return self.step >= self.steps or bool(self.ended)
 
     def open(self) -> None:
         """Open metrics.csv and the TensorBoard events, cut back to the step that is resumed."""
@@ -110,6 +140,7 @@ class TrainingSession:
         if self._restored is not None:
             torch.set_rng_state(self._restored.random)
         self.network.train()
+        self._clock = time.perf_counter()
 
     def close(self) -> None:
         """Close the TensorBoard events."""
@@ -119,95 +150,96 @@ class TrainingSession:
 
     def make_optimiser(self) -> torch.optim.Optimizer:
         """The recipe's optimiser over the network's parameters, with its state where resumed."""
-        chosen = self.recipe.training.optimiser
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        optimiser: torch.optim.Optimizer
-        if chosen.name == "sgd":
-            optimiser = torch.optim.SGD(
-                parameters,
-                lr=chosen.rate,
-                momentum=chosen.momentum,
-                weight_decay=chosen.weight_decay,
-            )
-        else:
-            kind = torch.optim.Adam if chosen.name == "adam" else torch.optim.AdamW
-            optimiser = kind(
-                parameters, lr=chosen.rate, betas=chosen.betas, weight_decay=chosen.weight_decay
-            )
+        optimiser, self._full_rates = make_optimiser(self.recipe.training.optimiser, self.network)
         if self._restored is not None:
             optimiser.load_state_dict(self._restored.optimiser)
         self._optimiser = optimiser
         return optimiser
 
-    def batches_left(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(image, label) of every step that is left, epoch after epoch."""
-        self._clock = time.perf_counter()
-        for step in range(self.step, self.steps):
-            epoch, within = divmod(step, self.steps_per_epoch)
-            if step == self.step or within == 0:
-                epoch_batches = self.batches.epoch(epoch, start_step=within)
-            started = time.perf_counter()
-            batch = next(epoch_batches)
-            self._load_seconds = time.perf_counter() - started
-            self._samples = int(batch.image.shape[0])
-            yield batch.image, batch.label
-
     def before_step(self, optimiser: torch.optim.Optimizer) -> None:
-        """Set this step's learning rate, and the generator that dropout takes."""
+        """Set this step's learning rates, and the generator that dropout takes."""
         training = self.recipe.training
+        for group, full in zip(optimiser.param_groups, self._full_rates, strict=True):
+            group["lr"] = rate_at(training.schedule, full, self.step, self.steps)
         self._rate = rate_at(training.schedule, training.optimiser.rate, self.step, self.steps)
-        for group in optimiser.param_groups:
-            group["lr"] = self._rate
         torch.manual_seed(derive_seed(self.recipe.seed, "dropout", slice_index=self.step))
+        self._losses, self._load_seconds, self._samples = [], 0.0, 0
 
-    def compute(self, image: Tensor, label: Tensor) -> Tensor:
-        """The loss of a batch; raises SegweaveError, before the weights change, where it is NaN or
-        infinite.
+    def passes(self) -> list[Pass]:
+        """The passes of this step."""
+        return self._passes.of_step(self.step)
+
+    def read(self, one: Pass) -> Batch:
+        """The batch of a pass."""
+        started = time.perf_counter()
+        batch = self._passes.read(one, None if self._memory is None else self._memory.read)
+        self._load_seconds += time.perf_counter() - started
+        self._samples += len(batch.keys)
+        return batch
+
+    def compute(self, one: Pass, batch: Batch) -> Tensor:
+        """The loss of a pass, divided by the number of passes of this step.
+
+        Raises SegweaveError, before the weights change, where it is NaN or infinite.
         """
-        loss: Tensor = self.loss(self.network(image), label)
-        self._loss = float(loss.detach())
-        if not math.isfinite(self._loss):
+        inputs = {} if self._memory is None else self._memory.inputs(batch)
+        mixed = self.recipe.training.precision == "bf16"
+        # Without the cache, gradients of a weight that is used several times add up in float32.
+        with torch.autocast(
+            batch.image.device.type, torch.bfloat16, enabled=mixed, cache_enabled=False
+        ):
+            output: Output = self.network(batch.image, **inputs)
+            loss: Tensor = self.loss(output, batch.label)
+        value = float(loss.detach())
+        self._losses.append(value)
+        if not math.isfinite(value):
             raise SegweaveError(
                 f"training {self.folder}",
                 expected="a finite loss",
-                found=f"{self._loss} at optimiser step {self.step + 1} (epoch {self.epoch + 1})",
+                found=f"{value} at optimiser step {self.step + 1} (epoch {self.epoch + 1})",
                 remedy="lower training.optimiser.rate or set training.gradient_clip, in a new "
                 "folder; the last checkpoint is kept",
             )
-        return loss
+        if self._memory is not None and one.last:
+            self._memory.write(batch, output)
+        count = len(self.passes())
+        return loss / count if count > 1 else loss
 
     def after_step(self) -> None:
         """Count the step; at the end of an epoch score and save. Raises TrainingStoppedError,
         after saving, where the user asked for it.
         """
         self.step += 1
+        if self._average is not None:
+            self._average.update(self.network)
         now = time.perf_counter()
         step_seconds = max(now - self._clock, 1e-9)
         self.seconds += step_seconds
-        within = self.step % self.steps_per_epoch
-        ended = within == 0 or self.step == self.steps
+        epoch_ended = self.step % self.steps_per_epoch == 0 or self.step == self.steps
+        loss = sum(self._losses) / len(self._losses)
         row = {
             "step": float(self.step),
             "epoch": float((self.step - 1) // self.steps_per_epoch + 1),
-            "loss": self._loss,
+            "loss": loss,
             "rate": self._rate,
             "seconds": round(self.seconds, 4),
             "samples_per_second": round(self._samples / step_seconds, 3),
             "loader_share": round(min(self._load_seconds / step_seconds, 1.0), 4),
         }
-        if ended:
+        if epoch_ended:
             row |= self._score()
         self._write(row)
-        self.bar.step(self.step, self._loss)
+        if self._progress is not None:
+            self._progress(self.step, self.steps, self._describe(loss))
         every = self.recipe.training.checkpoint_every
-        if ended or self.stop_asked or (every is not None and self.step % every == 0):
+        if epoch_ended or self.stop_asked or (every is not None and self.step % every == 0):
             self.save("last")
-        if self.stop_asked and self.step < self.steps:
+        if self.stop_asked and not self.finished:
             raise stopped(self.folder, self.saved_step)
         self._clock = time.perf_counter()
 
     def save(self, name: str) -> None:
-        """Write the checkpoint `name` as things stand."""
+        """Write the checkpoint `name` of the present state."""
         assert self._optimiser is not None
         checkpoint = Checkpoint(
             step=self.step,
@@ -219,22 +251,41 @@ class TrainingSession:
             scores=self.scores,
             best=self.best,
             best_on_test=self.best_on_test,
+            average=None if self._average is None else self._average.tensors,
+            masks=None if self._memory is None else self._memory.state(),
+            stale=self.stale,
+            ended=self.ended,
         )
         write_checkpoint(checkpoint, self.folder / CHECKPOINTS / f"{name}.ckpt")
         if name == "last":
             self.saved_step = self.step
 
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.step = self.saved_step = checkpoint.step
+        self.seconds = checkpoint.seconds
+        self.scores = dict(checkpoint.scores)
+        self.best = checkpoint.best
+        self.best_on_test = checkpoint.best_on_test
+        self.stale = checkpoint.stale
+        self.ended = checkpoint.ended
+        last = self.folder / CHECKPOINTS / "last.ckpt"
+        load_weights(self.network, checkpoint.network, "reading a checkpoint", file=last)
+        if self._average is not None:
+            self._average.tensors = checkpoint.average
+        if self._memory is not None and checkpoint.masks is not None:
+            self._memory.restore(checkpoint.masks)
+
     def _score(self) -> dict[str, float]:
-        """Score where it is due, write the best checkpoints; what the row gains."""
+        """Score where it is due, write the best checkpoints; returns what the row gains."""
         epoch = math.ceil(self.step / self.steps_per_epoch)
         if epoch % self.recipe.training.validate_every and self.step != self.steps:
             return {}
         gained: dict[str, float] = {}
         if self._validate is not None:
             self.scores = self._run(self._validate)
-            self.bar.scores(self.scores)
             gained |= {f"validation_{name}": value for name, value in self.scores.items()}
             self.best, better = self._better(self.scores, self.best)
+            self.stale = 0 if better else self.stale + 1
             if better:
                 self.save("best")
         if self._validate_on_test is not None:
@@ -243,12 +294,18 @@ class TrainingSession:
             self.best_on_test, better = self._better(scores, self.best_on_test)
             if better:
                 self.save("best-on-test")
+        patience = self.recipe.training.patience
+        if patience is not None and self.stale >= patience and self.best is not None:
+            self.ended = (
+                f"no higher validation Dice in {self.stale} validations "
+                f"({self.best[0]:.4f} at step {self.best[1]})"
+            )
         return gained
 
     def _run(self, validation: Validation) -> dict[str, float]:
         self.network.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._averaged():
                 scores = {name: float(value) for name, value in validation(self.network).items()}
         finally:
             self.network.train()
@@ -260,6 +317,14 @@ class TrainingSession:
             )
         return scores
 
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        if self._average is None:
+            yield
+            return
+        with self._average.applied(self.network):
+            yield
+
     def _better(
         self, scores: Mapping[str, float], best: tuple[float, int] | None
     ) -> tuple[tuple[float, int], bool]:
@@ -267,6 +332,11 @@ class TrainingSession:
         if best is None or dice > best[0]:
             return (dice, self.step), True
         return best, False
+
+    def _describe(self, loss: float) -> str:
+        dice = self.scores.get("dice")
+        scored = "" if dice is None else f", validation Dice {dice:.4f}"
+        return f"loss {loss:.4f}{scored}"
 
     def _write(self, row: dict[str, float]) -> None:
         assert self._metrics is not None
@@ -290,7 +360,7 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
 
 
 def stopped(folder: Path, step: int) -> TrainingStoppedError:
-    """What a user who stopped a training is told; `step` is the last one that was saved."""
+    """The error for a training that the user stopped; `step` is the last one that was saved."""
     return TrainingStoppedError(
         "training was stopped",
         file=folder,

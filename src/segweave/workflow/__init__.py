@@ -1,1 +1,1 @@
-"""Whole workflows as one call each: training a run, scoring a run, scoring files."""
+"""Whole workflows as one call each: train a run, score a run, score files."""

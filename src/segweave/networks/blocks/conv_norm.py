@@ -1,11 +1,13 @@
-"""The one block of convolution and batch norm, which prediction folds into one convolution."""
+"""The one block of convolution and batch norm, which prediction folds into one convolution, and the
+blocks of two convolutions that are made of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class ConvNorm(nn.Sequential):
@@ -61,3 +63,36 @@ class ConvNorm(nn.Sequential):
 def relu() -> nn.Module:
     """A ReLU in place, the activation of most blocks."""
     return nn.ReLU(inplace=True)
+
+
+class DoubleConvolution(nn.Sequential):
+    """The block of the UNet family: twice (3×3 convolution with bias, batch norm, ReLU), (B, C_in,
+    H, W) → (B, C_out, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        # Unpacked, so that the tensors keep the names 0, 1, 3, 4 of the released code.
+        super().__init__(
+            *ConvNorm(in_channels, out_channels, 3, bias=True, activation=relu),
+            *ConvNorm(out_channels, out_channels, 3, bias=True, activation=relu),
+        )
+
+
+class ResidualDoubleConvolution(nn.Module):
+    """MT-UNet's block: y = two 3×3 convolutions of x, each with batch norm, a ReLU between; result
+    = ReLU(y + BN(1×1 convolution of y)), (B, C_in, H, W) → (B, C_out, H, W). Only the 1×1
+    convolution has a bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *ConvNorm(in_channels, out_channels, 3, activation=relu),
+            *ConvNorm(out_channels, out_channels, 3),
+        )
+        self.mix = ConvNorm(out_channels, out_channels, 1, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) → (B, C_out, H, W)."""
+        y = self.body(x)
+        return (y + self.mix(y)).relu()

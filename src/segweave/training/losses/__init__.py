@@ -1,3 +1,5 @@
-"""Training losses: one file a loss, found by its card. Each reads logits and labels, and knows the
-target.
+"""Training losses: one file per loss, found by its card.
+
+A loss is made with the TargetSpec and the options of its term. Its card says how it is called: with
+one map of the network's output and the label, or with the whole Output and the label.
 """

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segweave.data.specs import TargetSpec
 from segweave.registry import LossCard
-from segweave.training.losses._labels import channel_targets
+from segweave.training.losses._targets import pixel_cross_entropy
 
 CARD = LossCard(
     name="cross-entropy",
@@ -17,7 +16,7 @@ CARD = LossCard(
 
 
 class CrossEntropyLoss(nn.Module):
-    """Cross-entropy of the softmax, or of one sigmoid a channel where the target is binary or
+    """Cross-entropy of the softmax, or of one sigmoid per channel where the target is binary or
     overlapping; no class weights. Pixels with the target's ignored label do not count; without any
     pixel that counts the loss is 0.
     """
@@ -28,14 +27,6 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Logits (B, classes, H, W), label (B, H, W) → a number."""
-        truth, counted = channel_targets(logits, label, self.target)
-        if self.target.kind == "exclusive":
-            each = -(logits.log_softmax(dim=1) * truth * counted).sum(dim=1)
-            number = counted[:, 0].sum()
-        else:
-            each = counted * functional.binary_cross_entropy_with_logits(
-                logits, truth, reduction="none"
-            )
-            number = counted.sum()
-        loss: Tensor = each.sum() / number.clamp(min=1)
+        entropy, counted = pixel_cross_entropy(logits, label, self.target)
+        loss: Tensor = entropy.sum() / counted.sum().clamp(min=1)
         return loss

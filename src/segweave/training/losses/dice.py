@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from segweave.data.specs import TargetSpec
 from segweave.registry import LossCard
-from segweave.training.losses._labels import channel_targets
+from segweave.training.losses._targets import channel_targets, probabilities
 
 CARD = LossCard(
     name="dice",
@@ -20,9 +20,9 @@ class DiceLoss(nn.Module):
     """1 − (2·Σ p·t + s) / (Σ p² + Σ t² + s) for each class over batch and pixels, then the mean
     over the classes, background included.
 
-    p is the softmax (one sigmoid channel or one a class where the target is binary or overlapping),
-    t the truth, s = `smooth`. A class that is absent costs 1 − s / (Σ p² + s). Pixels with the
-    target's ignored label do not count.
+    p is the softmax (one sigmoid per channel where the target is binary or overlapping), t the
+    truth, s = `smooth`. A class that is absent costs 1 − s / (Σ p² + s). Pixels with the target's
+    ignored label do not count.
     """
 
     def __init__(self, target: TargetSpec, *, smooth: float = 1e-5) -> None:
@@ -33,8 +33,7 @@ class DiceLoss(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Logits (B, classes, H, W), label (B, H, W) → a number."""
         truth, counted = channel_targets(logits, label, self.target)
-        exclusive = self.target.kind == "exclusive"
-        p = (logits.softmax(dim=1) if exclusive else logits.sigmoid()) * counted
+        p = probabilities(logits, self.target) * counted
         truth = truth * counted
         axes = (0, 2, 3)
         overlap = (p * truth).sum(dim=axes)

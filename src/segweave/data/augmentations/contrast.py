@@ -1,0 +1,52 @@
+"""Contrast: values are stretched away from their mean, or drawn towards it."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from segweave.data.augmentations.base import (
+    Numbers,
+    Samples,
+    ValueAugmentation,
+    WindowShape,
+    check_range,
+    per_sample,
+    uniform,
+)
+from segweave.registry import AugmentationCard
+
+CARD = AugmentationCard(
+    name="contrast",
+    title="Multiplies the difference from the mean by a factor",
+    entry="Contrast",
+    paper="contrast as in nnU-Net: Isensee et al., Nature Methods 2021",
+    strong_options={"factor": (0.2, 0.3)},
+)
+
+
+class Contrast(ValueAugmentation):
+    """m + f · (x − m), f uniform between the two numbers of `factor`, m the mean of each channel in
+    the window's middle slice. The result stays between the least and the largest value of each
+    slice, as in nnU-Net. f has no unit, so that the normalisation does not matter.
+    """
+
+    def __init__(self, *, factor: tuple[float, float] = (0.75, 1.25)) -> None:
+        check_range("contrast", "factor", factor, 0.0)
+        self.factor = (factor[0], factor[1])
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can change at all."""
+        return self.factor != (1, 1)
+
+    def draw(self, stream: np.random.Generator, window: WindowShape) -> Numbers:
+        """See `Augmentation.draw`."""
+        return np.asarray(uniform(stream, self.factor))
+
+    def change(self, samples: Samples, numbers: Tensor) -> Tensor:
+        """See `ValueAugmentation.change`."""
+        image, mean = samples.image, samples.mean()
+        axes = (-2, -1)
+        changed = mean + per_sample(numbers) * (image - mean)
+        return changed.clamp(image.amin(axes, keepdim=True), image.amax(axes, keepdim=True))

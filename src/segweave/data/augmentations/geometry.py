@@ -1,0 +1,180 @@
+"""Geometry: rotation, scale, shift, mirroring and quarter turns as one affine sampling."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segweave.data.augmentations.base import (
+    Numbers,
+    PositionAugmentation,
+    Samples,
+    WindowShape,
+    to_tensor,
+)
+from segweave.registry import AugmentationCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD = AugmentationCard(
+    name="geometry",
+    title="Rotation, scale, shift, mirroring and quarter turns as one affine sampling",
+    entry="Geometry",
+    changes="positions",
+    strong_options={"rotation": 60.0, "scale": 0.2, "shift": 0.1, "mirror": "both"},
+)
+
+Mirror = Literal["none", "rows", "columns", "both"]
+
+
+class Geometry(BaseModel, PositionAugmentation):
+    """Rotation, scale, shift, mirroring and quarter turns, drawn independently for each sample.
+
+    What comes from beyond the image's edge is the case's least value; its label is background.
+    Labels are always sampled by nearest neighbour.
+
+    Attributes:
+        odds: "independent" draws as the other fields say. "released" is the rule of the released
+            training instead, and takes no other field: with probability 1/2 a quarter turn and one
+            flip, that is one of four reflections; with 1/4 a turn by a whole number of degrees in
+            -20..19; with 1/4 nothing; nearest neighbour for image and label. (There it happens
+            before the image is brought to the network's size, here after.)
+        probability: a sample is left unchanged with 1 − this probability.
+        rotation: degrees; the angle is uniform in ± this.
+        scale: the factor is uniform in 1 ± this.
+        shift: a fraction of height and width; the shift along each is uniform in ± this.
+        mirror: along "rows" (left-right within each row), "columns" (up-down) or "both", each with
+            probability 1/2; `true` means "both".
+        rot90: turn by 0, 90, 180 or 270 degrees with equal probability.
+        interpolation: of images, "linear" or "nearest".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    own_odds: ClassVar[bool] = True
+
+    odds: Literal["independent", "released"] = "independent"
+    probability: float = Field(default=1.0, ge=0, le=1)
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    mirror: Mirror = "none"
+    rot90: bool = False
+    interpolation: Literal["linear", "nearest"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_mirror(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("mirror"), bool):
+            return {**values, "mirror": "both" if values["mirror"] else "none"}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Geometry:
+        if self.odds == "released":
+            given = sorted(self.model_fields_set - {"odds"})
+            changed = [name for name in given if getattr(self, name) != _default(name)]
+            if changed:
+                raise ValueError(f"odds 'released' fixes everything; remove {', '.join(changed)}")
+        return self
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can happen at all."""
+        still = (self.rotation, self.scale, self.shift) == (0, 0, 0)
+        return self.odds == "released" or not (still and self.mirror == "none" and not self.rot90)
+
+    @property
+    def nearest(self) -> bool:
+        """Whether images too are sampled by nearest neighbour."""
+        return self.odds == "released" or self.interpolation == "nearest"
+
+    def draw(self, stream: np.random.Generator, window: WindowShape) -> NDArray[np.float64]:
+        """The 2×3 matrix of one sample, from output to input positions, both (x, y) in -1..1
+        between the image's outer edges.
+        """
+        draw = _draw_released if self.odds == "released" else self._draw_independent
+        return draw(stream, (window.height, window.width))
+
+    def positions(self, numbers: Numbers, like: Tensor) -> Tensor:
+        """See `PositionAugmentation.positions`."""
+        from segweave.data.augmentations._sampling import affine_positions
+
+        return affine_positions(to_tensor(numbers, like), (like.shape[-2], like.shape[-1]))
+
+    def apply(self, samples: Samples, numbers: Numbers) -> Samples:
+        """See `Augmentation.apply`; pixels that only change places are copied, not sampled."""
+        from segweave.data.augmentations._sampling import sample_affine
+
+        image, maps = sample_affine(
+            samples.image,
+            samples.maps,
+            numbers,
+            samples.outside,
+            nearest=self.nearest,
+            overwrite=True,
+        )
+        return samples._replace(image=image, maps=maps)
+
+    def _draw_independent(
+        self, stream: np.random.Generator, size: tuple[int, int]
+    ) -> NDArray[np.float64]:
+        # Everything is drawn whether it is used or not, so that switching one kind on leaves the
+        # others as they were.
+        chance, angle, factor, right, down, first, second = stream.random(7)
+        quarter = int(stream.integers(4))
+        matrix = np.zeros((2, 3))
+        if chance >= self.probability:
+            matrix[:, :2] = np.eye(2)
+            return matrix
+        linear = _turn(math.radians(self.rotation * (2 * angle - 1)), size)
+        linear = linear / (1 + self.scale * (2 * factor - 1))
+        if self.rot90:
+            linear = _quarter_turns(quarter) @ linear
+        if self.mirror in ("rows", "both") and first < 0.5:
+            linear[0] *= -1
+        if self.mirror in ("columns", "both") and second < 0.5:
+            linear[1] *= -1
+        matrix[:, :2] = linear
+        matrix[:, 2] = 2 * self.shift * (2 * right - 1), 2 * self.shift * (2 * down - 1)
+        return matrix
+
+
+def _draw_released(stream: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float64]:
+    matrix = np.zeros((2, 3))
+    linear = np.eye(2)
+    if stream.random() < 0.5:
+        quarter, axis = int(stream.integers(4)), int(stream.integers(2))
+        linear = _quarter_turns(quarter)
+        # NumPy's axis 0 are the rows, that is y. The flip comes last, so it meets the output first.
+        flip = np.diag([1.0, -1.0] if axis == 0 else [-1.0, 1.0])
+        linear = linear @ flip
+    elif stream.random() < 0.5:
+        linear = _turn(math.radians(int(stream.integers(-20, 20))), size)
+    matrix[:, :2] = linear
+    return matrix
+
+
+def _turn(angle: float, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Output to input for a turn of the picture by `angle`, counter-clockwise as it is looked at,
+    square pixels on an image of any shape.
+    """
+    height, width = size
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array(
+        [[cosine, -sine * height / width], [sine * width / height, cosine]], dtype=np.float64
+    )
+
+
+def _quarter_turns(count: int) -> NDArray[np.float64]:
+    """Output to input for `count` turns by 90 degrees (numpy.rot90's direction), exact."""
+    turns = ((1, 0), (0, 1)), ((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0))
+    return np.array(turns[count % 4], dtype=np.float64)
+
+
+def _default(name: str) -> Any:
+    return Geometry.model_fields[name].default

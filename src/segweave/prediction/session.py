@@ -1,0 +1,252 @@
+"""Networks made ready to predict: loaded once, used for many cases, by several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from segweave.data.case import Case
+from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
+from segweave.data.specs import InputSpec, TargetSpec, decide
+from segweave.errors import UsageError
+from segweave.networks import mask_of
+from segweave.prediction.flips import Flips, mean_of_flips, with_flips
+from segweave.prediction.folding import fold_batch_norms
+from segweave.prediction.tiles import Tiles, tiled_probabilities
+from segweave.recipes.recipe import Precision
+from segweave.runtime.devices import flushed_denormals
+from segweave.runtime.progress import Progress
+from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
+
+Planes = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The result for one case.
+
+    Attributes:
+        labels: uint8 (slices, height, width) on the case's own grid, with a class axis after slices
+            where classes overlap.
+        probabilities: float32 (slices, classes, height, width), or None where not asked for.
+        case: the case.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    case: Case
+
+
+class Member(NamedTuple):
+    """One network of a session, with the specification of its input."""
+
+    network: nn.Module
+    input: InputSpec
+    precision: Precision
+
+
+class Session:
+    """Networks ready to predict, made by `Predictor.session()` or `Ensemble.session()`.
+
+    Each network is a copy in eval mode with batch norms folded into convolutions (on a CPU also
+    with channels last in memory), on the device where the predictor has it. The predictor's own
+    network is not changed. A session keeps no state between or during calls, so that several
+    threads may predict with it at the same time.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        target: TargetSpec,
+        card: Mapping[str, Any],
+        *,
+        flips: Flips = "none",
+        tiles: Tiles | None = None,
+    ) -> None:
+        """Copy and fold the networks.
+
+        Args:
+            members: the networks, whose probabilities are averaged.
+            target: what the classes are.
+            card: what summaries report about the model.
+            flips: mirror images that are predicted too.
+            tiles: how images are cut into tiles; None where they are not, unless an InputSpec has
+                `fit: tile`.
+        """
+        self.target = target
+        self.card = dict(card)
+        self.flips = flips
+        self.tiles = tiles
+        self._members = [
+            member._replace(network=_ready(member.network, member.input, target))
+            for member in members
+        ]
+
+    def predict(
+        self, case: Case, *, probabilities: bool = False, progress: Progress | None = None
+    ) -> Prediction:
+        """Segment a case slice by slice.
+
+        Args:
+            case: what to segment, in the source's own values.
+            probabilities: also return the probabilities of the whole case.
+            progress: called after each slice with (slices done, all slices, the case's id).
+
+        The probabilities of a slice are brought to the case's own grid, where `decide` makes the
+        labels. A network that reads its own earlier mask runs as many passes over the case as it
+        declares. Raises InputError for a case that does not fit the InputSpec.
+        """
+        labels: NDArray[np.uint8] | None = None
+        kept: Planes | None = None
+        for index, maps in enumerate(self.probabilities(case)):
+            decided = decide(maps, self.target)
+            if labels is None:
+                labels = np.zeros((case.slices, *decided.shape), np.uint8)
+                if probabilities:
+                    kept = np.zeros((case.slices, *maps.shape), np.float32)
+            labels[index] = decided
+            if kept is not None:
+                kept[index] = maps
+            if progress is not None:
+                progress(index + 1, case.slices, case.id)
+        assert labels is not None, "a case has at least one slice"
+        return Prediction(labels, kept, case)
+
+    def probabilities(self, case: Case) -> Iterator[Planes]:
+        """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
+        mean over members and mirror images.
+        """
+        every = [self._on_case_grid(member, case) for member in self._members]
+        return every[0] if len(every) == 1 else _mean(every)
+
+    def network_probabilities(self, case: Case) -> Iterator[Planes]:
+        """Probabilities (classes, height, width) of each slice on the network's own grid.
+
+        For protocols that decide there; everything else takes `probabilities`. Raises UsageError
+        for averaged predictions and tiles, which have no single grid.
+        """
+        tiled = self.tiles is not None or any(m.input.fit == "tile" for m in self._members)
+        if tiled or len(self._members) > 1 or self.flips != "none":
+            raise UsageError(
+                "predicting on the network's own grid",
+                expected="one model, without flips and tiles",
+                found="fit: tile or tiles" if tiled else "averaged predictions",
+                remedy="score under the protocol clean",
+            )
+        return self._on_network_grid(self._members[0], case)
+
+    def _on_case_grid(self, member: Member, case: Case) -> Iterator[Planes]:
+        spec = member.input
+        if self.tiles is None and spec.fit != "tile":
+            for maps in self._on_network_grid(member, case):
+                yield to_case_grid(maps, case.size, spec)
+            return
+
+        def run(
+            count: int,
+            get_slice: Callable[[int], Planes],
+            window: Callable[[int], Sequence[int]],
+        ) -> Iterator[Planes]:
+            return self._run_slices(member, count, get_slice, window)
+
+        yield from tiled_probabilities(case, spec, self.tiles or Tiles(), run)
+
+    def _on_network_grid(self, member: Member, case: Case) -> Iterator[Planes]:
+        spec = member.input
+        numbers = normalise(case, spec)
+
+        def get_slice(index: int) -> Planes:
+            return network_slice(case, index, spec, numbers)
+
+        def window(index: int) -> list[int]:
+            return window_indices(case.slices, index, spec.slices, spec.edge, case.gaps)
+
+        return self._run_slices(member, case.slices, get_slice, window)
+
+    def _run_slices(
+        self,
+        member: Member,
+        count: int,
+        get_slice: Callable[[int], Planes],
+        window: Callable[[int], Sequence[int]],
+    ) -> Iterator[Planes]:
+        """Probabilities (classes, height, width) of `count` slices (channels, height, width) in
+        turn. Each slice is encoded once, its mirror images in the same batch.
+        """
+        network = member.network
+        assert isinstance(network, WovenNetwork)
+        device, dtype = _device_of(network)
+        layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        flips = self.flips
+
+        def get_views(index: int) -> Tensor:
+            image = torch.from_numpy(get_slice(index))[None]
+            image = image if flips == "none" else with_flips(image, flips)
+            return image.to(device=device, dtype=dtype, memory_format=layout)
+
+        # A network with feedback runs several passes before its first output.
+        next_mask = partial(mask_of, exclusive=self.target.kind == "exclusive")
+        outputs = volume_outputs(network, count, get_views, window, next_mask=next_mask)
+        for _ in range(count):
+            # Inside the loop, so that the code that takes the maps does not run in these modes.
+            with (
+                torch.inference_mode(),
+                flushed_denormals(),
+                torch.autocast(device.type, torch.bfloat16, enabled=member.precision == "bf16"),
+            ):
+                views = next(outputs).logits.float()
+                maps = [_probabilities(logits, self.target) for logits in views]
+                mean = maps[0] if flips == "none" else mean_of_flips(maps, flips)
+                planes: Planes = mean.contiguous().cpu().numpy()
+            yield planes
+
+
+def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetwork:
+    """A copy of the network in eval mode with folded batch norms, woven if it was not."""
+    woven = network
+    if not isinstance(woven, WovenNetwork):
+        classes = target.classes
+        woven = weave(
+            network, "identity", at="output", slices=spec.slices, classes=classes, channels=classes
+        )
+    # At a dotted name the weaving reads the output of that submodule.
+    keep = () if woven.at in POSITIONS else (f"network.{woven.at}",)
+    folded = fold_batch_norms(woven, keep=keep)
+    if _device_of(folded)[0].type == "cpu":
+        folded = folded.to(memory_format=torch.channels_last)
+    return folded
+
+
+def _mean(every: Sequence[Iterator[Planes]]) -> Iterator[Planes]:
+    for maps in zip(*every, strict=True):
+        total = maps[0].copy()
+        for one in maps[1:]:
+            total += one
+        yield total / np.float32(len(maps))
+
+
+def _probabilities(logits: Tensor, target: TargetSpec) -> Tensor:
+    if logits.shape[0] != target.classes:
+        raise UsageError(
+            "predicting",
+            expected=f"logits of {target.classes} channels ({target.kind}: "
+            f"{', '.join(target.names)})",
+            found=f"{logits.shape[0]} channels",
+            remedy="create the network with these classes",
+        )
+    return logits.softmax(0) if target.kind == "exclusive" else logits.sigmoid()
+
+
+def _device_of(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and type of the network's parameters (a CPU's float32 where it has none)."""
+    parameter: Any = next(network.parameters(), None)
+    if parameter is None:
+        return torch.device("cpu"), torch.float32
+    return parameter.device, parameter.dtype

@@ -1,0 +1,264 @@
+"""Scores a run on the cases of a store: choose the cases, ask the ledger, predict and keep the
+label maps, score them, report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segweave.data.case import Case
+from segweave.data.splits import only_split
+from segweave.data.store import CaseStore
+from segweave.errors import MissingExtraError, UsageError, nearest
+from segweave.evaluation import (
+    Evaluation,
+    Protocol,
+    Row,
+    check_metrics,
+    get_protocol,
+    nearest_zoom,
+    needs_probabilities,
+    new_manifest,
+    score_rows,
+    write_evaluation,
+)
+from segweave.evaluation.folder import check_free
+from segweave.evaluation.score_cases import References
+from segweave.formats import label_format, suitable_format, write_label
+from segweave.prediction import Ensemble, Flips, Session, Tiles
+from segweave.report import write_report
+from segweave.runs.run_folder import Run
+from segweave.runtime.progress import Progress
+from segweave.storage import atomic_folder, sha256_of_text
+from segweave.training.run_training import choose_parts
+from segweave.workflow.ledger import check_scored_once, may_replace, note_scored
+from segweave.workflow.variants import Variant, check_target, open_store
+
+Part = Literal["test", "validation", "training", "all"]
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    part: Part = "test",
+    protocol: str = "clean",
+    checkpoint: str | None = None,
+    members: Sequence[str | Path | Run] = (),
+    flips: Flips = "none",
+    tiles: Tiles | None = None,
+    store: CaseStore | str | Path | None = None,
+    metrics: Sequence[str] = (),
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a run on the cases of its store, or of another one, and write an evaluation folder.
+
+    Args:
+        run: the run (folder).
+        part: "test", "validation" or "training" cases, or "all" cases of the store.
+        protocol: "clean", "penalised", or "published", the protocol of the store's data set.
+        checkpoint: "last", "best" or "best-on-test" instead of the finished model.
+        members: more runs on the same data, whose probabilities are averaged with those of `run`
+            (seeds, folds). None may have been trained on the cases to score.
+        flips: mirror images that are averaged too ("rows", "columns", "both").
+        tiles: read images in tiles at their own resolution.
+        store: where the run's store is now, or another data set with the same classes.
+        metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
+        out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
+            other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
+        force: replace an evaluation, and score test cases a second time.
+        device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
+        progress: called after each case with (cases done, all cases, the case's id).
+
+    Test cases are scored once under a protocol, whatever the checkpoint, members, flips and tiles:
+    a second time raises UsageError without `force`, because a choice made after looking at test
+    scores turns them into validation scores. The evaluation states how often they were scored. An
+    evaluation of another part replaces an earlier one of the same run. The label maps that were
+    scored are kept in `RUN/predictions`, those of each evaluation in a separate folder.
+
+    Raises UsageError for wrong options and for cases that the run learned from, InputError for
+    files that do not fit. Example:
+
+        >>> from segweave import evaluate
+        >>> scores = evaluate("runs/a", part="validation", device="cpu")
+        >>> scores.manifest.protocol
+        'clean'
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    if part not in get_args(Part):
+        raise UsageError(
+            "choosing cases to score", found=repr(part), remedy=nearest(part, get_args(Part))
+        )
+    cases = open_store(run, store)
+    other = cases.checksum != run.environment["data"]["checksum"]
+    more = tuple(one if isinstance(one, Run) else Run(one) for one in members)
+    variant = Variant((run, *more), checkpoint, flips, tiles, cases.name if other else None)
+    rules = get_protocol(protocol, dataset=cases.name)
+    added = [metric for metric in metrics if metric not in rules.definitions]
+    check_metrics(added, probabilities=True)
+
+    # Choose the cases.
+    ids = _choose(run, part, cases, other=other)
+    variant.check_cases(ids, part, cases)
+    name = variant.evaluation_name(protocol, part)
+    standard = run.folder / "evaluation" / name
+    folder = Path(out) if out is not None else standard
+
+    # Ask the ledger.
+    tests = part in ("test", "all")
+    key = f"{name}-{cases.checksum[:8]}" if other else name
+    tested: dict[str, int] = {}
+    if tests:
+        tested = check_scored_once(
+            variant.runs, key, rules.name, cases.checksum, cases.name, force=force
+        )
+    force = force or (not tests and may_replace(run, folder))
+    check_free(folder, force=force)
+
+    model = variant.load(device)
+    check_target(model, cases)
+    session = model.session()
+    models = model.members if isinstance(model, Ensemble) else (model,)
+    maps = _label_maps_folder(run, name, folder)
+    rows: list[Row] = []
+    references = References()
+    with atomic_folder(maps) as kept:
+        # Predict, keep and score case by case, so that one is in memory at a time.
+        for done, id in enumerate(cases.verify(ids), start=1):
+            case = cases.case(id)
+            labels, probabilities = predict_for(
+                session, case, rules, probabilities=needs_probabilities(added)
+            )
+            keep(labels, case, kept)
+            rows += score_rows(
+                case,
+                labels,
+                target=session.target,
+                protocol=rules,
+                metrics=added,
+                probabilities=probabilities,
+                arm=variant.arm,
+                seed=run.recipe.seed,
+                fold=run.recipe.fold,
+            )
+            references.add(id, np.asarray(case.label))
+            if progress is not None:
+                progress(done, len(ids), id)
+        identity = variant.identity
+        manifest = new_manifest(
+            rules,
+            session.target,
+            added,
+            recipe_digest=identity.digest,
+            recipe=identity.recipe,
+            sources={
+                **variant.sources,
+                "part": part,
+                "store": cases.checksum,
+                "predictions": str(maps.absolute()),
+            },
+            parameters=sum(p.numel() for one in models for p in one.network.parameters()),
+            checkpoint=checkpoint or run.recipe.training.checkpoint,
+            training_groups=variant.training_groups,
+            tested=tested,
+            references=references.checksums(),
+            grouped=cases.grouped,
+        )
+        evaluation = write_evaluation(folder, rows, manifest, force=force)
+
+    # Report.
+    if tests:
+        note_scored(variant.runs, key, rules.name, cases.checksum, folder)
+    update_report(run)
+    return evaluation
+
+
+def predict_for(
+    session: Session, case: Case, protocol: Protocol, *, probabilities: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """What a protocol scores of a case: its label map, decided on the grid that the protocol asks
+    for, and, where asked for, the probabilities (slices, classes, height, width) on the case's own
+    grid. Slices that are not scored stay background.
+    """
+    if protocol.needs.decide_on == "case":
+        prediction = session.predict(case, probabilities=probabilities)
+        return prediction.labels, prediction.probabilities
+    labels = _labels_on_network_grid(session, case, protocol)
+    if not probabilities:
+        return labels, None
+    return labels, session.predict(case, probabilities=True).probabilities
+
+
+def _labels_on_network_grid(session: Session, case: Case, protocol: Protocol) -> NDArray[np.uint8]:
+    """Label map of a protocol that decides on the network's grid, as the released evaluation."""
+    target = session.target
+    wanted = protocol.needs.slices(case.slices)
+    maps = {
+        index: protocol.from_network(probabilities, case.size, target)
+        for index, probabilities in enumerate(session.network_probabilities(case))
+        if index in wanted
+    }
+    classes = (target.classes,) if target.kind == "overlapping" else ()
+    size = next((labels.shape[-2:] for labels in maps.values()), case.size)
+    labels = np.zeros((case.slices, *classes, *size), np.uint8)
+    for index, slice_labels in maps.items():
+        labels[index] = slice_labels
+    return labels
+
+
+def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
+    """Write the label map of a case that is scored, at the case's own size."""
+    if labels.shape[-2:] != case.size:
+        # Scored at the network's size; kept at the case's, to be looked at.
+        labels = nearest_zoom(labels, case.size)
+    name = urllib.parse.quote(case.id, safe=" ")
+    ending = label_format(suitable_format(case, overlapping=labels.ndim == 4)).suffixes[0]
+    write_label(labels, case, folder / f"{name}{ending}")
+
+
+def update_report(run: Run) -> None:
+    """Write `RUN/report.html` again, where the libraries that draw it are installed."""
+    with contextlib.suppress(MissingExtraError):
+        write_report(run)
+
+
+def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
+    """The ids of the cases to score. Raises UsageError where there are none."""
+    doing = f"choosing the {part} cases of the store {store.name}"
+    if part == "all":
+        ids = list(store.ids)
+    elif not other:
+        ids = choose_parts(run.recipe, store).get(part, [])
+    else:
+        split = only_split(store.splits)
+        named = str(getattr(run.recipe.data, part))
+        if split is None or named not in store.splits[split]:
+            raise UsageError(
+                doing,
+                expected=f"one split with the part {named}",
+                found=", ".join(store.splits) or "no splits",
+                remedy="score every case of that store with --part all",
+            )
+        ids = list(store.splits[split][named])
+    if not ids:
+        raise UsageError(doing, expected="at least one case", found="none")
+    return ids
+
+
+def _label_maps_folder(run: Run, name: str, evaluation: Path) -> Path:
+    """The folder for the label maps of the evaluation `name`: `RUN/predictions/NAME`, with a digest
+    of the evaluation's path in its name where that is not the standard one.
+    """
+    path = evaluation.resolve()
+    if path != (run.folder / "evaluation" / name).resolve():
+        name += f"-{path.name}-{sha256_of_text(str(path))[:8]}"
+    return run.folder / "predictions" / name

@@ -1,0 +1,135 @@
+"""Trains a run: joins training, prediction and evaluation, which do not know each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from segweave.data.case import Case
+from segweave.data.joined_store import open_stores
+from segweave.data.specs import InputSpec, TargetSpec
+from segweave.data.store import CaseStore
+from segweave.errors import UsageError
+from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
+from segweave.evaluation.rows import at_best_threshold
+from segweave.evaluation.summary import case_values, unit_of
+from segweave.prediction import Predictor
+from segweave.recipes import Recipe, load_recipe
+from segweave.runs.run_folder import Run
+from segweave.runtime.progress import Progress
+from segweave.training import train as train_on
+from segweave.workflow.evaluate import predict_for, update_report
+
+
+def train(
+    recipe: Recipe | str | Path,
+    store: CaseStore | str | Path | Sequence[str | Path] | None = None,
+    out: str | Path = "run",
+    *,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    fold: int | None = None,
+    precision: str | None = None,
+    device: str = "auto",
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> Run:
+    """Train as a recipe says and write a run folder; an interrupted training is continued.
+
+    Args:
+        recipe: a Recipe, the name of a shipped one, or a YAML file.
+        store: what `prepare` wrote, or a list of stores that are trained on together; without it,
+            the recipe's `data.store`.
+        out: the run folder.
+        sets: fields to override, as texts "training.epochs=10".
+        seed: overrides the recipe's seed.
+        fold: train on the store's split `fold-K`, which keeps fold K for testing.
+        precision: overrides the recipe's `training.precision`.
+        device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
+        resume: continue the training in `out`; without it a folder that holds a run is refused.
+        progress: called with (done, total, what is being done): first while the store is checked
+            and images are read, then after each optimiser step, with loss and validation Dice.
+
+    Validation cases are scored under the protocol `clean`. Test cases are used only where the
+    recipe's protocol is `published`, whose checkpoint is chosen on them. Raises what
+    `segweave.training.train` raises. Example:
+
+        >>> from segweave import train
+        >>> run = train("demo", "stores/acdc", "runs/new", sets=["training.epochs=1"], device="cpu")
+        >>> run.finished
+        True
+    """
+    overrides = [*sets]
+    overrides += [f"seed={seed}"] if seed is not None else []
+    overrides += [f"fold={fold}", "data.split=fold-{fold}"] if fold is not None else []
+    overrides += [f"training.precision={precision}"] if precision is not None else []
+    if isinstance(recipe, str | Path):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise UsageError(
+            "overriding fields of a recipe",
+            expected="the name or the file of a recipe",
+            found="a Recipe object",
+            remedy="make the object with the values that are wanted",
+        )
+    source = store if store is not None else recipe.data.store
+    if source is None:
+        raise UsageError(
+            "training", expected="a store", found="none", remedy="give one that `prepare` wrote"
+        )
+    if isinstance(source, str | Path | Sequence):
+        paths = [source] if isinstance(source, str | Path) else list(source)
+        absolute = tuple(str(Path(path).absolute()) for path in paths)
+        data = recipe.data.model_copy(
+            update={"store": absolute[0] if len(absolute) == 1 else absolute}
+        )
+        recipe = recipe.model_copy(update={"data": data})
+        source = open_stores(absolute)
+    dataset = source.name
+
+    def score_published(
+        network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
+    ) -> dict[str, float]:
+        return _published_scores(Predictor(network, input, target), cases, dataset)
+
+    run = train_on(
+        recipe,
+        source,
+        out,
+        score=_validation_scores,
+        score_on_test=score_published,
+        device=device,
+        resume=resume,
+        progress=progress,
+    )
+    update_report(run)
+    return run
+
+
+def _validation_scores(
+    network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
+) -> dict[str, float]:
+    session = Predictor(network, input, target).session()
+    return validation_scores(lambda case: session.predict(case).labels, cases, target)
+
+
+def _published_scores(
+    predictor: Predictor, cases: Sequence[Case], dataset: str
+) -> dict[str, float]:
+    """Means of the published protocol of a data set."""
+    protocol = get_protocol("published", dataset=dataset)
+    session = predictor.session()
+    rows = []
+    for case in cases:
+        labels, _ = predict_for(session, case, protocol)
+        rows += score_rows(case, labels, target=session.target, protocol=protocol)
+    rows = at_best_threshold(rows)
+    groups = {unit_of(row, protocol.per): row.group for row in rows}
+    values = {metric: case_values(rows, metric, protocol.per) for metric in protocol.definitions}
+    return {
+        metric: estimate(scores, groups, interval=False).mean
+        for metric, scores in values.items()
+        if scores
+    }
