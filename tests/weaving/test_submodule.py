@@ -214,7 +214,7 @@ def test_export(name: str | None, at: str, strict: bool) -> None:
         check(exported(window).logits, by_hand(made, window))
 
 
-def compiled(made: WovenNetwork, backend: str) -> Callable[[Tensor], Any]:
+def compiled(made: nn.Module, backend: str) -> Callable[[Tensor], Any]:
     torch._dynamo.reset()
     return torch.compile(made, backend=backend, fullgraph=True)
 
@@ -249,6 +249,12 @@ def test_compile_to_machine_code() -> None:
     if not (shutil.which("g++") or shutil.which("clang++")):
         pytest.skip("no compiler")
     made, window = woven(None, "body.0"), images()
+    try:
+        with torch.no_grad():
+            compiled(made.network, "inductor")(window[:, 1])
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        # torch writes C++ that does not compile under ATEN_CPU_CAPABILITY=default.
+        pytest.skip(f"the bare network does not compile either: {type(error).__name__}")
     with torch.no_grad():
         check(compiled(made, "inductor")(window).logits, by_hand(made, window))
 
