@@ -64,7 +64,7 @@ def whole(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the pages' commands find: made data in place of the real, and one finished run."""
+    """What the pages' commands find: synthetic data in place of the real, and one finished run."""
     import segweave
     from segweave.datasets import prepare
     from segweave.phantoms.blobs import write_blobs
@@ -104,7 +104,7 @@ def run_shell(body: str, where: str) -> None:
         words = shlex.split(line, comments=True)
         if not words or words[0].startswith(NO_COMMANDS):
             continue
-        assert words[0] == "segweave", f"{where}: {line!r} is no command of ours"
+        assert words[0] == "segweave", f"{where}: {line!r} is not a command of segweave"
         arguments = words[1:]
         if arguments[0] == "train":
             arguments += [part for text in SMALL for part in ("--set", text)]

@@ -14,16 +14,16 @@ _NOUNS = "file|place|number|case|patient|run|class|fold|seed|arm|line|name|row|i
 WORDS = {
     rf"\bone (?:{_NOUNS}) (?:a|an) \w+": "one X per Y",
     r"\btold\b": "reported, adapted, identified by",
-    r"\btells? (?!apart)": "report, identify, name",
+    r"(?<!\bcan )\btells? (?!apart)": "report, identify, name",
     r"\b(?:is|are|was|were) said\b": "state, report",
     r"\bmade (?:images?|hearts?|person|people|patients?|pictures?|volumes?|scans?)\b": "synthetic",
     r"\bmends?\b|\bmended\b": "fix",
     r"\bdressed as\b": "wrapped as",
     r"\bhands? over\b": "returns, passes",
     r"\bof (?:one's|its|their) own\b": "your own, separate",
-    r"\bis no (?!longer|more|other|one\b|such|need|reason|file|folder|store)": "is not a",
+    r"(?<!\bthere )\bis no (?!longer|more|other|one\b|such|need|reason|file|folder|store)": "is not a",
     r"\brooms?\b(?! for| on| left)": "package",
-    r"\bodd (?!number|length|size|sides?|kernels?|heights?|widths?|or even)": "unusual, invalid",
+    r"\bodd (?!number|length|size|sides?|kernels?|heights?|widths?|windows?|or even)": "unusual, invalid",
 }
 SKIPPED = ("tests/reference/", "docs/fidelity.md", "tests/test_language.py", "benchmarks/")
 

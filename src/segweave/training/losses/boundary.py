@@ -98,6 +98,6 @@ class BoundaryLoss(nn.Module):
     def _boundary(self, maps: Tensor) -> Tensor:
         size, padding = 2 * self.radius + 1, (self.radius,) * 4
         sign = -1 if self.side == "inner" else 1
-        padded = functional.pad(sign * maps, padding)  # zeros: outside is no class
+        padded = functional.pad(sign * maps, padding)  # zeros: there is no class outside
         extreme = functional.max_pool2d(padded, size, stride=1)
         return torch.sub(extreme, sign * maps)
