@@ -124,7 +124,7 @@ def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") 
     from filelock import FileLock, Timeout
 
     file = Path(path)
-    lock = FileLock(file, blocking=False)
+    lock = FileLock(file, timeout=0)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
