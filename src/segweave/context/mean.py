@@ -30,7 +30,7 @@ class Mean(Control):
     """
 
     def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
-        """The mean of the prepared maps (B, C_out, H, W); a 1×1 convolution may precede the mean."""
+        """The mean of the prepared maps (B, C_out, H, W); a 1×1 convolution may come before it."""
         return torch.stack([step["map"] for step in prepared]).mean(0)
 
     def forward(self, sequence: Tensor) -> Tensor:
