@@ -375,7 +375,7 @@ def python_pages() -> dict[str, str]:
             continue
         thing = getattr(segweave, name)
         rows.append((f"[`{name}`](python/{name}.md)", first_paragraph(thing)))
-        heading = f"```python\n{signature_of(name, thing)}\n```"
+        heading = f"```text\n{signature_of(name, thing)}\n```"
         written[f"python/{name}.md"] = page(name, heading, docstring(thing))
     overview = page(
         "Python",

@@ -20,7 +20,7 @@ def test_the_whole_demo_in_miniature(tmp_path: Path) -> None:
     done = run_demo(out, quick=True, arms=("unet", "sa-lstm"))
     text = (out / "table.md").read_text(encoding="utf-8")
     assert text.startswith(f"## {HEADING}")
-    assert "no evidence" in HEADING
+    assert "not evidence" in HEADING
     for protocol in ("clean", "published"):
         assert f"Protocol {protocol}" in text
         for arm in ("unet", "sa-lstm"):

@@ -81,9 +81,11 @@ def score(
 ) -> dict[str, float]:
     """Dice of everything that is not background, on the network's grid."""
     overlap = sizes = 0.0
+    device = next(network.parameters()).device
     for case in cases:
         numbers = normalise(case, spec)
-        maps = [torch.from_numpy(network_slice(case, k, spec, numbers)) for k in range(case.slices)]
+        arrays = [network_slice(case, k, spec, numbers) for k in range(case.slices)]
+        maps = [torch.from_numpy(array).to(device) for array in arrays]
         for k in range(case.slices):
             window = [maps[j] for j in window_indices(case.slices, k, spec.slices, spec.edge)]
             inputs = {}
@@ -91,7 +93,7 @@ def score(
                 inputs["mask"] = network.network.feedback.first(torch.stack(window))[None]
             logits = network(torch.stack(window)[None], **inputs).logits
             predicted = logits.argmax(1) > 0 if target.kind == "exclusive" else logits[:, 0] > 0
-            truth = torch.from_numpy(network_label(case, k, spec) > 0)
+            truth = torch.from_numpy(network_label(case, k, spec) > 0).to(device)
             overlap += 2 * float((predicted & truth).sum())
             sizes += float(predicted.sum() + truth.sum())
     return {"dice": overlap / max(sizes, 1.0)}

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from segweave.grid import Report, RunEvent
 
 
+_STEP = 0.25  # share of a training after which a file gets another line
+
+
 class _Bars:
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console = console
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
 
     def __call__(self, event: RunEvent) -> None:
         if event.text:
@@ -41,6 +45,13 @@ class _Bars:
             # The clock starts with the first step.
             self._progress.start_task(task)
             self._progress.update(task, completed=event.share, loss=f"loss {event.loss:.3f}")
+            self._line(event, event.loss)
+
+    def _line(self, event: RunEvent, loss: float) -> None:
+        """What a file or a pipe shows of a training, where no bar can be drawn."""
+        if self._progress.disable and event.share >= self._printed.get(event.run, 0.0) + _STEP:
+            self._printed[event.run] = event.share
+            self._console.print(f"  {event.run}: {event.share:.0%}, loss {loss:.3f}", markup=False)
 
 
 @contextmanager

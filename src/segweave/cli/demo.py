@@ -1,4 +1,4 @@
-"""`segweave demo`: the whole job on made images, in minutes."""
+"""`segweave demo`: everything on synthetic images, in minutes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 EXAMPLES = (
-    ("segweave demo", "minutes on two cores; a second call continues an interrupted one"),
+    (
+        "segweave demo",
+        "about three minutes on two cores; a second call continues an interrupted one",
+    ),
     ("segweave demo --quick --out /tmp/demo", "as short as possible, to see that all of it runs"),
 )
 
@@ -22,12 +25,12 @@ def demo(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
 ) -> None:
-    """Make cardiac phantoms, train a small UNet alone and with each module, score and compare.
+    """Write synthetic hearts, train a small UNet alone and with each module, score and compare.
 
-    Writes made heart stacks in the layout of a public release, prepares them as the real ones
-    would be, trains every arm with the same batches, scores the test cases under both
-    protocols, and ends with a table, a figure and an HTML report. It shows the machinery and
-    is no evidence: made images, minutes of training.
+    Writes synthetic stacks in the layout of a public release, converts them as the real ones,
+    trains every arm with the same batches, scores the test cases under both protocols, and ends
+    with tables, a figure and an HTML report: about three minutes on two cores. It shows how
+    everything works and is not evidence: synthetic images, minutes of training.
     """
     from segweave.cli.bars import run_bars
     from segweave.cli.show import results, score_tables

@@ -48,8 +48,11 @@ class Attention(nn.Module):
         """(B, C, H, W) → (B, heads, tokens, vector), contiguous."""
         batch, channels, height, width = maps.shape
         split = maps.reshape(batch, self.heads, channels // self.heads, height * width)
-        # With strided maps the fused kernel falls back to building the whole matrix.
-        return split.transpose(2, 3).contiguous() if self.axis == "positions" else split
+        if self.axis != "positions":
+            return split
+        # With strided maps the fused kernel falls back to building the whole matrix. A clone also
+        # gives an axis of length 1 the usual stride, without which CUDA's kernel raises.
+        return split.transpose(2, 3).clone(memory_format=torch.contiguous_format)
 
     def maps(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """The way back from `tokens`."""

@@ -68,7 +68,7 @@ class RecurrentContext(ContextModule):
         steps: list[Step] = []
         x = first
         for layer, cell in enumerate(self._cells()):
-            read = not later and self.reads_gates and layer == len(self.cells) - 1
+            read = len(later) == 0 and self.reads_gates and layer == len(self.cells) - 1
             steps.append(cell.first(x, everything=read))
             x = steps[-1].h
         for x in later:

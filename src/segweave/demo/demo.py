@@ -1,4 +1,4 @@
-"""The demo: made hearts, a UNet alone and with each module, scores, a figure, a report."""
+"""The demo: synthetic hearts, a UNet alone and with each module, scores, a figure, a report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from segweave.evaluation import Evaluation, Table
     from segweave.training import Run
 
-HEADING = "The demo shows the machinery, is no evidence"
+HEADING = "The demo shows how everything works; it is not evidence"
 _WHY = (
-    "Made images, a tiny network, minutes of training, one seed: the differences between the rows "
-    "say nothing about the modules. Every number was computed in this run."
+    "Synthetic images, a tiny network, minutes of training, one seed: the differences between the "
+    "rows say nothing about the modules. Every number was computed in this run."
 )
 PROTOCOLS = ("clean", "published")
 ARMS: dict[str, tuple[str, ...]] = {
@@ -37,14 +37,21 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How large the demo is: phantoms of `patients` with `slices` slices of `size`, the recipe
-    `demo` with `sets` on top.
+    """How large the demo is; it trains the recipe `demo`.
+
+    Attributes:
+        patients: number of synthetic patients; each has two stacks.
+        slices: slices per stack.
+        size: (height, width) of a slice in pixels.
+        sets: fields of the recipe to override, as texts "training.epochs=1".
+        minutes: how long the whole demo takes on two cores, for the first line of its output.
     """
 
     patients: int = 24
     slices: int = 8
     size: tuple[int, int] = (128, 112)
     sets: tuple[str, ...] = ()
+    minutes: float = 3
 
 
 QUICK = Settings(
@@ -52,12 +59,13 @@ QUICK = Settings(
     slices=4,
     size=(48, 40),
     sets=("training.epochs=1", "network.options.width=2", "input.size=[32,32]"),
+    minutes=1,
 )
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo left: `tables` by protocol, the paths of figure and report."""
+    """What the demo wrote: one table per protocol, and the paths of the figure and the report."""
 
     folder: Path
     tables: tuple[Table, ...]
@@ -78,11 +86,18 @@ def run_demo(
     arms: Sequence[str] = tuple(ARMS),
     report: Report = silent,
 ) -> Demo:
-    """Run the demo into `out`; what an interrupted call left there is used, not made again.
+    """Run the demo; what an interrupted call finished is used again.
 
-    `quick` makes everything as small as possible. Two arms are trained at a time where there are
-    two cores, each on one thread. Raises UsageError where `out` holds something else, SegweaveError
-    where a training fails (its own words are in `out/logs`).
+    Args:
+        out: the folder for everything.
+        quick: make everything as small as possible.
+        settings: sizes other than those of the demo.
+        arms: names of the arms to train, of ARMS.
+        report: called with each event (`segweave.grid.RunEvent`).
+
+    Two arms are trained at a time where there are two cores, each on one thread. Raises UsageError
+    where `out` holds something else, SegweaveError where a training fails (its output is in
+    `out/logs`).
     """
     chosen = settings or (QUICK if quick else Settings())
     folder = Path(out)
@@ -91,25 +106,33 @@ def run_demo(
     def note(text: str) -> None:
         report(RunEvent("note", text=f"· {text}"))
 
-    note("making phantoms")
+    note(
+        f"{chosen.patients} synthetic patients, {len(arms)} trainings, scores under "
+        f"{len(PROTOCOLS)} protocols, a figure and a report in {folder}: about "
+        f"{chosen.minutes:g} minutes on two cores"
+    )
+    note("writing synthetic hearts")
     phantoms = _phantoms(folder, chosen)
-    note("preparing them")
+    note("converting them into a store")
     store = _store(folder, phantoms)
-    note(f"training {len(arms)} arms")
+    note(f"training {len(arms)} arms: {', '.join(arms)}")
     runs = _train(folder, store, arms, chosen, report)
-    note("scoring the test cases under both protocols")
-    scores = {protocol: _scores(runs, protocol) for protocol in PROTOCOLS}
-    note("drawing")
+    scores = {}
+    for protocol in PROTOCOLS:
+        note(f"scoring the test cases under the protocol {protocol}")
+        scores[protocol] = _scores(runs, protocol)
+    note("drawing the figure and the report")
     return _show(folder, store, runs, scores, chosen)
 
 
 def _claim(folder: Path, settings: Settings) -> None:
-    """Take a new folder, or one that a demo of the same size left."""
+    """Use a new folder, or that of a demo of the same size."""
     note = folder / "demo.json"
     wanted = {"format": 1, **asdict(settings)}
+    del wanted["minutes"]
     if note.is_file():
-        found = read_json(note, "continuing a demo", formats=(1,))
-        if canonical_json(found) != canonical_json(wanted):
+        noted = read_json(note, "continuing a demo", formats=(1,))
+        if canonical_json(noted) != canonical_json(wanted):
             raise UsageError(
                 "continuing a demo",
                 file=folder,
@@ -151,7 +174,7 @@ def _store(folder: Path, phantoms: Path) -> Store:
     return Store(final)
 
 
-# Training: the real command, one process an arm
+# Training: the real command, one process per arm
 
 
 def _train(
@@ -197,14 +220,14 @@ def _scores(runs: Mapping[str, Run], protocol: str) -> list[Evaluation]:
     from segweave.evaluation import read_evaluation
     from segweave.workflow.evaluate import evaluate
 
-    found = []
+    scored = []
     for run in runs.values():
         folder = run.folder / "evaluation" / protocol
         if (folder / "manifest.json").is_file():
-            found.append(read_evaluation(folder))
+            scored.append(read_evaluation(folder))
         else:
-            found.append(evaluate(run, protocol=protocol, device="cpu", force=True))
-    return found
+            scored.append(evaluate(run, protocol=protocol, device="cpu", force=True))
+    return scored
 
 
 def _show(
@@ -228,22 +251,22 @@ def _show(
     from segweave.report.run_report import curves_section, scores_section
 
     tables = tuple(
-        summary_table(found, heading=f"Protocol {protocol}, test cases")
-        for protocol, found in scores.items()
+        summary_table(evaluations, heading=f"Protocol {protocol}, test cases")
+        for protocol, evaluations in scores.items()
     )
     tested = sorted({row.case for row in scores["clean"][0].rows})
-    one_a_patient = {store.groups[id]: id for id in reversed(tested)}
+    one_per_patient = {store.groups[id]: id for id in reversed(tested)}
     predictions = {arm: run.folder / "predictions" / "clean" for arm, run in runs.items()}
-    rows = panels(store, sorted(one_a_patient.values())[:3], predictions, store.target)
+    rows = panels(store, sorted(one_per_patient.values())[:3], predictions, store.target)
     panel = prediction_panel(rows, store.target)
     figure = save_figure(panel, folder / "figure.png")
     caption = (
-        "Test cases: the image, the truth, and what each arm predicts. One row a patient, the "
+        "Test cases: the image, the truth, and what each arm predicts. One row per patient, the "
         "slice in which the rarest class is largest; below, mean Dice of that slice."
     )
     sections = [
         Section("What each arm predicts", images=[Image(as_png(panel), caption)]),
-        *(scores_section(found) for found in scores.values()),
+        *(scores_section(evaluations) for evaluations in scores.values()),
         curves_section(runs),
         Section(
             "Recipe",
@@ -252,7 +275,7 @@ def _show(
         ),
     ]
     facts = [
-        ("data", f"{settings.patients} made patients, {len(store.ids)} stacks"),
+        ("data", f"{settings.patients} synthetic patients, {len(store.ids)} stacks"),
         ("arms", ", ".join(runs)),
         ("seed", str(next(iter(runs.values())).recipe.seed)),
     ]
