@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import segweave
 from segweave.errors import InputError, UsageError
+from segweave.runs import layout
 from segweave.runs.layout import RunLayout
 from segweave.runs.run_folder import Run
 
@@ -67,3 +70,17 @@ def test_every_path_is_below_the_folder_and_none_is_given_twice(tmp_path: Path) 
     assert all(path.is_relative_to(tmp_path) for path in paths)
     assert len(set(paths)) == len(paths)
     assert not any(path.exists() for path in paths), "a layout makes nothing"
+
+
+def test_names_of_a_run_folder_are_written_in_one_place() -> None:
+    names = [layout.RECIPE, layout.ENVIRONMENT, layout.METRICS, layout.LEDGER, layout.REPORT]
+    pattern = re.compile("|".join(re.escape(f'"{name}"') for name in names))
+    source = Path(segweave.__file__).parent
+    found = [
+        f"{file.relative_to(source)}: {line.strip()}"
+        for file in sorted(source.rglob("*.py"))
+        if file != Path(layout.__file__)
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if pattern.search(line)
+    ]
+    assert not found

@@ -7,6 +7,7 @@ from typing import Any
 
 from segweave.cli.options import GeometryChoice
 from segweave.errors import InputError
+from segweave.runs import layout
 from segweave.storage import read_json
 
 
@@ -22,9 +23,9 @@ def describe(path: Path, geometry: GeometryChoice = "check") -> tuple[str, dict[
             return f"Evaluation {path}", _evaluation(path)
         if {"manifest.json", "records"} <= names:
             return f"Store {path}", _store(path)
-        if "recipe.yaml" in names:
+        if layout.RECIPE in names:
             return f"Run {path}", _run(path)
-        if "card.json" in names:
+        if layout.CARD in names:
             return f"Model {path}", _card(path)
         raise InputError(
             "describing",

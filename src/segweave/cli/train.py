@@ -158,7 +158,7 @@ def train(
         )
     results(
         run=run.folder,
-        model=run.folder / "model",
-        curves=run.folder / "metrics.csv",
+        model=run.layout.model,
+        curves=run.layout.metrics,
         report=run.report,
     )

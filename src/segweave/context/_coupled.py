@@ -22,20 +22,20 @@ class LSTMCoupledAttention(RecurrentContext):
         out_channels: channels of the map that it returns; another number than the last hidden width
             adds a 1×1 convolution. Default: the last hidden width.
         form: "paper" or "released".
-        hidden_channels: hidden width of each layer; default: one layer of `channels`.
-        kernel_size: side of the gates' kernels, odd; default: 3 in form paper, 5 in form released.
-        bias: whether the gates have a bias; the released code ignores it and always has one.
         cell: "lstm" or "gru".
-        combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
         query: the states, of i, f, o, g, c, h, that are combined to the query; a GRU has r in place
             of o.
         key: those that are combined to the key.
         value: those that are combined to the value.
+        combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
         attention: what attends to what, "positions" (default in form paper) or "channels" (default
             in form released).
         attention_size: the number under the root; default: the length of the vectors in form
             paper, 88² in form released, as the training script sets it.
         heads: number of heads, a divisor of the width.
+        hidden_channels: hidden width of each layer; default: one layer of `channels`.
+        kernel_size: side of the gates' kernels, odd; default: 3 in form paper, 5 in form released.
+        bias: whether the gates have a bias; the released code ignores it and always has one.
 
     Raises:
         UsageError: options that do not fit.
@@ -50,17 +50,17 @@ class LSTMCoupledAttention(RecurrentContext):
         *,
         out_channels: int | None = None,
         form: options.Form = "paper",
-        hidden_channels: int | Sequence[int] | None = None,
-        kernel_size: int | None = None,
-        bias: bool = True,
         cell: options.CellKind = "lstm",
-        combination: options.Combination = "linear",
         query: options.StateNames = ("f", "c"),
         key: options.StateNames = ("g", "h"),
         value: options.StateNames = ("h",),
+        combination: options.Combination = "linear",
         attention: options.Axis | None = None,
         attention_size: float | None = None,
         heads: int = 1,
+        hidden_channels: int | Sequence[int] | None = None,
+        kernel_size: int | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         options.check_cell(form, cell)

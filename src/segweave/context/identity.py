@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from segweave.context.base import ContextModule, Prepared
-from segweave.errors import UsageError
+from segweave.context._control import Control
+from segweave.context.base import Prepared
 from segweave.registry import ContextCard
 
 CARD = ContextCard(
@@ -21,36 +21,14 @@ CARD = ContextCard(
 )
 
 
-class Identity(ContextModule):
+class Identity(Control):
     """(B, T, C, H, W) → the current step (B, C, H, W): the last one, or the middle one with
     `both_sides`.
 
     Raises UsageError where `out_channels` differs from `channels`. `form` changes nothing.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        out_channels: int | None = None,
-        form: str = "paper",
-        both_sides: bool = False,
-    ) -> None:
-        super().__init__()
-        if out_channels not in (None, channels):
-            raise UsageError(
-                "creating the control 'identity'",
-                expected=f"as many output channels as input channels, {channels}",
-                found=str(out_channels),
-                remedy="'mean' and 'conv' can change the number of channels",
-            )
-        self.channels = self.out_channels = channels
-        self.form = form
-        self.both_sides = both_sides
-
-    def prepare(self, step: Tensor) -> Prepared:
-        """(B, C, H, W) → the same map."""
-        return {"map": step}
+    changes_width = False
 
     def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
         """The map of the current step (B, C, H, W)."""

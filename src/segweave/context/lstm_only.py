@@ -34,10 +34,10 @@ class LSTMOnly(RecurrentContext):
         *,
         out_channels: int | None = None,
         form: options.Form = "paper",
+        cell: options.CellKind = "lstm",
         hidden_channels: int | Sequence[int] | None = None,
         kernel_size: int | None = None,
         bias: bool = True,
-        cell: options.CellKind = "lstm",
     ) -> None:
         super().__init__()
         options.check_cell(form, cell)

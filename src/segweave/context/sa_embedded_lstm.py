@@ -99,20 +99,20 @@ class SAEmbeddedLSTM(RecurrentContext):
         out_channels: channels of the map that it returns; another number than the last hidden width
             adds a 1×1 convolution. Default: the last hidden width.
         form: "paper" or "released".
-        hidden_channels: hidden width of each layer; default: one layer of `channels`.
-        kernel_size: side of the gates' kernels, odd; default: 3 in form paper, 5 in form released.
-        bias: whether the gates have a bias.
         cell: "lstm" or "gru".
-        combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
         query: the states that are combined to the query: x, the c and h before the step, i, f, o,
             g, D, h_lstm; a GRU has r in place of o. Default: D in form paper, x in form released.
         key: those that are combined to the key.
         value: those that are combined to the value; default as for the query.
+        combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
         attention: what attends to what, "positions" (default in form paper) or "channels" (default
             in form released).
         attention_size: the number under the root; default: the length of the vectors in form
             paper, 224² in form released, where it also is the length of the position table.
         heads: number of heads, a divisor of the width.
+        hidden_channels: hidden width of each layer; default: one layer of `channels`.
+        kernel_size: side of the gates' kernels, odd; default: 3 in form paper, 5 in form released.
+        bias: whether the gates have a bias.
         position_code: "trainable" (form paper), "sine" (form released) or "none".
         dropout: probability of the dropout after the position code in form released; default 0.1.
         use_lambda_skip_connections: mix each new h with the one before by a learned gate.
@@ -129,17 +129,17 @@ class SAEmbeddedLSTM(RecurrentContext):
         *,
         out_channels: int | None = None,
         form: options.Form = "paper",
-        hidden_channels: int | Sequence[int] | None = None,
-        kernel_size: int | None = None,
-        bias: bool = True,
         cell: options.CellKind = "lstm",
-        combination: options.Combination = "linear",
         query: options.StateNames | None = None,
         key: options.StateNames = ("h",),
         value: options.StateNames | None = None,
+        combination: options.Combination = "linear",
         attention: options.Axis | None = None,
         attention_size: float | None = None,
         heads: int = 1,
+        hidden_channels: int | Sequence[int] | None = None,
+        kernel_size: int | None = None,
+        bias: bool = True,
         position_code: options.PositionCode | None = None,
         dropout: float | None = None,
         use_lambda_skip_connections: bool = False,

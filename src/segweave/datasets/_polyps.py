@@ -188,6 +188,17 @@ def plan_stills(
     )
 
 
+def frame_finders(release: FolderFinder, names: Sequence[str]) -> dict[str, FolderFinder]:
+    """The layouts of a set whose frames are numbered: its `release`, `pairs` (images and masks) and
+    `pranet` (TestDataset with a folder called one of `names`).
+    """
+    return {
+        "release": release,
+        "pairs": lambda folder: plain_folders(folder, NUMBER),
+        "pranet": lambda folder: pranet_folders(folder, names),
+    }
+
+
 def fcbformer_split(names: Sequence[str]) -> dict[str, list[str]]:
     """The random 80 : 10 : 10 of FCBFormer's released code: from the names in the order of their
     text, a tenth for testing and as many for validation, each by scikit-learn's shuffle with random

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.datasets._pairs import PairFolders, subfolder
-from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
+from segweave.datasets._polyps import NUMBER, frame_finders, plan_stills
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -47,11 +47,7 @@ def plan(
 
     Raises InputError where no layout fits, UsageError where several do.
     """
-    finders = {
-        "release": _release,
-        "pairs": lambda folder: plain_folders(folder, NUMBER),
-        "pranet": lambda folder: pranet_folders(folder, ["CVC-ColonDB"]),
-    }
+    finders = frame_finders(_release, ["CVC-ColonDB"])
     expected = "N.tiff with pN.tiff, folders images and masks, or TestDataset/CVC-ColonDB"
     return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
 

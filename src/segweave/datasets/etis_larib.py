@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.datasets._pairs import PairFolders, pair_folders, subfolder
-from segweave.datasets._polyps import NUMBER, plain_folders, plan_stills, pranet_folders
+from segweave.datasets._polyps import NUMBER, frame_finders, plan_stills
 from segweave.datasets.base import Plan
 from segweave.registry import DatasetCard
 
@@ -51,11 +51,7 @@ def plan(
 
     Raises InputError where no layout fits, UsageError where several do.
     """
-    finders = {
-        "release": _release,
-        "pairs": lambda folder: plain_folders(folder, NUMBER),
-        "pranet": lambda folder: pranet_folders(folder, _FOLDERS),
-    }
+    finders = frame_finders(_release, _FOLDERS)
     expected = (
         "folders ETIS-LaribPolypDB and Ground Truth, images and masks, or "
         "TestDataset/ETIS-LaribPolypDB"

@@ -12,6 +12,7 @@ from segweave.errors import UsageError
 from segweave.grid import Job, LocalProcesses, Report, RunEvent
 from segweave.grid.progress import Watch, finished, silent
 from segweave.grid.runners import failure
+from segweave.runs.layout import REPORT
 from segweave.storage import atomic_folder, canonical_json, read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def _show(
         ("seed", str(next(iter(runs.values())).recipe.seed)),
     ]
     page = Page("segweave demo", sections, warning=f"{HEADING}. {_WHY}", facts=facts)
-    report = write_page(page, folder / "report.html")
+    report = write_page(page, folder / REPORT)
     done = Demo(folder, tables, figure, report)
     write_text(folder / "table.md", done.markdown)
     return done

@@ -15,7 +15,6 @@ from segweave.runs.run_folder import Run
 from segweave.storage import read_json, write_json
 from segweave.workflow.variants import weights_digest
 
-_FILE = "tested.json"
 _BEST_ON_TEST = "best-on-test"
 Ledger = dict[str, dict[str, Any]]
 
@@ -85,7 +84,7 @@ def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, fol
             "folder": str(folder),
             "times": ledger.get(key, {}).get("times", 0) + 1,
         }
-        write_json(run.folder / "evaluation" / _FILE, ledger)
+        write_json(run.layout.ledger, ledger)
 
 
 def may_replace(run: Run, folder: Path) -> bool:
@@ -101,7 +100,7 @@ def may_replace(run: Run, folder: Path) -> bool:
         return False
     if sources.get("model", weights_digest(run)) != weights_digest(run):
         return False
-    inside = folder.resolve().parent == (run.folder / "evaluation").resolve()
+    inside = folder.resolve().parent == run.layout.evaluations.resolve()
     same_run = Path(sources["run"]).resolve() == run.folder.resolve()
     recipe = run.recipe
     return (inside or same_run) and (manifest.seeds, manifest.folds) == (
@@ -112,7 +111,7 @@ def may_replace(run: Run, folder: Path) -> bool:
 
 def _read(run: Run) -> Ledger:
     """Name of an evaluation → its protocol and store, when, where and how often it was written."""
-    path = run.folder / "evaluation" / _FILE
+    path = run.layout.ledger
     if not path.is_file():
         return {}
     doing = "reading which test cases were scored"

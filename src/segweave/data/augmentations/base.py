@@ -120,6 +120,16 @@ class ValueAugmentation(Augmentation):
         return samples._replace(image=self.change(samples, to_tensor(numbers, samples.image)))
 
 
+class UniformAugmentation(ValueAugmentation):
+    """Changes values by one number per sample, uniform between the two `limits`."""
+
+    limits: tuple[float, float]
+
+    def draw(self, stream: np.random.Generator, window: WindowShape) -> Numbers:
+        """See `Augmentation.draw`."""
+        return np.asarray(uniform(stream, self.limits))
+
+
 class PositionAugmentation(Augmentation):
     """Moves pixels; image and label move together, images by linear interpolation."""
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segweave.data.augmentations.base import (
-    Numbers,
-    Samples,
-    ValueAugmentation,
-    WindowShape,
-    check_range,
-    per_sample,
-    uniform,
-)
+from segweave.data.augmentations.base import Samples, UniformAugmentation, check_range, per_sample
 from segweave.registry import AugmentationCard
 
 CARD = AugmentationCard(
@@ -29,7 +20,7 @@ CARD = AugmentationCard(
 )
 
 
-class Blur(ValueAugmentation):
+class Blur(UniformAugmentation):
     """A Gaussian filter whose standard deviation in pixels of the network's grid is uniform between
     the two numbers of `sigma`. The filter ends at three times the larger number; beyond the image
     its edge pixels repeat.
@@ -37,20 +28,16 @@ class Blur(ValueAugmentation):
 
     def __init__(self, *, sigma: tuple[float, float] = (0.5, 1.0)) -> None:
         check_range("blur", "sigma", sigma, 0.0)
-        self.sigma = sigma
+        self.limits = sigma
 
     @property
     def active(self) -> bool:
         """Whether anything can change at all."""
-        return self.sigma[1] > 0
-
-    def draw(self, stream: np.random.Generator, window: WindowShape) -> Numbers:
-        """See `Augmentation.draw`."""
-        return np.asarray(uniform(stream, self.sigma))
+        return self.limits[1] > 0
 
     def change(self, samples: Samples, numbers: Tensor) -> Tensor:
         """See `ValueAugmentation.change`."""
-        reach = math.ceil(3 * self.sigma[1])
+        reach = math.ceil(3 * self.limits[1])
         offsets = torch.arange(-reach, reach + 1, device=numbers.device, dtype=numbers.dtype)
         weights = torch.exp(-0.5 * (offsets / numbers.clamp(min=1e-3)[:, None]) ** 2)
         weights = weights / weights.sum(dim=1, keepdim=True)

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
-from segweave.data.augmentations.base import (
-    Numbers,
-    Samples,
-    ValueAugmentation,
-    WindowShape,
-    check_range,
-    per_sample,
-    uniform,
-)
+from segweave.data.augmentations.base import Samples, UniformAugmentation, check_range, per_sample
 from segweave.registry import AugmentationCard
 
 CARD = AugmentationCard(
@@ -25,7 +16,7 @@ CARD = AugmentationCard(
 )
 
 
-class Contrast(ValueAugmentation):
+class Contrast(UniformAugmentation):
     """m + f · (x − m), f uniform between the two numbers of `factor`, m the mean of each channel in
     the window's middle slice. The result stays between the least and the largest value of each
     slice, as in nnU-Net. f has no unit, so that the normalisation does not matter.
@@ -33,16 +24,12 @@ class Contrast(ValueAugmentation):
 
     def __init__(self, *, factor: tuple[float, float] = (0.75, 1.25)) -> None:
         check_range("contrast", "factor", factor, 0.0)
-        self.factor = (factor[0], factor[1])
+        self.limits = (factor[0], factor[1])
 
     @property
     def active(self) -> bool:
         """Whether anything can change at all."""
-        return self.factor != (1, 1)
-
-    def draw(self, stream: np.random.Generator, window: WindowShape) -> Numbers:
-        """See `Augmentation.draw`."""
-        return np.asarray(uniform(stream, self.factor))
+        return self.limits != (1, 1)
 
     def change(self, samples: Samples, numbers: Tensor) -> Tensor:
         """See `ValueAugmentation.change`."""
