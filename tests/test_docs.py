@@ -139,7 +139,7 @@ def test_examples_run(page: Path, place: Path) -> None:
         elif block.language in ("bash", "console", "sh"):
             run_shell(block.body, where)
         else:
-            assert block.language in ("yaml", "toml", "csv", "text", "json"), where
+            assert block.language in ("yaml", "toml", "csv", "text", "json", "pycon"), where
 
 
 def test_few_examples_are_excused_and_each_says_why() -> None:

@@ -295,9 +295,10 @@ def test_a_store_of_videos_trains_and_is_evaluated(clinic: Path, tmp_path: Path)
         "network.options.levels=3",
         "input.size=[32,32]",
     ]
-    for arm in ("", "-conv", "-sa-lstm"):
+    for arm in ("", "conv", "sa-lstm"):
         out = tmp_path / f"run{arm}"
-        run = segweave.train(f"cvc-clinicdb-unet-128{arm}", tmp_path / "s", out, sets=sets)
+        woven = [f"context.name={arm}", "input.slices=3"] if arm else []
+        run = segweave.train("cvc-clinicdb-unet-128", tmp_path / "s", out, sets=[*sets, *woven])
         assert isinstance(run, Run)
         evaluation = segweave.evaluate(out)
         test = Store(tmp_path / "s").splits["sequences"]["test"]

@@ -246,9 +246,10 @@ def test_single_images_of_many_sizes_train_and_are_evaluated(isic: Path, tmp_pat
         "network.options.levels=3",
         "input.size=[32,32]",
     ]
-    for arm in ("-conv", "-sa-lstm"):
+    for arm in ("conv", "sa-lstm"):
         out = tmp_path / f"run{arm}"
-        segweave.train(f"isic2018-unet-128{arm}", tmp_path / "s", out, sets=sets)
+        woven = [f"context.name={arm}", "weaving.tiles=2"]
+        segweave.train("isic2018-unet-128", tmp_path / "s", out, sets=[*sets, *woven])
         scored = {row.case for row in segweave.evaluate(out).rows}
         assert scored == set(Store(tmp_path / "s").splits["seed-0"]["test"])
     sets += ["data.split=fold-{fold}", "fold=2"]

@@ -256,7 +256,7 @@ def test_the_command_that_the_help_gives_scores_what_was_exported(
     assert _exit("export-nnunet", store.path, tmp_path, "--number", 7, "--name", "Made") == 0
     folder = tmp_path / "Dataset007_Made"
     shutil.copytree(folder / "labelsTs", tmp_path / "PREDICTIONS")
-    given = re.search(r"`segweave (evaluate [^`]+)`", export_nnunet.__doc__ or "")
+    given = re.search(r"`segweave (score [^`]+)`", export_nnunet.__doc__ or "")
     assert given is not None
     monkeypatch.chdir(folder)
     words = given[1].replace("PREDICTIONS", "../PREDICTIONS").split()

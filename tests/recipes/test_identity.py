@@ -85,7 +85,7 @@ def test_digests_of_earlier_versions_still_hold() -> None:
 
 
 FORMAT_1_DIGEST = "e428880e39651378432369a5fb6cd0ece9bfdefa84542fff2efe0c25e2b20606"
-DEMO_DIGEST = "5e6a9e21c85e3814997f72834f39907dbe4ec0fba9e944360374c0e6c75cd43d"
+DEMO_DIGEST = "1f923cf460df775ee541786320fc9f777f0c29bca911aad77f0b1b6069a4eab0"
 
 
 def test_a_field_that_is_added_with_its_default_changes_no_digest() -> None:
