@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 _NOUNS = "file|place|number|case|patient|run|class|fold|seed|arm|line|name|row|image|slice|step"
+_NO = r"longer|more|other|one\b|such|need|reason|file|folder|store"
+_ODD = "number|length|size|sides?|kernels?|heights?|widths?|windows?|or even"
 # Not this word, but that one. `docs/fidelity.md` and reference files quote papers as they are.
 WORDS = {
     rf"\bone (?:{_NOUNS}) (?:a|an) \w+": "one X per Y",
@@ -21,9 +23,9 @@ WORDS = {
     r"\bdressed as\b": "wrapped as",
     r"\bhands? over\b": "returns, passes",
     r"\bof (?:one's|its|their) own\b": "your own, separate",
-    r"(?<!\bthere )\bis no (?!longer|more|other|one\b|such|need|reason|file|folder|store)": "is not a",
+    rf"(?<!\bthere )\bis no (?!{_NO})": "is not a",
     r"\brooms?\b(?! for| on| left)": "package",
-    r"\bodd (?!number|length|size|sides?|kernels?|heights?|widths?|windows?|or even)": "unusual, invalid",
+    rf"\bodd (?!{_ODD})": "unusual, invalid",
 }
 SKIPPED = ("tests/reference/", "docs/fidelity.md", "tests/test_language.py", "benchmarks/")
 
