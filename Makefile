@@ -8,8 +8,8 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 # The oldest processor that the libraries can imitate: no AVX in torch, oneDNN or numba.
 OLD := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 NUMBA_CPU_NAME=generic
-NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/evaluation tests/data \
-	tests/training tests/prediction
+NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/evaluation tests/training \
+	tests/prediction
 SEEDS ?= 20
 
 .PHONY: demo test coverage numbers-old search lint types imports check docs lower-bounds clean
@@ -28,7 +28,7 @@ coverage: $(STAMP)
 
 # What compares numbers, as an old processor computes them.
 numbers-old: $(STAMP)
-	$(OLD) $(PYTEST) $(NUMBERS)
+	$(OLD) $(PYTEST) -m "not slow" $(NUMBERS)
 
 # Properties with new random inputs; not in CI, so that CI says the same twice.
 search: $(STAMP)
