@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +21,11 @@ from segweave.errors import UsageError
 from segweave.networks import create_network
 from segweave.weaving import POSITIONS, WovenNetwork, weave
 from tests.weaving.toy import InPlace, Weighted, settle
+
+# Tried: 2.10 and 2.11 fail, 2.15 works; versions between were not tried.
+OLD_COMPILER = Version(torch.__version__) < Version("2.15")
+REASON = "the compiler of an older torch does not follow a copied module's __dict__"
+compiles = pytest.mark.skipif(OLD_COMPILER, reason=REASON)
 
 LAYERS = ["conv", "body.0", "body.1", "body"]
 CASES = [*((None, at) for at in LAYERS), ("unet", "encoder.1"), ("unet", "decoder.0")]
@@ -208,6 +214,8 @@ def test_a_copy_shares_nothing(name: str | None, at: str) -> None:
     ("name", "at", "strict"), [*((*case, False) for case in CASES), (None, "body.0", True)]
 )
 def test_export(name: str | None, at: str, strict: bool) -> None:
+    if strict and OLD_COMPILER:
+        pytest.skip(REASON)
     made, window = woven(name, at), images()
     exported = torch.export.export(made, (images(2),), strict=strict).module()
     with torch.no_grad():
@@ -219,6 +227,7 @@ def compiled(made: nn.Module, backend: str) -> Callable[[Tensor], Any]:
     return torch.compile(made, backend=backend, fullgraph=True)
 
 
+@compiles
 @pytest.mark.parametrize(
     ("name", "at", "backend"),
     [*((*case, "aot_eager") for case in CASES), (None, "body.0", "eager")],
@@ -231,6 +240,7 @@ def test_compile(name: str | None, at: str, backend: str) -> None:
             check(run(images(seed)).logits, by_hand(made, images(seed)))
 
 
+@compiles
 @pytest.mark.parametrize("at", ["body.0", "body"])
 def test_compiled_training_steps(at: str) -> None:
     made = woven(None, at).train()
@@ -244,6 +254,7 @@ def test_compiled_training_steps(at: str) -> None:
         check(ours, theirs)  # the statistics of each batch norm were updated as often
 
 
+@compiles
 @pytest.mark.slow
 def test_compile_to_machine_code() -> None:
     if not (shutil.which("g++") or shutil.which("clang++")):
