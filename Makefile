@@ -30,7 +30,7 @@ coverage: $(STAMP)
 numbers-old: $(STAMP)
 	$(OLD) $(PYTEST) -m "not slow" $(NUMBERS)
 
-# Properties with new random inputs; not in CI, so that CI says the same twice.
+# Properties with new random inputs; not in CI, so that CI gives the same result twice.
 search: $(STAMP)
 	for seed in $$(seq $(SEEDS)); do $(PYTEST) -q -m hypothesis --hypothesis-profile=search || exit 1; done
 
