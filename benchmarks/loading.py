@@ -38,7 +38,8 @@ from segweave.data.batches import Batches
 from segweave.data.cache import Resized
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 
 Planes = NDArray[np.float32]
 Run = Callable[[int, int], int]

@@ -8,7 +8,8 @@ import numpy as np
 
 from segweave.data.case import Case, Provenance, SourceGrid
 from segweave.data.specs import TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 
 TARGET = TargetSpec(names=("background", "a", "b", "c"))
 

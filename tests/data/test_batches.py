@@ -13,7 +13,8 @@ from segweave.data.batches import Batch, Batches
 from segweave.data.cache import Resized
 from segweave.data.inputs import network_label, network_slice, window_indices
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.errors import InputError, UsageError
 from tests.data.made import TARGET, made_case, made_store
 

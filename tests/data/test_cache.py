@@ -11,7 +11,8 @@ import pytest
 from segweave.data.cache import Resized
 from segweave.data.inputs import network_label, network_slice
 from segweave.data.specs import InputSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from tests.data.made import TARGET, made_case, made_store
 

@@ -10,7 +10,8 @@ import pytest
 from segweave.data.cache import Resized
 from segweave.data.joined_store import JoinedStore, open_stores
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.errors import InputError, UsageError
 from tests.data.made import TARGET, made_case
 

@@ -13,7 +13,8 @@ import pytest
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from tests.data.made import TARGET, made_case, made_store
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from segweave.data.specs import TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from tests.data.made import TARGET, made_case, made_store
 
 

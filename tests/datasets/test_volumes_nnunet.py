@@ -16,7 +16,8 @@ from segweave.cli import main
 from segweave.cli.export_nnunet import export_nnunet
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.datasets import prepare
 from segweave.datasets.export_nnunet import in_no_part, write_nnunet
 from segweave.datasets.synapse import CARD

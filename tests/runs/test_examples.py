@@ -10,7 +10,7 @@ import pytest
 MODULES = (
     "segweave.author_weights",
     "segweave.data.case",
-    "segweave.data.store",
+    "segweave.data.store_writer",
     "segweave.runs.layout",
     "segweave.runs.save_model",
 )

@@ -13,7 +13,8 @@ import torch
 from segweave.data.case import Case
 from segweave.data.inputs import network_label, network_slice, normalise, window_indices
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.errors import SegweaveError
 from segweave.recipes import Recipe, parse_recipe
 from segweave.registry import networks, register_plugin

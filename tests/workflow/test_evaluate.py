@@ -13,7 +13,8 @@ import pytest
 import segweave
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.evaluation import summarise, summary_table
 from segweave.formats import read_label

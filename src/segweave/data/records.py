@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case, Provenance, SourceGrid
+from segweave.data.specs import TargetSpec
+from segweave.data.splits import Splits
 from segweave.errors import InputError
 from segweave.storage import (
     canonical_json,
@@ -209,3 +211,16 @@ def folder_name(id: str) -> str:
         # Some file systems take two names that differ in case for one.
         quoted = f"{quoted[:100]}-{sha256_of_text(id)[:12]}"
     return quoted
+
+
+def store_checksum(
+    name: str, target: TargetSpec, entries: Mapping[str, Entry], splits: Splits
+) -> str:
+    """The checksum of a store: of its name, target, cases (in alphabetical order) and splits."""
+    content = {
+        "name": name,
+        "target": target.model_dump(mode="json"),
+        "cases": [asdict(entries[id]) for id in sorted(entries)],
+        "splits": splits,
+    }
+    return sha256_of_text(canonical_json(content))

@@ -9,7 +9,8 @@ from typing import Any
 
 from segweave import __version__
 from segweave.data.splits import check_splits
-from segweave.data.store import Store, StoreWriter
+from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.datasets.base import Item, Plan, invalid_names, short_of
 from segweave.errors import InputError
 from segweave.registry import build, datasets
