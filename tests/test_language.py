@@ -40,7 +40,7 @@ def _texts() -> list[Path]:
     return [
         ROOT / name
         for name in listed.splitlines()
-        if name.endswith(kinds) and not name.startswith(SKIPPED)
+        if name.endswith(kinds) and not name.startswith(SKIPPED) and (ROOT / name).is_file()
     ]
 
 

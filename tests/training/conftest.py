@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,15 @@ import pytest
 from segweave.data.store import Store
 from segweave.training import Run
 from tests.training import toy
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _on_the_cpu() -> Iterator[None]:
+    """These trainings are compared bit for bit, which a GPU promises with `deterministic` only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the processes that tests start
+        yield
 
 
 @pytest.fixture(scope="session")
