@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from segweave.errors import InputError, UsageError
 from segweave.metrics import SurfaceDistances, search, surface_distances
+from segweave.metrics.area import area_distances
 from segweave.metrics.surface import hausdorff, normalised_surface_distance
 
 ENGINES = ["numpy"] + (["compiled"] if importlib.util.find_spec("numba") else [])
@@ -246,6 +247,18 @@ def test_max_percentile_and_symmetric_mean_against_monai() -> None:
         assert d.normalised(2.0) == pytest.approx(
             monai.compute_surface_dice(a, b, [2.0], **options).item(), abs=1e-4
         )
+
+
+@given(st.integers(1, 9), st.integers(1, 60))
+def test_rounding_decides_no_tie(steps: int, tenths: int) -> None:
+    """Masks that lie k voxels of 0.1 j mm apart are within 0.1 jk mm and not within less."""
+    one, other = np.zeros((2, 5, 12), bool)
+    one[2, 1] = other[2, 1 + steps] = True
+    spacing, tolerance = (9.0, tenths / 10), steps * tenths / 10
+    for distances in (surface_distances, area_distances):
+        d = distances(one, other, spacing, (1,))[1]
+        assert d.normalised(tolerance * (1 - 1e-6)) < 1
+        assert d.normalised(tolerance) == 1
 
 
 def test_wrong_input() -> None:

@@ -274,7 +274,8 @@ def test_a_plug_in_loss_and_augmentation_are_used_by_a_recipe(tmp_path: Path, st
         main([*plugins, *arguments, "--out", str(tmp_path / "run"), "--device", "cpu"])
     assert end.value.code in (0, None)
     run = Run(tmp_path / "run")
-    assert {Path(name).name for name in run.environment["plugins"]} == {"brier.py", "fade.py"}
+    # Plug-ins stay loaded, so that tests before this one in the same process may have left theirs.
+    assert {Path(name).name for name in run.environment["plugins"]} >= {"brier.py", "fade.py"}
     rows = run.metrics
     assert all(0 < row["loss"] < 1 for row in rows)
     # Its strength shows in the first loss, before any weight has changed.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from segweave.metrics.labels import Spacing, check_classes, check_pair, foreground_box
 from segweave.metrics.search import Engine, Surface, nearest_distances
-from segweave.metrics.surface import checked_spacing
+from segweave.metrics.surface import checked_spacing, within
 from segweave.registry import MetricCard
 
 CARDS = (
@@ -94,8 +94,8 @@ class AreaDistances:
     def normalised(self, tolerance: float) -> float:
         """Share of the area of both surfaces at most `tolerance` away; nan where both are empty."""
         total = sum(float(areas.sum()) for _, areas in self._sides)
-        within = sum(float(areas[d <= tolerance].sum()) for d, areas in self._sides)
-        return within / total if total else math.nan
+        near = sum(float(areas[within(d, tolerance)].sum()) for d, areas in self._sides)
+        return near / total if total else math.nan
 
     @property
     def _sides(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
