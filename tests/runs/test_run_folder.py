@@ -10,8 +10,7 @@ import pytest
 import segweave
 from segweave.errors import InputError, UsageError
 from segweave.runs import layout
-from segweave.runs.layout import RunLayout
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import Run, RunLayout
 
 RECIPE = "network: {name: unet}\ntraining: {epochs: 1}\n"
 
