@@ -1,4 +1,4 @@
-"""Prints the table of loading.md: training windows a CPU second, ours against a slice-wise loader.
+"""Prints the table of loading.md: training windows per CPU second, ours against a slice-wise loader.
 
     python benchmarks/loading.py            160 slices of 256 × 216, windows of 3 at 224 × 224
     python benchmarks/loading.py --quick    a few seconds, to see that it works
@@ -139,7 +139,7 @@ def main() -> None:
             methods[f"ours, no augmentation, {kind}"] = (ours(resized, None), many)
         rates = measure(methods, repeat)
     base = rates["slice-wise, SciPy"]
-    print("| loader | windows a CPU second | ratio: median [smallest .. largest] |")
+    print("| loader | windows per CPU second | ratio: median [smallest .. largest] |")
     print("| --- | ---: | ---: |")
     for title, found in rates.items():
         ratios = [one / other for one, other in zip(found, base, strict=True)]
@@ -192,7 +192,7 @@ def compare(peer: SliceWise, resized: Resized) -> None:
 
 
 def measure(methods: dict[str, tuple[Run, int]], repeat: int) -> dict[str, list[float]]:
-    """Windows a CPU second of each method, in turn, so that all meet the same machine."""
+    """Windows per CPU second of each method, in turn, so that all meet the same machine."""
     rates: dict[str, list[float]] = {title: [] for title in methods}
     for epoch in range(repeat + 1):
         for title, rate in one_round(methods, epoch):

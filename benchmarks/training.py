@@ -1,4 +1,4 @@
-"""Samples a second of training, and what share of it the loader takes:
+"""Samples per second of training, and what share of it the loader takes:
 `python benchmarks/training.py`.
 
 Made hearts (cardiac phantoms) in the raw layout of ACDC are prepared and trained on with the
@@ -51,10 +51,10 @@ def main() -> None:
     )
     print(
         f"{machine}, torch {torch.__version__}, float32, {options.threads} thread(s), wall time, "
-        f"{steps} steps after {left_out}; {patients} made patients, 128×128, batch 8, rotation, "
+        f"{steps} steps after {left_out}; {patients} synthetic patients, 128×128, batch 8, rotation, "
         "scale and mirror.\n"
     )
-    print("| arm | slices | parameters | samples a second: median (quartiles) | loader's share |")
+    print("| arm | slices | parameters | samples per second: median (quartiles) | loader's share |")
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -130,7 +130,7 @@ def main() -> None:
         f"{machine}, torch {torch.__version__}, float32, {clock}, {rounds} rounds in turn; "
         f"{count} slices of {SIDE}×{SIDE}, windows of three."
     )
-    print("Milliseconds a volume: median (quartiles). Ratios: medians over the rounds.\n")
+    print("Milliseconds per volume: median (quartiles). Ratios: medians over the rounds.\n")
     print(
         "| model | parameters (added) | released arithmetic, window by window "
         "| ours, window by window | each slice once | against released | against ours "
