@@ -1,4 +1,4 @@
-"""Prints the table of loading.md: training windows per CPU second, ours against a slice-wise loader.
+"""Prints the table of loading.md: training windows per CPU second, ours against a slice-wise one.
 
     python benchmarks/loading.py            160 slices of 256 × 216, windows of 3 at 224 × 224
     python benchmarks/loading.py --quick    a few seconds, to see that it works

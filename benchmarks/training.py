@@ -51,8 +51,8 @@ def main() -> None:
     )
     print(
         f"{machine}, torch {torch.__version__}, float32, {options.threads} thread(s), wall time, "
-        f"{steps} steps after {left_out}; {patients} synthetic patients, 128×128, batch 8, rotation, "
-        "scale and mirror.\n"
+        f"{steps} steps after {left_out}; {patients} synthetic patients, 128×128, batch 8, "
+        "rotation, scale and mirror.\n"
     )
     print("| arm | slices | parameters | samples per second: median (quartiles) | loader's share |")
     print("| --- | --- | --- | --- | --- |")

@@ -340,7 +340,8 @@ class Recipe(Section):
         data = self.data
         split = None if data.split is None else data.split.replace("{fold}", str(self.fold))
         parts = {"training": data.training, "validation": data.validation, "test": data.test}
-        return choose_parts(store, split, parts)
+        doing = f"choosing cases of the store {store.name}"
+        return choose_parts(store.splits, store.groups, split, parts, doing)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, defaults included, as plain values."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segweave.errors import UsageError, nearest
 from segweave.runtime.randomness import numpy_stream
-
-if TYPE_CHECKING:
-    from segweave.data.store import CaseStore
 
 PARTS = ("train", "valid", "test")
 Splits = Mapping[str, Mapping[str, Sequence[str]]]
@@ -27,31 +23,36 @@ def only_split(splits: Splits) -> str | None:
 
 
 def choose_parts(
-    store: CaseStore, split: str | None, parts: Mapping[str, str | None]
+    splits: Splits,
+    groups: Mapping[str, str],
+    split: str | None,
+    parts: Mapping[str, str | None],
+    doing: str,
 ) -> dict[str, list[str]]:
-    """Case ids of the parts of a store's split.
+    """Case ids of the parts of a split.
 
     Args:
-        store: the store.
+        splits: the splits of a store.
+        groups: case id → group.
         split: name of the split; None means the only one beside the folds.
         parts: "training", "validation" and "test", with what the split calls each; None leaves one
             out. A test part may be missing from the split, the others may not.
+        doing: what is being done, for the error message.
 
     Raises UsageError for a split or part that the store lacks, for no training cases, and where a
     group is in two of the parts (a case, where the split's name marks it as leaking).
     """
-    doing = f"choosing cases of the store {store.name}"
     if split is None:
-        split = only_split(store.splits)
+        split = only_split(splits)
         if split is None:
             raise UsageError(
                 doing,
                 expected="data.split, as the store has not exactly one beside its folds",
-                found=", ".join(store.splits) or "no splits",
+                found=", ".join(splits) or "no splits",
             )
-    if split not in store.splits:
-        raise UsageError(doing, found=f"data.split: {split}", remedy=nearest(split, store.splits))
-    cases = store.splits[split]
+    if split not in splits:
+        raise UsageError(doing, found=f"data.split: {split}", remedy=nearest(split, splits))
+    cases = splits[split]
     chosen: dict[str, list[str]] = {}
     for key, part in parts.items():
         if part is None or (key == "test" and part not in cases):
@@ -61,7 +62,7 @@ def choose_parts(
         chosen[key] = list(cases[part])
     if not chosen["training"]:
         raise UsageError(doing, expected="training cases", found=f"none in {parts['training']}")
-    check_parts(chosen, store.groups, doing, leaks=split.endswith(LEAKS))
+    check_parts(chosen, groups, doing, leaks=split.endswith(LEAKS))
     return chosen
 
 
