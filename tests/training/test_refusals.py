@@ -70,7 +70,7 @@ def test_a_split_that_cuts_patients_is_trained_on_where_its_name_says_so(tmp_pat
         store = writer.finish({"toy-leaks": parts})
     recipe = toy.recipe(data__split="toy-leaks")
     assert recipe.choose_parts(store)["validation"] == ["c"]
-    with pytest.raises(UsageError, match="every group in one part"):
+    with pytest.raises(UsageError, match="every case in one part"):
         toy.recipe(data__split="toy-leaks", data__validation="train").choose_parts(store)
 
 
