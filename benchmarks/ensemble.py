@@ -32,7 +32,6 @@ from segweave.evaluation import validation_scores
 from segweave.phantoms.cardiac import write_cardiac
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load, predict
 from segweave.training import Run
-from segweave.training.run_training import choose_parts
 from segweave.workflow.train import train
 
 SETS = ("training.epochs=1", "network.options.width=2", "input.size=[32,32]")
@@ -64,8 +63,8 @@ def table(runs: Sequence[Run]) -> None:
     place = runs[0].recipe.data.store
     assert place is not None
     store = Store(place)
-    ids = choose_parts(runs[0].recipe, store)["validation"]
-    if any(choose_parts(run.recipe, store)["validation"] != ids for run in runs):
+    ids = runs[0].recipe.choose_parts(store)["validation"]
+    if any(run.recipe.choose_parts(store)["validation"] != ids for run in runs):
         raise SystemExit("the runs have different validation cases")
     cases = [store.case(id) for id in ids]
     members = tuple(load(run.folder, device="cpu") for run in runs)

@@ -11,7 +11,7 @@ MODULES = (
     "segweave.author_weights",
     "segweave.data.case",
     "segweave.data.store_writer",
-    "segweave.runs.layout",
+    "segweave.runs.run_folder",
     "segweave.runs.save_model",
 )
 

@@ -9,9 +9,8 @@ import pytest
 
 import segweave
 from segweave.errors import InputError, UsageError
-from segweave.runs import layout
-from segweave.runs.layout import RunLayout
-from segweave.runs.run_folder import Run
+from segweave.runs import run_folder
+from segweave.runs.run_folder import Run, RunLayout
 
 RECIPE = "network: {name: unet}\ntraining: {epochs: 1}\n"
 
@@ -73,13 +72,19 @@ def test_every_path_is_below_the_folder_and_none_is_given_twice(tmp_path: Path) 
 
 
 def test_names_of_a_run_folder_are_written_in_one_place() -> None:
-    names = [layout.RECIPE, layout.ENVIRONMENT, layout.METRICS, layout.LEDGER, layout.REPORT]
+    names = [
+        run_folder.RECIPE,
+        run_folder.ENVIRONMENT,
+        run_folder.METRICS,
+        run_folder.LEDGER,
+        run_folder.REPORT,
+    ]
     pattern = re.compile("|".join(re.escape(f'"{name}"') for name in names))
     source = Path(segweave.__file__).parent
     found = [
         f"{file.relative_to(source)}: {line.strip()}"
         for file in sorted(source.rglob("*.py"))
-        if file != Path(layout.__file__)
+        if file != Path(run_folder.__file__)
         for line in file.read_text(encoding="utf-8").splitlines()
         if pattern.search(line)
     ]

@@ -12,7 +12,6 @@ from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.training import Run, train
-from segweave.training.run_training import choose_parts
 from tests.training import toy
 from tests.training.toy import run_of
 
@@ -70,9 +69,9 @@ def test_a_split_that_cuts_patients_is_trained_on_where_its_name_says_so(tmp_pat
             writer.add(replace(one.case(one.ids[0]), id=id, group="p"))
         store = writer.finish({"toy-leaks": parts})
     recipe = toy.recipe(data__split="toy-leaks")
-    assert choose_parts(recipe, store)["validation"] == ["c"]
-    with pytest.raises(UsageError, match="every group in one part"):
-        choose_parts(toy.recipe(data__split="toy-leaks", data__validation="train"), store)
+    assert recipe.choose_parts(store)["validation"] == ["c"]
+    with pytest.raises(UsageError, match="every case in one part"):
+        toy.recipe(data__split="toy-leaks", data__validation="train").choose_parts(store)
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])

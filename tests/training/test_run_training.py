@@ -18,7 +18,6 @@ from segweave.recipes import Recipe, differences, load_recipe
 from segweave.recipes.build import build_network
 from segweave.runtime.devices import denormals_are_flushed
 from segweave.training import Run, train
-from segweave.training.run_training import choose_parts
 from tests.training import toy
 from tests.training.toy import run_of
 
@@ -83,7 +82,7 @@ def test_the_card_describes_the_model_and_the_weights_are_its(finished: Run, sto
     network.load_state_dict(finished.weights())
     network.eval()
     with torch.no_grad():
-        ids = choose_parts(finished.recipe, store)["validation"]
+        ids = finished.recipe.choose_parts(store)["validation"]
         scores = toy.score(
             network, finished.recipe.input, store.target, [store.case(id) for id in ids]
         )

@@ -7,7 +7,8 @@ import torch
 
 from segweave.errors import UsageError
 from segweave.weaving import POSITIONS, weave
-from segweave.weaving.adapters import SegmentationModel, adapted
+from segweave.weaving.adapters import SegmentationModel
+from segweave.weaving.factory import adapted
 from tests.weaving.toy import ToyNetwork, settle
 
 WINDOW = torch.rand(

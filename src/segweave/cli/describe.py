@@ -7,7 +7,7 @@ from typing import Any
 
 from segweave.cli.options import GeometryChoice
 from segweave.errors import InputError
-from segweave.runs import layout
+from segweave.runs import run_folder
 from segweave.storage import read_json
 
 
@@ -23,9 +23,9 @@ def describe(path: Path, geometry: GeometryChoice = "check") -> tuple[str, dict[
             return f"Evaluation {path}", _evaluation(path)
         if {"manifest.json", "records"} <= names:
             return f"Store {path}", _store(path)
-        if layout.RECIPE in names:
+        if run_folder.RECIPE in names:
             return f"Run {path}", _run(path)
-        if layout.CARD in names:
+        if run_folder.CARD in names:
             return f"Model {path}", _card(path)
         raise InputError(
             "describing",

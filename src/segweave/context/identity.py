@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from segweave.context._control import Control
-from segweave.context.base import Prepared
+from segweave.context.base import Control, Prepared
 from segweave.registry import ContextCard
 
 CARD = ContextCard(

@@ -12,7 +12,7 @@ from segweave.errors import UsageError
 from segweave.grid import Job, LocalProcesses, Report, RunEvent
 from segweave.grid.progress import Watch, finished, silent
 from segweave.grid.runners import failure
-from segweave.runs.layout import REPORT
+from segweave.runs.run_folder import REPORT
 from segweave.storage import atomic_folder, canonical_json, read_json, write_json, write_text
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from segweave.formats.table import (
     label_formats,
     label_name,
     suffix_of,
+    suitable_format,
+    write_label,
 )
-from segweave.formats.write import suitable_format, write_label
 
 __all__ = [
     "SUFFIXES",

@@ -1,4 +1,5 @@
-"""The one table of formats: name → suffixes, reader, writer of label maps, and what it can hold.
+"""The one table of formats: name → suffixes, reader, writer of label maps, and what it can hold;
+and what is done by it: naming and writing a label map.
 
 A new format is one file with its functions and one row here; `predict --format`, the reader, the
 search for images and the error messages read the rows.
@@ -9,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.errors import UsageError, nearest
+from segweave.errors import InputError, UsageError, nearest
 from segweave.formats.arrays import read_h5, read_npy, read_npz, write_h5, write_npz
 from segweave.formats.content import Content, Request
 from segweave.formats.dicom import read_dicom
 from segweave.formats.meta import read_meta, write_meta
-from segweave.formats.nifti import read_nifti, write_nifti
+from segweave.formats.nifti import HEADER_ATTRIBUTE, read_nifti, write_nifti
 from segweave.formats.pictures import read_picture, write_picture
 
 Family = Literal["volume", "array", "picture", "series"]
@@ -172,6 +173,57 @@ def label_name(
     if chosen is of_image:
         return Path(path).name
     return case_name(path) + chosen.suffixes[0]
+
+
+def write_label(
+    labels: NDArray[Any],
+    case: Case,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    target: TargetSpec | None = None,
+) -> None:
+    """Write a label map to a file, which appears whole or not at all.
+
+    NIfTI (.nii.gz, .nii) keeps the header of the case's own file, .mha and .nrrd its geometry, .npz
+    and .h5 hold the array `label` and its spacing, .png is a grey image of class ids (0 and 255 of
+    a binary target).
+
+    Args:
+        labels: (slices, height, width) or (slices, classes, height, width) on the case's axes.
+        case: the case, whose geometry the label map gets.
+        path: the file to write.
+        format: the name of its format (`label_formats()`); by the ending of `path` unless given.
+        target: the classes, for formats that say more of them than their ids.
+
+    Raises InputError for labels of another size than the case and for a case without the geometry
+    that the format needs, UsageError for a format that can't hold them.
+    """
+    file, doing = Path(path), "writing a label map"
+    grid = (case.slices, *case.size)
+    if labels.ndim not in (3, 4) or (labels.shape[0], *labels.shape[-2:]) != grid:
+        raise InputError(
+            doing,
+            file=file,
+            expected="labels of the case's size, {} × {} × {}".format(*grid),
+            found=" × ".join(map(str, labels.shape)),
+            kind="size",
+        )
+    chosen = format_of(file) if format is None else label_format(format)
+    overlapping = labels.ndim == 4
+    fits = chosen is not None and chosen.holds(slices=case.slices, overlapping=overlapping)
+    if chosen is None or chosen.write is None or not fits:
+        raise cannot_hold(doing, file, case.slices, overlapping)
+    chosen.write(np.ascontiguousarray(labels, dtype=np.uint8), case, file, target)
+
+
+def suitable_format(case: Case, *, overlapping: bool = False) -> str:
+    """The name of the format that keeps the most of a case's label map: nifti where the case has
+    the geometry for it, png for a single image of exclusive classes, else npz.
+    """
+    if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
+        return "nifti"
+    return "png" if case.stack == "single" and not overlapping else "npz"
 
 
 def cannot_hold(doing: str, file: Path, slices: int, overlapping: bool) -> UsageError:

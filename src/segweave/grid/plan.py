@@ -14,8 +14,7 @@ from segweave.errors import InputError, UsageError
 from segweave.grid.progress import finished, share_done
 from segweave.grid.reading import FORMAT, Grid, GridContext, GridRecipe
 from segweave.recipes import Recipe, arm_digest, as_set, derived_arm, differences, load_recipe
-from segweave.runs.layout import RECIPE
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import RECIPE, Run
 from segweave.storage import read_json, write_json
 
 if TYPE_CHECKING:
@@ -215,8 +214,6 @@ def _run_of(
     grid: Grid, arm: Recipe, words: Sequence[str], seed: int, fold: int, store: CaseStore
 ) -> GridRun:
     """`words` are the recipe's name and the texts for `--set`."""
-    from segweave.training.run_training import choose_parts
-
     recipe = arm.model_copy(update={"seed": seed, "fold": fold})
     doing = f"planning the arm {recipe.arm} of a grid"
     if len(grid.folds) > 1 and "{fold}" not in (recipe.data.split or ""):
@@ -226,7 +223,7 @@ def _run_of(
             found=f"data.split: {recipe.data.split}",
             remedy="name it under set:, or leave folds out",
         )
-    if not choose_parts(recipe, store).get(grid.part):
+    if not recipe.choose_parts(store).get(grid.part):
         raise UsageError(doing, expected=f"{grid.part} cases to score", found="none in the store")
     # The label may hold any character; a folder's name may not.
     steps = [urllib.parse.quote(recipe.arm, safe=" +@")]

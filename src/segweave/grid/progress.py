@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.recipes import Recipe
-from segweave.runs.layout import CARD, METRICS, MODEL
 from segweave.runs.metrics_file import read_rows
+from segweave.runs.run_folder import CARD, METRICS, MODEL
 
 
 @dataclass(frozen=True)

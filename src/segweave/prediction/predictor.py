@@ -20,8 +20,7 @@ from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
-from segweave.runs.layout import CARD, MODEL, RECIPE, WEIGHTS
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
 from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights

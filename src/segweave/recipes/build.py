@@ -37,7 +37,8 @@ def build_network(
             makes the target's classes from other maps.
         in_channels: channels of a slice.
         target: the classes.
-        pretrained: False leaves `network.pretrained` unread (weights will be loaded anyway).
+        pretrained: False where weights will be loaded into the network: `network.pretrained` stays
+            unread, and the start values are any.
 
     Raises UsageError for names and options that do not exist, InputError for weights that do not
     fit.
@@ -45,7 +46,8 @@ def build_network(
     chosen = recipe.network
     options = {"classes": target.classes, **chosen.options}
     start = chosen.pretrained if pretrained else None
-    with _stream(recipe.seed, "network"):
+    seed = recipe.seed if pretrained else None
+    with _stream(seed, "network"):
         network = create_network(
             chosen.name,
             in_channels=in_channels,
@@ -56,7 +58,7 @@ def build_network(
         )
     if recipe.context is None:
         return weave(network, "identity", slices=recipe.slices, classes=target.classes)
-    with _stream(recipe.seed, "context"):
+    with _stream(seed, "context"):
         woven = weave(
             network,
             recipe.context.name,
@@ -96,10 +98,13 @@ def _load_modules(woven: WovenNetwork, start: str, *, new_head: bool) -> None:
 
 
 @contextmanager
-def _stream(seed: int, purpose: Purpose) -> Iterator[None]:
-    """Let torch's generator on the CPU run in a separate stream inside the block."""
+def _stream(seed: int | None, purpose: Purpose) -> Iterator[None]:
+    """Let torch's generator on the CPU run in a separate stream inside the block; without a seed,
+    what is drawn does not matter, and the generator is only left as it was.
+    """
     before = torch.get_rng_state()
-    torch.default_generator.manual_seed(derive_seed(seed, purpose))
+    if seed is not None:
+        torch.default_generator.manual_seed(derive_seed(seed, purpose))
     try:
         yield
     finally:

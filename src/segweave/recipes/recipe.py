@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -18,6 +18,10 @@ from pydantic import (
 from segweave.data.augmentations.geometry import Geometry
 from segweave.data.augmentations.plan import AugmentationChoice, AugmentationTerm
 from segweave.data.specs import InputSpec
+from segweave.data.splits import choose_parts
+
+if TYPE_CHECKING:
+    from segweave.data.store import CaseStore
 
 Precision = Literal["32", "bf16"]
 Scale = Annotated[float, Field(gt=0, le=4)]
@@ -328,6 +332,16 @@ class Recipe(Section):
     def slices(self) -> int:
         """Length of the window that the network reads."""
         return self.input.slices
+
+    def choose_parts(self, store: CaseStore) -> dict[str, list[str]]:
+        """Case ids of "training", "validation" and "test", where the recipe names them and the
+        store has them; raises UsageError as `segweave.data.splits.choose_parts`.
+        """
+        data = self.data
+        split = None if data.split is None else data.split.replace("{fold}", str(self.fold))
+        parts = {"training": data.training, "validation": data.validation, "test": data.test}
+        doing = f"choosing cases of the store {store.name}"
+        return choose_parts(store.splits, store.groups, split, parts, doing)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, defaults included, as plain values."""

@@ -20,8 +20,7 @@ from segweave.formats import case_name, read_label_case, suffix_of
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
 from segweave.report.run_report import as_table, panels
-from segweave.runs.layout import RunLayout
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import Run, RunLayout
 from segweave.words import counted
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segweave.recipes import ArmIdentity, Recipe, arm_identity
-from segweave.runs.layout import RECIPE
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import RECIPE, Run
 
 
 def identity_of(recipe: Recipe, data: str) -> ArmIdentity:

@@ -14,7 +14,7 @@ from segweave.data.specs import TargetSpec
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint
-from segweave.runs.layout import CARD, WEIGHTS
+from segweave.runs.run_folder import CARD, WEIGHTS
 from segweave.storage import atomic_write, sha256_of_bytes, write_json
 
 FORMAT = 1

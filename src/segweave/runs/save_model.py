@@ -17,8 +17,8 @@ from segweave.errors import InputError, UsageError
 from segweave.recipes import Recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
-from segweave.runs.layout import CARD
 from segweave.runs.model_card import LIMITS, describe_network, write_model_folder
+from segweave.runs.run_folder import CARD
 from segweave.storage import atomic_folder
 from segweave.weaving import WovenNetwork
 from segweave.weights import compare_weights, load_weights

@@ -9,7 +9,6 @@ _PUBLIC = {
     "Run": "segweave.runs.run_folder",
     "Score": "segweave.training.session",
     "TrainingStoppedError": "segweave.training.session",
-    "choose_parts": "segweave.training.run_training",
     "train": "segweave.training.run_training",
 }
 

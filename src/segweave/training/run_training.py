@@ -13,17 +13,15 @@ from torch import Tensor
 from segweave.data.batches import Batches
 from segweave.data.cache import Resized
 from segweave.data.case import Case
-from segweave.data.splits import LEAKS, only_split
 from segweave.data.store import CaseStore, Store
-from segweave.errors import InputError, UsageError, nearest
+from segweave.errors import InputError, UsageError
 from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.identity import run_identity
-from segweave.runs.layout import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE
 from segweave.runs.model_card import write_model
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
 from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
@@ -100,7 +98,7 @@ def train(
     folder = Path(out)
     chosen_device = choose_device(device)
     source = Store(store) if isinstance(store, str | Path) else store
-    parts = choose_parts(recipe, source)
+    parts = recipe.choose_parts(source)
     _check_cases(recipe, source, parts, score, progress)
     on_test = score_on_test if recipe.protocol == "published" and parts.get("test") else None
     with _locked(folder), flushed_denormals(), _separate_randomness(chosen_device):
@@ -209,48 +207,6 @@ def _read_images(
             progress(done, total, "reading images")
 
     return Resized(store, recipe.input, ids, progress=report)
-
-
-def choose_parts(recipe: Recipe, store: CaseStore) -> dict[str, list[str]]:
-    """Case ids of "training", "validation" and "test" (where the recipe names them and the store
-    has them). Raises UsageError for a split or part that the store lacks and where a group is in
-    two of the parts (a case, where the split's name marks it as leaking).
-    """
-    doing = f"choosing cases of the store {store.name}"
-    name = recipe.data.split
-    if name is None:
-        name = only_split(store.splits)
-        if name is None:
-            raise UsageError(
-                doing,
-                expected="data.split, as the store has not exactly one beside its folds",
-                found=", ".join(store.splits) or "no splits",
-            )
-    name = name.replace("{fold}", str(recipe.fold))
-    if name not in store.splits:
-        raise UsageError(doing, found=f"data.split: {name}", remedy=nearest(name, store.splits))
-    split = store.splits[name]
-    parts: dict[str, list[str]] = {}
-    for key in ("training", "validation", "test"):
-        part = getattr(recipe.data, key)
-        if part is None or (key == "test" and part not in split):
-            continue
-        if part not in split:
-            raise UsageError(doing, found=f"data.{key}: {part}", remedy=nearest(part, split))
-        parts[key] = list(split[part])
-    if not parts["training"]:
-        raise UsageError(doing, expected="training cases", found=f"none in {recipe.data.training}")
-    home: dict[str, str] = {}
-    for key, ids in parts.items():
-        for id in ids:
-            group = id if name.endswith(LEAKS) else store.groups[id]
-            if home.setdefault(group, key) != key:
-                raise UsageError(
-                    doing,
-                    expected="every group in one part only",
-                    found=f"{group} in {home[group]} and in {key}",
-                )
-    return parts
 
 
 def _check_labels(store: CaseStore, parts: Mapping[str, Sequence[str]]) -> None:

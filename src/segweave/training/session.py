@@ -21,8 +21,8 @@ from segweave.errors import SegweaveError, UsageError
 from segweave.networks.base import Output
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint, write_checkpoint
-from segweave.runs.layout import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runs.metrics_file import MetricsFile
+from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.progress import Progress
 from segweave.runtime.randomness import derive_seed
 from segweave.training.averaging import WeightAverage

@@ -12,18 +12,6 @@ from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 
 
-def adapted(network: nn.Module) -> nn.Module:
-    """`network` itself, or, for a model built like those of `segmentation_models_pytorch`, its
-    adapter. The library need not be installed.
-    """
-    if hasattr(network, "encode") and hasattr(network, "decode"):
-        return network
-    names = ("encoder", "decoder", "segmentation_head")
-    if all(hasattr(network, name) for name in names) and hasattr(network.encoder, "out_channels"):
-        return SegmentationModel(network)
-    return network
-
-
 class SegmentationModel(SegmentationNetwork):
     """A model of `segmentation_models_pytorch` (Unet, UnetPlusPlus, FPN, DeepLabV3Plus, ...).
 

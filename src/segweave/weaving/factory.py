@@ -13,7 +13,7 @@ from segweave.context import create_context
 from segweave.context.base import ContextModule
 from segweave.context.identity import Identity
 from segweave.errors import UsageError, nearest
-from segweave.weaving.adapters import adapted
+from segweave.weaving.adapters import SegmentationModel
 from segweave.weaving.positions import (
     WovenBottleneck,
     WovenDecoder,
@@ -148,6 +148,18 @@ def weave(
         in_channels=getattr(segmenter, "in_channels", None),
         classes=modules[0].out_channels if at == "output" else (network_classes or classes),
     )
+
+
+def adapted(network: nn.Module) -> nn.Module:
+    """`network` itself, or, for a model built like those of `segmentation_models_pytorch`, its
+    adapter. The library need not be installed.
+    """
+    if hasattr(network, "encode") and hasattr(network, "decode"):
+        return network
+    names = ("encoder", "decoder", "segmentation_head")
+    if all(hasattr(network, name) for name in names) and hasattr(network.encoder, "out_channels"):
+        return SegmentationModel(network)
+    return network
 
 
 def _check_settings(slices: int, tiles: int, join: str) -> None:

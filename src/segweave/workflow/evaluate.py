@@ -37,7 +37,6 @@ from segweave.report import write_report
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, sha256_of_text
-from segweave.training.run_training import choose_parts
 from segweave.workflow.ledger import check_scored_once, may_replace, note_scored
 from segweave.workflow.variants import Variant, check_target, open_store
 
@@ -237,7 +236,7 @@ def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
     if part == "all":
         ids = list(store.ids)
     elif not other:
-        ids = choose_parts(run.recipe, store).get(part, [])
+        ids = run.recipe.choose_parts(store).get(part, [])
     else:
         split = only_split(store.splits)
         named = str(getattr(run.recipe.data, part))

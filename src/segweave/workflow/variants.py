@@ -17,10 +17,8 @@ from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
 from segweave.recipes import ArmIdentity
 from segweave.runs.identity import prediction_identity
-from segweave.runs.layout import WEIGHTS
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import WEIGHTS, Run
 from segweave.storage import sha256_of, sha256_of_text
-from segweave.training.run_training import choose_parts
 
 
 @dataclass(frozen=True)
@@ -237,6 +235,6 @@ def _contents_of_training(run: Run) -> Iterator[str]:
     """Checksums of the cases that a run learned from, where its store is still there."""
     with contextlib.suppress(InputError, UsageError):
         store = open_store(run, None)
-        parts = choose_parts(run.recipe, store)
+        parts = run.recipe.choose_parts(store)
         for name in ("training", "validation"):
             yield from (store.entry(id).content for id in parts.get(name, ()))

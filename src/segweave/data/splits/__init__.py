@@ -22,6 +22,50 @@ def only_split(splits: Splits) -> str | None:
     return whole[0] if len(whole) == 1 else None
 
 
+def choose_parts(
+    splits: Splits,
+    groups: Mapping[str, str],
+    split: str | None,
+    parts: Mapping[str, str | None],
+    doing: str,
+) -> dict[str, list[str]]:
+    """Case ids of the parts of a split.
+
+    Args:
+        splits: the splits of a store.
+        groups: case id → group.
+        split: name of the split; None means the only one beside the folds.
+        parts: "training", "validation" and "test", with what the split calls each; None leaves one
+            out. A test part may be missing from the split, the others may not.
+        doing: what is being done, for the error message.
+
+    Raises UsageError for a split or part that the store lacks, for no training cases, and where a
+    group is in two of the parts (a case, where the split's name marks it as leaking).
+    """
+    if split is None:
+        split = only_split(splits)
+        if split is None:
+            raise UsageError(
+                doing,
+                expected="data.split, as the store has not exactly one beside its folds",
+                found=", ".join(splits) or "no splits",
+            )
+    if split not in splits:
+        raise UsageError(doing, found=f"data.split: {split}", remedy=nearest(split, splits))
+    cases = splits[split]
+    chosen: dict[str, list[str]] = {}
+    for key, part in parts.items():
+        if part is None or (key == "test" and part not in cases):
+            continue
+        if part not in cases:
+            raise UsageError(doing, found=f"data.{key}: {part}", remedy=nearest(part, cases))
+        chosen[key] = list(cases[part])
+    if not chosen["training"]:
+        raise UsageError(doing, expected="training cases", found=f"none in {parts['training']}")
+    check_parts(chosen, groups, doing, leaks=split.endswith(LEAKS))
+    return chosen
+
+
 def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
     """Parts of groups → parts of the cases (id → group) that belong to them."""
     home = {group: part for part, names in parts.items() for group in names}
