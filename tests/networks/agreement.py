@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,55 +17,23 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segweave.author_weights import LoadReport, load_released
-from segweave.networks import create_network
 from segweave.networks.base import Output
-from segweave.weaving.author_models import released_model
 from tests.reference.fill import calibrate, fill, filled_state_dict, image, sample, uniform
 
 FOLDER = Path(__file__).resolve().parent.parent / "reference" / "networks"
 
 
-def _unet(spec: dict[str, Any]) -> nn.Module:
-    return create_network("unet", in_channels=3, classes=spec["num_classes"])
+Build = Callable[[dict[str, Any]], nn.Module]
+"""The JSON of a reference file → our network with the same settings."""
+
+Outputs = Callable[[Output, dict[str, Any]], Sequence[Tensor]]
+"""Our output and the JSON → what `out.0`, `out.1`, ... of the file hold, in that order."""
 
 
-def _mt_unet(spec: dict[str, Any]) -> nn.Module:
-    settings = spec["settings"]
-    return create_network(
-        "mt-unet",
-        in_channels=spec["input_shape"][1],
-        classes=settings["out_ch"],
-        skip_mlp=settings.get("use_skip_connections_and_MLP", False),
-        residual_scaling=settings.get("use_depth_dependent_residual_scaling", False),
-    )
-
-
-def _whole(name: str) -> Callable[[dict[str, Any]], nn.Module]:
-    def build(spec: dict[str, Any]) -> nn.Module:
-        settings = spec["settings"]
-        return released_model(
-            name,
-            classes=settings["num_classes"],
-            in_channels=spec["input_shape"][1],
-            attention_size=settings["attention_size"],
-            width=settings["input_channels"],
-            kernel_size=settings["kernel_size"],
-            hidden_channels=settings["hidden_channels"],
-        )
-
-    return build
-
-
-# The released class, with the repository where two have the same name.
-_BUILDERS: dict[tuple[str, str], Callable[[dict[str, Any]], nn.Module]] = {
-    ("UNet_Family", "Unet"): _unet,
-    ("MT-UNet", "MTUNet"): _mt_unet,
-    ("SALSTM", "MTUNet"): _mt_unet,
-    ("LSTMSA", "MTUNet"): _mt_unet,
-    ("SALSTM", "SALSTM"): _whole("salstm"),
-    ("SALSTM", "LSTMSA"): _whole("lstm-sa"),
-    ("LSTMSA", "LSTMSA"): _whole("sa-embedded-lstm"),
-}
+def one_output(output: Output, spec: dict[str, Any]) -> Sequence[Tensor]:
+    """The logits, or the probabilities where the file says so."""
+    with_sigmoid = "probabilities" in json.dumps(spec["outputs"])
+    return [output.logits.sigmoid() if with_sigmoid else output.logits]
 
 
 def read_spec(name: str) -> dict[str, Any]:
@@ -74,24 +42,17 @@ def read_spec(name: str) -> dict[str, Any]:
     return spec
 
 
-def _key(spec: dict[str, Any]) -> tuple[str, str]:
-    return spec["source"].rsplit("/", 1)[-1], spec["module"]
+def files_of(*names: str) -> list[str]:
+    """The reference files of these names that are here, other sizes (`NAME@64x96`) included."""
+    return [
+        file.stem for file in sorted(FOLDER.glob("*.json")) if file.stem.partition("@")[0] in names
+    ]
 
 
-def names_of(*modules: str) -> list[str]:
-    """Reference files here whose released class we have and is one of `modules`."""
-    names = []
-    for file in sorted(FOLDER.glob("*.json")):
-        spec = read_spec(file.stem)
-        if _key(spec) in _BUILDERS and spec["module"] in modules:
-            names.append(file.stem)
-    return names
-
-
-def built(name: str) -> tuple[nn.Module, LoadReport]:
+def built(name: str, build: Build) -> tuple[nn.Module, LoadReport]:
     """Our network for a reference file, filled by released names."""
     spec = read_spec(name)
-    network = _BUILDERS[_key(spec)](spec)
+    network = build(spec)
     weights = {k: torch.as_tensor(v) for k, v in filled_state_dict(FOLDER / f"{name}.json").items()}
     # Tables that the released code computes are in its files too; what they hold must not matter.
     for table, shape in spec.get("fixed_buffers", ()):
@@ -121,14 +82,29 @@ class Agreement:
 
     Gradients are compared in float64 only: in float32 rounding switches single ReLUs, and the
     gradient jumps by an amount that depends on the processor.
+
+    Args:
+        name: the reference file.
+        build: how ours is made.
+        dtype: the precision.
+        gradients: whether to compare the gradients of the inputs too.
+        outputs: which of our tensors are the file's outputs.
     """
 
-    def __init__(self, name: str, dtype: torch.dtype, *, gradients: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        build: Build,
+        dtype: torch.dtype,
+        *,
+        gradients: bool = False,
+        outputs: Outputs = one_output,
+    ) -> None:
         assert dtype is torch.float64 or not gradients
         self.spec = read_spec(name)
         self.reference = dict(np.load(FOLDER / f"{name}.npz"))
         self.dtype = dtype
-        network, _ = built(name)
+        network, _ = built(name, build)
         self.network = network.to(dtype)
         inputs = inputs_of(name, dtype)
         # Of a whole model the shared network sees three slices; with momentum 1 the statistics of
@@ -144,13 +120,14 @@ class Agreement:
             tensor.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
             output: Output = network(torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0])
-            result = output.logits
-            if "probabilities" in json.dumps(self.spec["outputs"]):
-                result = result.sigmoid()
-        self.values = {"out.0": result.detach()}
+            results = outputs(output, self.spec)
+        self.values = {f"out.{k}": result.detach() for k, result in enumerate(results)}
         if gradients:
-            cotangent = 2 * uniform("cotangent.0", tuple(result.shape)) - 1
-            (result * torch.as_tensor(cotangent).to(dtype)).sum().backward()
+            total = torch.zeros((), dtype=dtype)
+            for k, result in enumerate(results):
+                cotangent = 2 * uniform(f"cotangent.{k}", tuple(result.shape)) - 1
+                total = total + (result * torch.as_tensor(cotangent).to(dtype)).sum()
+            total.backward()
             for i, tensor in enumerate(inputs):
                 assert tensor.grad is not None
                 self.values[f"grad.{i}"] = tensor.grad

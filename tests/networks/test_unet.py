@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from segweave.author_weights import load_released
 from segweave.errors import InputError, UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, names_of, read_spec
+from tests.networks.agreement import Agreement, built, files_of, read_spec
 
-FILES = names_of("Unet")
+FILES = files_of("unet")
+
+
+def build(spec: dict[str, Any]) -> nn.Module:
+    return create_network("unet", in_channels=3, classes=spec["num_classes"])
 
 
 def test_the_reference_files_are_here() -> None:
@@ -21,16 +28,16 @@ def test_the_reference_files_are_here() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_agrees_in_float64(name: str) -> None:
-    Agreement(name, torch.float64, gradients=True).assert_agrees()
+    Agreement(name, build, torch.float64, gradients=True).assert_agrees()
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_agrees_in_float32(name: str) -> None:
-    Agreement(name, torch.float32).assert_agrees()
+    Agreement(name, build, torch.float32).assert_agrees()
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("unet")
+    network, report = built("unet", build)
     assert len(report.matched) == len(read_spec("unet")["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     assert sum(p.numel() for p in network.parameters()) == read_spec("unet")["parameter_count"]
