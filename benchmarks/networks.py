@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import _released_networks as released
 
 from segweave import create_network, load_released
-from segweave.prediction.folding import fold_batch_norms
+from segweave.networks.blocks.conv_norm import fold_batch_norms
 
 
 def pairs(quick: bool) -> list[tuple[str, nn.Module, nn.Module, tuple[int, ...]]]:

@@ -34,7 +34,7 @@ from segweave.data.store import Store
 from segweave.evaluation import read_evaluation, summarise
 from segweave.formats import read_label
 from segweave.metrics import confusion, get_policy, surface_distances
-from segweave.metrics.empties import missing
+from segweave.metrics.compute import missing
 from segweave.registry import metrics
 from segweave.training import Run
 

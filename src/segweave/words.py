@@ -10,8 +10,3 @@ def few(names: Sequence[object], limit: int = 6) -> str:
     rest = len(names) - limit
     shown = ", ".join(str(name) for name in names[:limit])
     return shown + (f" and {rest} more" if rest > 0 else "")
-
-
-def counted(number: int, noun: str) -> str:
-    """The number with its noun, which takes an s unless there is one: 1 group, 2 groups."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

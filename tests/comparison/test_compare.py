@@ -21,7 +21,7 @@ from segweave.comparison import (
 from segweave.comparison.rendering import latex_table
 from segweave.comparison.variance import mean_squares, paired_effect
 from segweave.evaluation import Row, Score
-from segweave.evaluation.families import list_protocols
+from segweave.evaluation.protocols import list_protocols
 from segweave.evaluation.tables import Table
 from tests.comparison.made import arms, evaluation, level, shifted
 

@@ -25,6 +25,7 @@ from segweave.evaluation import (
     summarise,
     summary_table,
 )
+from segweave.evaluation.summary import by_unit
 from segweave.metrics import compute_metric
 
 CARDS = registry.metrics.cards()
@@ -127,8 +128,8 @@ def test_every_card_is_computed_beside_a_protocol(name: str, tmp_path: Path) -> 
     if not CARDS[name].absent:
         rows = [row for row in read.rows if row.score.metric == name and row.case == "a"]
         assert of([row.score for row in rows], name) == values
-        by_unit = read.manifest.metrics[name].by_unit
-        held = summary.macro.distances if by_unit else summary.macro.overlaps
+        in_units = by_unit(read.manifest.metrics[name])
+        held = summary.macro.distances if in_units else summary.macro.overlaps
         assert name in held
         header = " ".join(summary_table([read]).header)
         assert CARDS[name].heading in header

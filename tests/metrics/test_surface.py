@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from segweave.errors import InputError, UsageError
-from segweave.metrics import SurfaceDistances, search, surface_distances
+from segweave.metrics import SurfaceDistances, labels, surface_distances
 from segweave.metrics.area import area_distances
 from segweave.metrics.surface import hausdorff, normalised_surface_distance
 
@@ -77,7 +77,7 @@ def test_steps_find_what_the_tree_finds(
 ) -> None:
     by_tree = surface_distances(prediction, reference, spacing, (1, 2), engine="numpy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_FEW_POINTS", 0)
+        patch.setattr(labels, "_FEW_POINTS", 0)
         by_steps = surface_distances(prediction, reference, spacing, (1, 2), engine="numpy")
     for c in (1, 2):
         np.testing.assert_allclose(by_steps[c].to_reference, by_tree[c].to_reference, atol=1e-9)

@@ -16,7 +16,7 @@ from segweave import registry
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.networks import Output, SegmentationNetwork, create_network, mask_of
-from segweave.prediction.folding import fold_batch_norms
+from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.registry import NetworkCard
 
 TOYS = Path(__file__).with_name("toys.py")

@@ -131,14 +131,3 @@ def test_the_recipe_of_an_identity_is_complete_and_names_no_folder() -> None:
     assert not {"seed", "fold", "arm", "format"} & set(one.recipe)
     two = arm_identity(load_recipe("demo", ["context.name=mean", "input.slices=3"]), data="sum")
     assert set(dotted_differences(one.recipe, two.recipe)) == {"context", "weaving", "input.slices"}
-
-
-def test_another_way_to_predict_is_another_arm() -> None:
-    identity = arm_identity(load_recipe("demo"))
-    assert identity.predicting(flips=None, tiles=None) == identity
-    flipped = identity.predicting(flips="both")
-    assert flipped.digest != identity.digest
-    assert dotted_differences(identity.recipe, flipped.recipe) == {
-        "prediction": (None, {"flips": "both"})
-    }
-    assert flipped.digest != identity.predicting(flips="rows").digest

@@ -11,9 +11,9 @@ from segweave.comparison import compare
 from segweave.errors import UsageError
 from segweave.evaluation import read_evaluation
 from segweave.recipes import dotted_differences, load_recipe
-from segweave.runs.identity import identity_of, prediction_identity, run_identity
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import Run, identity_of
 from segweave.workflow.evaluate import evaluate
+from segweave.workflow.variants import Variant
 from tests.small import make_run, make_store
 
 MEAN = ("context.name=mean", "input.slices=3")
@@ -37,15 +37,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_card_and_manifest_have_one_digest(folder: Path) -> None:
     run = Run(folder / "bare")
-    digest = run_identity(run).digest
+    digest = run.identity.digest
     assert run.environment["arm"]["digest"] == digest
     assert run.model_card["recipe_digest"] == digest
     manifest = read_evaluation(folder / "bare" / "evaluation" / "clean").manifest
     assert manifest.recipe_digest == digest
     assert str(folder) not in json.dumps(manifest.recipe)
-    assert run_identity(Run(folder / "again")).digest == digest
-    assert run_identity(Run(folder / "derived")).digest != digest
-    assert run_identity(Run(folder / "hidden")) == run_identity(Run(folder / "derived"))
+    assert Run(folder / "again").identity.digest == digest
+    assert Run(folder / "derived").identity.digest != digest
+    assert Run(folder / "hidden").identity == Run(folder / "derived").identity
 
 
 def test_a_run_of_an_earlier_version_has_the_same_digest(folder: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_run_of_an_earlier_version_has_the_same_digest(folder: Path, tmp_path:
     environment = {name: value for name, value in run.environment.items() if name != "arm"}
     (old / "environment.json").write_text(json.dumps(environment))
     (old / "recipe.yaml").write_text(run.recipe.to_yaml())
-    assert run_identity(Run(old)) == run_identity(run)
+    assert Run(old).identity == run.identity
 
 
 def test_two_methods_are_never_printed_as_one_arm(folder: Path) -> None:
@@ -71,13 +71,16 @@ def test_two_methods_are_never_printed_as_one_arm(folder: Path) -> None:
 
 def test_variants_of_a_run_are_arms_of_their_kind(folder: Path) -> None:
     run, other = Run(folder / "bare"), Run(folder / "again")
-    plain = run_identity(run)
-    assert prediction_identity([run], checkpoint=None, flips=None) == plain
-    flipped = prediction_identity([run], flips="both")
-    mean = prediction_identity([run, other])
+    plain = run.identity
+    assert Variant((run,)).identity == plain
+    flipped = Variant((run,), flips="both").identity
+    mean = Variant((run, other)).identity
     assert len({plain.digest, flipped.digest, mean.digest}) == 3
-    assert prediction_identity([other, run]).digest == mean.digest
-    assert set(dotted_differences(plain.recipe, flipped.recipe)) == {"prediction"}
+    assert flipped.digest != Variant((run,), flips="rows").identity.digest
+    assert Variant((other, run)).identity.digest == mean.digest
+    assert dotted_differences(plain.recipe, flipped.recipe) == {
+        "prediction": (None, {"flips": "both"})
+    }
 
 
 def test_a_run_that_starts_from_a_run_is_identified_by_its_arm(folder: Path) -> None:

@@ -13,7 +13,6 @@ from segweave.datasets import prepare
 from segweave.errors import UsageError
 from segweave.evaluation import read_evaluation
 from segweave.phantoms.cardiac import write_cardiac
-from segweave.runs.identity import run_identity
 from segweave.runs.run_folder import Run
 from segweave.workflow.train import train
 from tests.small import SETS
@@ -58,7 +57,7 @@ def test_a_run_on_two_stores_is_scored_on_a_third(joined: Run, stores: dict[str,
     folder = next((joined.folder / "evaluation").glob("*all*"))
     evaluation = read_evaluation(folder)
     assert {row.case for row in evaluation.rows} == set(Store(stores["c"]).ids)
-    assert evaluation.manifest.recipe_digest == run_identity(joined).digest
+    assert evaluation.manifest.recipe_digest == joined.identity.digest
     # Without --store it is scored on the test cases of the two.
     command("evaluate", joined.folder, "-q", "--device", "cpu")
     rows = read_evaluation(joined.folder / "evaluation" / "clean").rows
@@ -71,9 +70,9 @@ def test_stores_are_part_of_the_arm_by_content_not_by_path(
     (tmp_path / "moved").symlink_to(stores["a"])
     sets = [*SETS, "context.name=conv", "input.slices=3", "weaving.at=skips"]
     both = train("demo", [stores["b"], tmp_path / "moved"], tmp_path / "both", sets=sets)
-    assert run_identity(both).digest == run_identity(joined).digest
+    assert both.identity.digest == joined.identity.digest
     one = train("demo", stores["a"], tmp_path / "one", sets=sets)
-    assert run_identity(one).digest != run_identity(joined).digest
+    assert one.identity.digest != joined.identity.digest
     with pytest.raises(UsageError, match="twice"):
         train("demo", [stores["a"], stores["a"]], tmp_path / "twice", sets=sets)
 

@@ -4,9 +4,10 @@ once.
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,3 +135,15 @@ _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)
 app.add_typer(prepare.app, name="prepare")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on `arguments` (default: those of the process) and exit with its code.
+
+    0: done; 2: wrong use or input; 1: a failure; 130: interrupted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that is not valid text is shown with its invalid bytes escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    words = list(arguments) if arguments is not None else None
+    guarded(lambda: app(words, prog_name="segweave"))()

@@ -22,7 +22,7 @@ from segweave.comparison.variance import (
     unpaired_effect,
 )
 from segweave.errors import UsageError
-from segweave.words import counted
+from segweave.evaluation.tables import counted
 
 Kind = Literal["paired", "unpaired", "folds", "weights"]
 WORDS: dict[Kind, str] = {

@@ -9,8 +9,7 @@ from segweave.comparison.designs import Design
 from segweave.comparison.pairs import why_left_out
 from segweave.comparison.results import ArmComparison
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.tables import scored_again
-from segweave.words import counted
+from segweave.evaluation.tables import counted, scored_again
 
 CONTROL = "conv"
 

@@ -23,7 +23,7 @@ from segweave.comparison.results import (
 from segweave.comparison.variance import MeanSquares
 from segweave.errors import InputError
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.words import counted
+from segweave.evaluation.tables import counted
 
 PRIMARY = "dice"
 _TOO_FEW = (

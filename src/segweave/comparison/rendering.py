@@ -8,9 +8,8 @@ from pathlib import Path
 from segweave.comparison.numbers import as_csv
 from segweave.comparison.results import ArmComparison, Comparison
 from segweave.errors import UsageError, nearest
-from segweave.evaluation.tables import Table
+from segweave.evaluation.tables import Table, counted
 from segweave.storage import atomic_write
-from segweave.words import counted
 
 _NOTHING = "–"
 _LATEX = {

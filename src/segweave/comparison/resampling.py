@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.evaluation.statistics import Estimate, estimate
+from segweave.evaluation.summary import Estimate, estimate
 
 # Up to here every pattern of signs is counted, above it a fixed number is drawn.
 EXACT_UP_TO = 20
@@ -38,8 +38,6 @@ def sign_flip_p(differences: NDArray[np.float64]) -> float:
 
 
 def group_interval(differences: Mapping[str, float], level: float = 0.95) -> Estimate:
-    """Mean of the groups' differences with its interval: by t below 30 groups, else BCa bootstrap
-    by group.
-    """
+    """Mean of the groups' differences with its interval by t over groups."""
     values = {(group, "difference"): value for group, value in differences.items()}
     return estimate(values, {group: group for group in differences}, level=level)

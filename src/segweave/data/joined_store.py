@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from segweave.data.case import Case
-from segweave.data.records import Entry
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import LEAKS, Splits, check_splits, copies_across, crossing, only_split
-from segweave.data.store import CaseStore, Store
+from segweave.data.store import CaseStore, Entry, Store
 from segweave.errors import UsageError, nearest
 from segweave.storage import canonical_json, sha256_of_text
 

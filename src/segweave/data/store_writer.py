@@ -6,34 +6,41 @@ from __future__ import annotations
 
 import os
 import shutil
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segweave.data.case import Case
-from segweave.data.records import (
+from segweave.data.specs import TargetSpec
+from segweave.data.splits import Splits, check_splits, copies_across
+from segweave.data.store import (
+    ARRAYS,
     FORMAT,
+    Store,
     entry_from_json,
-    folder_name,
     read_record,
     read_store_json,
     store_checksum,
     verify_arrays,
-    write_record,
 )
-from segweave.data.specs import TargetSpec
-from segweave.data.splits import Splits, check_splits, copies_across
-from segweave.data.store import Store
 from segweave.data.validate_case import check_case, classes_held
 from segweave.errors import InputError, UsageError
 from segweave.storage import (
     atomic_folder,
+    canonical_json,
     disk_errors,
     locked,
     replace_folder,
     sha256_of,
+    sha256_of_text,
     write_json,
+    write_text,
 )
 
 CONVERTER = "segweave-store 2"
@@ -260,3 +267,68 @@ class StoreWriter:
             "content": record["content"],
             "sha256": sha256_of(folder / "record.json"),
         }
+
+
+def write_record(case: Case, folder: Path, fingerprint: str, converter: str) -> dict[str, Any]:
+    """Write the arrays and record.json of `case` into `folder`; returns the latter's content."""
+    arrays = {
+        name: _write_array(folder / f"{name}.npy", getattr(case, name))
+        for name in ARRAYS
+        if getattr(case, name) is not None
+    }
+    record = _record_json(case, arrays, fingerprint, converter)
+    write_text(folder / "record.json", canonical_json(record))
+    return record
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> dict[str, Any]:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"shape": list(array.shape), "dtype": array.dtype.str, "sha256": sha256_of(path)}
+
+
+def _record_json(
+    case: Case, arrays: dict[str, Any], fingerprint: str, converter: str
+) -> dict[str, Any]:
+    geometry = {
+        "id": case.id,
+        "group": case.group,
+        "stack": case.stack,
+        "spacing": None if case.spacing is None else [float(s) for s in case.spacing],
+        "affine": None if case.affine is None else np.asarray(case.affine).tolist(),
+        "source_grid": None if case.source_grid is None else asdict(case.source_grid),
+        "gaps": list(case.gaps),
+        "arrays": arrays,
+    }
+    return {
+        "format": FORMAT,
+        "converter": converter,
+        **geometry,
+        "content": sha256_of_text(canonical_json(geometry)),
+        "orientation": _orientation(case.affine),
+        "attributes": case.attributes,
+        "provenance": None if case.provenance is None else asdict(case.provenance),
+        "fingerprint": fingerprint,
+    }
+
+
+def _orientation(affine: NDArray[np.float64] | None) -> str | None:
+    """The direction in which (slice, row, column) grow, as three letters of R L A P S I."""
+    if affine is None:
+        return None
+    import nibabel
+
+    return "".join(str(code) for code in nibabel.aff2axcodes(np.asarray(affine)))
+
+
+def folder_name(id: str) -> str:
+    """A folder name for any id: special characters are quoted, long names cut and given a hash."""
+    quoted = urllib.parse.quote(id, safe=" ()+,=@").replace("~", "%7E")
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(quoted) > 120 or quoted.lower() != quoted:
+        # Some file systems take two names that differ in case for one.
+        quoted = f"{quoted[:100]}-{sha256_of_text(id)[:12]}"
+    return quoted

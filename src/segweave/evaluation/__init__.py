@@ -1,10 +1,17 @@
 """Protocols, per-case scores, their folders and tables."""
 
-from segweave.evaluation.families import get_protocol, list_protocols, score_case
 from segweave.evaluation.families.volumes import acdc as published
 from segweave.evaluation.folder import read_evaluation, write_evaluation
 from segweave.evaluation.label_folders import evaluate_folders
-from segweave.evaluation.protocols import Needs, Protocol, clean, nearest_zoom
+from segweave.evaluation.protocols import (
+    Needs,
+    Protocol,
+    clean,
+    get_protocol,
+    list_protocols,
+    nearest_zoom,
+    score_case,
+)
 from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
 from segweave.evaluation.score_cases import (
     Scored,
@@ -14,8 +21,7 @@ from segweave.evaluation.score_cases import (
     validation_scores,
 )
 from segweave.evaluation.scores import Score, check_metrics, needs_probabilities
-from segweave.evaluation.statistics import Estimate, estimate
-from segweave.evaluation.summary import Summary, summarise
+from segweave.evaluation.summary import Estimate, Summary, estimate, summarise
 from segweave.evaluation.tables import Table, summary_table
 
 __all__ = [

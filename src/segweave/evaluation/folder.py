@@ -7,28 +7,31 @@ from __future__ import annotations
 import csv
 import io
 import math
+import platform
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy
+import scipy
 from pydantic import ValidationError
 
 from segweave import __version__
 from segweave.errors import InputError, UsageError, from_validation
-from segweave.evaluation.families import list_protocols
+from segweave.evaluation.protocols import list_protocols
 from segweave.evaluation.rows import (
     FORMAT,
     Evaluation,
     Manifest,
     MetricEntry,
     Row,
-    at_best_threshold,
-    metric_entry,
-    versions,
 )
 from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
-from segweave.metrics.empties import Status
+from segweave.metrics.compute import Status
+from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
 from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
 
@@ -237,3 +240,40 @@ def _read_rows(file: Path, text: str) -> Iterator[Row]:
                 expected=",".join(COLUMNS),
                 found=",".join(cells),
             ) from error
+
+
+def metric_entry(card: MetricCard) -> MetricEntry:
+    """What a manifest keeps of a metric's card."""
+    better: Literal["higher", "lower"] = "lower" if card.better == "lower" else "higher"
+    return MetricEntry(title=card.title, label=card.heading, unit=card.unit, better=better)
+
+
+def at_best_threshold(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose score holds a curve → the same with its value at the threshold at which the mean
+    over all images of that arm, seed and fold is largest; other rows as they are.
+
+    So the mean of the values is the largest of the means, as in the released polyp evaluation, and
+    each image keeps its value.
+    """
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if row.score.curve is not None:
+            key = (row.arm, row.seed, row.fold, row.score.class_name, row.score.metric)
+            groups[key].append(index)
+    chosen = list(rows)
+    for indices in groups.values():
+        curves = numpy.stack([numpy.asarray(rows[i].score.curve) for i in indices])
+        best = int(curves.mean(axis=0).argmax())
+        for i, curve in zip(indices, curves, strict=True):
+            score = replace(rows[i].score, value=float(curve[best]), curve=None)
+            chosen[i] = replace(rows[i], score=score)
+    return chosen
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that compute the scores."""
+    return {
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+    }

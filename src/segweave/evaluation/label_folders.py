@@ -13,10 +13,8 @@ from typing import get_args
 from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
-from segweave.evaluation.families import get_protocol
 from segweave.evaluation.folder import check_free, write_evaluation
-from segweave.evaluation.label_pairs import unique_ids
-from segweave.evaluation.protocols import Protocol
+from segweave.evaluation.protocols import Protocol, get_protocol
 from segweave.evaluation.rows import Evaluation, Row
 from segweave.evaluation.score_cases import (
     Problems,
@@ -25,7 +23,7 @@ from segweave.evaluation.score_cases import (
     problem_list,
     score_rows,
 )
-from segweave.evaluation.scores import check_metrics
+from segweave.evaluation.scores import check_metrics, unique_ids
 from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
 from segweave.formats.files import LABEL_ENDINGS, label_ending
 from segweave.formats.label_ids import target_of_ids

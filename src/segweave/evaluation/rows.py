@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy
-import scipy
 from pydantic import BaseModel, ConfigDict, Field
 
 from segweave.evaluation.scores import Score
-from segweave.registry import MetricCard
 
 FORMAT = 1
 
@@ -61,19 +55,6 @@ class MetricEntry(BaseModel):
     def is_distance(self) -> bool:
         """Whether the value is a length."""
         return self.unit == "mm"
-
-    @property
-    def by_unit(self) -> bool:
-        """Whether the values are lengths or sizes, whose unit depends on whether the spacing is
-        known: tables print their median, and one column for each unit.
-        """
-        return self.unit in ("mm", "ml")
-
-
-def metric_entry(card: MetricCard) -> MetricEntry:
-    """What a manifest keeps of a metric's card."""
-    better: Literal["higher", "lower"] = "lower" if card.better == "lower" else "higher"
-    return MetricEntry(title=card.title, label=card.heading, unit=card.unit, better=better)
 
 
 class Manifest(BaseModel):
@@ -151,34 +132,3 @@ class Evaluation:
     folder: Path
     manifest: Manifest
     rows: tuple[Row, ...]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that compute the scores."""
-    return {
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-    }
-
-
-def at_best_threshold(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose score holds a curve → the same with its value at the threshold at which the mean
-    over all images of that arm, seed and fold is largest; other rows as they are.
-
-    So the mean of the values is the largest of the means, as in the released polyp evaluation, and
-    each image keeps its value.
-    """
-    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        if row.score.curve is not None:
-            key = (row.arm, row.seed, row.fold, row.score.class_name, row.score.metric)
-            groups[key].append(index)
-    chosen = list(rows)
-    for indices in groups.values():
-        curves = numpy.stack([numpy.asarray(rows[i].score.curve) for i in indices])
-        best = int(curves.mean(axis=0).argmax())
-        for i, curve in zip(indices, curves, strict=True):
-            score = replace(rows[i].score, value=float(curve[best]), curve=None)
-            chosen[i] = replace(rows[i], score=score)
-    return chosen

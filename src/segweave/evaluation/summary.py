@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import stats
 
 from segweave.errors import InputError, UsageError
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry, Row
-from segweave.evaluation.statistics import Estimate, estimate
 
 Per = Literal["case", "image"]
+
+
+class Estimate(BaseModel):
+    """A mean with its spread: `sd` over groups, `low` and `high` of the 95 % interval by `method`;
+    None where there are fewer than two groups.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mean: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    cases: int = 0
+    groups: int = 0
 
 
 class Distance(BaseModel):
@@ -232,6 +250,13 @@ def case_values(
     return {key: float(np.mean(values)) for key, values in seeds.items()}
 
 
+def by_unit(card: MetricEntry) -> bool:
+    """Whether values are lengths or sizes, whose unit depends on whether the spacing is known:
+    tables print their median, and one column for each unit.
+    """
+    return card.unit in ("mm", "ml")
+
+
 def _part(
     rows: Sequence[Row], groups: dict[str, str], per: Per, cards: Mapping[str, MetricEntry]
 ) -> Part:
@@ -249,7 +274,7 @@ def _part(
                     amount=float(sum(sizes)),
                     unit=unit,
                 )
-        elif cards[metric].by_unit:
+        elif by_unit(cards[metric]):
             for unit in sorted({row.score.unit for row in scores}):
                 part.distances.setdefault(metric, {})[unit] = _distance(
                     [row for row in scores if row.score.unit == unit], metric, per
@@ -271,11 +296,11 @@ def _distance(rows: Sequence[Row], metric: str, per: Per) -> Distance:
 
 def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
     """Means over classes of their medians and means; failures added up."""
-    by_unit: dict[str, dict[str, list[Distance]]] = {}
+    grouped: dict[str, dict[str, list[Distance]]] = {}
     for part in parts:
         for metric, units in part.distances.items():
             for unit, distance in units.items():
-                by_unit.setdefault(metric, {}).setdefault(unit, []).append(distance)
+                grouped.setdefault(metric, {}).setdefault(unit, []).append(distance)
     return {
         metric: {
             unit: Distance(
@@ -286,7 +311,7 @@ def _macro_distances(parts: Sequence[Part]) -> dict[str, dict[str, Distance]]:
             )
             for unit, distances in units.items()
         }
-        for metric, units in by_unit.items()
+        for metric, units in grouped.items()
     }
 
 
@@ -307,3 +332,50 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
         for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))
+
+
+def estimate(
+    values: Mapping[tuple[str, str], float],
+    groups: Mapping[str, str],
+    *,
+    level: float = 0.95,
+    interval: bool = True,
+) -> Estimate:
+    """Mean over cases for each class, then over classes, of `values` by (case, class).
+
+    Groups are drawn as wholes. The sd is that of the jackknife's pseudo-values, leaving out one
+    group at a time (the sd of the groups' means, where groups have equal sizes and classes). The
+    interval is mean ± t · sd / √groups.
+    """
+    if not values:
+        raise ValueError("an estimate needs at least one value")
+    classes = sorted({c for _, c in values})
+    names = sorted({groups[case] for case, _ in values})
+    row = {name: i for i, name in enumerate(names)}
+    column = {c: j for j, c in enumerate(classes)}
+    sums = np.zeros((len(names), len(classes)))
+    counts = np.zeros_like(sums)
+    for (case, c), value in sorted(values.items()):
+        sums[row[groups[case]], column[c]] += value
+        counts[row[groups[case]], column[c]] += 1
+    mean = float(_means(sums, counts, np.ones((1, len(names))))[0])
+    result = Estimate(mean=mean, cases=len({case for case, _ in values}), groups=len(names))
+    if len(names) < 2 or not interval:
+        return result
+    left_out = _means(sums, counts, 1 - np.eye(len(names)))
+    result.sd = float((len(names) - 1) * np.nanstd(left_out, ddof=1))
+    quantile = float(stats.t.ppf((1 + level) / 2, len(names) - 1))
+    half = quantile * result.sd / len(names) ** 0.5
+    result.low, result.high = mean - half, mean + half
+    result.method = "t over groups"
+    return result
+
+
+def _means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The statistic for each row of weights (draws, groups)."""
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw may lack a class or all of them
+        means: NDArray[np.float64] = np.nanmean((weights @ sums) / (weights @ counts), axis=1)
+    return means

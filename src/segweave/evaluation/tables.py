@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry
-from segweave.evaluation.summary import Part, Summary, summarise
-from segweave.words import counted
+from segweave.evaluation.summary import Part, Summary, by_unit, summarise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,7 +69,7 @@ def summary_table(
     cards = {name: card for arm in arms for name, card in arm.metrics.items()}
     columns = list(dict.fromkeys(name for arm in arms for name in arm.columns))
     columns = [name for name in columns if name in cards and name not in (_DICE, FALSE_ALARM)]
-    means = [name for name in columns if not cards[name].by_unit]
+    means = [name for name in columns if not by_unit(cards[name])]
     distances = _unit_columns(arms, [name for name in columns if name not in means])
     show_parameters = any(arm.parameters is not None for arm in arms)
     header = ["arm", "Dice, mean ± sd [95 % interval]"]
@@ -196,6 +195,11 @@ def _counts(arm: Summary) -> str:
     return f"{counted(arm.cases, 'case')}, {counted(arm.groups, 'group')}; scored: " + ", ".join(
         scored
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, which takes an s unless there is one: 1 group, 2 groups."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _cell(text: str) -> str:

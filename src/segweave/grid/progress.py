@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.recipes import Recipe
-from segweave.runs.metrics_file import read_rows
-from segweave.runs.run_folder import CARD, METRICS, MODEL
+from segweave.runs.run_folder import CARD, METRICS, MODEL, read_rows
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
 """Pure functions on arrays: overlap, surface distances, soft maps, objects, calibration, images."""
 
 from segweave.metrics.area import AreaDistances, area_distances
-from segweave.metrics.compute import LabelPair, compute_metric
-from segweave.metrics.empties import POLICIES, EmptyPolicy, diagonal, get_policy
+from segweave.metrics.compute import (
+    POLICIES,
+    EmptyPolicy,
+    LabelPair,
+    compute_metric,
+    diagonal,
+    get_policy,
+)
 from segweave.metrics.objects import ObjectScores, connected_objects, object_scores
 from segweave.metrics.overlap import Confusion, confusion
 from segweave.metrics.surface import SurfaceDistances, surface_distances

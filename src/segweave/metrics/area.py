@@ -17,8 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.metrics.labels import Spacing, check_classes, check_pair, foreground_box
-from segweave.metrics.search import Engine, Surface, nearest_distances
+from segweave.metrics.labels import (
+    Engine,
+    Spacing,
+    Surface,
+    check_classes,
+    check_pair,
+    foreground_box,
+    nearest_distances,
+)
 from segweave.metrics.surface import checked_spacing, within
 from segweave.registry import MetricCard
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 def find_surface(
     labels: NDArray[np.uint8], count: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """The three fields of `search.Surface` for the classes 1..count of a label map, 2D or 3D."""
+    """The three fields of `labels.Surface` for the classes 1..count of a label map, 2D or 3D."""
     volume = np.ascontiguousarray(labels if labels.ndim == 3 else labels[None])
     surface, counts = _mark(volume, count, labels.ndim == 3)
     start = np.zeros(count + 2, np.int64)

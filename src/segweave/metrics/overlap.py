@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.metrics.labels import (
+    Engine,
     Spacing,
     check_classes,
     check_pair,
+    compiled_loops,
     foreground_box,
     numbered,
 )
-from segweave.metrics.search import Engine, compiled_loops
 from segweave.registry import MetricCard
 
 CARDS = (

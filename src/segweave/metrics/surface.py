@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from segweave.errors import UsageError, nearest
 from segweave.metrics.labels import (
+    Engine,
     Spacing,
+    Surface,
     check_classes,
     check_pair,
+    find_surface,
     foreground_box,
+    nearest_distances,
     numbered,
 )
-from segweave.metrics.search import Engine, Surface, find_surface, nearest_distances
 from segweave.registry import MetricCard
 
 CARDS = (

@@ -5,6 +5,7 @@ of your runs. Each tensor is reported as loaded, missing or unused.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from segweave.author_weights import HasReleasedNames, load_released
 from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError
-from segweave.networks.base import SegmentationNetwork, WeightsReport
 from segweave.storage import sha256_of
 from segweave.weights import IMAGENET, compare_weights, is_imagenet, read_weights, weights_file
 
@@ -23,8 +23,23 @@ _COUNTER = ".num_batches_tracked"
 Weights = Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class WeightsReport:
+    """What loading start values did with each tensor.
+
+    Attributes:
+        loaded: names of the network's tensors that were filled.
+        missing: names of the network's tensors that keep their start values.
+        unused: names of the source's tensors that the network has no use for.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
 def load_pretrained(
-    network: SegmentationNetwork,
+    network: nn.Module,
     pretrained: str | Path,
     *,
     listed: Sequence[Mapping[str, Any]] = (),
@@ -57,10 +72,12 @@ def load_pretrained(
 
 
 def _load_backbones(
-    network: SegmentationNetwork, files: str, listed: Sequence[Mapping[str, Any]]
+    network: nn.Module, files: str, listed: Sequence[Mapping[str, Any]]
 ) -> WeightsReport:
     doing = f"loading ImageNet weights into {type(network).__name__}"
-    if not network.backbones:
+    # As `SegmentationNetwork` declares it; a plug-in's class may be another one.
+    backbones: Mapping[str, str | None] = getattr(network, "backbones", {})
+    if not backbones:
         raise UsageError(
             doing,
             expected="a network with a backbone that has ImageNet weights",
@@ -68,10 +85,10 @@ def _load_backbones(
             remedy="name a file of weights of the whole network, or take a network with a "
             "backbone, such as timm-unet",
         )
-    chosen = _files_of_backbones(network, files, doing)
+    chosen = _files_of_backbones(list(backbones), files, doing)
     plans: dict[str, dict[str, Tensor]] = {}
     unused: list[str] = []
-    for backbone, model in network.backbones.items():
+    for backbone, model in backbones.items():
         if files:
             file: Path | None = Path(chosen[backbone])
             source = _from_file(Path(chosen[backbone]), listed, doing)
@@ -96,9 +113,8 @@ def _load_backbones(
     return WeightsReport(tuple(loaded), tuple(missing), tuple(unused))
 
 
-def _files_of_backbones(network: SegmentationNetwork, files: str, doing: str) -> dict[str, str]:
+def _files_of_backbones(names: Sequence[str], files: str, doing: str) -> dict[str, str]:
     """The file of each backbone, from "FILE" or "BACKBONE=FILE,BACKBONE=FILE"."""
-    names = list(network.backbones)
     if not files:
         return {}
     if len(names) == 1:
@@ -197,7 +213,7 @@ def _with_channels(weight: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _load_whole(
-    network: SegmentationNetwork,
+    network: nn.Module,
     file: Path,
     renewed: Collection[str],
     head: Callable[[], Collection[str]],
@@ -237,9 +253,7 @@ def _load_whole(
     )
 
 
-def _load_released(
-    network: SegmentationNetwork, weights: Weights, renewed: Collection[str]
-) -> WeightsReport:
+def _load_released(network: nn.Module, weights: Weights, renewed: Collection[str]) -> WeightsReport:
     """A file under the authors' names."""
     assert isinstance(network, HasReleasedNames)
     names = network.released_names().tensors

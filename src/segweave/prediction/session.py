@@ -17,8 +17,8 @@ from segweave.data.inputs import network_slice, normalise, to_case_grid, window_
 from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
 from segweave.networks import mask_of
+from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.prediction.flips import Flips, mean_of_flips, with_flips
-from segweave.prediction.folding import fold_batch_norms
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
 from segweave.runtime.devices import flushed_denormals

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
+from segweave.context.identity import Identity
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.networks import create_network
@@ -57,7 +59,8 @@ def build_network(
             **options,
         )
     if recipe.context is None:
-        return weave(network, "identity", slices=recipe.slices, classes=target.classes)
+        bare = partial(Identity, both_sides=recipe.slices > 1)
+        return weave(network, bare, slices=recipe.slices, classes=target.classes)
     with _stream(seed, "context"):
         woven = weave(
             network,

@@ -29,19 +29,6 @@ class ArmIdentity:
     digest: str
     recipe: dict[str, Any]
 
-    def predicting(self, **settings: Any) -> ArmIdentity:
-        """The identity of predictions that are made in another way than by the finished model
-        (another checkpoint, flips, tiles, averaged members). Settings that are None are left out;
-        without any, it is the identity of the arm itself.
-        """
-        given = {name: value for name, value in settings.items() if value is not None}
-        if not given:
-            return self
-        recipe = {**self.recipe, "prediction": given}
-        return ArmIdentity(
-            sha256_of_text(canonical_json({"arm": self.digest, "prediction": given})), recipe
-        )
-
 
 def arm_identity(
     recipe: Recipe, data: str | None = None, pretrained: str | None = None

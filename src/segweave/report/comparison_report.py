@@ -16,12 +16,12 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
 from segweave.evaluation.label_folders import case_of
+from segweave.evaluation.tables import counted
 from segweave.formats import case_name, read_label_case, suffix_of
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
 from segweave.report.run_report import as_table, panels
 from segweave.runs.run_folder import Run, RunLayout
-from segweave.words import counted
 
 if TYPE_CHECKING:
     from segweave.data.store import CaseStore

@@ -17,7 +17,7 @@ import segweave
 from segweave import registry
 from segweave.data.store import CaseStore
 from segweave.recipes import Recipe
-from segweave.runs.identity import identity_of
+from segweave.runs.run_folder import identity_of
 
 FORMAT = 1
 _LIBRARIES = ("torch", "lightning", "numpy", "scipy", "pydantic", "safetensors")

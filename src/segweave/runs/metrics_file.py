@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segweave.errors import SegweaveError
+from segweave.runs.run_folder import read_rows
 from segweave.storage import write_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "seconds", "samples_per_second", "loader_share")
@@ -58,24 +59,6 @@ class MetricsFile:
         lines = [_line(self.columns)]
         lines += [_line([_text(row.get(name)) for name in self.columns]) for row in rows]
         write_text(self.path, "".join(lines))
-
-
-def read_rows(path: str | Path) -> list[dict[str, float]]:
-    """The whole rows of a metrics file, empty fields left out; [] where there is no file."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    whole = text[: text.rfind("\n") + 1]  # a killed process may have written half a line
-    rows: list[dict[str, float]] = []
-    for row in csv.DictReader(io.StringIO(whole)):
-        try:
-            rows.append({name: float(value) for name, value in row.items() if value})
-        except (TypeError, ValueError):
-            raise SegweaveError(
-                "reading the training's numbers", file=path, expected="numbers", found=str(row)
-            ) from None
-    return rows
 
 
 def _line(fields: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ def write_model(
 ) -> None:
     """Write `weights.safetensors`, then `card.json`, into `folder`, from a checkpoint of
     `network`. The card comes last: where it is, the model is whole. `ended` says why the training
-    ended before its last step; `recipe_digest` identifies the arm (`segweave.runs.identity`).
+    ended before its last step; `recipe_digest` identifies the arm (`Run.identity`).
     """
     card = describe_model(recipe, target, network, checkpoint, store, parts, ended)
     write_model_folder(folder, checkpoint.weights, card | {"recipe_digest": recipe_digest})

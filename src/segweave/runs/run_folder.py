@@ -4,13 +4,14 @@ spelled here and nowhere else.
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segweave.errors import InputError, UsageError, nearest
-from segweave.recipes import Recipe, load_recipe
-from segweave.runs.metrics_file import read_rows
+from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.recipes import ArmIdentity, Recipe, arm_identity, load_recipe
 from segweave.storage import read_json
 from segweave.weights import MODEL as MODEL
 from segweave.weights import WEIGHTS as WEIGHTS
@@ -196,6 +197,16 @@ class Run:
         """The rows of metrics.csv, one per step; empty fields are left out."""
         return read_rows(self.layout.metrics)
 
+    @property
+    def identity(self) -> ArmIdentity:
+        """The arm that the run belongs to: the identity that was recorded when it started; runs of
+        earlier versions recorded none, it is then computed from their recipe.
+        """
+        recorded = self.environment.get("arm")
+        if recorded is not None:
+            return ArmIdentity(recorded["digest"], recorded["recipe"])
+        return identity_of(self.recipe, self.environment["data"]["checksum"])
+
     def weights(self, checkpoint: str | None = None) -> dict[str, Tensor]:
         """The network's tensors: of the finished model, or of a checkpoint by name (the average
         where the recipe asks for one).
@@ -229,3 +240,37 @@ class Run:
             found=f"no such file; the training reached step {int(rows[-1]['step']) if rows else 0}",
             remedy="train again with the same recipe and folder: it goes on where it stopped",
         )
+
+
+def read_rows(path: str | Path) -> list[dict[str, float]]:
+    """The whole rows of a metrics file, empty fields left out; [] where there is no file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]  # a killed process may have written half a line
+    rows: list[dict[str, float]] = []
+    for row in csv.DictReader(io.StringIO(whole)):
+        try:
+            rows.append({name: float(value) for name, value in row.items() if value})
+        except (TypeError, ValueError):
+            raise SegweaveError(
+                "reading the training's numbers", file=path, expected="numbers", found=str(row)
+            ) from None
+    return rows
+
+
+def identity_of(recipe: Recipe, data: str) -> ArmIdentity:
+    """The identity of a training that starts now on data with the checksum `data`.
+
+    A network that starts from a run is identified by the arm of that run, so that seeds which
+    start from the same seeds of another arm are one arm.
+    """
+    return arm_identity(recipe, data, _start(recipe.network.pretrained))
+
+
+def _start(pretrained: str | None) -> str | None:
+    """What stands for a run that the network starts from; None where it starts from no run."""
+    if pretrained is None or not (Path(pretrained) / RECIPE).is_file():
+        return None
+    return f"run:{Run(pretrained).identity.digest}"

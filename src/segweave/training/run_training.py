@@ -19,7 +19,6 @@ from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
-from segweave.runs.identity import run_identity
 from segweave.runs.model_card import write_model
 from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
 from segweave.runtime.devices import choose_device, flushed_denormals
@@ -158,7 +157,7 @@ def train(
                 source,
                 parts,
                 ended=session.ended,
-                recipe_digest=run_identity(Run(folder)).digest,
+                recipe_digest=Run(folder).identity.digest,
             )
         except KeyboardInterrupt:
             raise stopped(folder, checkpoint.step if checkpoint else 0) from None

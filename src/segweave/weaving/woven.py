@@ -143,7 +143,9 @@ class WovenNetwork(nn.Module, ABC):
         """
         centre = window[self.current(len(window))]
         fused = [
-            module.fuse([prepared.steps[place] for prepared in window])
+            centre.maps[place]
+            if isinstance(module, Identity)
+            else module.fuse([prepared.steps[place] for prepared in window])
             for place, module in enumerate(self._modules_list())
         ]
         maps = self._joined(fused, centre.maps)

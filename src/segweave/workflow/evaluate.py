@@ -37,8 +37,14 @@ from segweave.report import write_report
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, sha256_of_text
-from segweave.workflow.ledger import check_scored_once, may_replace, note_scored
-from segweave.workflow.variants import Variant, check_target, open_store
+from segweave.workflow.variants import (
+    Variant,
+    check_scored_once,
+    check_target,
+    may_replace,
+    note_scored,
+    open_store,
+)
 
 Part = Literal["test", "validation", "training", "all"]
 

@@ -13,7 +13,7 @@ from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import CaseStore
 from segweave.errors import UsageError
 from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
-from segweave.evaluation.rows import at_best_threshold
+from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
 from segweave.prediction import Predictor
 from segweave.recipes import Recipe, load_recipe

@@ -1,5 +1,6 @@
 """What is scored of a run: its finished model or a checkpoint, alone or averaged with other runs,
-with flips and tiles; the names of these variants, and which cases they may be scored on.
+with flips and tiles; the names of these variants, and which cases they may be scored on: none that
+a run learned from, and test cases once, which the run's ledger records.
 """
 
 from __future__ import annotations
@@ -8,17 +9,23 @@ import contextlib
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from segweave.data.joined_store import open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
+from segweave.evaluation import get_protocol, list_protocols, read_evaluation
 from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
 from segweave.recipes import ArmIdentity
-from segweave.runs.identity import prediction_identity
 from segweave.runs.run_folder import WEIGHTS, Run
-from segweave.storage import sha256_of, sha256_of_text
+from segweave.storage import canonical_json, read_json, sha256_of, sha256_of_text, write_json
+
+_BEST_ON_TEST = "best-on-test"
+Ledger = dict[str, dict[str, Any]]
+"""Name of an evaluation → protocol, store, when, where and how often test cases were scored."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +93,25 @@ class Variant:
 
     @property
     def identity(self) -> ArmIdentity:
-        """The digest and recipe that the evaluation's manifest has: those of the arm, or of its
-        variant.
+        """The digest and recipe that the evaluation's manifest has: those of the arm itself, where
+        its finished model alone predicts, else those of this variant of it.
         """
-        return prediction_identity(
-            self.runs,
-            checkpoint=self.checkpoint,
-            flips=None if self.flips == "none" else self.flips,
-            tiles=None if self.tiles is None else asdict(self.tiles),
-        )
+        arms = [run.identity for run in self.runs]
+        settings = {
+            "checkpoint": self.checkpoint,
+            "flips": None if self.flips == "none" else self.flips,
+            "tiles": None if self.tiles is None else asdict(self.tiles),
+            "members": sorted(
+                [arm.digest, run.recipe.seed] for arm, run in zip(arms, self.runs, strict=True)
+            )
+            if len(arms) > 1
+            else None,
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        if not given:
+            return arms[0]
+        variant = canonical_json({"arm": arms[0].digest, "prediction": given})
+        return ArmIdentity(sha256_of_text(variant), {**arms[0].recipe, "prediction": given})
 
     @property
     def sources(self) -> dict[str, str]:
@@ -173,7 +190,7 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
             found="none named in its recipe",
             remedy="give the store (--store)",
         )
-    opened = open_stores(path)
+    opened = Store(path) if isinstance(path, str) else open_stores(path)
     checksum = run.environment["data"]["checksum"]
     if opened.checksum != checksum:
         raise InputError(
@@ -238,3 +255,118 @@ def _contents_of_training(run: Run) -> Iterator[str]:
         parts = run.recipe.choose_parts(store)
         for name in ("training", "validation"):
             yield from (store.entry(id).content for id in parts.get(name, ()))
+
+
+def check_scored_once(
+    runs: Sequence[Run], key: str, protocol: str, checksum: str, dataset: str, *, force: bool
+) -> dict[str, int]:
+    """How often the test cases were scored, by evaluation, with this time counted as `key`.
+
+    Args:
+        runs: the runs whose ledgers are read.
+        key: the name of the evaluation in the ledger.
+        protocol: the name of the protocol.
+        checksum: that of the store that is scored; each store is counted separately.
+        dataset: the store's data set, which says which protocol "published" was in old ledgers.
+        force: count, but do not refuse.
+
+    Raises UsageError where they were scored at all, as any variant, unless `force`. The checkpoint
+    `best-on-test` is counted separately.
+    """
+    counts: dict[str, int] = {}
+    for run in runs:
+        own_store = run.environment["data"]["checksum"]
+        done = {
+            name: entry
+            for name, entry in _read(run).items()
+            if _protocol_of(name, entry, dataset) == protocol
+            and entry.get("store", own_store) == checksum
+            # It was chosen on the test cases and its name says so: reported beside the others.
+            and (_BEST_ON_TEST in name) == (_BEST_ON_TEST in key)
+        }
+        if done and not force:
+            last = max(done.values(), key=lambda entry: entry["when"])
+            raise UsageError(
+                "scoring test cases a second time",
+                file=run.folder,
+                expected=f"test cases that this run was not scored on yet under {protocol}, "
+                "with any checkpoint, members, flips or tiles",
+                found=f"scores ({', '.join(done)}), the last of {last['when']} in {last['folder']}",
+                remedy="read those; a choice made after looking at test scores makes them "
+                "worthless, so compare checkpoints, flips, tiles and averages on part validation "
+                "(segweave evaluate RUN --part validation --flips both) and score the chosen one "
+                "alone on test; after a fault was repaired, use --force",
+            )
+        for name, entry in done.items():
+            counts[name] = max(counts.get(name, 0), entry["times"])
+    return {**counts, key: counts.get(key, 0) + 1}
+
+
+def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
+    """Note in each of the runs that the test cases of a store were scored now.
+
+    Args:
+        runs: the runs whose ledgers are written.
+        key: the name of the evaluation in the ledger.
+        protocol: the name of the protocol.
+        checksum: that of the store.
+        folder: where the evaluation is.
+    """
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    for run in runs:
+        ledger = _read(run)
+        ledger[key] = {
+            "protocol": protocol,
+            "store": checksum,
+            "when": when,
+            "folder": str(folder),
+            "times": ledger.get(key, {}).get("times", 0) + 1,
+        }
+        write_json(run.layout.ledger, ledger)
+
+
+def may_replace(run: Run, folder: Path) -> bool:
+    """Whether `folder` holds an evaluation of this very run on cases other than test cases, which a
+    new one may replace.
+    """
+    try:
+        manifest = read_evaluation(folder).manifest
+    except InputError:
+        return False
+    sources = manifest.sources
+    if sources.get("part", "test") in ("test", "all") or "run" not in sources:
+        return False
+    if sources.get("model", weights_digest(run)) != weights_digest(run):
+        return False
+    inside = folder.resolve().parent == run.layout.evaluations.resolve()
+    same_run = Path(sources["run"]).resolve() == run.folder.resolve()
+    recipe = run.recipe
+    return (inside or same_run) and (manifest.seeds, manifest.folds) == (
+        [recipe.seed],
+        [recipe.fold],
+    )
+
+
+def _read(run: Run) -> Ledger:
+    path = run.layout.ledger
+    if not path.is_file():
+        return {}
+    doing = "reading which test cases were scored"
+    content = read_json(path, doing)
+    if not all(
+        isinstance(e, dict) and {"when", "folder", "times"} <= set(e) for e in content.values()
+    ):
+        raise InputError(
+            doing, file=path, expected="names with when, folder and times", found="something else"
+        )
+    return content
+
+
+def _protocol_of(name: str, entry: dict[str, Any], dataset: str) -> str:
+    """The protocol of an entry. Old entries have it only in their name, before checkpoint, members
+    and flips, and "published" for the protocol of the data set.
+    """
+    if "protocol" in entry:
+        return str(entry["protocol"])
+    names = [protocol for protocol in list_protocols() if f"{name}-".startswith(f"{protocol}-")]
+    return get_protocol(max(names, key=len), dataset=dataset).name if names else name

@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.evaluation.label_pairs import Layer, foreground_name
 from segweave.evaluation.protocols import Protocol
-from segweave.evaluation.scores import Score
+from segweave.evaluation.scores import Layer, Score, foreground_name
 from segweave.metrics import confusion, connected_objects, get_policy, object_scores
-from segweave.metrics.compute import value_unit
-from segweave.metrics.empties import missing
+from segweave.metrics.compute import missing, value_unit
 from segweave.metrics.labels import Spacing
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.specs import TargetSpec, decide
-from segweave.evaluation.label_pairs import Layer, foreground_name, layers_of
 from segweave.evaluation.protocols import Needs, Protocol
+from segweave.evaluation.scores import Layer, foreground_name, layers_of
 
 
 class _Lesions(Protocol):

@@ -17,11 +17,10 @@ from scipy.ndimage import zoom
 from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.evaluation.label_pairs import Layer, foreground_name, layers_of
 from segweave.evaluation.protocols import Needs, Protocol
-from segweave.evaluation.scores import Score
+from segweave.evaluation.scores import Layer, Score, foreground_name, layers_of
 from segweave.metrics import compute_metric, saliency
-from segweave.metrics.empties import Status
+from segweave.metrics.compute import Status
 from segweave.metrics.labels import Spacing
 
 

@@ -1,13 +1,28 @@
-"""The one block of convolution and batch norm, which prediction folds into one convolution, and the
-blocks of two convolutions that are made of it.
+"""The one block of convolution and batch norm, the blocks of two convolutions that are made of it,
+and the folding of batch norms into the convolutions before them, which makes prediction faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+M = TypeVar("M", bound=nn.Module)
+Pair = tuple[nn.Module, str, nn.Module, str]
+"""The parent and the name of a convolution, the parent and the name of its batch norm."""
+
+_LIBRARIES = ("timm.", "torchvision.", "segmentation_models_pytorch.")
+"""Libraries whose modules call their layers in `forward` alone: its trace shows the pairs."""
+
+_CONVOLUTIONS = {"timm.layers.conv2d_same.Conv2dSame"}
+_NORMS = {"timm.layers.norm_act.BatchNormAct2d"}
+"""Layers of libraries that compute what torch's own do, with other padding or an activation."""
 
 
 class ConvNorm(nn.Sequential):
@@ -96,3 +111,106 @@ class ResidualDoubleConvolution(nn.Module):
         """(B, C_in, H, W) → (B, C_out, H, W)."""
         y = self.body(x)
         return (y + self.mix(y)).relu()
+
+
+def fold_batch_norms(module: M, keep: Collection[str] = ()) -> M:
+    """A copy of `module` in eval mode in which batch norms are folded into convolutions.
+
+    Folded are each batch norm that directly follows a convolution in an `nn.Sequential`, such as
+    `segweave.networks.blocks.conv_norm.ConvNorm`, and, in the modules of timm, torchvision and
+    segmentation_models_pytorch, each one that alone reads a convolution's output. The copy computes
+    the same up to rounding, cannot be trained, and its state dict has other names.
+
+    Args:
+        module: left as it is.
+        keep: names of submodules whose output is read from outside, by a hook: they are not folded.
+            Neither are layers that the module holds under several names.
+    """
+    folded = deepcopy(module).eval()
+    kept = {folded.get_submodule(name) for name in keep}
+    occurrences = Counter(layer for _, layer in folded.named_modules(remove_duplicate=False))
+
+    def fold(pairs: Iterator[Pair]) -> None:
+        for parent, name, norm_parent, norm_name in pairs:
+            convolution, norm = getattr(parent, name), getattr(norm_parent, norm_name)
+            if (
+                occurrences[convolution] == occurrences[norm] == 1
+                and not {convolution, norm} & kept
+            ):
+                transposed = isinstance(convolution, nn.ConvTranspose2d)
+                setattr(parent, name, fuse_conv_bn_eval(convolution, norm, transposed))
+                setattr(norm_parent, norm_name, getattr(norm, "act", None) or nn.Identity())
+
+    for parent in list(folded.modules()):
+        # Other containers may call their children in another order than they are listed.
+        if type(parent).forward is nn.Sequential.forward:
+            fold(_in_sequence(parent))
+    fold(_in_libraries(folded))
+    return folded
+
+
+def _in_sequence(parent: nn.Module) -> Iterator[Pair]:
+    for (name, first), (next_name, second) in pairwise(list(parent.named_children())):
+        if _is_convolution(first) and _is_norm(second):
+            yield parent, name, parent, next_name
+
+
+def _in_libraries(module: nn.Module) -> Iterator[Pair]:
+    """The pairs in the outermost modules of libraries that can be traced."""
+    if not any(_is_norm(layer) for layer in module.modules()):
+        return
+    if type(module).__module__.startswith(_LIBRARIES):
+        try:
+            graph = _Tracer().trace(module)
+        except Exception:
+            pass  # Its forward depends on values; its parts may be traceable.
+        else:
+            yield from _in_graph(module, graph)
+            return
+    for child in list(module.children()):
+        yield from _in_libraries(child)
+
+
+def _in_graph(module: nn.Module, graph: fx.Graph) -> Iterator[Pair]:
+    layers = [node for node in graph.nodes if node.op == "call_module"]
+    calls = Counter(str(node.target) for node in layers)
+    for node in layers:
+        before = node.args[0] if node.args else None
+        if (
+            isinstance(before, fx.Node)
+            and before.op == "call_module"
+            and len(before.users) == 1
+            and calls[str(node.target)] == calls[str(before.target)] == 1
+        ):
+            first, second = str(before.target), str(node.target)
+            if _is_convolution(module.get_submodule(first)) and _is_norm(
+                module.get_submodule(second)
+            ):
+                yield *_parent(module, first), *_parent(module, second)
+
+
+def _parent(module: nn.Module, path: str) -> tuple[nn.Module, str]:
+    parent, _, name = path.rpartition(".")
+    return module.get_submodule(parent), name
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_convolution(m) or _is_norm(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _is_convolution(layer: nn.Module) -> bool:
+    # A subclass may standardise its weight first, which folding would not follow.
+    kind: Any = type(layer)
+    return (
+        kind.forward in (nn.Conv2d.forward, nn.ConvTranspose2d.forward)
+        or f"{kind.__module__}.{kind.__qualname__}" in _CONVOLUTIONS
+    )
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    kind: Any = type(layer)
+    plain = (
+        issubclass(kind, nn.BatchNorm2d) and kind.forward is nn.BatchNorm2d.forward
+    ) or f"{kind.__module__}.{kind.__qualname__}" in _NORMS
+    return plain and bool(layer.track_running_stats)

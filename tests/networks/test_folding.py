@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segweave import registry
 from segweave.networks import create_network
-from segweave.prediction.folding import fold_batch_norms
+from segweave.networks.blocks.conv_norm import fold_batch_norms
 from tests.reference.fill import calibrate
 
 NAMES = sorted(registry.networks.cards())
