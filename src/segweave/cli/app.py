@@ -19,6 +19,7 @@ from segweave.cli import (
     check,
     compare,
     contexts,
+    convert_weights,
     demo,
     evaluate,
     export_nnunet,
@@ -45,6 +46,7 @@ ORDER = (
     "compare",
     "networks",
     "contexts",
+    "convert-weights",
     "export-nnunet",
     "info",
 )
@@ -138,6 +140,7 @@ _add("score", score.score, score.EXAMPLES)
 _add("compare", compare.compare, compare.EXAMPLES)
 _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)
+_add("convert-weights", convert_weights.convert_weights, convert_weights.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)
 app.add_typer(prepare.app, name="prepare")
 
