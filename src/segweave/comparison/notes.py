@@ -12,6 +12,11 @@ from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.tables import counted, scored_again
 
 CONTROL = "conv"
+_CHOSEN_ON = {
+    "validation": "validation cases, on which choices were made",
+    "training": "training cases, from which the networks learned",
+}
+"""Parts of the data that are no test cases."""
 
 
 def notes_of(
@@ -45,13 +50,18 @@ def notes_of(
     if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
         notes.append("The weights were chosen on the test set: all scores here are too good.")
     notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
-    if any(arm.known("part") - {"test"} for arm in arms.values()):
-        notes.append("These are not test cases: choices were made on them.")
+    parts = {part for arm in arms.values() for part in arm.known("part")}
+    notes += [f"These are {_CHOSEN_ON[part]}." for part in sorted(parts & set(_CHOSEN_ON))]
     lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
     if lost:
         notes.append(
             f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
             "no Dice."
+        )
+    if manifests[0].per != "group":
+        notes.append(
+            f"The evaluations' own tables keep this protocol's means {manifests[0].means}; here "
+            "every group weighs alike, as in the test, so that a Dice may differ from theirs."
         )
     notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
     control = next((arm for arm in arms.values() if _is_control(arm)), None)
@@ -61,6 +71,36 @@ def notes_of(
             f"{control.name} shows what a module adds to that."
         )
     return notes
+
+
+def limits_of(arm: Arm, reference: Arm, design: Design) -> list[str]:
+    """What the result on two arms does not reach beyond, and what makes it worthless: short enough
+    to be part of the verdict's sentence.
+    """
+    both = (arm, reference)
+    limits = []
+    if design.kind in ("paired", "unpaired"):
+        limits.append("new seeds on this training set")
+    if any(one.known("checkpoint") == {"best-on-test"} for one in both):
+        limits.append("weights chosen on the test set (all scores are too good)")
+    for part in sorted({part for one in both for part in one.known("part")} & set(_CHOSEN_ON)):
+        limits.append(_CHOSEN_ON[part])
+    evaluations = [e for one in both for e in one.evaluations]
+    if scored_again(evaluations):
+        limits.append("test cases that had been scored before")
+    if not all(e.manifest.grouped for e in evaluations):
+        limits.append("groups unknown (each file counts as one)")
+    return limits
+
+
+def stated_margin(arms: Collection[Arm]) -> tuple[float | None, str]:
+    """The margin that all runs of all arms state, with its reason; (None, "") where one states none
+    or another.
+    """
+    stated = {
+        (e.manifest.margin, e.manifest.margin_reason) for arm in arms for e in arm.evaluations
+    }
+    return stated.pop() if len(stated) == 1 else (None, "")
 
 
 def exploratory_notes(arms: Collection[Arm]) -> list[str]:

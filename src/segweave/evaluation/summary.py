@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,9 @@ from segweave.errors import InputError, UsageError
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry, Row
 
-Per = Literal["case", "image"]
+Per = Literal["group", "case", "image"]
+_SHARES = ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy")
+"""Metrics between 0 and 1, outside of which no interval reaches."""
 
 
 class Estimate(BaseModel):
@@ -228,7 +230,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
 
 def unit_of(row: Row, per: Per) -> str:
     """What has equal weight in means: the case of a row, or its image."""
-    if per == "case" or row.score.slice is None:
+    if per != "image" or row.score.slice is None:
         return row.case
     return f"{row.case}#{row.score.slice}"
 
@@ -280,7 +282,8 @@ def _part(
                     [row for row in scores if row.score.unit == unit], metric, per
                 )
         elif values := case_values(scores, metric, per):
-            part.overlaps[metric] = estimate(values, groups)
+            bounds = (0.0, 1.0) if metric in _SHARES else None
+            part.overlaps[metric] = estimate(values, groups, per=per, bounds=bounds)
     return part
 
 
@@ -328,7 +331,7 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(of_seed, "dice", per), groups, interval=False).mean
+        estimate(case_values(of_seed, "dice", per), groups, per=per, interval=False).mean
         for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))
@@ -338,17 +341,63 @@ def estimate(
     values: Mapping[tuple[str, str], float],
     groups: Mapping[str, str],
     *,
+    per: Per = "group",
     level: float = 0.95,
     interval: bool = True,
+    bounds: tuple[float, float] | None = None,
 ) -> Estimate:
-    """Mean over cases for each class, then over classes, of `values` by (case, class).
+    """Mean of `values` by (case, class) with its interval; groups are drawn as wholes.
 
-    Groups are drawn as wholes. The sd is that of the jackknife's pseudo-values, leaving out one
-    group at a time (the sd of the groups' means, where groups have equal sizes and classes). The
-    interval is mean ± t · sd / √groups.
+    Per "group" it is the mean over the classes that count in a case, then over a group's cases,
+    then over groups, so that every group weighs alike, as in `segweave compare`; the sd is that of
+    the groups' means. Otherwise it is the mean over cases (images) for each class, then over
+    classes, as publications take it; the sd is that of the jackknife's pseudo-values, leaving out
+    one group at a time. The interval is mean ± t · sd / √groups.
+
+    Args:
+        values: (case or image, class) → value.
+        groups: case or image → group.
+        per: what has equal weight.
+        level: level of the interval.
+        interval: whether sd and interval are computed.
+        bounds: where the interval is cut off, for values that can't be beyond.
     """
     if not values:
         raise ValueError("an estimate needs at least one value")
+    if per == "group":
+        result, pseudo_sd = _over_groups(values, groups)
+    else:
+        result, pseudo_sd = _over_classes(values, groups)
+    if result.groups < 2 or not interval:
+        return result
+    result.sd = pseudo_sd()
+    quantile = float(stats.t.ppf((1 + level) / 2, result.groups - 1))
+    half = quantile * result.sd / result.groups**0.5
+    least, most = bounds or (-np.inf, np.inf)
+    result.low, result.high = max(result.mean - half, least), min(result.mean + half, most)
+    result.method = "t over groups"
+    return result
+
+
+def _over_groups(
+    values: Mapping[tuple[str, str], float], groups: Mapping[str, str]
+) -> tuple[Estimate, Callable[[], float]]:
+    """The mean that weighs groups alike, and what computes its sd over groups."""
+    classes: dict[str, list[float]] = defaultdict(list)
+    for (case, _), value in sorted(values.items()):
+        classes[case].append(value)
+    cases: dict[str, list[float]] = defaultdict(list)
+    for case, of_case in classes.items():
+        cases[groups[case]].append(float(np.mean(of_case)))
+    means = np.array([np.mean(of_group) for of_group in cases.values()])
+    result = Estimate(mean=float(means.mean()), cases=len(classes), groups=len(cases))
+    return result, lambda: float(means.std(ddof=1))
+
+
+def _over_classes(
+    values: Mapping[tuple[str, str], float], groups: Mapping[str, str]
+) -> tuple[Estimate, Callable[[], float]]:
+    """The mean over cases, then classes, and what computes the sd of its pseudo-values."""
     classes = sorted({c for _, c in values})
     names = sorted({groups[case] for case, _ in values})
     row = {name: i for i, name in enumerate(names)}
@@ -360,15 +409,12 @@ def estimate(
         counts[row[groups[case]], column[c]] += 1
     mean = float(_means(sums, counts, np.ones((1, len(names))))[0])
     result = Estimate(mean=mean, cases=len({case for case, _ in values}), groups=len(names))
-    if len(names) < 2 or not interval:
-        return result
-    left_out = _means(sums, counts, 1 - np.eye(len(names)))
-    result.sd = float((len(names) - 1) * np.nanstd(left_out, ddof=1))
-    quantile = float(stats.t.ppf((1 + level) / 2, len(names) - 1))
-    half = quantile * result.sd / len(names) ** 0.5
-    result.low, result.high = mean - half, mean + half
-    result.method = "t over groups"
-    return result
+
+    def pseudo_sd() -> float:
+        left_out = _means(sums, counts, 1 - np.eye(len(names)))
+        return float((len(names) - 1) * np.nanstd(left_out, ddof=1))
+
+    return result, pseudo_sd
 
 
 def _means(

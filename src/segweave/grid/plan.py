@@ -164,7 +164,7 @@ def _arm(
     grid: Grid, choice: GridRecipe, context: GridContext | None
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe of an arm, and the texts for `--set` that make it of the grid's recipe."""
-    sets = [*grid.sets, *choice.sets]
+    sets = [*grid.margin_sets, *grid.sets, *choice.sets]
     label = choice.arm
     if context is not None:
         sets += context.changes(load_recipe(choice.recipe, sets))
