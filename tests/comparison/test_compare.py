@@ -272,7 +272,7 @@ def test_notes_name_what_weakens_the_result(tmp_path: Path) -> None:
         {"a": level, "conv": shifted(0.01), "b": shifted(0.02)},
         grouped=False,
         checkpoint="best-on-test",
-        sources={"part": "validation"},
+        sources={"part": "validation", "store": "a checksum"},
     )
     notes = " ".join(compare(made, "a").notes)
     for words in (

@@ -89,6 +89,27 @@ class Arm:
             case for values in self.failed[run].values() for case, _, _ in values
         }
 
+    def items(self, metric: str) -> set[Item]:
+        """What any run was scored on by a metric, with or without a value."""
+        return set().union(*(self._items_of(run, metric) for run in self.scores))
+
+    def lacking(self, metric: str) -> dict[RunKey, set[Item]]:
+        """Run → what other runs were scored on by a metric, in cases of this run, and this was not;
+        a Dice without a value counts as lacking. Only runs that lack something.
+        """
+        everything = self.items(metric)
+        result = {}
+        for run in self.runs:
+            cases = self.cases(run)
+            held = self.scores[run].get(metric, {}) if metric == "dice" else None
+            held = set(held) if held is not None else self._items_of(run, metric)
+            if lost := {item for item in everything if item[0] in cases} - held:
+                result[run] = lost
+        return result
+
+    def _items_of(self, run: RunKey, metric: str) -> set[Item]:
+        return {*self.scores[run].get(metric, {}), *self.failed[run].get(metric, set())}
+
     def failures(self, metric: str, class_name: str | None = None) -> int:
         """How many scores of a metric, of one class or all, have no value; over all runs."""
         return _count(self.failed, metric, class_name)
@@ -175,6 +196,14 @@ def _add(arm: Arm, row: Row, evaluation: Evaluation) -> None:
     failed = arm.failed.setdefault(run, defaultdict(set))[score.metric]
     ruled = arm.by_rule.setdefault(run, defaultdict(set))[score.metric]
     item = (row.case, score.slice, score.class_name)
+    if score.metric == "dice" and not 0 <= (score.value or 0.0) <= 1:
+        raise InputError(
+            DOING,
+            file=evaluation.folder,
+            expected="Dice between 0 and 1",
+            found=f"{score.value:g} for {row.case}",
+            remedy="divide values in percent by 100" if (score.value or 0) > 1 else None,
+        )
     if item in values or item in failed:
         raise InputError(
             DOING,
@@ -284,8 +313,9 @@ def _check_cases(arms: Sequence[Arm]) -> None:
 
 
 def _check_runs(arm: Arm) -> None:
-    """All runs of an arm, or of one of its folds, have scored the same cases, and no seed is both
-    in a fold and without one: it may be one training, scored twice.
+    """All runs of an arm, or of one of its folds, have scored the same cases, and Dice of the same
+    classes in each, and no seed is both in a fold and without one: it may be one training, scored
+    twice.
     """
     loose = {seed for seed, fold in arm.scores if fold is None}
     doubled = [run for run in arm.runs if run[1] is not None and run[0] in loose]
@@ -296,8 +326,8 @@ def _check_runs(arm: Arm) -> None:
             found="seed {} once without a fold and once in fold {}".format(*doubled[0]),
             remedy="leave one out if both are the same training, else evaluate it with its fold",
         )
-    parts: list[int | None] = [*arm.folds] if len(arm.folds) > 1 else [None]
-    for fold in parts:
+    folds: list[int | None] = [*arm.folds] if len(arm.folds) > 1 else [None]
+    for fold in folds:
         runs = [run for run in arm.runs if fold is None or run[1] == fold]
         cases = set().union(*(arm.cases(run) for run in runs))
         for run in runs:
@@ -308,6 +338,18 @@ def _check_runs(arm: Arm) -> None:
                     found=f"seed {run[0]}, fold {run[1]} lacks {_some(lacking)}",
                     remedy="evaluate that run again, or leave it out",
                 )
+    for run, items in arm.lacking("dice").items():
+        raise InputError(
+            DOING,
+            expected=f"Dice of the same classes and slices from each run of {arm.name}",
+            found=f"seed {run[0]}, fold {run[1]} lacks {_some(sorted(map(_in_words, items)))}",
+            remedy="evaluate that run again, or leave it out",
+        )
+
+
+def _in_words(item: Item) -> str:
+    case, index, name = item
+    return f"{name} of {case}" + ("" if index is None else f", slice {index}")
 
 
 def _items(arm: Arm) -> set[Item]:

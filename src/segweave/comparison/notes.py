@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from segweave.comparison.arms import Arm, choice
@@ -139,11 +140,15 @@ def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
 
 
 def _is_control(arm: Arm) -> bool:
-    """Whether the arm's module is the control `conv`, by its recipe or, without one, its name."""
+    """Whether the arm's module is the control `conv`, by its recipe. Evaluations of runs by earlier
+    versions hold no recipe: there the arm's name says it (`unet+conv`, `acdc-unet-128-conv`).
+    A name that another tool gave says nothing.
+    """
     for evaluation in arm.evaluations:
         if (recipe := evaluation.manifest.recipe) is not None:
             return (recipe.get("context") or {}).get("name") == CONTROL
-    return CONTROL in arm.name.split("@")[0].split("+")
+    of_runs = any("store" in evaluation.manifest.sources for evaluation in arm.evaluations)
+    return of_runs and CONTROL in re.split(r"[+@-]", arm.name)
 
 
 def _flattered(arm: Arm, metric: str) -> bool:

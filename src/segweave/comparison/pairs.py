@@ -153,7 +153,12 @@ def why_left_out(arm: Arm, reference: Arm, metric: str) -> str:
     if metric not in arm.units or metric not in reference.units:
         return "not scored in both"
     units = sorted(arm.units[metric] | reference.units[metric])
-    return " and ".join(unit or "no unit" for unit in units) if len(units) > 1 else ""
+    if len(units) > 1:
+        return " and ".join(unit or "no unit" for unit in units)
+    uneven = arm.lacking(metric) or reference.lacking(metric)
+    if uneven or arm.items(metric) != reference.items(metric):
+        return "not scored on the same classes and slices in every run"
+    return ""
 
 
 def _one(
