@@ -102,8 +102,8 @@ def test_other_data_is_another_arm(tmp_path: Path) -> None:
 def test_the_control_is_known_by_its_recipe(tmp_path: Path) -> None:
     given = [
         of_recipe(tmp_path, level),
-        of_recipe(tmp_path, shifted(0.1), "context.name=mean"),
-        of_recipe(tmp_path, shifted(0.2), "context.name=conv", "arm=neighbours"),
+        of_recipe(tmp_path, shifted(0.05), "context.name=mean"),
+        of_recipe(tmp_path, shifted(0.1), "context.name=conv", "arm=neighbours"),
     ]
     assert any("--reference neighbours" in note for note in compare(given, "unet").notes)
     assert not any("A gain" in note for note in compare(given, "neighbours").notes)

@@ -101,8 +101,8 @@ class Arm:
         result = {}
         for run in self.runs:
             cases = self.cases(run)
-            held = self.scores[run].get(metric, {}) if metric == "dice" else None
-            held = set(held) if held is not None else self._items_of(run, metric)
+            values = set(self.scores[run].get(metric, {}))
+            held = values if metric == "dice" else self._items_of(run, metric)
             if lost := {item for item in everything if item[0] in cases} - held:
                 result[run] = lost
         return result
