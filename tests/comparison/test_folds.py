@@ -43,7 +43,7 @@ def folds(
 
 
 def test_folds_replace_the_main_test(tmp_path: Path) -> None:
-    made = folds(tmp_path, "a", shifted(0.0)) + folds(tmp_path, "b", shifted(0.03))
+    made = folds(tmp_path, "a", shifted(0.0)) + folds(tmp_path, "b", shifted(0.03, 0.004))
     (b,) = compare(made, "a").arms
     assert b.main is not None
     assert b.main.design == "one mean difference per fold"
@@ -62,7 +62,9 @@ def test_folds_replace_the_main_test(tmp_path: Path) -> None:
 
 def test_folds_say_themselves_on_how_many_groups_they_were_trained(tmp_path: Path) -> None:
     made = {
-        (arm, groups): folds(tmp_path / str(groups), arm, shifted(by), training_groups=groups)
+        (arm, groups): folds(
+            tmp_path / str(groups), arm, shifted(by, 0.002 + by / 10), training_groups=groups
+        )
         for arm, by in (("a", 0.0), ("b", 0.03))
         for groups in (12, None)
     }
