@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from segweave.storage import (
     locked,
     read_json,
     read_json_value,
+    remove_leftovers,
     sha256_of,
     sha256_of_bytes,
     sha256_of_text,
@@ -181,16 +183,6 @@ def test_a_failed_rename_brings_the_old_folder_back(
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_folder_that_was_there_first_can_stay(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    with atomic_folder(target, replace=False) as first:
-        (first / "a").write_text("first")
-    with atomic_folder(target, replace=False) as second:
-        (second / "a").write_text("second")
-    assert (target / "a").read_text() == "first"
-    assert names(tmp_path) == ["folder"]
-
-
 def test_only_one_holds_a_lock(tmp_path: Path) -> None:
     file = tmp_path / "new" / "lock"
     with locked(file, "working"):
@@ -294,3 +286,45 @@ def test_errors_of_the_disk_say_what_was_done(tmp_path: Path) -> None:
     with failed as caught, disk_errors("writing it", tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.file == tmp_path
+
+
+def test_a_lock_can_be_waited_for(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        with locked(tmp_path / "lock", "working", wait=True):
+            inside.append(number)
+            most.append(len(inside))
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(200)))
+    assert max(most) == 1
+    assert len(most) == 200
+
+
+def test_names_that_are_no_text_come_back_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.nii")
+    write_json(tmp_path / "a.json", {"file": name, "umlaut": "ä"})
+    assert read_json(tmp_path / "a.json", "reading") == {"file": name, "umlaut": "ä"}
+    assert "ä" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_json_is_read_from_ordinary_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match="no ordinary file"):
+            read_json(file, "reading a card")
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "sub" / ".writing-abc").mkdir(parents=True)
+    (tmp_path / "sub" / ".writing-abc" / "half").write_text("x")
+    (tmp_path / ".writing-def.png").write_text("x")
+    (tmp_path / "sub" / "whole").write_text("x")
+    remove_leftovers(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
+        "sub",
+        "sub/whole",
+    ]

@@ -5,6 +5,7 @@ was found, and what to do.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -99,7 +100,7 @@ class SegweaveError(Exception):
                 parts.append(f"  {value}")
             elif value is not None:
                 parts.append(f"  {label}: {value}")
-        super().__init__("\n".join(parts))
+        super().__init__(printable("\n".join(parts)))
 
 
 class InputError(SegweaveError):
@@ -126,6 +127,18 @@ class MissingExtraError(SegweaveError, ImportError):
             found="it is not installed",
             remedy=f'pip install "segweave[{extra}]"',
         )
+
+
+def printable(text: str) -> str:
+    """The text with control characters as escapes, line ends and tabs excepted: a file name must
+    not move the cursor or change the colours of a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one in "\n\t" or unicodedata.category(one) not in ("Cc", "Cf") else ascii(one)[1:-1]
+        for one in text
+    )
 
 
 def one_line(error: SegweaveError) -> str:

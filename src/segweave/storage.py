@@ -53,14 +53,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a new folder beside `path`; on success it is renamed to `path`, else removed.
-
-    Args:
-        path: the folder. What it held before is removed only after the rename, and comes back where
-            that fails.
-        replace: False keeps a folder that another process put there meanwhile, and drops the new
-            one.
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it is renamed to `path`, else removed. What
+    `path` held before is removed only after the rename, and comes back where that fails.
 
     Raises SegweaveError where the disk is full or the folder can't be written.
     """
@@ -71,10 +66,7 @@ def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if replace:
-            replace_folder(temporary, target)
-        else:
-            _take_free_name(temporary, target)
+        replace_folder(temporary, target)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise _no_room("writing a folder", target, error) from error
@@ -82,14 +74,6 @@ def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _take_free_name(new: Path, target: Path) -> None:
-    try:
-        os.rename(new, target)  # onto a folder that holds something it fails
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def replace_folder(new: str | Path, old: str | Path) -> None:
@@ -110,13 +94,17 @@ def replace_folder(new: str | Path, old: str | Path) -> None:
 
 
 @contextmanager
-def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") -> Iterator[None]:
-    """Hold the lock file `path` (removed afterwards); the system releases it if the process dies.
+def locked(
+    path: str | Path, doing: str, *, remedy: str = "wait for it to end", wait: bool = False
+) -> Iterator[None]:
+    """Hold the lock file `path`; the system releases it if the process dies.
 
     Args:
         path: the lock file.
         doing: what is being done, for error messages.
         remedy: what to do where another process holds it.
+        wait: whether to wait for another process. The lock file then stays (others may be waiting
+            for it); else it is removed.
 
     Raises UsageError where another process holds it, SegweaveError where the folder can't be
     written.
@@ -124,7 +112,7 @@ def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") 
     from filelock import FileLock, Timeout
 
     file = Path(path)
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=-1 if wait else 0)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -141,8 +129,9 @@ def locked(path: str | Path, doing: str, *, remedy: str = "wait for it to end") 
         yield
     finally:
         # Before the release: afterwards another process may hold the file.
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
+        if not wait:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
         lock.release()
 
 
@@ -166,8 +155,23 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, content: Any, *, indent: int = 2) -> None:
-    """Write a JSON file in one piece; NaN and infinite numbers raise ValueError."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON file in one piece; NaN and infinite numbers raise ValueError. Names that are not
+    valid text (bytes of a file name that are no UTF-8) are written with escapes and come back.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what killed processes left half written in `folder` and its subfolders. Only for who
+    holds the folder's lock: nobody else may be writing there.
+    """
+    for path in list(Path(folder).rglob(".writing-*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read_json(
@@ -212,6 +216,9 @@ def read_json_value(
     """What a JSON file holds, of whatever type; arguments and errors as in `read_json`."""
     file = Path(path)
     try:
+        if file.exists() and not file.is_file():
+            # A pipe or a device would be waited for, or never end.
+            raise _unreadable(doing, file, expected, "no ordinary file", remedy)
         size = file.stat().st_size
         found = f"{size} bytes, more than are read ({_LARGEST_JSON})"
         if size <= _LARGEST_JSON:
@@ -219,6 +226,8 @@ def read_json_value(
             if sha256 is None or hashlib.sha256(block).hexdigest() == sha256:
                 return json.loads(block)
             found = "another content: its checksum has changed"
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _unreadable(doing, file, expected, found, remedy) from error

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +38,7 @@ def test_it_holds_exactly_what_prediction_computes(tmp_path: Path) -> None:
 
 
 def _times(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if p.is_dir()}
 
 
 def test_copies_are_used_again_and_keyed(tmp_path: Path) -> None:
@@ -58,7 +60,7 @@ def test_copies_are_used_again_and_keyed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["image.npy", "label.npy", "outside.npy"])
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
 def test_damaged_copies_are_made_again(tmp_path: Path, name: str, damage: str) -> None:
     store = made_store(tmp_path / "s")
     resized = Resized(store, SPEC, ["case0"])
@@ -66,9 +68,27 @@ def test_damaged_copies_are_made_again(tmp_path: Path, name: str, damage: str) -
     path = resized.path_of("case0") / name
     if damage == "missing":
         path.unlink()
-    else:
+    elif damage == "truncated":
         os.truncate(path, path.stat().st_size - 1)
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 255]))
     np.testing.assert_array_equal(Resized(store, SPEC, ["case0"])["case0"].image, whole)
+
+
+def test_copies_that_others_make_and_replace_meanwhile_do_no_harm(tmp_path: Path) -> None:
+    """Several trainings start at once, and some of them replace a damaged copy."""
+    store = made_store(tmp_path / "s")
+    expected = np.array(Resized(store, SPEC, ["case0"])["case0"].image)
+    path = Resized(store, SPEC, ["case0"]).path_of("case0")
+
+    def build(_: int) -> bool:
+        return bool((Resized(store, SPEC, ["case0"])["case0"].image == expected).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        for damage in [lambda: shutil.rmtree(path), (path / "label.npy").unlink] * 10:
+            damage()
+            assert all(pool.map(build, range(8)))
 
 
 def _build(path: Path) -> int:
@@ -82,7 +102,7 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         sums = pool.map(_build, [tmp_path / "s"] * 2)
     assert sums[0] == sums[1]
-    assert [p.name for p in (tmp_path / "s.cache").iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in (tmp_path / "s.cache").iterdir() if p.name.startswith(".")] == [".lock"]
 
 
 def test_bad_cases_are_named(tmp_path: Path) -> None:

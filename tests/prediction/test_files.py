@@ -201,7 +201,14 @@ def test_ctrl_c_leaves_whole_files_and_their_summary(images, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict_files(by_brightness((16, 16)), images, tmp_path / "out", progress=stop)
     names = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert names == ["b.npz", "b.png", "c.npz", "c.png", "predictions.json"]
+    assert names == [
+        ".predicting.jsonl",
+        "b.npz",
+        "b.png",
+        "c.npz",
+        "c.png",
+        "predictions.json",
+    ]
     assert len(json.loads((tmp_path / "out/predictions.json").read_text())["cases"]) == 2
 
 
@@ -279,3 +286,123 @@ def test_real_heart(real_data, tmp_path):
         before, after = raw_header(row.file), raw_header(row.labels)
         for field in KEPT:
             np.testing.assert_array_equal(before[field], after[field], err_msg=field)
+
+
+def test_an_interrupted_prediction_goes_on_where_it_was(images, tmp_path):
+    """After Ctrl-C, and after a kill between two writes, the results are those of one call."""
+
+    def stop(done, count, file):
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    predictor, out = by_brightness((16, 16)), tmp_path / "out"
+    predict_files(predictor, images, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(predictor, images, out, progress=stop)
+    # What a kill -9 leaves: a half line, a half file, an overlay whose label map is missing.
+    with (out / ".predicting.jsonl").open("a") as file:
+        file.write('{"case": "half')
+    (out / ".writing-abc.nii.gz").write_bytes(b"half")
+    (out / "overlays" / "d.png").write_bytes(b"half")
+    before = (out / "b.npz").stat().st_mtime_ns
+    report = predict_files(predictor, images, out)
+    assert report.resumed == 2
+    assert [file.case for file in report.files] == ["b", "c", "d", "heart"]
+    assert (out / "b.npz").stat().st_mtime_ns == before
+    held = [
+        {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        for folder in (out, tmp_path / "whole")
+    ]
+    assert held[0] == held[1]
+    listed = [
+        json.loads((folder / "predictions.json").read_text())["cases"]
+        for folder in (out, tmp_path / "whole")
+    ]
+    for case in (*listed[0], *listed[1]):
+        del case["seconds"]
+    assert listed[0] == listed[1]
+    with pytest.raises(UsageError, match="without results"):
+        predict_files(predictor, images, out)
+
+
+@pytest.mark.parametrize("changed", ["image", "labels", "settings", "model"])
+def test_it_goes_on_only_with_what_is_the_same(images, tmp_path, changed):
+    def stop(done, count, file):
+        if done >= 2:
+            raise KeyboardInterrupt
+
+    predictor, out, options = by_brightness((16, 16)), tmp_path / "out", {}
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(predictor, images, out, progress=stop)
+    if changed == "image":
+        np.savez(images / "c.npz", img=VOLUME[1] + 1)
+    elif changed == "labels":
+        (out / "c.npz").unlink()
+    elif changed == "settings":
+        options["probabilities"] = True
+    else:
+        predictor = by_brightness((16, 16))
+        predictor.card["weights_sha256"] = "other"
+    if changed in ("settings", "model"):
+        with pytest.raises(UsageError, match="without results"):
+            predict_files(predictor, images, out, **options)
+        assert predict_files(predictor, images, out, force=True, **options).resumed == 0
+    else:
+        assert predict_files(predictor, images, out).resumed == 1
+
+
+def test_two_predictions_into_one_folder_are_refused(images, tmp_path):
+    predictor, out = by_brightness((16, 16)), tmp_path / "out"
+
+    def again(done, count, file):
+        if done < count:
+            with pytest.raises(UsageError, match="another process is writing"):
+                predict_files(predictor, images / "b.h5", out, force=True)
+
+    assert len(predict_files(predictor, images, out, progress=again).files) == 4
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("odd"), MemoryError(), UnicodeDecodeError("utf-8", b"", 0, 1, "odd")]
+)
+def test_one_unusual_file_never_ends_the_others(images, tmp_path, monkeypatch, error):
+    real = read_case
+
+    def reads(file, **options):
+        if file.name == "c.npz":
+            raise error
+        return real(file, **options)
+
+    monkeypatch.setattr("segweave.prediction.files.read_case", reads)
+    report = predict_files(by_brightness((16, 16)), images, tmp_path / "out")
+    assert [file.case for file in report.files] == ["b", "d", "heart"]
+    assert [failure.file.name for failure in report.failures] == ["c.npz"]
+    assert "memory" in str(report.failures[0].error) or "unexpected" in str(
+        report.failures[0].error
+    )
+
+
+def test_an_overlay_that_fails_takes_no_label_map_away(images, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr("segweave.prediction.files.draw_overlay", fails)
+    report = predict_files(by_brightness((16, 16)), images, tmp_path / "out")
+    assert not report.failures
+    assert all("no such font" in file.note and file.overlay is None for file in report.files)
+    listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["cases"]
+    assert all("no such font" in case["note"] for case in listed)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "$\\frac{$", "caf\udce9", "[red]", "<b>"])
+def test_names_of_any_kind(tmp_path, name):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.savez(folder / "plain.npz", img=VOLUME[0])
+    np.savez(folder / f"{name}.npz", img=VOLUME[0])
+    report = predict_files(by_brightness((16, 16)), folder, tmp_path / "out")
+    assert not report.failures
+    assert not any(file.note for file in report.files)
+    listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["cases"]
+    assert {case["case"] for case in listed} == {"plain", name}

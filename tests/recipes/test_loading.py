@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -270,3 +271,56 @@ def test_recipes_cannot_be_changed() -> None:
         recipe.seed = 3  # type: ignore[misc]
     assert isinstance(recipe, Recipe)
     assert "demo" in list_recipes()
+
+
+ODD_VALUES = (
+    "2024-99-99",
+    "!!int abc",
+    "!!float x",
+    "!!bool maybe",
+    "!!timestamp foo",
+    "9" * 5000,
+    "&a [*a]",
+    "&a {b: *a}",
+    "!!set {a, [b]}",
+    "!!binary '*'",
+    "!!omap 3",
+    "{[1]: 2}",
+    "{{a: 1}: 2}",
+    "!!python/object/apply:os.system [ls]",
+)
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: value[:20])
+@pytest.mark.parametrize("key", ["arm", "seed", "network.options.width", "data.store"])
+def test_values_that_are_no_plain_ones_are_refused(write, key: str, value: str) -> None:  # type: ignore[no-untyped-def]
+    *sections, last = key.split(".")
+    text = "extends: demo\n"
+    for depth, section in enumerate(sections):
+        text += "  " * depth + f"{section}:\n"
+    text += "  " * len(sections) + f"{last}: {value}\n"
+    with pytest.raises(SegweaveError):
+        load_recipe(write(text))
+    with pytest.raises(SegweaveError):
+        load_recipe("demo", [f"{key}={value}"])
+
+
+def test_aliases_of_aliases_are_counted_before_they_are_used(write) -> None:  # type: ignore[no-untyped-def]
+    """A few hundred bytes that stand for 10^9 values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 9)]
+    for text in ("\n".join(lines), "arm: " + "\n".join(lines).replace("a0: ", "\n  a0: ")):
+        with pytest.raises(InputError, match=r"10,000 values|valid YAML"):
+            load_recipe(write(text + "\n"))
+
+
+def test_many_keys_are_read_in_time(write) -> None:  # type: ignore[no-untyped-def]
+    text = "".join(f"k{number}: 1\n" for number in range(90_000))
+    with pytest.raises(InputError, match="more than 10,000 values"):
+        load_recipe(write(text))
+
+
+def test_only_ordinary_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(InputError, match=r"no ordinary file|no such file"):
+        load_recipe(tmp_path / "pipe.yaml")

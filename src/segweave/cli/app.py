@@ -5,6 +5,7 @@ once.
 from __future__ import annotations
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -95,6 +96,10 @@ def common(
     that states its rules. Research software, not a medical device.
     """
     Settings.debug = debug
+    if "SEGWEAVE_PARENT" in os.environ:
+        from segweave.grid.processes import end_with_parent
+
+        end_with_parent()
     if not debug and not sys.warnoptions:
         # Warnings of libraries are for developers; users get errors and notes.
         warnings.simplefilter("ignore")

@@ -101,7 +101,7 @@ def report(error: BaseException) -> int:
         # The reader of our output has gone; Python's flush at exit must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
-    if isinstance(error, MemoryError) or _is_gpu_memory(error):
+    if isinstance(error, MemoryError) or _is_torch_memory(error):
         _print(
             "error: not enough memory\n"
             "  what to do: a smaller batch (--set training.batch_size=...), a smaller image size, "
@@ -138,8 +138,12 @@ def _is_parsing(error: BaseException) -> bool:
     return type(error).__module__.split(".")[0] in ("typer", "click")
 
 
-def _is_gpu_memory(error: BaseException) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"
+def _is_torch_memory(error: BaseException) -> bool:
+    # On a GPU torch has a class for it, on the CPU only a sentence.
+    on_cpu = "DefaultCPUAllocator" in str(error) or "alloc_cpu.cpp" in str(error)
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and on_cpu
+    )
 
 
 def _print(message: str) -> None:

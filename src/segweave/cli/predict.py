@@ -96,9 +96,10 @@ def predict(
     Takes NIfTI, HDF5, NumPy and common picture formats. A label map has the size, orientation,
     affine and units of its image, so that a viewer shows one over the other. A volume is read
     slice by slice in bounded memory, and each slice goes through the network once. A file that
-    fails is reported at the end, and the others continue.
+    fails is reported at the end, and the others continue. After an interruption the same command
+    goes on where it was.
     """
-    from segweave.cli.show import counter, results
+    from segweave.cli.show import counter, remark, results
     from segweave.errors import InputError
     from segweave.prediction import Tiles, load_ensemble, predict_files
 
@@ -122,6 +123,11 @@ def predict(
             geometry=geometry,
             progress=progress,
         )
+    if report.resumed:
+        remark(f"{report.resumed} of {len(report.files)} files were done before an interruption")
+    for file in report.files:
+        if file.note:
+            remark(f"{file.file}: {file.note}")
     if report.files:
         results(label_maps=f"{len(report.files)} in {report.folder}", summary=report.summary)
     if report.failures:

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from segweave.errors import printable
+
 if TYPE_CHECKING:
     from segweave.evaluation import Table as ScoreTable
     from segweave.registry import Card
@@ -38,7 +40,9 @@ def table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = ""
 ) -> None:
     """A table with `columns` to stdout; the first column is never wrapped."""
-    shown = Table(title=title, title_justify="left", caption=note, caption_justify="left")
+    shown = Table(
+        title=_escaped(title), title_justify="left", caption=_escaped(note), caption_justify="left"
+    )
     for index, column in enumerate(columns):
         shown.add_column(column, no_wrap=index == 0, overflow="fold")
     for row in rows:
@@ -61,19 +65,20 @@ def results(**paths: Any) -> None:
     paths = {name: path for name, path in paths.items() if path is not None}
     width = max(len(name) for name in paths)
     for name, path in paths.items():
-        sys.stdout.write(f"{name.replace('_', ' ') + ':':<{width + 1}} {path}\n")
+        line = f"{name.replace('_', ' ') + ':':<{width + 1}} {path}"
+        sys.stdout.write(printable(line) + "\n")
 
 
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))
 
 
 def facts(title: str, found: Mapping[str, Any]) -> None:
     """Names and values, one line each; nested mappings are indented."""
     console = stdout()
-    console.print(title, style="bold", markup=False)
+    console.print(printable(title), style="bold", markup=False)
     width = max((len(str(name)) for name in found), default=0)
     for name, value in found.items():
         if isinstance(value, Mapping):
@@ -92,12 +97,14 @@ def _plain(value: Any) -> str:
         return ", ".join(_plain(item) for item in value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))
 
 
 def remark(text: str) -> None:
     """A line for the person at the terminal, to stderr."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True, style="yellow")
+    Console(stderr=True, highlight=False).print(
+        printable(text), markup=False, soft_wrap=True, style="yellow"
+    )
 
 
 @contextmanager
@@ -148,7 +155,7 @@ class ProgressLines:
             return
         self._total, self._tenth, self._last = total, tenth, now
         line = f"{self._title}: {math.floor(done)} of {math.floor(total)}"
-        sys.stderr.write(f"{line} ({name})\n" if name else f"{line}\n")
+        sys.stderr.write(printable(f"{line} ({name})" if name else line) + "\n")
         sys.stderr.flush()
 
 

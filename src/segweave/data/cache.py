@@ -4,7 +4,7 @@ without resizing.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,21 @@ from segweave.data.specs import InputSpec
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_folder, canonical_json, disk_errors, sha256_of_text
+from segweave.storage import (
+    atomic_folder,
+    canonical_json,
+    disk_errors,
+    locked,
+    read_json,
+    sha256_of,
+    sha256_of_text,
+    write_json,
+)
 
 # Part of every key: raise it when `segweave.data.inputs` computes something else.
-VERSION = 1
+VERSION = 2
+CHECKSUMS = "checksums.json"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,8 @@ class Resized:
 
     The name of a folder is the hash of the spec (without `slices` and `edge`, which change no
     slice), the case's content and `dtype`, so that a stale copy is never read. A damaged one is
-    made again. The folders may be deleted at any time. Two processes may build at once: the second
-    one to finish takes the copy of the first.
+    made again. The folders may be deleted at any time. Where two processes want the same copy, one
+    makes it and the other waits.
 
     Args:
         store: the store.
@@ -116,19 +127,22 @@ class Resized:
 
     def _open_or_build(self, id: str) -> ResizedCase:
         path = self.path_of(id)
-        found = self._open(path, id)
-        if found is not None:
-            return found
-        with disk_errors("writing resized copies", path.parent):
-            if path.exists():
-                shutil.rmtree(path, ignore_errors=True)
-            # Where another process was first with the same copy, that one is used.
-            with atomic_folder(path, replace=False) as temporary:
-                self._build(id, temporary)
-        built = self._open(path, id)
-        if built is None:
+        copy = self._open(path, id)
+        if copy is not None:
+            return copy
+        # Several trainings may start at once: one makes the copy, and the others wait for it.
+        with locked(path.parent / LOCK, "writing resized copies", wait=True):
+            copy = self._open(path, id)
+            if copy is None:
+                with (
+                    disk_errors("writing resized copies", path.parent),
+                    atomic_folder(path) as temporary,
+                ):
+                    self._build(id, temporary)
+                copy = self._open(path, id)
+        if copy is None:
             raise SegweaveError("reading resized copies", file=path, found="a damaged copy")
-        return built
+        return copy
 
     def _build(self, id: str, folder: Path) -> None:
         case = self.store.case(id)
@@ -151,18 +165,29 @@ class Resized:
                 found="values beyond its range",
                 remedy='use dtype "float32"',
             )
-        np.save(folder / "label.npy", label, allow_pickle=False)
-        np.save(folder / "outside.npy", np.asarray(numbers.outside, np.float32), allow_pickle=False)
-        np.save(folder / "image.npy", image, allow_pickle=False)
+        arrays = {
+            "label": label,
+            "outside": np.asarray(numbers.outside, np.float32),
+            "image": image,
+        }
+        for name, array in arrays.items():
+            with (folder / f"{name}.npy").open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        write_json(folder / CHECKSUMS, {name: sha256_of(folder / f"{name}.npy") for name in arrays})
 
     def _open(self, path: Path, id: str) -> ResizedCase | None:
         """The copy in `path`, or None where there is none or it is not whole."""
         entry = self.store.entry(id)
         try:
+            checksums = read_json(path / CHECKSUMS, "reading resized copies")
+            if any(sha256_of(path / f"{name}.npy") != digest for name, digest in checksums.items()):
+                return None
             image = np.load(path / "image.npy", mmap_mode="r", allow_pickle=False)
             label = np.load(path / "label.npy", mmap_mode="r", allow_pickle=False)
             outside = np.load(path / "outside.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        except (InputError, OSError, ValueError, EOFError):
             return None
         whole = (
             image.dtype == self.dtype

@@ -35,7 +35,7 @@ class InputSpec(BaseModel):
             kept), or "tile" (cut at its own resolution: at random in training, with overlaps in
             prediction).
         interpolation: of the image; labels always take the nearest pixel.
-        slices: length of a window, an odd number; the middle slice is segmented.
+        slices: length of a window, an odd number up to 99; the middle slice is segmented.
         edge: which slices a window has at the ends of a stack
             (`segweave.data.inputs.window_indices`).
     """
@@ -54,7 +54,7 @@ class InputSpec(BaseModel):
     spacing: tuple[float, float] | None = None
     fit: Literal["stretch", "pad", "tile"] = "stretch"
     interpolation: Literal["nearest", "linear", "cubic"] = "linear"
-    slices: int = Field(default=1, ge=1)
+    slices: int = Field(default=1, ge=1, le=99)
     edge: Literal["repeat", "released"] = "repeat"
 
     @model_validator(mode="after")

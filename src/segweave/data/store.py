@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from segweave.data.case import Case, Provenance, SourceGrid
 from segweave.data.specs import TargetSpec
@@ -20,6 +21,9 @@ from segweave.storage import canonical_json, read_json, sha256_of, sha256_of_tex
 
 FORMAT = 1
 ARRAYS = ("image", "label", "instances")
+_SPLITS = TypeAdapter(dict[str, dict[str, list[str]]])
+# What is raised where JSON from elsewhere holds other types or numbers than `prepare` writes.
+_WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -130,16 +134,21 @@ class Store:
             self.name: str = manifest["name"]
             self.target = TargetSpec.model_validate(manifest["target"])
             self.checksum: str = manifest["checksum"]
-            self.splits: dict[str, dict[str, list[str]]] = manifest["splits"]
+            self.splits = _SPLITS.validate_python(manifest["splits"], strict=True)
             self.converter: str = manifest["converter"]
-            self.provenance: dict[str, Any] = manifest["provenance"]
+            self.provenance: dict[str, Any] = dict(manifest["provenance"])
             self.grouped = bool(manifest.get("grouped", True))
             self.warnings: list[str] = [str(line) for line in manifest.get("warnings", [])]
             self._records: dict[str, str] = {c["id"]: c["sha256"] for c in manifest["cases"]}
             self._entries = {c["id"]: entry_from_json(c) for c in manifest["cases"]}
             expected = store_checksum(self.name, self.target, self._entries, self.splits)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _WRONG as error:
             raise damaged(self.path / "manifest.json", f"{error}") from error
+        listed = {id for parts in self.splits.values() for ids in parts.values() for id in ids}
+        if not self._entries or not listed <= self._entries.keys():
+            unknown = ", ".join(sorted(listed - self._entries.keys())[:3])
+            why = f"its splits name unknown cases: {unknown}" if unknown else "it has no cases"
+            raise damaged(self.path / "manifest.json", why)
         if expected != self.checksum:
             raise damaged(self.path / "manifest.json", "its checksum does not fit what it lists")
 
@@ -257,7 +266,7 @@ def read_record(record: dict[str, Any], folder: Path) -> Case:
             provenance=None if source is None else Provenance(**source),
             attributes=record["attributes"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except _WRONG as error:
         raise damaged(folder / "record.json", f"{error}") from error
 
 
@@ -265,6 +274,8 @@ def _mapped(folder: Path, name: str, about: Mapping[str, Any]) -> NDArray[Any]:
     if name not in ARRAYS:
         raise damaged(folder / "record.json", f"unknown array {name!r}")
     path = folder / f"{name}.npy"
+    if not path.is_file():
+        raise damaged(path, "no ordinary file" if path.exists() else "it is missing")
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -276,9 +287,14 @@ def _mapped(folder: Path, name: str, about: Mapping[str, Any]) -> NDArray[Any]:
 
 def verify_arrays(record: Mapping[str, Any], folder: Path) -> None:
     """Read every byte of a record against its checksums; raises InputError where one differs."""
-    for name, about in record["arrays"].items():
-        _mapped(folder, name, about)
-        if sha256_of(folder / f"{name}.npy") != about["sha256"]:
+    try:
+        checksums = {name: str(about["sha256"]) for name, about in record["arrays"].items()}
+        for name, about in record["arrays"].items():
+            _mapped(folder, name, about)
+    except _WRONG as error:
+        raise damaged(folder / "record.json", f"{error}") from error
+    for name, checksum in checksums.items():
+        if sha256_of(folder / f"{name}.npy") != checksum:
             raise damaged(folder / f"{name}.npy", "its checksum has changed")
 
 

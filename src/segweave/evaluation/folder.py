@@ -130,7 +130,12 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             found="another content (cut off or changed by hand)",
             remedy="evaluate again",
         )
-    rows = tuple(_read_rows(file, block.decode("utf-8")))
+    try:
+        rows = tuple(_read_rows(file, block.decode("utf-8")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            doing, file=file, expected="a CSV file in UTF-8", found=str(error)
+        ) from error
     return Evaluation(path, _with_cards(_in_todays_order(manifest), rows), rows)
 
 

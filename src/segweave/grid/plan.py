@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import urllib.parse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,7 @@ def _check_arms(recipes: Sequence[Recipe]) -> None:
     """Raise UsageError where one label has two recipes, or one recipe two labels."""
     doing = "planning a grid"
     labels = [recipe.arm for recipe in recipes]
-    twice = [label for label in labels if labels.count(label) > 1]
+    twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise UsageError(
             doing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from types import FrameType
 from segweave.registry import REGISTRIES
 
 Process = subprocess.Popen[bytes]
+PARENT = "SEGWEAVE_PARENT"
+_PR_SET_PDEATHSIG = 1
 _PATIENCE = 60.0  # seconds that a process has to end the step that it is in
 
 
@@ -24,15 +27,28 @@ def start(call: Sequence[str], log: Path, threads: int) -> Process:
     count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "segweave", *_plugins(), *call],
+            # -P: files of the current folder must not stand in for modules (a random.py there).
+            [sys.executable, "-P", "-m", "segweave", *_plugins(), *call],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **count},
+            env={**os.environ, **count, PARENT: str(os.getpid())},
             # Ctrl-C in the terminal would reach it too, and a second one makes a training give up
             # the step that it wanted to save.
             start_new_session=True,
         )
+
+
+def end_with_parent() -> None:
+    """Where another process started this one with `start`, let the system interrupt this one (as
+    Ctrl-C does) when that one dies, so that nobody's training goes on unseen. Linux only.
+    """
+    parent = os.environ.get(PARENT, "")
+    if sys.platform != "linux" or not parent.isdigit():
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    if os.getppid() != int(parent):
+        signal.raise_signal(signal.SIGINT)  # it died before this line
 
 
 def stop(processes: Sequence[Process]) -> None:

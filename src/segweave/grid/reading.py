@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from segweave.errors import InputError, from_validation
-from segweave.recipes import ContextSetting, as_set
+from segweave.recipes import ContextSetting, as_set, read_yaml
 
 FORMAT: Literal[1] = 1
 _READING = "reading a grid"
-_LARGEST = 1_000_000  # bytes; a grid is a page of text
 
 
 class _Section(BaseModel):
@@ -138,20 +136,7 @@ class Grid(_Section):
 def load_grid(path: str | Path) -> Grid:
     """Read a grid file. Raises InputError that names the key."""
     file = Path(path)
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise InputError(_READING, file=file, expected="a page of text", found="a large file")
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise InputError(
-            _READING, file=file, expected="valid YAML", found=f"{where}{error.problem}"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(
-            _READING, file=file, expected="a YAML file", found=f"{type(error).__name__}: {error}"
-        ) from None
+    values = read_yaml(file, _READING)
     if not isinstance(values, dict):
         raise InputError(_READING, file=file, expected="keys and values", found="something else")
     if values.get("format", FORMAT) != FORMAT:

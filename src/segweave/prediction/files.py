@@ -1,4 +1,6 @@
-"""Predicts files and folders: label maps, overlays and a summary, nothing ever half written."""
+"""Predicts files and folders: label maps, overlays and a summary, nothing ever half written. What
+was interrupted goes on where it was.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from segweave import __version__
-from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.formats import (
     case_name,
     find_images,
@@ -21,11 +23,13 @@ from segweave.formats import (
 )
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.predictor import Ensemble, Predictor
+from segweave.prediction.progress_file import ProgressFile
 from segweave.prediction.session import Session
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_write, read_json, write_json
+from segweave.storage import atomic_write, locked, read_json, remove_leftovers, write_json
 
 SUMMARY = "predictions.json"
+LOCK = ".predicting.lock"
 OVERLAYS = "overlays"
 PROBABILITIES = "probabilities"
 FORMAT = 1
@@ -45,6 +49,7 @@ class PredictedFile:
         spacing: mm (slice, row, column), None where unknown.
         seconds: how long it took.
         classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
+        note: what did not work beside the label map: an overlay that could not be drawn.
     """
 
     file: Path
@@ -55,6 +60,7 @@ class PredictedFile:
     spacing: tuple[float, float, float] | None
     seconds: float
     classes: dict[str, tuple[int, float | None]]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,21 @@ class PredictionFailure:
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What `predict_files` wrote into `folder`; `summary` is the path of predictions.json."""
+    """What `predict_files` wrote into `folder`.
+
+    Attributes:
+        folder: the folder.
+        summary: the path of predictions.json.
+        files: the files that were predicted.
+        failures: the others.
+        resumed: how many of `files` an interrupted call had done before.
+    """
 
     folder: Path
     summary: Path
     files: tuple[PredictedFile, ...]
     failures: tuple[PredictionFailure, ...]
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,9 +134,12 @@ def predict_files(
             the number of all files, and the name of the file in progress.
 
     out/predictions.json lists files, sizes, seconds and the amount of each class. A file that fails
-    is listed in the report, and the others continue. Raises, before anything is written: InputError
-    for inputs that do not exist; UsageError where a result exists already (unless `force`), two
-    images would get one name, or a result would replace an input.
+    is listed in the report, whatever the reason, and the others continue. After an interruption (a
+    killed process too) the same call goes on with the files that are not done.
+
+    Raises, before anything is written: InputError for inputs that do not exist; UsageError where a
+    result exists already (unless `force`), two images would get one name, a result would replace an
+    input, or another process is predicting into `out`.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -131,9 +149,16 @@ def predict_files(
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     overlapping = predictor.target.kind == "overlapping"
     jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
-    _check_targets(jobs, folder, force)
-    earlier = _read_summary(folder / SUMMARY, force)
+    _check_targets(jobs)
     session = predictor if isinstance(predictor, Session) else predictor.session()
+    settings = {
+        "inputs": [str(Path(path).absolute()) for path in given],
+        "model": _model_of(session),
+        "overlays": overlays,
+        "probabilities": probabilities,
+        "format": format,
+        "geometry": geometry,
+    }
     files: list[PredictedFile] = []
     failures: list[PredictionFailure] = []
 
@@ -141,19 +166,48 @@ def predict_files(
         if progress is not None:
             progress(done, len(jobs), name)
 
-    try:
-        for number, job in enumerate(jobs):
-            report(number, job.file.name)
-            try:
-                files.append(_predict_one(session, job, geometry, number, report))
-            except SegweaveError as error:
-                failures.append(PredictionFailure(job.file, error))
-    finally:
-        # Also after Ctrl-C: what was written is listed.
-        if files or failures:
-            _write_summary(folder, session, files, failures, earlier)
+    with locked(folder / LOCK, _DOING, remedy="wait for it to end, or choose another folder"):
+        remove_leftovers(folder)
+        interrupted = ProgressFile(folder, settings, restart=force)
+        if not (force or interrupted.resumes):
+            _check_free(jobs, folder)
+        earlier = _read_summary(folder / SUMMARY, force or interrupted.resumes)
+        interrupted.start()
+        resumed = 0
+        try:
+            for number, job in enumerate(jobs):
+                report(number, job.file.name)
+                done = interrupted.entry(job.file, job.labels)
+                if done is not None:
+                    files.append(_from_json(done, folder))
+                    resumed += 1
+                    continue
+                try:
+                    files.append(_predict_one(session, job, geometry, number, report))
+                except Exception as error:
+                    # One unusual file never ends the prediction of the others.
+                    failures.append(PredictionFailure(job.file, _as_ours(error, job.file)))
+                else:
+                    interrupted.add(job.file, _as_json(files[-1], folder))
+        finally:
+            # Also after Ctrl-C: what was written is listed.
+            if files or failures:
+                _write_summary(folder, session, files, failures, earlier)
+        interrupted.remove()
     report(len(jobs), "")
-    return PredictionReport(folder, folder / SUMMARY, tuple(files), tuple(failures))
+    return PredictionReport(folder, folder / SUMMARY, tuple(files), tuple(failures), resumed)
+
+
+def _as_ours(error: Exception, file: Path) -> SegweaveError:
+    if isinstance(error, SegweaveError):
+        return error
+    if isinstance(error, MemoryError):
+        return SegweaveError("predicting: not enough memory", file=file)
+    lines = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+    ours = SegweaveError(f"predicting: unexpected {reason}", file=file)
+    ours.__cause__ = error
+    return ours
 
 
 def _plan(
@@ -182,10 +236,9 @@ def _plan(
     return jobs
 
 
-def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
+def _check_targets(jobs: Sequence[_Job]) -> None:
     read = {job.file.resolve() for job in jobs}
     written: dict[Path, Path] = {}
-    existing: list[Path] = []
     for job in jobs:
         for target in job.targets:
             resolved = target.resolve()
@@ -206,9 +259,11 @@ def _check_targets(jobs: Sequence[_Job], folder: Path, force: bool) -> None:
                     remedy="predict them into separate folders",
                 )
             written[resolved] = job.file
-            if target.exists():
-                existing.append(target)
-    if existing and not force:
+
+
+def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
+    existing = [target for job in jobs for target in job.targets if target.exists()]
+    if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(
             _DOING,
@@ -240,21 +295,27 @@ def _predict_one(
     if job.probabilities is not None and prediction.probabilities is not None:
         with atomic_write(job.probabilities) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, probabilities=prediction.probabilities)
+    note = ""
     if job.overlay is not None:
-        sheet = draw_overlay(case, prediction.labels, session.target)
-        with atomic_write(job.overlay) as temporary:
-            sheet.save(temporary, format="PNG")
+        try:
+            sheet = draw_overlay(case, prediction.labels, session.target)
+            with atomic_write(job.overlay) as temporary:
+                sheet.save(temporary, format="PNG")
+        except Exception as error:
+            # The label map is what was asked for; a picture that fails must not take it away.
+            note = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
     # Last, so that a label map means that the file is done.
     write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
     return PredictedFile(
         file=job.file,
         case=case.id,
         labels=job.labels,
-        overlay=job.overlay,
+        overlay=None if note else job.overlay,
         size=(case.slices, *case.size),
         spacing=case.spacing,
         seconds=time.perf_counter() - start,
         classes=amounts(case, prediction.labels, session.target),
+        note=note,
     )
 
 
@@ -290,11 +351,7 @@ def _write_summary(
     content = {
         "format": FORMAT,
         "segweave": __version__,
-        "model": {
-            key: session.card[key]
-            for key in ("title", "arm", "weights_sha256", "members", "flips", "tiles")
-            if key in session.card
-        },
+        "model": _model_of(session),
         "target": session.target.model_dump(mode="json"),
         "cases": [case for case in earlier if case["labels"] not in written] + cases,
         "failures": [
@@ -302,6 +359,28 @@ def _write_summary(
         ],
     }
     write_json(folder / SUMMARY, content)
+
+
+def _model_of(session: Session) -> dict[str, Any]:
+    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles")
+    return {key: session.card[key] for key in keys if key in session.card}
+
+
+def _from_json(entry: dict[str, Any], folder: Path) -> PredictedFile:
+    spacing = entry["spacing_mm"]
+    return PredictedFile(
+        file=Path(entry["file"]),
+        case=entry["case"],
+        labels=folder / entry["labels"],
+        overlay=None if entry["overlay"] is None else folder / entry["overlay"],
+        size=tuple(entry["size"]),
+        spacing=None if spacing is None else tuple(spacing),
+        seconds=entry["seconds"],
+        classes={
+            name: (amount["pixels"], amount.get("ml")) for name, amount in entry["classes"].items()
+        },
+        note=entry.get("note", ""),
+    )
 
 
 def _as_json(file: PredictedFile, folder: Path) -> dict[str, Any]:
@@ -317,4 +396,5 @@ def _as_json(file: PredictedFile, folder: Path) -> dict[str, Any]:
             name: {"pixels": count} | ({} if volume is None else {"ml": round(volume, 4)})
             for name, (count, volume) in file.classes.items()
         },
+        **({"note": file.note} if file.note else {}),
     }

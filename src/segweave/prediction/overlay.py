@@ -13,6 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec, class_colours
+from segweave.errors import printable
 
 MOST_TILES = 24
 """A montage shows no more slices than this."""
@@ -46,7 +47,7 @@ def draw_overlay(
         name = "" if case.slices == 1 else f"{index + 1} / {case.slices}"
         tiles.append((name, _painted(picture, labels[index], target)))
     letters = _direction_letters(case)
-    words = case.id if title is None else title
+    words = printable(case.id if title is None else title).replace("\n", r"\n")
     if len(shown) < case.slices:
         words += f" · {len(shown)} of {case.slices} slices"
     return _sheet(tiles, words, _legend(case, labels, target), letters)

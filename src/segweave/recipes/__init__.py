@@ -10,6 +10,7 @@ from segweave.recipes.loading import (
     list_recipes,
     load_recipe,
     parse_recipe,
+    read_yaml,
     recipe_file,
 )
 from segweave.recipes.recipe import Recipe, derived_arm, differences, dotted_differences
@@ -30,5 +31,6 @@ __all__ = [
     "load_recipe",
     "network_changes",
     "parse_recipe",
+    "read_yaml",
     "recipe_file",
 ]

@@ -17,6 +17,9 @@ SHIPPED = Path(__file__).parent
 _PARTS = ("data", "network", "training")
 _READING = "reading a recipe"
 _LARGEST = 1_000_000  # bytes; a recipe is a page of text
+_MOST_VALUES = 10_000
+# What the library raises for texts that are no YAML, and its constructors for values that are none.
+_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError)
 # Of these two keys of a section, giving one takes the other away.
 _EITHER = {"training": ("epochs", "steps"), "input": ("size", "spacing")}
 # A label does not outlive a change of what it names.
@@ -168,14 +171,63 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, which YAML itself would silently overrule."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                mark = node.value[index][0].start_mark
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", mark
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
                 )
+            if isinstance(key, Hashable):
+                seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path, doing: str) -> Any:
+    """What a YAML file of a person holds, as plain values.
+
+    Raises InputError where it can't be read, is larger than 1 MB, is not YAML, holds something that
+    no plain value is, or more than 10,000 values (aliases to aliases count each time).
+    """
+    try:
+        if not path.is_file():
+            found = "no such file" if not path.exists() else "no ordinary file"
+            raise InputError(doing, file=path, expected="a YAML file", found=found)
+        if path.stat().st_size > _LARGEST:
+            raise InputError(
+                doing, file=path, expected="a page of text", found=f"{path.stat().st_size} bytes"
+            )
+        return _plain(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(
+            doing, file=path, expected="valid YAML", found=f"{where}{error.problem}"
+        ) from None
+    except InputError:
+        raise
+    except (OSError, *_NO_YAML) as error:
+        raise InputError(
+            doing, file=path, expected="a YAML file", found=f"{type(error).__name__}: {error}"
+        ) from None
+
+
+def _plain(text: str) -> Any:
+    """The values of a YAML text; raises ValueError where there are too many."""
+    # _Loader is a SafeLoader: no YAML tag can run code.
+    value = yaml.load(text, Loader=_Loader)
+    left = [value]
+    for _ in range(_MOST_VALUES):
+        if not left:
+            return value
+        one = left.pop()
+        if isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+        elif not isinstance(one, str | int | float | None):
+            raise ValueError(f"{one!r} is no plain value; a text goes in quotes")
+    raise ValueError(f"more than {_MOST_VALUES:,} values")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -183,23 +235,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         chain = " → ".join(p.name for p in (*seen, path))
         raise InputError(_READING, file=path, expected="extends without a circle", found=chain)
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise InputError(
-                _READING, file=path, expected="a page of text", found=f"{path.stat().st_size} bytes"
-            )
-        # _Loader is a SafeLoader: no YAML tag can run code.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(
-            _READING, file=path, expected="valid YAML", found=f"{where}{error.problem}"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(
-            _READING, file=path, expected="a YAML file", found=f"{type(error).__name__}: {error}"
-        ) from None
+    values = read_yaml(path, _READING)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError(_READING, file=path, expected="keys and values", found=_name_type(values))
     parents = values.pop("extends", None)
@@ -228,8 +264,8 @@ def _from_sets(sets: Sequence[str]) -> dict[str, Any]:
                 "reading --set", expected="KEY=VALUE, as in training.epochs=10", found=repr(text)
             )
         try:
-            value = yaml.safe_load(value_text)
-        except yaml.YAMLError:
+            value = _plain(value_text)
+        except _NO_YAML:
             raise UsageError(
                 "reading --set", expected="a YAML value after =", found=repr(text)
             ) from None

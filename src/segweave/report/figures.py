@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.specs import TargetSpec, class_colours
-from segweave.errors import MissingExtraError, UsageError
+from segweave.errors import MissingExtraError, UsageError, printable
 from segweave.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -165,6 +165,14 @@ def difference_dots(
 
 def as_png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as the bytes of a PNG."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        # Names may hold dollar signs; only the numbers of a logarithmic axis are formulas.
+        assert isinstance(text, Text)
+        if "mathdefault" not in text.get_text():
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()

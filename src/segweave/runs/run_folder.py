@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes import ArmIdentity, Recipe, arm_identity, load_recipe
 from segweave.storage import read_json
 from segweave.weights import MODEL as MODEL
@@ -248,15 +248,19 @@ def read_rows(path: str | Path) -> list[dict[str, float]]:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "reading the training's numbers", file=path, expected="a CSV file", found=str(error)
+        ) from error
     whole = text[: text.rfind("\n") + 1]  # a killed process may have written half a line
     rows: list[dict[str, float]] = []
-    for row in csv.DictReader(io.StringIO(whole)):
-        try:
+    try:
+        for row in csv.DictReader(io.StringIO(whole)):
             rows.append({name: float(value) for name, value in row.items() if value})
-        except (TypeError, ValueError):
-            raise SegweaveError(
-                "reading the training's numbers", file=path, expected="numbers", found=str(row)
-            ) from None
+    except (TypeError, ValueError, csv.Error) as error:
+        raise InputError(
+            "reading the training's numbers", file=path, expected="numbers", found=str(error)
+        ) from None
     return rows
 
 

@@ -4,7 +4,7 @@ label maps, score them, report.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +45,8 @@ from segweave.workflow.variants import (
     note_scored,
     open_store,
 )
+
+_log = logging.getLogger(__name__)
 
 Part = Literal["test", "validation", "training", "all"]
 
@@ -233,9 +235,17 @@ def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
 
 
 def update_report(run: Run) -> None:
-    """Write `RUN/report.html` again, where the libraries that draw it are installed."""
-    with contextlib.suppress(MissingExtraError):
+    """Write `RUN/report.html` again, where the libraries that draw it are installed. Whatever fails
+    is logged and ends nothing: the run's work is done and written.
+    """
+    try:
         write_report(run)
+    except MissingExtraError:
+        pass
+    except Exception as error:
+        _log.warning(
+            "the report of %s could not be written: %s: %s", run.folder, type(error).__name__, error
+        )
 
 
 def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
