@@ -90,6 +90,7 @@ class Manifest(BaseModel):
         margin: the difference in Dice too small to matter that was fixed before the training; None
             where none was.
         margin_reason: why it is too small to matter.
+        remarks: what is worth knowing of the files that were scored, a sentence each.
         sources: where predictions and references came from.
         versions: versions of what computed the scores.
         rows: number of rows of cases.csv.
@@ -124,6 +125,7 @@ class Manifest(BaseModel):
     recipe: dict[str, Any] | None = None
     margin: float | None = None
     margin_reason: str = ""
+    remarks: list[str] = Field(default_factory=list)
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0

@@ -102,6 +102,7 @@ class Summary(BaseModel):
         macro: means over classes.
         classes: class → its scores.
         case_names: the cases that were scored.
+        remarks: those of its evaluations.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -127,6 +128,7 @@ class Summary(BaseModel):
     macro: Part
     classes: dict[str, Part]
     case_names: list[str] = Field(default_factory=list)
+    remarks: list[str] = Field(default_factory=list)
 
 
 def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
@@ -210,6 +212,7 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         macro=macro,
         classes=by_class,
         case_names=cases,
+        remarks=list(dict.fromkeys(text for e in evaluations for text in e.manifest.remarks)),
     )
 
 

@@ -182,6 +182,7 @@ def _notes(arms: Sequence[Summary], columns: Sequence[str]) -> list[str]:
             "No groups were given: each file counts as its own group, so that intervals are too "
             "narrow where a patient or video has several files."
         )
+    notes += dict.fromkeys(text for arm in arms for text in arm.remarks)
     ruled = [f"{arm.arm or 'prediction'} {arm.macro.by_rule}" for arm in arms if arm.macro.by_rule]
     if ruled:
         notes.append(f"Cases and classes scored by rule (missing on a side): {', '.join(ruled)}.")
