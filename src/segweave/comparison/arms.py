@@ -375,7 +375,8 @@ def find_reference(arms: dict[str, Arm], reference: str) -> Arm:
             DOING,
             expected="at least one arm besides the reference",
             found=f"{by_name[reference].name} alone",
-            remedy="give the evaluation folders of the other arms too",
+            remedy="give the evaluation folders of the other arms too; the scores of one arm over "
+            "its seeds and folds are a table of segweave summarise RUN...",
         )
     return by_name[reference]
 
