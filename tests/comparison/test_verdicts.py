@@ -123,6 +123,10 @@ LIMITS = {
     "chosen on the test set": {"checkpoint": "best-on-test"},
     "validation cases, on which choices were made": {"sources": {"part": "validation"}},
     "training cases, from which the networks learned": {"sources": {"part": "training"}},
+    "those among them from which the networks learned": {
+        "sources": {"part": "all", "store": "acdc"},
+        "recipe": {"data": {"store": "acdc"}},
+    },
     "groups unknown": {"grouped": False},
     "had been scored before": {"tested": {"clean": 2}},
 }
@@ -145,7 +149,13 @@ def test_a_verdict_carries_what_limits_it(
 
 def test_another_data_set_is_no_limit(tmp_path: Path) -> None:
     dice = {"a": level, "b": shifted(0.03)}
-    found = compare(arms(tmp_path, dice, sources={"part": "all"}), "a")
+    made = arms(
+        tmp_path,
+        dice,
+        sources={"part": "all", "store": "etis"},
+        recipe={"data": {"store": "clinicdb"}},
+    )
+    found = compare(made, "a")
     assert found.arms[0].limits == ["new seeds on this training set"]
     assert not any("choices were made" in note for note in found.notes)
 

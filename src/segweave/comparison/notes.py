@@ -10,12 +10,14 @@ from segweave.comparison.designs import Design
 from segweave.comparison.pairs import why_left_out
 from segweave.comparison.results import ArmComparison
 from segweave.evaluation.protocols import FALSE_ALARM
+from segweave.evaluation.rows import Evaluation
 from segweave.evaluation.tables import counted, scored_again
 
 CONTROL = "conv"
 _CHOSEN_ON = {
     "validation": "validation cases, on which choices were made",
     "training": "training cases, from which the networks learned",
+    "all": "all cases, those among them from which the networks learned",
 }
 """Parts of the data that are no test cases."""
 
@@ -51,8 +53,8 @@ def notes_of(
     if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
         notes.append("The weights were chosen on the test set: all scores here are too good.")
     notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
-    parts = {part for arm in arms.values() for part in arm.known("part")}
-    notes += [f"These are {_CHOSEN_ON[part]}." for part in sorted(parts & set(_CHOSEN_ON))]
+    evaluations = [e for arm in arms.values() for e in arm.evaluations]
+    notes += [f"These are {text}." for text in _no_test_cases(evaluations)]
     lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
     if lost:
         notes.append(
@@ -84,14 +86,28 @@ def limits_of(arm: Arm, reference: Arm, design: Design) -> list[str]:
         limits.append("new seeds on this training set")
     if any(one.known("checkpoint") == {"best-on-test"} for one in both):
         limits.append("weights chosen on the test set (all scores are too good)")
-    for part in sorted({part for one in both for part in one.known("part")} & set(_CHOSEN_ON)):
-        limits.append(_CHOSEN_ON[part])
     evaluations = [e for one in both for e in one.evaluations]
+    limits += _no_test_cases(evaluations)
     if scored_again(evaluations):
         limits.append("test cases that had been scored before")
     if not all(e.manifest.grouped for e in evaluations):
         limits.append("groups unknown (each file counts as one)")
     return limits
+
+
+def _no_test_cases(evaluations: Collection[Evaluation]) -> list[str]:
+    """What the cases are, where they are no test cases. All cases of a store hold those of the
+    training, unless it is another store than that of the training.
+    """
+    parts = set()
+    for evaluation in evaluations:
+        manifest = evaluation.manifest
+        part = choice(manifest, "part")
+        learned = ((manifest.recipe or {}).get("data") or {}).get("store")
+        other = learned is not None and learned != manifest.sources.get("store")
+        if part is not None and not (part == "all" and other):
+            parts.add(part)
+    return [_CHOSEN_ON[part] for part in sorted(parts & set(_CHOSEN_ON))]
 
 
 def stated_margin(arms: Collection[Arm]) -> tuple[float | None, str]:
