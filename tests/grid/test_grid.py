@@ -321,6 +321,41 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
     assert len(Run(run).environment["sessions"]) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system to end it with its parent")
+def test_a_killed_grid_leaves_no_training_running(tmp_path: Path, store: Path) -> None:
+    sets = [*SETS[1:], "training.epochs=250", "training.validate_every=250"]
+    file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
+    call = [sys.executable, "-m", "segweave", "grid", str(file)]
+    process = subprocess.Popen(call, stderr=subprocess.DEVNULL)
+    run = tmp_path / "runs" / "unet" / "seed-0"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (run / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    # The training saves the step that it is in and ends: then the same command goes on at once.
+    seen = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    while "writing" in seen.stderr and time.monotonic() < until + 60:
+        seen = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    assert seen.returncode == 0, seen.stderr
+    assert len(Run(run).environment["sessions"]) == 2
+
+
+def test_files_of_the_current_folder_stand_in_for_no_module(tmp_path: Path) -> None:
+    """`python -m` puts the current folder first; a random.py there must not run."""
+    for name in ("random", "torch", "segweave"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hijacked')")
+    script = (
+        "import sys; sys.path.pop(0); from pathlib import Path\n"
+        "from segweave.grid.processes import start\n"
+        "raise SystemExit(start(['--version'], Path('log'), 1).wait())"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_text().startswith("segweave ")
+
+
 def test_the_compare_command_names_arms_that_were_scored(tmp_path: Path, store: Path) -> None:
     folder = tmp_path / "my runs"
     folder.mkdir()

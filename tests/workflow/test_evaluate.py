@@ -88,6 +88,32 @@ def test_a_failure_while_scoring_leaves_nothing(run: Run, monkeypatch: pytest.Mo
     assert files_of(run.folder) == before
 
 
+def test_one_process_at_a_time_scores_a_run_and_leftovers_go(run: Run) -> None:
+    for folder in ("predictions", "evaluation"):
+        left = run.folder / folder / ".writing-abc"
+        left.mkdir(parents=True)
+        (left / "half").write_text("x")
+
+    def again(*_: object) -> None:
+        with pytest.raises(UsageError, match="another process is writing"):
+            segweave.evaluate(run, part="validation", device="cpu")
+
+    segweave.evaluate(run, device="cpu", progress=again)
+    assert not [path for path in run.folder.rglob(".*") if path.name != ".lock"]
+    segweave.evaluate(run, part="validation", device="cpu")
+
+
+def test_a_report_that_fails_takes_no_scores_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no figure")
+
+    monkeypatch.setattr("segweave.workflow.evaluate.write_report", fails)
+    assert segweave.evaluate(run, device="cpu").rows
+    assert "no figure" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

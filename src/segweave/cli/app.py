@@ -19,6 +19,7 @@ from segweave.cli import (
     check,
     compare,
     contexts,
+    convert_weights,
     demo,
     evaluate,
     export_nnunet,
@@ -47,6 +48,7 @@ ORDER = (
     "compare",
     "networks",
     "contexts",
+    "convert-weights",
     "export-nnunet",
     "info",
 )
@@ -141,6 +143,7 @@ _add("summarise", summarise.summarise, summarise.EXAMPLES)
 _add("compare", compare.compare, compare.EXAMPLES)
 _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)
+_add("convert-weights", convert_weights.convert_weights, convert_weights.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)
 app.add_typer(prepare.app, name="prepare")
 
