@@ -6,7 +6,7 @@ what a group adds (sd 1 unless stated), what a seed adds, and a rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -223,3 +223,17 @@ class Extremes:
         """Take note of the coverage of a 95 % interval."""
         if covered < 0.93:
             self.low.append((cell, covered))
+
+
+def percent(shares: Sequence[float]) -> str:
+    return " / ".join(f"{100 * share:.2f}" for share in shares)
+
+
+def table(heading: str, header: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
+    """Print one table; numbers are right of the first column."""
+    print(f"## {heading}\n")
+    print("| " + " | ".join(header) + " |")
+    print("| --- |" + " ---: |" * (len(header) - 1))
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+    print()

@@ -20,8 +20,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks._simulated import (
-    CORRELATION,
-    FRAMES,
     LEVELS,
     Extremes,
     Generator,
@@ -30,18 +28,16 @@ from benchmarks._simulated import (
     alarms,
     coverage,
     experiments,
-    failing,
-    frames,
     heavy,
     normal,
     parts,
+    percent,
     satterthwaite_alarms,
-    sign_flip_p,
-    skewed,
+    table,
     unpaired_experiments,
-    wilcoxon_over_frames,
 )
 from benchmarks._simulated_conditions import Draw, conditions, skewed_conditions
+from benchmarks._simulated_weights import frames_section, means_section, weights_section
 
 from segweave.comparison.variance import (
     Effect,
@@ -72,16 +68,6 @@ SHIFTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 def cells() -> Iterator[tuple[int, int, int]]:
     """Groups, seeds, sd of the seeds in standard errors of the groups."""
     yield from product(GROUPS, SEEDS, SEED_SD)
-
-
-def table(heading: str, header: Sequence[str], rows: Iterator[Sequence[object]]) -> None:
-    """Print one table; numbers are right of the first column."""
-    print(f"## {heading}\n")
-    print("| " + " | ".join(header) + " |")
-    print("| --- |" + " ---: |" * (len(header) - 1))
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
-    print()
 
 
 def main() -> None:
@@ -141,10 +127,6 @@ def _former(values: Values) -> list[float]:
     return [satterthwaite_alarms(values, level) for level in LEVELS]
 
 
-def _percent(shares: Sequence[float]) -> str:
-    return " / ".join(f"{100 * share:.2f}" for share in shares)
-
-
 def paired_section(generator: Generator, count: int, extremes: Extremes) -> None:
     """The main test and what it takes the place of."""
     header = ["groups", "seeds", "seeds' sd", "main test", "95 % covers", "90 % covers"]
@@ -163,8 +145,8 @@ def paired_section(generator: Generator, count: int, extremes: Extremes) -> None
             *shares, covered, covered90, a, b, c, alone = _measured(measure, count)
             cell = f"main test, {groups} × {seeds}, seeds' sd {seed_sd}"
             extremes.note(cell, shares, covered, must_hold=True)
-            row = [groups, seeds, seed_sd, _percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
-            yield [*row, _percent([a, b, c]), f"{alone:.1%}"]
+            row = [groups, seeds, seed_sd, percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
+            yield [*row, percent([a, b, c]), f"{alone:.1%}"]
 
     table("No true difference: false alarms in %, asked 5 / 1 / 0.5", header, rows())
     print(
@@ -202,7 +184,7 @@ def unpaired_section(generator: Generator, count: int, extremes: Extremes) -> No
                 cell = f"not paired, {groups} × {seeds}, seeds' sd {seed_sd}, {name}"
                 extremes.note(cell, shares, covered, must_hold=True)
                 row = [groups, "{} and {}".format(*seeds), "{:g} and {:g}".format(*seed_sd), name]
-                yield [*row, _percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
+                yield [*row, percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
 
     header = ["groups", "seeds of the arms", "their sd", "effects", "main test"]
     table("Seeds not paired", [*header, "95 % covers", "90 % covers"], rows())
@@ -224,8 +206,8 @@ def _of_conditions(
 
         *shares, covered, covered90, a, b, c = _measured(measure, count)
         extremes.note(f"{name}, {groups} × {seeds}", shares, covered, must_hold=must_hold)
-        row = [name, groups, seeds, _percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
-        yield [*row, _percent([a, b, c])]
+        row = [name, groups, seeds, percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
+        yield [*row, percent([a, b, c])]
 
 
 _CONDITION = ("effects", "groups", "seeds", "main test", "95 % covers", "90 % covers")
@@ -254,7 +236,7 @@ def skewed_section(generator: Generator, count: int, extremes: Extremes) -> None
     extremes.note_interval("seeds that differ in name only, correlated -0.9", coverage(effect))
     print(
         "Seeds that differ in name only, and push the two arms apart (correlation -0.9), taken as "
-        f"not paired, 20 × 3: {_percent(_of_effect(effect)[:3])}, covers {coverage(effect):.1%}.\n"
+        f"not paired, 20 × 3: {percent(_of_effect(effect)[:3])}, covers {coverage(effect):.1%}.\n"
     )
 
 
@@ -349,79 +331,6 @@ def detectable_section(generator: Generator, count: int, extremes: Extremes) -> 
     table("Smallest detectable difference as printed (its true power; asked 80 %)", header, rows())
 
 
-_GIVEN: tuple[tuple[str, Callable[[Generator, tuple[int, int]], Values]], ...] = (
-    ("normal", normal),
-    ("t3", heavy),
-    ("exponential", skewed),
-    *(
-        (
-            f"Dice near 0.92, both arms 0 in {share:.0%} of groups",
-            lambda r, shape, share=share: failing(r, shape, share) - failing(r, shape, share),
-        )
-        for share in (0.01, 0.02, 0.05)
-    ),
-)
-
-
-def weights_section(generator: Generator, count: int, extremes: Extremes) -> None:
-    """Groups alone, for the weights at hand: signs flipped, and the interval by t."""
-
-    def rows() -> Iterator[Sequence[object]]:
-        for (name, draw), groups in product(_GIVEN, (6, 12, 30, 50, 100)):
-            values = draw(generator, (count, groups))
-            effect = group_effect(values)
-            flips = "–"
-            if groups <= 12:
-                p = sign_flip_p(values[: count // 4])
-                flips = _percent([float(np.mean(p < level)) for level in LEVELS])
-            covered = coverage(effect)
-            extremes.note_interval(f"these weights, {name}, {groups} groups", covered)
-            yield [name, groups, flips, f"{covered:.1%}", f"{coverage(effect, 0.9):.1%}"]
-
-    header = ["differences of groups", "groups", "permutation: false alarms", "95 % covers"]
-    table("These weights: permutation of signs and interval by t", [*header, "90 % covers"], rows())
-
-
-def means_section(generator: Generator, count: int, extremes: Extremes) -> None:
-    """The interval of an arm's mean Dice, as `segweave evaluate` and `score` print it."""
-
-    def rows() -> Iterator[Sequence[object]]:
-        for failures, groups in product((0.0, 0.01, 0.02, 0.05), (8, 20, 50, 100)):
-            effect = group_effect(failing(generator, (count, groups), failures))
-            truth = 60 / 65 * (1 - failures)
-            covered = coverage(effect, truth=truth)
-            extremes.note_interval(f"a mean Dice, 0 in {failures:.0%}, {groups} groups", covered)
-            yield [
-                f"{failures:.0%}",
-                groups,
-                f"{covered:.1%}",
-                f"{coverage(effect, 0.9, truth):.1%}",
-            ]
-
-    header = ["groups with Dice 0", "groups", "95 % covers", "90 % covers"]
-    table("Interval of a mean Dice near 0.92", header, rows())
-    print(
-        "Where failures are so rare that the groups at hand often show none, no interval of the "
-        "mean knows of them.\n"
-    )
-
-
-def frames_section(generator: Generator, count: int, extremes: Extremes) -> None:
-    """What tests over frames do."""
-    repeats = min(count, 4000)
-
-    def rows() -> Iterator[Sequence[object]]:
-        for groups in GROUPS:
-            values = frames(generator, repeats, groups)
-            ranked = np.mean(wilcoxon_over_frames(values) < 0.05)
-            flat = alarms(group_effect(values.reshape(repeats, -1)))
-            yield [groups, f"{ranked:.1%}", f"{flat:.1%}"]
-
-    header = ["videos", "Wilcoxon over frames", "t over frames"]
-    table("Tests over frames instead of videos, no true difference, 5 % asked", header, rows())
-    print(f"Videos of {FRAMES} frames, correlation {CORRELATION}.\n")
-
-
 def folds_section(generator: Generator, count: int, extremes: Extremes) -> None:
     """The folds' formula where its assumption holds: two folds' means are correlated as test /
     (test + training groups).
@@ -436,8 +345,8 @@ def folds_section(generator: Generator, count: int, extremes: Extremes) -> None:
             effect, plain = fold_effect(values, ratio), fold_effect(values, 0.0)
             *shares, covered, covered90 = _of_effect(effect)
             extremes.note(f"{folds} folds", shares, covered, must_hold=True)
-            row = [folds, _percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
-            yield [*row, _percent([alarms(plain, level) for level in LEVELS])]
+            row = [folds, percent(shares), f"{covered:.1%}", f"{covered90:.1%}"]
+            yield [*row, percent([alarms(plain, level) for level in LEVELS])]
 
     header = ["folds", "one mean per fold, corrected", "95 % covers", "90 % covers"]
     table("Folds, no true difference", [*header, "plain t over folds"], rows())

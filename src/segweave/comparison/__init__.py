@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segweave.comparison.arms import Arm, find_reference, read_arms
+from segweave.comparison.arms import Arm, find_reference
 from segweave.comparison.decisions import LEVEL, holm, verdict
 from segweave.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
 from segweave.comparison.joining import DOING, arm_name
 from segweave.comparison.notes import exploratory_notes, limits_of, notes_of, stated_margin
 from segweave.comparison.numbers import as_csv
 from segweave.comparison.pairs import PRIMARY, compare_pair
+from segweave.comparison.reading import read_arms
 from segweave.comparison.rendering import (
     as_latex,
     as_markdown,
