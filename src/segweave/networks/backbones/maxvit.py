@@ -40,6 +40,9 @@ class MaxViT(nn.Module):
             raise MissingExtraError(
                 f"creating the backbone {name!r}", library="timm", extra="zoo"
             ) from error
+        if torch.empty(0).is_meta:
+            # There are no numbers to draw, and drawing none takes timm seconds.
+            options = {"weight_init": "", **options}
         model: Any = timm.create_model(
             name, pretrained=False, in_chans=in_channels, num_classes=0, **options
         )
