@@ -4,7 +4,7 @@ store are checked or skipped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segweave.errors import InputError, UsageError
-from segweave.weights import compare_weights
+from segweave.weights import Misfit, compare_weights
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,23 @@ class ReleasedNames:
     tensors: Mapping[str, str]
     fixed: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
+
+
+def names_by_prefix(
+    module: nn.Module, prefixes: Mapping[str, str], *, dead: Collection[str] = ()
+) -> ReleasedNames:
+    """Released names that differ from ours in their first parts alone.
+
+    Args:
+        module: the module; each tensor of its state dict begins with one of the prefixes.
+        prefixes: our prefix → the released one. The longest that fits is replaced.
+        dead: released names of parameters that no output depends on.
+    """
+    tensors = {}
+    for name in module.state_dict():
+        ours = max((p for p in prefixes if name.startswith(p)), key=len)
+        tensors[name] = prefixes[ours] + name.removeprefix(ours)
+    return ReleasedNames(tensors, dead=frozenset(dead))
 
 
 @runtime_checkable
@@ -57,6 +74,30 @@ class LoadReport:
     dead: tuple[str, ...]
 
 
+def without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefix `module.`, which torch's DataParallel gives them."""
+    return {key.removeprefix("module."): value for key, value in state_dict.items()}
+
+
+def released_misfit(module: nn.Module, state_dict: Mapping[str, Tensor]) -> Misfit:
+    """How a released state dict differs from what `module` expects, in released names. Raises
+    UsageError where `module` has no released names.
+    """
+    if not isinstance(module, HasReleasedNames):
+        raise UsageError(
+            "loading a released checkpoint",
+            expected="a module with released names",
+            found=type(module).__name__,
+        )
+    names = module.released_names()
+    tensors = module.state_dict()
+    recomputed = names.fixed | names.dead
+    return compare_weights(
+        {theirs: tensors[ours] for ours, theirs in names.tensors.items()},
+        {k: tensor for k, tensor in without_prefix(state_dict).items() if k not in recomputed},
+    )
+
+
 def load_released(
     module: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True
 ) -> LoadReport:
@@ -78,22 +119,11 @@ def load_released(
         >>> load_released(network, file).missing
         ()
     """
-    if not isinstance(module, HasReleasedNames):
-        raise UsageError(
-            "loading a released checkpoint",
-            expected="a module with released names",
-            found=type(module).__name__,
-        )
+    misfit = released_misfit(module, state_dict)
+    assert isinstance(module, HasReleasedNames)
     names = module.released_names()
     tensors = module.state_dict(keep_vars=True)
-    given = {
-        key.removeprefix("module."): value for key, value in state_dict.items()
-    }  # DataParallel's prefix
-    recomputed = names.fixed | names.dead
-    misfit = compare_weights(
-        {theirs: tensors[ours] for ours, theirs in names.tensors.items()},
-        {theirs: tensor for theirs, tensor in given.items() if theirs not in recomputed},
-    )
+    given = without_prefix(state_dict)
     if misfit.shapes or (strict and misfit):
         raise InputError(
             f"loading a released checkpoint into {type(module).__name__}",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _AVAILABLE = "available:"
 _ON_ONE_LINE = 8
+_CONTROL = ("Cc", "Cf", "Cs")  # Unicode: control, format, halves of a pair
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -136,7 +137,7 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        one if one in "\n\t" or unicodedata.category(one) not in ("Cc", "Cf") else ascii(one)[1:-1]
+        one if one in "\n\t" or unicodedata.category(one) not in _CONTROL else ascii(one)[1:-1]
         for one in text
     )
 

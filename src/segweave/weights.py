@@ -114,13 +114,20 @@ class Misfit:
         """The names of all tensors that differ."""
         return {*self.missing, *self.unexpected, *self.shapes}
 
+    @property
+    def lines(self) -> list[str]:
+        """Every difference in words."""
+        return [
+            *(f"{name} is missing" for name in self.missing),
+            *(f"{name} is {shape}" for name, shape in self.shapes.items()),
+            *(f"{name} is not part of it" for name in self.unexpected),
+        ]
+
     def __str__(self) -> str:
         """The first three differences."""
-        found = [f"{name} is missing" for name in self.missing]
-        found += [f"{name} is {shape}" for name, shape in self.shapes.items()]
-        found += [f"{name} is not part of it" for name in self.unexpected]
-        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        return "; ".join(found[:3]) + more
+        lines = self.lines
+        more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        return "; ".join(lines[:3]) + more
 
 
 def compare_weights(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Misfit:

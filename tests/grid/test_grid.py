@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
+from segweave.data.joined_store import open_stores
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import read_evaluation
 from segweave.grid import Job, RunEvent, in_words, load_grid, plan_grid, run_grid
-from segweave.recipes import load_recipe
+from segweave.recipes import arm_digest, arm_identity, load_recipe
 from segweave.training import Run
 from tests.small import SETS, files_of, make_store
 
@@ -90,6 +91,43 @@ def test_every_recipe_is_trained_with_every_context(tmp_path: Path, store: Path)
     named = [{"context": "conv", "arm": "neighbours"}]
     plan = plan_grid(load_grid(write(tmp_path, store, contexts=named, recipes=["demo"])))
     assert {run.recipe.arm for run in plan.runs} == {"neighbours"}
+
+
+MARGIN = {"margin": 0.01, "margin_reason": "two readers differ by more: 0.02"}
+
+
+def test_a_margin_is_written_into_every_run_before_it_is_trained(
+    tmp_path: Path, store: Path
+) -> None:
+    plain = plan_grid(load_grid(write(tmp_path, store)))
+    plan = plan_grid(load_grid(write(tmp_path, store, contexts=["none", "conv"], **MARGIN)))
+    for run in plan.runs:
+        sets = [b for a, b in itertools.pairwise(run.train) if a == "--set"]
+        recipe = load_recipe(run.train[1], sets)
+        assert (recipe.margin, recipe.margin_reason) == (0.01, MARGIN["margin_reason"])
+    # It is no setting of the training: the arm stays the same.
+    assert arm_digest(plan.runs[0].recipe) == arm_digest(plain.runs[0].recipe)
+    assert "margin" not in arm_identity(plan.runs[0].recipe).recipe
+
+
+@pytest.mark.parametrize("given", [{"margin": 0.01}, {"margin_reason": "why"}, {"margin": 1.5}])
+def test_a_margin_needs_a_reason(tmp_path: Path, store: Path, given: dict[str, Any]) -> None:
+    reason = {"margin_reason": "why"} if given.get("margin", 0) > 1 else {}
+    with pytest.raises(InputError, match="margin"):
+        load_grid(write(tmp_path, store, **given, **reason))
+
+
+def test_a_margin_is_not_changed_once_a_run_has_begun(tmp_path: Path, store: Path) -> None:
+    plan = plan_grid(load_grid(write(tmp_path, store, **MARGIN)))
+    run = plan.runs[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "recipe.yaml").write_text(run.recipe.to_yaml())
+    (run.folder / "environment.json").write_text(
+        json.dumps({"format": 1, "data": {"checksum": open_stores([store]).checksum}})
+    )
+    assert plan_grid(load_grid(write(tmp_path, store, **MARGIN))).runs[0].folder == run.folder
+    with pytest.raises(UsageError, match=r"margin: 0\.01 there, 0\.02 now"):
+        plan_grid(load_grid(write(tmp_path, store, **{**MARGIN, "margin": 0.02})))
 
 
 class Recording:
@@ -281,6 +319,41 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
     assert str(run / "evaluation" / "clean") in seen.stdout
     assert Run(run).metrics[: len(rows)] == rows
     assert len(Run(run).environment["sessions"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system to end it with its parent")
+def test_a_killed_grid_leaves_no_training_running(tmp_path: Path, store: Path) -> None:
+    sets = [*SETS[1:], "training.epochs=250", "training.validate_every=250"]
+    file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
+    call = [sys.executable, "-m", "segweave", "grid", str(file)]
+    process = subprocess.Popen(call, stderr=subprocess.DEVNULL)
+    run = tmp_path / "runs" / "unet" / "seed-0"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (run / "checkpoints" / "last.ckpt").is_file():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    # The training saves the step that it is in and ends: then the same command goes on at once.
+    seen = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    while "writing" in seen.stderr and time.monotonic() < until + 60:
+        seen = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    assert seen.returncode == 0, seen.stderr
+    assert len(Run(run).environment["sessions"]) == 2
+
+
+def test_files_of_the_current_folder_stand_in_for_no_module(tmp_path: Path) -> None:
+    """`python -m` puts the current folder first; a random.py there must not run."""
+    for name in ("random", "torch", "segweave"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('hijacked')")
+    script = (
+        "import sys; sys.path.pop(0); from pathlib import Path\n"
+        "from segweave.grid.processes import start\n"
+        "raise SystemExit(start(['--version'], Path('log'), 1).wait())"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "log").read_text().startswith("segweave ")
 
 
 def test_the_compare_command_names_arms_that_were_scored(tmp_path: Path, store: Path) -> None:

@@ -20,7 +20,7 @@ from segweave.report import (
     score_dots,
     training_curves,
 )
-from segweave.report.figures import as_png
+from segweave.report.figures import as_png, difference_dots
 
 HEART = TargetSpec(names=("background", "RV", "myocardium", "LV"))
 
@@ -101,3 +101,25 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"segweave\[report\]"):
         prediction_panel([row()], HEART)
+
+
+@pytest.mark.parametrize(
+    "name", ["$\\frac{$", "a$b", "a\x1b[31mb", "a\nb", "", "=1+1", "\ud83d\ude00"]
+)
+def test_names_of_any_kind_are_drawn(name: str) -> None:
+    """A figure that fails would take the command down that wants it."""
+    for figure in (
+        training_curves({"loss": {name: [(0.0, 1.0), (1.0, 0.5)]}}),
+        score_dots({name: {name: [0.1, 0.5]}}),
+        difference_dots({name: ([0.1, 0.2], (0.15, 0.1, 0.2))}, name),
+    ):
+        assert as_png(figure).startswith(b"\x89PNG")
+
+
+def test_logarithmic_axes_keep_their_exponents() -> None:
+    figure = training_curves({"loss": {"unet": [(0.0, 1.0)]}})
+    figure.axes[0].set_yscale("log")
+    figure.axes[0].set_ylim(1e-4, 1)
+    as_png(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert any("mathdefault" in label for label in labels)

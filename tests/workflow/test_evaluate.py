@@ -88,6 +88,32 @@ def test_a_failure_while_scoring_leaves_nothing(run: Run, monkeypatch: pytest.Mo
     assert files_of(run.folder) == before
 
 
+def test_one_process_at_a_time_scores_a_run_and_leftovers_go(run: Run) -> None:
+    for folder in ("predictions", "evaluation"):
+        left = run.folder / folder / ".writing-abc"
+        left.mkdir(parents=True)
+        (left / "half").write_text("x")
+
+    def again(*_: object) -> None:
+        with pytest.raises(UsageError, match="another process is writing"):
+            segweave.evaluate(run, part="validation", device="cpu")
+
+    segweave.evaluate(run, device="cpu", progress=again)
+    assert not [path for path in run.folder.rglob(".*") if path.name != ".lock"]
+    segweave.evaluate(run, part="validation", device="cpu")
+
+
+def test_a_report_that_fails_takes_no_scores_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("no figure")
+
+    monkeypatch.setattr("segweave.workflow.evaluate.write_report", fails)
+    assert segweave.evaluate(run, device="cpu").rows
+    assert "no figure" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -126,6 +152,21 @@ def test_an_evaluation_says_on_how_many_groups_the_run_was_trained(made: Path, r
     assert len(groups) < len(store.ids)
     found = segweave.evaluate(run, part="validation", device="cpu")
     assert found.manifest.training_groups == len(groups)
+
+
+def test_an_evaluation_states_the_margin_that_was_fixed_before_the_training(
+    made: Path, run: Run
+) -> None:
+    assert segweave.evaluate(run, part="validation", device="cpu").manifest.margin is None
+    recipe = run.folder / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    assert "margin: null" in text
+    text = text.replace("margin: null", "margin: 0.01").replace(
+        "margin_reason: ''", "margin_reason: readers differ by 0.02"
+    )
+    recipe.write_text(text, encoding="utf-8")
+    stated = segweave.evaluate(Run(run.folder), part="validation", device="cpu").manifest
+    assert (stated.margin, stated.margin_reason) == (0.01, "readers differ by 0.02")
 
 
 def test_metrics_beside_those_of_the_protocol(made: Path, run: Run) -> None:

@@ -19,6 +19,7 @@ from segweave.cli import (
     check,
     compare,
     contexts,
+    convert_weights,
     demo,
     evaluate,
     export_nnunet,
@@ -28,6 +29,7 @@ from segweave.cli import (
     predict,
     prepare,
     score,
+    summarise,
     train,
 )
 from segweave.cli.guard import Command, Settings, guarded
@@ -42,9 +44,11 @@ ORDER = (
     "predict",
     "evaluate",
     "score",
+    "summarise",
     "compare",
     "networks",
     "contexts",
+    "convert-weights",
     "export-nnunet",
     "info",
 )
@@ -135,9 +139,11 @@ _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
+_add("summarise", summarise.summarise, summarise.EXAMPLES)
 _add("compare", compare.compare, compare.EXAMPLES)
 _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)
+_add("convert-weights", convert_weights.convert_weights, convert_weights.EXAMPLES)
 _add("info", info.info, info.EXAMPLES)
 app.add_typer(prepare.app, name="prepare")
 

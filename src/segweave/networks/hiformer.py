@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional
 from segweave.author_weights import ReleasedNames
 from segweave.errors import UsageError
 from segweave.networks.backbones.swin import SwinStages
-from segweave.networks.backbones.timm_maps import timm_maps
+from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.double_level import DoubleLevelFusion
 from segweave.registry import NetworkCard
@@ -213,9 +214,11 @@ class HiFormer(SegmentationNetwork):
             "output": (classes,),
         }
         first = 3 if in_channels == 1 else in_channels
-        self.cnn, maps = timm_maps(cnn, first, out_indices=(1, 2, 3))
+        self.cnn, _ = timm_features(cnn, first, {"out_indices": (1, 2, 3)})
+        info: Any = self.cnn.feature_info
         self.embedding = nn.ModuleList(
-            nn.Conv2d(before, after, 1) for before, after in zip(maps, widths, strict=True)
+            nn.Conv2d(before, after, 1)
+            for before, after in zip(info.channels(), widths, strict=True)
         )
         rates = torch.linspace(0, drop_path, max(sum(swin_depths) + 2, 12), device="cpu").tolist()
         self.swin = SwinStages(width, swin_depths, swin_heads, rates)

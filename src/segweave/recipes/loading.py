@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,7 @@ def load_recipe(path_or_name: str | Path, sets: Sequence[str] = ()) -> Recipe:
     Raises InputError (file, key, what was expected) or UsageError.
     """
     path = _find(path_or_name, beside=None)
-    values = _add_layer(_read(path, seen=()), _from_sets(sets))
-    return parse_recipe(values, file=path, given=[text.partition("=")[0].strip() for text in sets])
+    return parse_recipe(_read(path, seen=()), file=path, sets=sets)
 
 
 def as_set(key: str, value: Any) -> str:
@@ -88,11 +87,13 @@ def as_set(key: str, value: Any) -> str:
 
 
 def parse_recipe(
-    values: Mapping[str, Any], *, file: Path | None = None, given: Iterable[str] = ()
+    values: Mapping[str, Any], *, file: Path | None = None, sets: Sequence[str] = ()
 ) -> Recipe:
-    """A recipe from plain values; `given` are dotted keys that came from `--set`. Raises
-    InputError.
+    """A recipe from plain values, then `sets` as in `load_recipe`. Raises InputError that names the
+    key, and `file` where it is given.
     """
+    values = _add_layer(values, _from_sets(sets)) if sets else values
+    given = {text.partition("=")[0].strip() for text in sets}
     number = values.get("format", 1)
     if number != 1:
         raise InputError(
@@ -113,7 +114,7 @@ def parse_recipe(
         first = problems[0]
         key = dotted_key(first)
         expected, found, remedy = explain(first)
-        if key in set(given):
+        if key in given:
             found += f" (from --set {key})"
         if len(problems) > 1:
             others = sorted({dotted_key(problem) for problem in problems[1:]})
@@ -226,7 +227,7 @@ def _plain(text: str) -> Any:
         elif isinstance(one, list):
             left += one
         elif not isinstance(one, str | int | float | None):
-            raise ValueError(f"{one!r} is no plain value; a text goes in quotes")
+            raise ValueError(f"a value of type {type(one).__name__}; a text goes in quotes")
     raise ValueError(f"more than {_MOST_VALUES:,} values")
 
 

@@ -131,7 +131,7 @@ def score_dots(
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(quantity, fontsize=8)
         _plain_axis(axis)
-    axes[0].set_yticks(range(len(arms)), arms, fontsize=8)
+    axes[0].set_yticks(range(len(arms)), list(map(printable, arms)), fontsize=8)
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
     return figure
 
@@ -156,7 +156,7 @@ def difference_dots(
         if low is not None and high is not None:
             axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
         axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
-    axis.set_yticks(range(len(arms)), list(arms), fontsize=9)
+    axis.set_yticks(range(len(arms)), list(map(printable, arms)), fontsize=9)
     axis.set_ylim(len(arms) - 0.4, -0.5)
     axis.set_xlabel(quantity, fontsize=9)
     _plain_axis(axis)

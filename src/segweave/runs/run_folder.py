@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError, UsageError, nearest
-from segweave.recipes import ArmIdentity, Recipe, arm_identity, load_recipe
+from segweave.recipes import ArmIdentity, Recipe, arm_identity, load_recipe, parse_recipe
 from segweave.storage import read_json
 from segweave.weights import MODEL as MODEL
 from segweave.weights import WEIGHTS as WEIGHTS
@@ -78,8 +78,10 @@ class RunLayout:
 
     @property
     def model(self) -> Path:
-        """The folder of the finished model."""
-        return self.folder / MODEL
+        """The folder of the finished model: the folder itself where that is a model folder, from
+        weights that were trained elsewhere.
+        """
+        return self.folder if (self.folder / CARD).is_file() else self.folder / MODEL
 
     @property
     def card(self) -> Path:
@@ -116,8 +118,8 @@ class RunLayout:
 
     @property
     def started(self) -> bool:
-        """Whether a training began in this folder."""
-        return self.recipe.is_file()
+        """Whether a training began in this folder, or it is a model folder."""
+        return self.recipe.is_file() or (self.folder / CARD).is_file()
 
     @property
     def finished(self) -> bool:
@@ -126,14 +128,15 @@ class RunLayout:
 
 
 class Run:
-    """Reads a run folder.
+    """Reads a run folder, or a model folder (`save_model`, `convert_weights`) as a run whose
+    training nothing is known of.
 
     Attributes:
-        folder: the run folder.
+        folder: the folder.
         layout: the paths of its files.
 
-    Raises InputError where `folder` is not a run folder, and where something is read that the
-    training has not written yet.
+    Raises InputError where `folder` is neither, and where something is read that the training has
+    not written yet.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -148,7 +151,7 @@ class Run:
             raise InputError(
                 "opening a run",
                 file=self.folder,
-                expected=f"a folder with {RECIPE}, as training writes it",
+                expected=f"a folder with {RECIPE}, as training writes it, or with {CARD}",
                 found=", ".join(held) or "an empty folder",
             )
 
@@ -158,12 +161,26 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe of the training."""
+        if self._is_model:
+            return parse_recipe(self.model_card["recipe"], file=self.layout.card)
         return load_recipe(self.layout.recipe)
 
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, device, seed, code revision and data checksum."""
+        if self._is_model:
+            checksum = self.model_card.get("training_data", {}).get("checksum", "")
+            data = {"name": self.training_data["name"], "checksum": checksum, "cases": {}}
+            return {"segweave": self.model_card["segweave"], "data": data}
         return self._json(self.layout.environment)
+
+    @property
+    def training_data(self) -> dict[str, Any]:
+        """What the model card states of the data that was trained on: `name`, `groups` and
+        `validation_groups`, empty where nothing is known.
+        """
+        unknown = {"name": "not known", "groups": [], "validation_groups": []}
+        return {**unknown, **self.model_card.get("training_data", {})}
 
     @property
     def model(self) -> Path:
@@ -225,6 +242,10 @@ class Run:
                 remedy=nearest(checkpoint, known) if known else "there is none yet; train first",
             )
         return read_checkpoint(known[checkpoint]).weights
+
+    @property
+    def _is_model(self) -> bool:
+        return self.layout.model == self.folder
 
     def _json(self, path: Path) -> dict[str, Any]:
         if not path.is_file():

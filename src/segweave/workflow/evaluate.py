@@ -4,9 +4,11 @@ label maps, score them, report.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -36,7 +38,7 @@ from segweave.prediction import Ensemble, Flips, Session, Tiles
 from segweave.report import write_report
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_folder, sha256_of_text
+from segweave.storage import atomic_folder, locked, sha256_of_text
 from segweave.workflow.variants import (
     Variant,
     check_scored_once,
@@ -138,7 +140,7 @@ def evaluate(
     maps = _label_maps_folder(run, name, folder)
     rows: list[Row] = []
     references = References()
-    with atomic_folder(maps) as kept:
+    with _alone(run), atomic_folder(maps) as kept:
         # Predict, keep and score case by case, so that one is in memory at a time.
         for done, id in enumerate(cases.verify(ids), start=1):
             case = cases.case(id)
@@ -167,6 +169,8 @@ def evaluate(
             added,
             recipe_digest=identity.digest,
             recipe=identity.recipe,
+            margin=run.recipe.margin,
+            margin_reason=run.recipe.margin_reason,
             sources={
                 **variant.sources,
                 "part": part,
@@ -187,6 +191,19 @@ def evaluate(
         note_scored(variant.runs, key, rules.name, cases.checksum, folder)
     update_report(run)
     return evaluation
+
+
+@contextlib.contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Let no other process score the run meanwhile (its ledger has one writer), and remove what
+    killed ones left half written. Raises UsageError where another process does.
+    """
+    folder = run.layout.predictions("")
+    with locked(folder / ".lock", "scoring a run"):
+        for parent in (folder, run.layout.evaluations):
+            for left in parent.glob(".writing-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def predict_for(

@@ -124,8 +124,8 @@ class Variant:
     @property
     def training_groups(self) -> int | None:
         """How many groups the runs were trained on, None where their numbers differ."""
-        counts = {len(run.model_card["training_data"]["groups"]) for run in self.runs}
-        return counts.pop() if len(counts) == 1 else None
+        counts = {len(run.training_data["groups"]) for run in self.runs}
+        return (counts.pop() or None) if len(counts) == 1 else None
 
     def load(self, device: str) -> Predictor | Ensemble:
         """The model, or the average."""
@@ -154,7 +154,7 @@ class Variant:
         groups = {store.groups[id] for id in ids}
         for member in self.runs[1:]:
             _check_same_data(self.run, member)
-            data = member.model_card["training_data"]
+            data = member.training_data
             learned = set(data["groups"])
             learned |= set(data["validation_groups"]) if part != "validation" else set()
             shared = groups & learned
@@ -182,7 +182,7 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
     if store is not None:
         return Store(store) if isinstance(store, str | Path) else store
     path = run.recipe.data.store
-    if path is None:
+    if path is None or not run.environment["data"]["checksum"]:
         raise UsageError(
             "scoring a run",
             file=run.folder,
@@ -230,7 +230,7 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
     """Raise UsageError where cases of another store are those that the run learned from: the same
     content, or the same group of a data set of the same name.
     """
-    data = run.model_card["training_data"]
+    data = run.training_data
     learned = {*data["groups"], *data["validation_groups"]} if data["name"] == store.name else set()
     contents = set(_contents_of_training(run))
     learned_from = [
