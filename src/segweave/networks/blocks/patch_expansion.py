@@ -9,7 +9,7 @@ class PatchExpansion(nn.Module):
     """A linear layer without bias to factor² · C_out channels, which are cut into squares of factor
     × factor tokens, and a layer norm: (B, H, W, C_in) → (B, factor · H, factor · W, C_out).
 
-    Cao et al., Swin-Unet, ECCV Workshops 2022, Section 3.4.
+    Cao et al., Swin-Unet, ECCV Workshops 2022, "patch expanding layer".
     """
 
     def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
