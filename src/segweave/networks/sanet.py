@@ -89,6 +89,7 @@ class SANet(SegmentationNetwork):
         for layer in (*self.reduce.modules(), self.classifier):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
 
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
