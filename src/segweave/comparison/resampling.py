@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.evaluation.summary import Estimate, estimate
+from segweave.evaluation.estimates import Estimate, estimate
 
 # Up to here every pattern of signs is counted, above it a fixed number is drawn.
 EXACT_UP_TO = 20

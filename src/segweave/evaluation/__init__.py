@@ -1,5 +1,6 @@
 """Protocols, per-case scores, their folders and tables."""
 
+from segweave.evaluation.estimates import Estimate, estimate
 from segweave.evaluation.families.volumes import acdc as published
 from segweave.evaluation.folder import read_evaluation, write_evaluation
 from segweave.evaluation.label_folders import evaluate_folders
@@ -21,7 +22,7 @@ from segweave.evaluation.score_cases import (
     validation_scores,
 )
 from segweave.evaluation.scores import Score, check_metrics, needs_probabilities
-from segweave.evaluation.summary import Estimate, Summary, estimate, summarise
+from segweave.evaluation.summary import Summary, summarise
 from segweave.evaluation.tables import Table, summary_table
 
 __all__ = [

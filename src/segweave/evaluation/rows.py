@@ -73,7 +73,7 @@ class Manifest(BaseModel):
         arms: the arms that were scored.
         seeds: their seeds.
         folds: their folds.
-        per: whether "case" or "image" is what has equal weight in means.
+        per: what has equal weight in means: "group", "case" or "image".
         columns: metrics that tables print beside Dice.
         cases: number of cases.
         groups: number of groups.
@@ -87,6 +87,10 @@ class Manifest(BaseModel):
         recipe_digest: digest of the resolved recipe, which identifies the arm; None for
             predictions of other tools and for folders of earlier versions.
         recipe: the resolved recipe without what may differ within an arm (seed, fold, arm, paths).
+        margin: the difference in Dice too small to matter that was fixed before the training; None
+            where none was.
+        margin_reason: why it is too small to matter.
+        remarks: what is worth knowing of the files that were scored, a sentence each.
         sources: where predictions and references came from.
         versions: versions of what computed the scores.
         rows: number of rows of cases.csv.
@@ -107,7 +111,7 @@ class Manifest(BaseModel):
     arms: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=list)
     folds: list[int] = Field(default_factory=list)
-    per: Literal["case", "image"] = "case"
+    per: Literal["group", "case", "image"] = "case"
     columns: list[str] = Field(default_factory=list)
     cases: int = 0
     groups: int = 0
@@ -119,6 +123,9 @@ class Manifest(BaseModel):
     references: dict[str, str] = Field(default_factory=dict)
     recipe_digest: str | None = None
     recipe: dict[str, Any] | None = None
+    margin: float | None = None
+    margin_reason: str = ""
+    remarks: list[str] = Field(default_factory=list)
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0

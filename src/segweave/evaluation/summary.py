@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import stats
 
 from segweave.errors import InputError, UsageError
+from segweave.evaluation.estimates import Estimate, Per, estimate
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry, Row
 
-Per = Literal["case", "image"]
-
-
-class Estimate(BaseModel):
-    """A mean with its spread: `sd` over groups, `low` and `high` of the 95 % interval by `method`;
-    None where there are fewer than two groups.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    mean: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    cases: int = 0
-    groups: int = 0
+_SHARES = ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy")
+"""Metrics between 0 and 1, outside of which no interval reaches."""
 
 
 class Distance(BaseModel):
@@ -100,6 +82,7 @@ class Summary(BaseModel):
         macro: means over classes.
         classes: class → its scores.
         case_names: the cases that were scored.
+        remarks: those of its evaluations.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -125,6 +108,7 @@ class Summary(BaseModel):
     macro: Part
     classes: dict[str, Part]
     case_names: list[str] = Field(default_factory=list)
+    remarks: list[str] = Field(default_factory=list)
 
 
 def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
@@ -208,6 +192,7 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         macro=macro,
         classes=by_class,
         case_names=cases,
+        remarks=list(dict.fromkeys(text for e in evaluations for text in e.manifest.remarks)),
     )
 
 
@@ -228,7 +213,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
 
 def unit_of(row: Row, per: Per) -> str:
     """What has equal weight in means: the case of a row, or its image."""
-    if per == "case" or row.score.slice is None:
+    if per != "image" or row.score.slice is None:
         return row.case
     return f"{row.case}#{row.score.slice}"
 
@@ -280,7 +265,8 @@ def _part(
                     [row for row in scores if row.score.unit == unit], metric, per
                 )
         elif values := case_values(scores, metric, per):
-            part.overlaps[metric] = estimate(values, groups)
+            bounds = (0.0, 1.0) if metric in _SHARES else None
+            part.overlaps[metric] = estimate(values, groups, per=per, bounds=bounds)
     return part
 
 
@@ -328,54 +314,7 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(of_seed, "dice", per), groups, interval=False).mean
+        estimate(case_values(of_seed, "dice", per), groups, per=per, interval=False).mean
         for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))
-
-
-def estimate(
-    values: Mapping[tuple[str, str], float],
-    groups: Mapping[str, str],
-    *,
-    level: float = 0.95,
-    interval: bool = True,
-) -> Estimate:
-    """Mean over cases for each class, then over classes, of `values` by (case, class).
-
-    Groups are drawn as wholes. The sd is that of the jackknife's pseudo-values, leaving out one
-    group at a time (the sd of the groups' means, where groups have equal sizes and classes). The
-    interval is mean ± t · sd / √groups.
-    """
-    if not values:
-        raise ValueError("an estimate needs at least one value")
-    classes = sorted({c for _, c in values})
-    names = sorted({groups[case] for case, _ in values})
-    row = {name: i for i, name in enumerate(names)}
-    column = {c: j for j, c in enumerate(classes)}
-    sums = np.zeros((len(names), len(classes)))
-    counts = np.zeros_like(sums)
-    for (case, c), value in sorted(values.items()):
-        sums[row[groups[case]], column[c]] += value
-        counts[row[groups[case]], column[c]] += 1
-    mean = float(_means(sums, counts, np.ones((1, len(names))))[0])
-    result = Estimate(mean=mean, cases=len({case for case, _ in values}), groups=len(names))
-    if len(names) < 2 or not interval:
-        return result
-    left_out = _means(sums, counts, 1 - np.eye(len(names)))
-    result.sd = float((len(names) - 1) * np.nanstd(left_out, ddof=1))
-    quantile = float(stats.t.ppf((1 + level) / 2, len(names) - 1))
-    half = quantile * result.sd / len(names) ** 0.5
-    result.low, result.high = mean - half, mean + half
-    result.method = "t over groups"
-    return result
-
-
-def _means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The statistic for each row of weights (draws, groups)."""
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # a draw may lack a class or all of them
-        means: NDArray[np.float64] = np.nanmean((weights @ sums) / (weights @ counts), axis=1)
-    return means
