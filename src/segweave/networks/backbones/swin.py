@@ -64,7 +64,8 @@ class SwinStage(nn.Module):
 
 class PatchMerging(nn.Module):
     """The four tokens of each 2×2 square joined, layer norm, linear map: (B, H, W, C) → (B, H/2,
-    W/2, 2C), rounded up. Joined are even row and column, odd row, odd column, both odd.
+    W/2, 2C), rounded up: the four pixels of each square of two are joined, columns within rows
+    last.
     """
 
     def __init__(self, channels: int) -> None:
@@ -109,7 +110,7 @@ class WindowAttention(nn.Module):
     C) → the same.
 
     A map smaller than a window has windows of its size and no shift in that direction. Other maps
-    are padded at bottom and right to whole windows; what is padded is no key of a token.
+    are padded at bottom and right to whole windows; nothing attends to what is padded.
     """
 
     def __init__(self, channels: int, heads: int, shifted: bool) -> None:
