@@ -29,9 +29,9 @@ def test_a_convlstm_in_closed_form() -> None:
     channels, height, width, steps = 8, 6, 4, 3
     module = create_context("lstm-only", channels)
     _, counted = _counted(lambda: module(torch.zeros(1, steps, channels, height, width)))
-    gates = 4 * channels * 2 * channels * 9 * height * width
-    # The first step has no state to read, so at least the input's half of it counts.
-    assert (steps - 1) * gates + gates // 2 <= counted <= steps * gates
+    gate = channels * 2 * channels * 9 * height * width
+    # At the first step the state is zero: three gates read the input alone, none forgets.
+    assert counted == 3 * gate // 2 + (steps - 1) * 4 * gate
 
 
 @pytest.mark.parametrize("name", ["unet", "attention-unet", "unetpp", "dcsau-net"])

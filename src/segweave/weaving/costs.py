@@ -116,10 +116,7 @@ def _steps(woven: WovenNetwork, window: Tensor, inputs: dict[str, Tensor]) -> tu
     if added:
         maps = woven.sequences(window, **inputs)
         _, context = _counted(
-            lambda: [
-                module(one)
-                for module, one in zip(woven.context, maps, strict=True)
-            ]
+            lambda: [module(one) for module, one in zip(woven.context, maps, strict=True)]
         )
         shapes = tuple((one.shape[1], *_shape(one[:, 0])) for one in maps)
         steps.insert(1, Step(f"context at {woven.at}", shapes, added, context))
