@@ -256,3 +256,23 @@ def test_gpu_follows_cpu(name: str, form: str) -> None:
     exact = module(steps)
     on_device = module.cuda()(steps.cuda()).cpu()
     torch.testing.assert_close(on_device, exact, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("name", "form"), MODULES)
+def test_a_norm_before_the_module_gets_the_right_gradient(name: str, form: str, batch: int) -> None:
+    module = make(name, form=form)
+    norm = torch.nn.BatchNorm2d(4).double().eval()
+    last = torch.nn.Conv2d(4, 2, 1).double()
+    step = sequence(batch, 4, 6, 5).requires_grad_()
+
+    def by_hand(x: Tensor) -> Tensor:
+        return x / (1 + norm.eps) ** 0.5
+
+    def gradient(apply: Any) -> Tensor:
+        x = apply(step)
+        # An in-place layer passes the gradient on in the strides of the map.
+        out = last((module(x[:, None]) + x).relu_())
+        return torch.autograd.grad(out.square().sum(), step)[0]
+
+    torch.testing.assert_close(gradient(norm), gradient(by_hand))

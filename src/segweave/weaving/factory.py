@@ -55,7 +55,7 @@ def weave(
     channels: int | None = None,
     classes: int | None = None,
 ) -> WovenNetwork:
-    """Put a context module into `network` (TIP paper, Section III-B and Fig. 4).
+    """Put a context module into `network` (TIP paper, Section IV-B and Fig. 4).
 
     Args:
         network: a SegmentationNetwork, any module with `encode`, `decode`, `head` and `channels`

@@ -275,10 +275,10 @@ class WovenNetwork(nn.Module, ABC):
         return output if auxiliary else output._replace(auxiliary={})
 
     def _joined(self, fused: Sequence[Tensor], current: Maps) -> Maps:
-        if self.join == "replace":
-            return tuple(fused)
+        # A copy where there is no sum: the next layers may change the map in place, while the
+        # module needs it for the gradient, or a prepared slice holds it.
         return tuple(
-            before if isinstance(module, Identity) else before + new
+            before + new if self.join == "add" and not isinstance(module, Identity) else new.clone()
             for module, new, before in zip(self._modules_list(), fused, current, strict=True)
         )
 
