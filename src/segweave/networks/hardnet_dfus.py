@@ -36,7 +36,7 @@ CARD = NetworkCard(
     weights=(
         {
             "tag": "imagenet",
-            "source": "kingnet53.pth of github.com/YuWenLo/HarDNet-DFUS",
+            "source": "https://github.com/YuWenLo/HarDNet-DFUS (kingnet53.pth)",
             "licence": "none stated",
             "mean": (0.485, 0.456, 0.406),
             "sd": (0.229, 0.224, 0.225),
