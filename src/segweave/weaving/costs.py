@@ -61,7 +61,7 @@ def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
 
     The encoder runs once per slice, the decoder and the head once; beside a network that weaves at
     `encoder`, neighbours are embedded and not encoded. Another network than a `SegmentationNetwork`
-    has one step.
+    has no steps of its kind: the totals alone are given.
 
     Raises UsageError for a size that the network does not take, with one that it takes.
     """
