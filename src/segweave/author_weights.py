@@ -4,7 +4,7 @@ store are checked or skipped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -29,6 +29,23 @@ class ReleasedNames:
     tensors: Mapping[str, str]
     fixed: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
+
+
+def names_by_prefix(
+    module: nn.Module, prefixes: Mapping[str, str], *, dead: Collection[str] = ()
+) -> ReleasedNames:
+    """Released names that differ from ours in their first parts alone.
+
+    Args:
+        module: the module; each tensor of its state dict begins with one of the prefixes.
+        prefixes: our prefix → the released one. The longest that fits is replaced.
+        dead: released names of parameters that no output depends on.
+    """
+    tensors = {}
+    for name in module.state_dict():
+        ours = max((p for p in prefixes if name.startswith(p)), key=len)
+        tensors[name] = prefixes[ours] + name.removeprefix(ours)
+    return ReleasedNames(tensors, dead=frozenset(dead))
 
 
 @runtime_checkable

@@ -82,6 +82,25 @@ def test_several_classes(tmp_path: Path) -> None:
         prepare("folder", out=tmp_path / "u", classes=["background", "gland"], **folder)
 
 
+@pytest.mark.parametrize("first", [[], ["background"]])
+def test_names_of_classes_begin_at_one(tmp_path: Path, first: list[str]) -> None:
+    mask = (np.arange(48).reshape(6, 8) % 4).astype(np.uint8)
+    _pairs(tmp_path, {"a": mask})
+    names = [*first, "RV", "myo", "LV"]
+    folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    prepare("folder", out=tmp_path / "s", classes=names, **folders)
+    assert Store(tmp_path / "s").target.foreground == {1: "RV", 2: "myo", 3: "LV"}
+
+
+def test_a_name_for_id_zero_that_shifts_the_others_is_refused(tmp_path: Path) -> None:
+    mask = (np.arange(48).reshape(6, 8) % 3).astype(np.uint8)
+    _pairs(tmp_path, {"a": mask})
+    folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    with pytest.raises(InputError, match="ids up to 2") as caught:
+        prepare("folder", out=tmp_path / "s", classes=["skin", "lesion", "hair"], **folders)
+    assert "call it background" in str(caught.value)
+
+
 def test_a_named_binary_class(tmp_path: Path) -> None:
     _pairs(tmp_path, {"a": np.zeros((6, 8), np.uint8)})
     prepare(

@@ -89,6 +89,7 @@ class Agreement:
         dtype: the precision.
         gradients: whether to compare the gradients of the inputs too.
         outputs: which of our tensors are the file's outputs.
+        auxiliary: whether these need the auxiliary outputs.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Agreement:
         *,
         gradients: bool = False,
         outputs: Outputs = one_output,
+        auxiliary: bool = False,
     ) -> None:
         assert dtype is torch.float64 or not gradients
         self.spec = read_spec(name)
@@ -119,7 +121,9 @@ class Agreement:
         for tensor in inputs:
             tensor.requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
-            output: Output = network(torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0])
+            output: Output = network(
+                torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0], auxiliary=auxiliary
+            )
             results = outputs(output, self.spec)
         self.values = {f"out.{k}": result.detach() for k, result in enumerate(results)}
         if gradients:

@@ -25,7 +25,7 @@ from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
 from segweave.formats.files import label_ending, visible
-from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
+from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
 from segweave.words import few
@@ -82,7 +82,7 @@ def plan(
         masks: The folder of masks, each with the name of its image; may be the folder of images.
         kind: Foreground and background (binary), or several classes (exclusive); auto is binary
             where no id is above 1.
-        classes: Names of the classes: the foreground's, or all from id 0 on.
+        classes: Names of the classes from id 1 on; background may be given before them.
         mask_threshold: In grey masks, what is above this is foreground.
         group: A regular expression that finds the patient in an image's name (its first bracket, or
             the whole match).
@@ -118,6 +118,9 @@ def plan(
     if classes:
         target = target_of_names(classes, kind)
         scaled = target.white_is_one
+        if not target.one_class:
+            held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
+            errors += too_many_names(classes, held, _DOING)
     else:
         held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
         target, scaled, faults = target_of_ids(held, _DOING, kind)

@@ -114,6 +114,15 @@ def _steps(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[n
     return affine
 
 
+def names_orientation(case: Case) -> bool:
+    """Whether the file of a case names its orientation; NIfTI without sform and qform does not."""
+    stored = case.attributes.get(HEADER_ATTRIBUTE)
+    if stored is None:
+        return case.affine is not None
+    header = _parse(base64.b64decode(stored), "reading a header", None)
+    return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+
+
 def check_header(file: Path) -> None:
     """Raise InputError where a file's header can't be read, or its sform and pixdim disagree."""
     doing = "reading a header"

@@ -17,6 +17,7 @@ from segweave.formats.dicom import read_dicom
 from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file
+from segweave.formats.nifti import names_orientation
 from segweave.formats.pictures import two_values, white_as_one
 from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
 from segweave.storage import sha256_of
@@ -128,15 +129,22 @@ def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
 
 
 def read_label(
-    path: str | Path, case: Case, *, geometry: Geometry = "check", scaled: bool = True
+    path: str | Path,
+    case: Case,
+    *,
+    geometry: Geometry = "check",
+    scaled: bool = True,
+    threshold: int | None = None,
 ) -> NDArray[np.uint8]:
     """The label map of `case`, uint8 (slices, height, width) on the case's axes (with a class axis
     after slices where the file holds overlapping classes).
 
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
     there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
-    with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may have
-    other axes than its image, as long as its voxels are at the same positions in the patient.
+    with a loss (JPEG) holds 0 and 255 with noise, never class ids. With a `threshold`, what is
+    above it is 1 and the rest 0, in a map that holds more than 0 and 1. A NIfTI label may have
+    other axes than its image, as long as its voxels are at the same positions in the patient; where
+    one of the two files does not name its orientation, they are taken in the order of the files.
     Raises InputError for another size or position, and for values other than integers from 0 to
     255.
     """
@@ -144,12 +152,13 @@ def read_label(
     content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
     assert content.label is not None
     raw = content.label
-    if content.source_grid is not None and case.affine is not None and not content.oriented:
-        # A label whose header has no orientation has its image's voxels.
+    oriented = content.oriented and names_orientation(case)
+    if content.source_grid is not None and case.affine is not None and not oriented:
+        # Where a header has no orientation, label and image have the same voxels.
         raw = _regrid(raw, content, case)
-    label = _classes(content, raw, file, scaled)
+    label = _classes(content, raw, file, scaled, threshold)
     _check_size(label, case.image, file)
-    if content.affine is not None and case.affine is not None and content.oriented:
+    if content.affine is not None and case.affine is not None and oriented:
         grid = (case.slices, *case.size)
         apart = farthest_apart(content.affine, case.affine, grid)
         if apart > 0.1 * min(case.spacing or (1.0,)):
@@ -158,11 +167,26 @@ def read_label(
                 file=file,
                 expected="a label on the same voxels as its image",
                 found=f"voxels up to {apart:.3g} mm away from the image's",
-                remedy="check that image and label belong together, or resample the label "
+                remedy=_HEADER_LOST
+                if _is_default(content.affine)
+                else "check that image and label belong together, or resample the label "
                 "(nearest neighbour) onto the image",
                 kind="geometry",
             )
     return np.ascontiguousarray(label)
+
+
+_HEADER_LOST = (
+    "its header is that of no scanner (steps of 1 mm, as written by programs that lose it): if its "
+    "voxels are the image's, save it again with the image's header (nibabel: "
+    "Nifti1Image(labels, image.affine, image.header))"
+)
+
+
+def _is_default(affine: NDArray[np.float64]) -> bool:
+    """Whether an affine is that of a file in which nobody wrote one: the identity, axes turned."""
+    steps = np.abs(affine[:3, :3])
+    return bool(np.allclose(np.sort(steps, axis=0), [[0] * 3, [0] * 3, [1] * 3]))
 
 
 def _classes(

@@ -183,9 +183,7 @@ def _from_timm(model: str, doing: str) -> Weights:
 def _matched(
     backbone: nn.Module, source: Weights, doing: str, file: Path | None
 ) -> dict[str, tuple[str, Tensor]]:
-    """Our name → (name in the source, tensor): by name (that of timm, where the backbone has others
-    and declares them as released names), or else in order.
-    """
+    """Our name → (name in the source, tensor): by name, or else in order."""
     # Files of early versions have no counters of training steps, which no output depends on.
     counted = any(name.endswith(_COUNTER) for name in source)
     ours = {
@@ -194,10 +192,11 @@ def _matched(
         if counted or not name.endswith(_COUNTER)
     }
     theirs = {name.removeprefix("module."): (name, tensor) for name, tensor in source.items()}
-    renamed = backbone.released_names().tensors if isinstance(backbone, HasReleasedNames) else {}
-    called = {name: renamed.get(name, name) for name in ours}
-    if all(name in theirs for name in called.values()):
-        plan = {name: theirs[other] for name, other in called.items()}
+    released = backbone.released_names().tensors if isinstance(backbone, HasReleasedNames) else {}
+    if all(name in theirs for name in ours):
+        plan = {name: theirs[name] for name in ours}
+    elif released and all(released[name] in theirs for name in ours):
+        plan = {name: theirs[released[name]] for name in ours}
     else:
         # A features-only backbone ends before the source does: its tensors are the first ones.
         plan = dict(zip(ours, theirs.values(), strict=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segweave.errors import MissingExtraError, UsageError
+from segweave.errors import UsageError
+from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
@@ -76,7 +76,7 @@ class TimmUNet(SegmentationNetwork):
         encoder_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.fixed = _backbone(encoder, in_channels, dict(encoder_options or {}))
+        self.encoder, self.fixed = timm_features(encoder, in_channels, dict(encoder_options or {}))
         levels: Any = self.encoder.feature_info
         widths = [int(width) for width in levels.channels()]
         if len(widths) < 2:
@@ -135,41 +135,3 @@ class TimmUNet(SegmentationNetwork):
             self.classifier(decoded.map), size=size, mode="bilinear", align_corners=False
         )
         return Output(logits=logits, auxiliary={})
-
-
-def _backbone(
-    name: str, in_channels: int, options: dict[str, Any]
-) -> tuple[nn.Module, tuple[Size, ...]]:
-    """A timm backbone that returns its feature maps, and the only sizes that it takes."""
-    doing = f"creating the backbone {name!r}"
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingExtraError(doing, library="timm", extra="zoo") from error
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), cutoff=0.7)
-        raise UsageError(
-            doing,
-            found=f"{name!r}, which timm does not know",
-            remedy="did you mean " + " or ".join(close) + "?"
-            if close
-            else "see timm.list_models()",
-        )
-    try:
-        backbone = timm.create_model(
-            name, features_only=True, pretrained=False, in_chans=in_channels, **options
-        )
-    except (TypeError, RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"{doing}: {error}",
-            expected="a backbone that returns feature maps, and options that timm takes",
-            found=f"encoder_options={options}" if options else "default options",
-            remedy="take a hierarchical backbone, such as resnet34 or pvt_v2_b2",
-        ) from error
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.fixed_input_size:
-        return backbone, ()
-    if options.get("dynamic_img_size") or options.get("strict_img_size") is False:
-        return backbone, ()
-    size = options.get("img_size", config.input_size[1:])
-    return backbone, ((size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),)

@@ -4,10 +4,12 @@ convolutions, logits out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from segweave.author_weights import ReleasedNames
+from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import DoubleConvolution
@@ -24,14 +26,16 @@ CARD = NetworkCard(
 )
 
 
-class UNet(SegmentationNetwork):
-    """Ronneberger's UNet with batch norm and padded convolutions.
+class PlainUNet(SegmentationNetwork):
+    """Double convolutions, pooling down, transposed convolutions up, skips joined.
 
-    `width` is the number of channels of the first level; each further level has twice as many
-    (released: 32 to 512). `levels` counts the double convolutions of the encoder; height and width
-    of an image must be divisible by 2^(levels - 1). The released code ends in a sigmoid; this one
-    returns logits. Raises UsageError for a width below 1 or fewer than two levels.
+    `width` is the number of channels of the first level; each further level has twice as many.
+    `levels` counts the double convolutions of the encoder; height and width of an image must be
+    divisible by 2^(levels - 1). A subclass may take another block of two convolutions. Raises
+    UsageError for a width below 1 or fewer than two levels.
     """
+
+    block: Callable[[int, int], nn.Module] = DoubleConvolution
 
     def __init__(
         self, in_channels: int = 3, classes: int = 1, *, width: int = 32, levels: int = 5
@@ -39,7 +43,7 @@ class UNet(SegmentationNetwork):
         super().__init__()
         if width < 1 or levels < 2:
             raise UsageError(
-                "creating a UNet",
+                f"creating a {type(self).__name__}",
                 expected="width at least 1 and levels at least 2",
                 found=f"width={width}, levels={levels}",
             )
@@ -53,7 +57,7 @@ class UNet(SegmentationNetwork):
             "output": (classes,),
         }
         self.encoder = nn.ModuleList(
-            DoubleConvolution(before, after)
+            type(self).block(before, after)
             for before, after in zip([in_channels, *widths], widths, strict=False)
         )
         self.pool = nn.MaxPool2d(2)
@@ -61,7 +65,7 @@ class UNet(SegmentationNetwork):
             nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in reversed(widths[:-1])
         )
         self.decoder = nn.ModuleList(
-            DoubleConvolution(2 * after, after) for after in reversed(widths[:-1])
+            type(self).block(2 * after, after) for after in reversed(widths[:-1])
         )
         self.classifier = nn.Conv2d(width, classes, 1)
 
@@ -89,6 +93,12 @@ class UNet(SegmentationNetwork):
         """The last map, which has the image's size already → logits (B, classes, H, W)."""
         return Output(logits=self.classifier(decoded.map), auxiliary={})
 
+
+class UNet(PlainUNet):
+    """Ronneberger's UNet with batch norm and padded convolutions; see `PlainUNet`. The released
+    widths are 32 to 512. The released code ends in a sigmoid; this one returns logits.
+    """
+
     def released_names(self) -> ReleasedNames:
         """Names of UNet_Family: conv1 … conv5 down, up6 and conv6 … up9 and conv9 up, conv10."""
         levels = len(self.encoder)
@@ -96,12 +106,4 @@ class UNet(SegmentationNetwork):
         for i in range(levels - 1):
             prefixes[f"upsampling.{i}."] = f"up{levels + 1 + i}."
             prefixes[f"decoder.{i}."] = f"conv{levels + 1 + i}.conv."
-        prefixes["classifier."] = f"conv{2 * levels}."
-        return ReleasedNames(
-            {
-                name: theirs + name.removeprefix(ours)
-                for name in self.state_dict()
-                for ours, theirs in prefixes.items()
-                if name.startswith(ours)
-            }
-        )
+        return names_by_prefix(self, {**prefixes, "classifier.": f"conv{2 * levels}."})

@@ -227,7 +227,7 @@ def _plain(text: str) -> Any:
         elif isinstance(one, list):
             left += one
         elif not isinstance(one, str | int | float | None):
-            raise ValueError(f"{one!r} is no plain value; a text goes in quotes")
+            raise ValueError(f"a value of type {type(one).__name__}; a text goes in quotes")
     raise ValueError(f"more than {_MOST_VALUES:,} values")
 
 

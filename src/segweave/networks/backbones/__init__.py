@@ -1,3 +1,1 @@
-"""Encoders that several networks share. Each computes what the timm model of its name computes, so
-that ImageNet weights load.
-"""
+"""Backbones that several networks share: one file each, from timm where timm has them."""

@@ -8,20 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.networks.blocks.mlp import Mlp, start_linear
 from segweave.networks.blocks.stochastic_depth import StochasticDepth
 
 WINDOW = 7
 """Side of the windows, if the map is not smaller."""
 _APART = -100.0
 """What the published mask adds to the score of tokens that are no neighbours."""
-
-
-def start_linear(module: nn.Module) -> None:
-    """Start values of a linear layer as in Swin and ViT; for `nn.Module.apply`."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class SwinStages(nn.Module):
@@ -109,20 +102,6 @@ class SwinBlock(nn.Module):
         x = x + self.drop_path(self.attn(self.norm1(x)))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x
-
-
-class Mlp(nn.Module):
-    """Linear layer, GELU, linear layer: (..., C) → (..., C)."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) → (..., C)."""
-        result: Tensor = self.fc2(functional.gelu(self.fc1(x)))
-        return result
 
 
 class WindowAttention(nn.Module):

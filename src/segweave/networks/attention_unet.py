@@ -1,0 +1,110 @@
+"""Attention U-Net: a UNet whose skips pass through gates that the decoder's map opens."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.blocks.conv_norm import ConvNorm, DoubleConvolution
+from segweave.networks.blocks.upsampling import NearestConvolution
+from segweave.registry import NetworkCard
+
+LEVELS = 5
+
+CARD = NetworkCard(
+    name="attention-unet",
+    title="Attention U-Net (widths 64 to 1024)",
+    entry="AttentionUNet",
+    paper="Oktay et al., Attention U-Net: Learning Where to Look for the Pancreas, MIDL 2018; as "
+    "in github.com/TomAndHelen/UNet_Family",
+    licence="none stated",
+    divisor=16,
+    smallest=16,
+    positions={"skips": "each map of the encoder, before its gate"},
+    tiny_options={"width": 8},
+)
+
+
+class AttentionGate(nn.Module):
+    """Gate of a skip (Oktay et al., Section 3.2): x · σ(BN(ψ(ReLU(BN(W_g g) + BN(W_x x))))), (B, C,
+    H, W) and the signal g of the same shape → (B, C, H, W). The released code takes for g the
+    decoder's map that is upsampled already; the paper the coarser one.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.signal = ConvNorm(channels, inner, 1, bias=True)
+        self.skip = ConvNorm(channels, inner, 1, bias=True)
+        self.score = nn.Sequential(*ConvNorm(inner, 1, 1, bias=True), nn.Sigmoid())
+
+    def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, H, W) twice → the gated skip (B, C, H, W)."""
+        return skip * cast(Tensor, self.score((self.signal(signal) + self.skip(skip)).relu()))
+
+
+class AttentionUNet(SegmentationNetwork):
+    """UNet with five levels, nearest-neighbour upsampling and gated skips. `width` is the number of
+    channels of the first level, each further level has twice as many (released: 64 to 1024). The
+    released code ends in a sigmoid; this one returns logits.
+    """
+
+    def __init__(self, in_channels: int = 3, classes: int = 1, *, width: int = 64) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(LEVELS)]
+        self.in_channels, self.classes = in_channels, classes
+        self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)
+        self.channels = {
+            "skips": tuple(widths[:-1]),
+            "bottleneck": (widths[-1],),
+            "decoder": (width,),
+            "output": (classes,),
+        }
+        self.encoder = nn.ModuleList(
+            DoubleConvolution(before, after)
+            for before, after in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        upward = list(reversed(widths[:-1]))
+        self.upsampling = nn.ModuleList(NearestConvolution(2 * after, after) for after in upward)
+        self.gates = nn.ModuleList(AttentionGate(after) for after in upward)
+        self.decoder = nn.ModuleList(DoubleConvolution(2 * after, after) for after in upward)
+        self.classifier = nn.Conv2d(width, classes, 1)
+
+    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
+        """(B, C, H, W) → skips at strides 1 to 8 and the bottleneck at 16."""
+        self.check_image(x, **inputs)
+        maps = []
+        for level, block in enumerate(self.encoder):
+            x = block(self.pool(x) if level else x)
+            maps.append(x)
+        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
+
+    def decode(self, features: Features) -> Decoded:
+        """Features → the map (B, width, H, W) before the head."""
+        x = features.bottleneck
+        for up, gate, block, skip in zip(
+            self.upsampling, self.gates, self.decoder, reversed(features.skips), strict=True
+        ):
+            x = up(x)
+            x = block(torch.cat([gate(x, skip), x], dim=1))
+        return Decoded(map=x, extra={})
+
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
+        """The last map, which has the image's size already → logits (B, classes, H, W)."""
+        return Output(logits=self.classifier(decoded.map), auxiliary={})
+
+    def released_names(self) -> ReleasedNames:
+        """Names of UNet_Family: Conv1 … Conv5 down; Up, Att, Up_conv 5 … 2 up; Conv_1x1."""
+        prefixes = {f"encoder.{i}.": f"Conv{i + 1}.conv." for i in range(LEVELS)}
+        for i, number in enumerate(range(LEVELS, 1, -1)):
+            prefixes[f"upsampling.{i}."] = f"Up{number}.up."
+            prefixes[f"gates.{i}.signal."] = f"Att{number}.W_g."
+            prefixes[f"gates.{i}.skip."] = f"Att{number}.W_x."
+            prefixes[f"gates.{i}.score."] = f"Att{number}.psi."
+            prefixes[f"decoder.{i}."] = f"Up_conv{number}.conv."
+        return names_by_prefix(self, {**prefixes, "classifier.": "Conv_1x1."})

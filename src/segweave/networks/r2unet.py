@@ -1,0 +1,137 @@
+"""R2U-Net: a UNet of recurrent residual blocks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.errors import UsageError
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.networks.blocks.upsampling import NearestConvolution
+from segweave.registry import NetworkCard
+
+LEVELS = 5
+
+CARD = NetworkCard(
+    name="r2unet",
+    title="R2U-Net (widths 64 to 1024, two recurrent steps)",
+    entry="R2UNet",
+    paper="Alom et al., Recurrent Residual Convolutional Neural Network based on U-Net (R2U-Net) "
+    "for Medical Image Segmentation, 2018; as in github.com/TomAndHelen/UNet_Family",
+    licence="none stated",
+    divisor=16,
+    smallest=16,
+    tiny_options={"width": 4},
+)
+
+
+class RecurrentConvolution(nn.Module):
+    """The same convolution, batch norm and ReLU applied to x, then `steps` times to x + y: (B, C,
+    H, W) → (B, C, H, W). The batch norm is shared too: it is updated steps + 1 times in a training
+    step.
+    """
+
+    def __init__(self, channels: int, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.layer = ConvNorm(channels, channels, 3, bias=True, activation=relu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W)."""
+        y: Tensor = self.layer(x)
+        for _ in range(self.steps):
+            y = self.layer(x + y)
+        return y
+
+
+class RecurrentResidualBlock(nn.Module):
+    """1×1 convolution, two recurrent convolutions, sum with what the 1×1 gave: (B, C_in, H, W) →
+    (B, C_out, H, W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, steps: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1)
+        self.recurrent = nn.Sequential(
+            RecurrentConvolution(out_channels, steps), RecurrentConvolution(out_channels, steps)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) → (B, C_out, H, W)."""
+        x = self.project(x)
+        return x + self.recurrent(x)
+
+
+class R2UNet(SegmentationNetwork):
+    """UNet with five levels of recurrent residual blocks. `width` is the number of channels of the
+    first level, each further level has twice as many (released: 64 to 1024); `steps` is the number
+    of recurrent steps. The released code ends in a sigmoid; this one returns logits. Raises
+    UsageError for a width or a number of steps below 1.
+    """
+
+    def __init__(
+        self, in_channels: int = 3, classes: int = 1, *, width: int = 64, steps: int = 2
+    ) -> None:
+        super().__init__()
+        if width < 1 or steps < 1:
+            raise UsageError(
+                "creating an R2U-Net",
+                expected="width at least 1 and steps at least 1",
+                found=f"width={width}, steps={steps}",
+            )
+        widths = [width * 2**level for level in range(LEVELS)]
+        self.in_channels, self.classes = in_channels, classes
+        self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)
+        self.channels = {
+            "skips": tuple(widths[:-1]),
+            "bottleneck": (widths[-1],),
+            "decoder": (width,),
+            "output": (classes,),
+        }
+        self.encoder = nn.ModuleList(
+            RecurrentResidualBlock(before, after, steps)
+            for before, after in zip([in_channels, *widths], widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        upward = list(reversed(widths[:-1]))
+        self.upsampling = nn.ModuleList(NearestConvolution(2 * after, after) for after in upward)
+        self.decoder = nn.ModuleList(
+            RecurrentResidualBlock(2 * after, after, steps) for after in upward
+        )
+        self.classifier = nn.Conv2d(width, classes, 1)
+
+    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
+        """(B, C, H, W) → skips at strides 1 to 8 and the bottleneck at 16."""
+        self.check_image(x, **inputs)
+        maps = []
+        for level, block in enumerate(self.encoder):
+            x = block(self.pool(x) if level else x)
+            maps.append(x)
+        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
+
+    def decode(self, features: Features) -> Decoded:
+        """Features → the map (B, width, H, W) before the head."""
+        x = features.bottleneck
+        for up, block, skip in zip(
+            self.upsampling, self.decoder, reversed(features.skips), strict=True
+        ):
+            x = block(torch.cat([skip, up(x)], dim=1))
+        return Decoded(map=x, extra={})
+
+    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
+        """The last map, which has the image's size already → logits (B, classes, H, W)."""
+        return Output(logits=self.classifier(decoded.map), auxiliary={})
+
+    def released_names(self) -> ReleasedNames:
+        """Names of UNet_Family: RRCNN1 … RRCNN5 down, Up and Up_RRCNN 5 … 2 up, Conv_1x1."""
+        stages = {f"encoder.{i}.": f"RRCNN{i + 1}." for i in range(LEVELS)}
+        upward = list(enumerate(range(LEVELS, 1, -1)))
+        stages |= {f"decoder.{i}.": f"Up_RRCNN{number}." for i, number in upward}
+        prefixes = {f"upsampling.{i}.": f"Up{number}.up." for i, number in upward}
+        for ours, theirs in stages.items():
+            prefixes[f"{ours}project."] = f"{theirs}Conv_1x1."
+            for step in range(2):
+                prefixes[f"{ours}recurrent.{step}.layer."] = f"{theirs}RCNN.{step}.conv."
+        return names_by_prefix(self, {**prefixes, "classifier.": "Conv_1x1."})
