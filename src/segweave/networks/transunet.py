@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segweave.author_weights import ReleasedNames
+from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
-from segweave.networks.backbones.hybrid_vit import GROUPS, STRIDE, HybridViT, named_by_prefix
+from segweave.networks.backbones.hybrid_vit import GROUPS, STRIDE, HybridViT
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
@@ -161,8 +161,8 @@ class TransUNet(SegmentationNetwork):
             "reduction.": "decoder.conv_more.",
             "classifier.": "segmentation_head.0.",
         }
-        for i, stage in enumerate(self.encoder.stages):
-            for j in range(len(stage)):
+        for i, count in enumerate(self.encoder.units):
+            for j in range(count):
                 ours = f"encoder.stages.{i}.{j}."
                 theirs = f"{embeddings}hybrid_model.body.block{i + 1}.unit{j + 1}."
                 prefixes[ours] = theirs
@@ -177,7 +177,7 @@ class TransUNet(SegmentationNetwork):
             prefixes |= {f"{ours}{n}.": f"{layer}{i}.ffn.{n}." for n in ("fc1", "fc2")}
         for i in range(len(self.decoder)):
             prefixes |= {f"decoder.{i}.{j}.": f"decoder.blocks.{i}.conv{j + 1}." for j in (0, 1)}
-        return ReleasedNames(named_by_prefix(self.state_dict(), prefixes))
+        return names_by_prefix(self, prefixes)
 
 
 def _check_options(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segweave.author_weights import ReleasedNames
+from segweave.author_weights import ReleasedNames, names_by_prefix
 
 GROUPS = 32
 """Groups of the group norms."""
@@ -54,11 +54,14 @@ class HybridViT(nn.Module):
         grid: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.units = grid, tuple(units)
         self.positions = nn.Parameter(torch.zeros(1, grid[0] * grid[1], hidden))
-        self.root = nn.Module()
-        self.root.conv = StandardisedConvolution(in_channels, width, 7, stride=2)
-        self.root.norm = nn.GroupNorm(GROUPS, width, eps=_EPS)
+        self.root = nn.ModuleDict(
+            {
+                "conv": StandardisedConvolution(in_channels, width, 7, stride=2),
+                "norm": nn.GroupNorm(GROUPS, width, eps=_EPS),
+            }
+        )
         self.stages = nn.ModuleList()
         before = width
         for i, count in enumerate(units):
@@ -80,7 +83,7 @@ class HybridViT(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) → four maps at strides 2, 4, 8 and 16."""
         quarter = (x.shape[-2] // 4, x.shape[-1] // 4)
-        x = functional.relu(self.root.norm(self.root.conv(x)), inplace=True)
+        x = functional.relu(self.root["norm"](self.root["conv"](x)), inplace=True)
         maps = [x]
         x = functional.max_pool2d(x, 3, stride=2)
         for stage in self.stages:
@@ -108,8 +111,8 @@ class HybridViT(nn.Module):
             "patches.": "patch_embed.proj.",
             "norm.": "norm.",
         }
-        for i, stage in enumerate(self.stages):
-            for j in range(len(stage)):
+        for i, count in enumerate(self.units):
+            for j in range(count):
                 ours, theirs = f"stages.{i}.{j}.", f"patch_embed.backbone.stages.{i}.blocks.{j}."
                 prefixes[ours] = theirs
                 prefixes[f"{ours}downsample."] = f"{theirs}downsample.conv."
@@ -117,7 +120,7 @@ class HybridViT(nn.Module):
         for i in range(len(self.blocks)):
             prefixes[f"blocks.{i}."] = f"blocks.{i}."
             prefixes[f"blocks.{i}.output."] = f"blocks.{i}.proj."
-        return ReleasedNames(named_by_prefix(self.state_dict(), prefixes))
+        return names_by_prefix(self, prefixes)
 
     def adapted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Timm's weights with queries, keys and values apart, and with a position table of this
@@ -231,12 +234,3 @@ def resized(table: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tens
     x = table.transpose(1, 2).reshape(1, -1, *grid)
     x = functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
     return x.flatten(2).transpose(1, 2)
-
-
-def named_by_prefix(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, str]:
-    """For each name of a state dict another one: its longest prefix is replaced."""
-    names = {}
-    for name in state:
-        ours = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len)
-        names[name] = prefixes[ours] + name.removeprefix(ours)
-    return names
