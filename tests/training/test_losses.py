@@ -319,6 +319,23 @@ def test_a_boundary_map_is_compared_with_the_label_s_boundary(side: str, pixels:
         loss(right[..., 1:], label)
 
 
+def test_the_released_boundary_loss_of_hardnet_dfus() -> None:
+    """Edges by a Laplacian above 0.1, and one sigmoid more."""
+    torch.manual_seed(0)
+    label = (torch.rand(2, 24, 20) > 0.4).long()
+    label[0, :12] = 1  # a class that the image's edge ends
+    kernel = torch.full((1, 1, 3, 3), -1.0).double()
+    kernel[..., 1, 1] = 8
+    edges = torch.nn.functional.conv2d(label[:, None].double(), kernel, padding=1) > 0.1
+    map = torch.randn(2, 5, 24, 20).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        map.sigmoid(), edges.double().expand_as(map)
+    )
+    loss = BoundaryLoss(BINARY, of="boundary", released=True)
+    assert loss(map, label).item() == pytest.approx(expected.item(), abs=1e-12)
+    assert loss(map, label) != BoundaryLoss(BINARY, of="boundary")(map, label)
+
+
 def test_the_edge_of_the_image_ends_a_class() -> None:
     label = torch.ones(1, 5, 5, dtype=torch.long)
     loss = BoundaryLoss(BINARY, of="boundary")
@@ -380,6 +397,7 @@ def test_mutation_says_what_it_cannot_combine() -> None:
         ("structure", {"window": 4}),
         ("boundary", {"of": "edges"}),
         ("boundary", {"radius": 0}),
+        ("boundary", {"released": True}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, object]) -> None:
