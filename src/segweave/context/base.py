@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from segweave.context.contract import check_prepared
 from segweave.errors import UsageError, nearest
 
 Prepared = dict[str, Tensor]
@@ -49,7 +50,7 @@ class ContextModule(nn.Module, ABC):
 
     def forward(self, sequence: Tensor) -> Tensor:
         """(B, T, C, H, W) → (B, C_out, H, W)."""
-        return self.fuse([self.prepare(step) for step in sequence.unbind(1)])
+        return self.fuse([check_prepared(self, self.prepare(x)) for x in sequence.unbind(1)])
 
     def states(self, sequence: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Inner states by name, of i, f, g, o, c, h, query, key, value, attention, output, with

@@ -1,6 +1,5 @@
 """Protocols, per-case scores, their folders and tables."""
 
-from segweave.evaluation.estimates import Estimate, estimate
 from segweave.evaluation.families.volumes import acdc as published
 from segweave.evaluation.folder import read_evaluation, write_evaluation
 from segweave.evaluation.label_folders import evaluate_folders
@@ -13,7 +12,7 @@ from segweave.evaluation.protocols import (
     nearest_zoom,
     score_case,
 )
-from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
+from segweave.evaluation.rows import Estimate, Evaluation, Manifest, MetricEntry, Row, Summary
 from segweave.evaluation.score_cases import (
     Scored,
     evaluate_cases,
@@ -22,7 +21,7 @@ from segweave.evaluation.score_cases import (
     validation_scores,
 )
 from segweave.evaluation.scores import Score, check_metrics, needs_probabilities
-from segweave.evaluation.summary import Summary, summarise
+from segweave.evaluation.summary import estimate, summarise
 from segweave.evaluation.tables import Table, summary_table
 
 __all__ = [

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
-from segweave.evaluation.estimates import estimate
 from segweave.evaluation.folder import check_free, metric_entry, write_evaluation
 from segweave.evaluation.protocols import Protocol, clean, get_protocol, score_case
 from segweave.evaluation.rows import Evaluation, Manifest, Row
-from segweave.evaluation.summary import case_values
+from segweave.evaluation.summary import case_values, estimate
 from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
 from segweave.runtime.progress import Progress

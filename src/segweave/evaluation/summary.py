@@ -2,113 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from scipy import stats
 
 from segweave.errors import InputError, UsageError
-from segweave.evaluation.estimates import Estimate, Per, estimate
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.rows import Evaluation, MetricEntry, Row
+from segweave.evaluation.rows import (
+    Distance,
+    Estimate,
+    Evaluation,
+    FalseAlarms,
+    MetricEntry,
+    Part,
+    Per,
+    Row,
+    Summary,
+)
 
 _SHARES = ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy")
 """Metrics between 0 and 1, outside of which no interval reaches."""
-
-
-class Distance(BaseModel):
-    """A distance or size over cases and seeds in one unit.
-
-    Attributes:
-        median: over the cases (images, for frames and single images) where it is defined.
-        mean: over the same.
-        failed: number of scores that are undefined, because the class was not predicted.
-        asked: number of scores.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    median: float | None
-    mean: float | None
-    failed: int
-    asked: int
-
-
-class FalseAlarms(BaseModel):
-    """Predictions of a class that the reference lacks.
-
-    Attributes:
-        raised: number of volumes or images in which some of it was predicted.
-        asked: number of volumes or images whose reference lacks the class.
-        amount: size of all of it, in `unit`.
-        unit: "ml" or "px".
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    raised: int
-    asked: int
-    amount: float
-    unit: str
-
-
-class Part(BaseModel):
-    """The scores of one class, or of all (macro: the mean over classes; counts are added up).
-
-    Attributes:
-        overlaps: metric → mean with its interval, of metrics without a length or size.
-        distances: metric → unit → distance or size.
-        false_alarms: unit → predictions of classes that the reference lacks.
-        by_rule: number of cases (images) whose scores a rule of the protocol set.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    overlaps: dict[str, Estimate] = Field(default_factory=dict)
-    distances: dict[str, dict[str, Distance]] = Field(default_factory=dict)
-    false_alarms: dict[str, FalseAlarms] = Field(default_factory=dict)
-    by_rule: int = 0
-
-
-class Summary(BaseModel):
-    """What tables print of one arm: the fields of the manifest, and these.
-
-    Attributes:
-        images: number of volumes and images that were scored, of which `volumes` in 3D, and
-            `frames` in cases of several images.
-        runs: number of (seed, fold).
-        seed_sd: sd of the macro Dice over seeds.
-        macro: means over classes.
-        classes: class → its scores.
-        case_names: the cases that were scored.
-        remarks: those of its evaluations.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    arm: str
-    protocol: str
-    title: str
-    means: str
-    definitions: dict[str, str]
-    cases: int
-    images: int
-    volumes: int = 0
-    frames: int = 0
-    groups: int
-    grouped: bool
-    seeds: list[int]
-    folds: list[int]
-    runs: int
-    parameters: int | None = None
-    seed_sd: float | None = None
-    columns: list[str] = Field(default_factory=list)
-    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
-    macro: Part
-    classes: dict[str, Part]
-    case_names: list[str] = Field(default_factory=list)
-    remarks: list[str] = Field(default_factory=list)
 
 
 def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
@@ -318,3 +235,93 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
         for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))
+
+
+def estimate(
+    values: Mapping[tuple[str, str], float],
+    groups: Mapping[str, str],
+    *,
+    per: Per = "group",
+    level: float = 0.95,
+    interval: bool = True,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
+    """Mean of `values` by (case, class) with its interval; groups are drawn as wholes.
+
+    Per "group" it is the mean over the classes that count in a case, then over a group's cases,
+    then over groups, so that every group weighs alike, as in `segweave compare`; the sd is that of
+    the groups' means. Otherwise it is the mean over cases (images) for each class, then over
+    classes, as publications take it; the sd is that of the jackknife's pseudo-values, leaving out
+    one group at a time. The interval is mean ± t · sd / √groups.
+
+    Args:
+        values: (case or image, class) → value.
+        groups: case or image → group.
+        per: what has equal weight.
+        level: level of the interval.
+        interval: whether sd and interval are computed.
+        bounds: where the interval is cut off, for values that can't be beyond.
+    """
+    if not values:
+        raise ValueError("an estimate needs at least one value")
+    if per == "group":
+        result, pseudo_sd = _over_groups(values, groups)
+    else:
+        result, pseudo_sd = _over_classes(values, groups)
+    if result.groups < 2 or not interval:
+        return result
+    result.sd = pseudo_sd()
+    quantile = float(stats.t.ppf((1 + level) / 2, result.groups - 1))
+    half = quantile * result.sd / result.groups**0.5
+    least, most = bounds or (-np.inf, np.inf)
+    result.low, result.high = max(result.mean - half, least), min(result.mean + half, most)
+    result.method = "t over groups"
+    return result
+
+
+def _over_groups(
+    values: Mapping[tuple[str, str], float], groups: Mapping[str, str]
+) -> tuple[Estimate, Callable[[], float]]:
+    """The mean that weighs groups alike, and what computes its sd over groups."""
+    classes: dict[str, list[float]] = defaultdict(list)
+    for (case, _), value in sorted(values.items()):
+        classes[case].append(value)
+    cases: dict[str, list[float]] = defaultdict(list)
+    for case, of_case in classes.items():
+        cases[groups[case]].append(float(np.mean(of_case)))
+    means = np.array([np.mean(of_group) for of_group in cases.values()])
+    result = Estimate(mean=float(means.mean()), cases=len(classes), groups=len(cases))
+    return result, lambda: float(means.std(ddof=1))
+
+
+def _over_classes(
+    values: Mapping[tuple[str, str], float], groups: Mapping[str, str]
+) -> tuple[Estimate, Callable[[], float]]:
+    """The mean over cases, then classes, and what computes the sd of its pseudo-values."""
+    classes = sorted({c for _, c in values})
+    names = sorted({groups[case] for case, _ in values})
+    row = {name: i for i, name in enumerate(names)}
+    column = {c: j for j, c in enumerate(classes)}
+    sums = np.zeros((len(names), len(classes)))
+    counts = np.zeros_like(sums)
+    for (case, c), value in sorted(values.items()):
+        sums[row[groups[case]], column[c]] += value
+        counts[row[groups[case]], column[c]] += 1
+    mean = float(_means(sums, counts, np.ones((1, len(names))))[0])
+    result = Estimate(mean=mean, cases=len({case for case, _ in values}), groups=len(names))
+
+    def pseudo_sd() -> float:
+        left_out = _means(sums, counts, 1 - np.eye(len(names)))
+        return float((len(names) - 1) * np.nanstd(left_out, ddof=1))
+
+    return result, pseudo_sd
+
+
+def _means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The statistic for each row of weights (draws, groups)."""
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw may lack a class or all of them
+        means: NDArray[np.float64] = np.nanmean((weights @ sums) / (weights @ counts), axis=1)
+    return means

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.rows import Evaluation, MetricEntry
-from segweave.evaluation.summary import Part, Summary, by_unit, summarise
+from segweave.evaluation.rows import Evaluation, MetricEntry, Part, Summary
+from segweave.evaluation.summary import by_unit, summarise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

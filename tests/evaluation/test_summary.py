@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from segweave.evaluation.estimates import estimate
+from segweave.evaluation.summary import estimate
 
 
 @given(
