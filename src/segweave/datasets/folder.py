@@ -24,7 +24,7 @@ from segweave.datasets._groups import (
 from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
-from segweave.formats.files import label_ending, visible
+from segweave.formats.files import files_of, label_ending, visible
 from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
@@ -89,8 +89,8 @@ def plan(
         cases: A CSV table with case, group and, if wanted, part (train, valid, test).
         fractions: Shares of groups for train, valid and test.
         seed: Decides which groups go where, when they are dealt out by fractions.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError or UsageError for whatever does not fit.
     """
@@ -128,7 +128,7 @@ def plan(
     items = [
         Item(
             id,
-            (image, mask),
+            (*files_of(image), mask),
             partial(_read, image, mask, id, groups[id], mask_threshold, geometry, scaled),
             group=groups[id],
         )

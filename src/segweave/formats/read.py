@@ -14,6 +14,7 @@ from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError
 from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import read_dicom
+from segweave.formats.dicom_file import is_dicom
 from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file
@@ -26,7 +27,8 @@ _READING_LABEL = "reading a label map"
 
 
 def read_content(path: str | Path, request: Request) -> Content:
-    """The content of any file that can be read, by its ending; a folder is a DICOM series.
+    """The content of any file that can be read, by its ending; a folder is a DICOM series, and a
+    file of another ending may be DICOM by its content.
 
     Raises InputError for an unknown ending and as the format's reader does.
     """
@@ -34,6 +36,8 @@ def read_content(path: str | Path, request: Request) -> Content:
         return read_dicom(Path(path), request)
     file = check_file(path, request.doing)
     format = format_of(file)
+    if format is None and is_dicom(file):
+        return read_dicom(file, request)
     if format is None or format.read is None:
         raise unknown_ending(file, request.doing)
     return format.read(file, request)
