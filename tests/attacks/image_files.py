@@ -322,7 +322,6 @@ def read_files() -> dict[str, Maker]:
             store.attrs["complex"] = 1 + 2j
             store.attrs["nothing"] = h5py.Empty("f4")
             store.attrs["reference"] = store["image"].ref
-            store.attrs["long"] = np.zeros(20_000)
             store.attrs["name"] = "a phantom"
 
     made: dict[str, bytes | Maker] = {

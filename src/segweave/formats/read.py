@@ -18,6 +18,7 @@ from segweave.formats.dicom_file import is_dicom
 from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file
+from segweave.formats.nifti_header import names_orientation
 from segweave.formats.pictures import two_values, white_as_one
 from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
 from segweave.storage import sha256_of
@@ -132,7 +133,12 @@ def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
 
 
 def read_label(
-    path: str | Path, case: Case, *, geometry: Geometry = "check", scaled: bool = True
+    path: str | Path,
+    case: Case,
+    *,
+    geometry: Geometry = "check",
+    scaled: bool = True,
+    above: int | None = None,
 ) -> NDArray[np.uint8]:
     """The label map of `case`, uint8 (slices, height, width) on the case's axes (with a class axis
     after slices where the file holds overlapping classes).
@@ -140,33 +146,57 @@ def read_label(
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
     there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
     with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may have
-    other axes than its image, as long as its voxels are at the same positions in the patient.
+    other axes than its image, as long as its voxels are at the same positions in the patient. Where
+    `above` is given, a map of any greys is 1 where a value is above it (where any channel is).
     Raises InputError for another size or position, and for values other than integers from 0 to
     255.
     """
     file = Path(path)
-    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
+    wanted = Request(_READING_LABEL, geometry, as_label=True, grey=above is not None)
+    content = read_content(file, wanted)
     assert content.label is not None
     raw = content.label
-    if content.source_grid is not None and case.affine is not None and not content.oriented:
-        # A label whose header has no orientation has its image's voxels.
+    oriented = content.oriented and names_orientation(case.attributes)
+    if content.source_grid is not None and case.affine is not None and not oriented:
+        # Where one of the two headers names no orientation, both have their voxels in one order.
         raw = _regrid(raw, content, case)
-    label = _classes(content, raw, file, scaled)
+    if above is None:
+        label = _classes(content, raw, file, scaled)
+    else:
+        label = (raw > above).astype(np.uint8)
+        label = label if label.ndim == 3 else label.max(axis=1)
     _check_size(label, case.image, file)
-    if content.affine is not None and case.affine is not None and content.oriented:
-        grid = (case.slices, *case.size)
-        apart = farthest_apart(content.affine, case.affine, grid)
-        if apart > 0.1 * min(case.spacing or (1.0,)):
-            raise InputError(
-                _READING_LABEL,
-                file=file,
-                expected="a label on the same voxels as its image",
-                found=f"voxels up to {apart:.3g} mm away from the image's",
-                remedy="check that image and label belong together, or resample the label "
-                "(nearest neighbour) onto the image",
-                kind="geometry",
-            )
+    if content.affine is not None and case.affine is not None and oriented:
+        _check_place(content, case, file)
     return np.ascontiguousarray(label)
+
+
+def _check_place(content: Content, case: Case, file: Path) -> None:
+    """Raise InputError for a label whose header puts it elsewhere than its image."""
+    assert content.affine is not None
+    assert case.affine is not None
+    apart = farthest_apart(content.affine, case.affine, (case.slices, *case.size))
+    if apart <= 0.1 * min(case.spacing or (1.0,)):
+        return
+    # Steps of 1 mm along the axes from an origin of 0 are what programs write who know nothing.
+    bare = np.allclose(np.abs(content.affine[:3, :3]).sum(axis=0), 1.0, atol=1e-6)
+    bare = bare and not np.allclose(case.spacing or (1.0,), 1.0, atol=1e-6)
+    found = f"voxels up to {apart:.3g} mm away from the image's"
+    remedy = "check that image and label belong together, or resample the label (nearest "
+    remedy += "neighbour) onto the image"
+    if bare:
+        found += "; its header has steps of 1 mm, as where no geometry was given (np.eye(4))"
+        remedy = "save it with the affine of its image; or, if its voxels are in the order of the "
+        remedy += "image's file, without one (nibabel: Nifti1Image(label, None)) or by check --fix "
+        remedy += "copy-header"
+    raise InputError(
+        _READING_LABEL,
+        file=file,
+        expected="a label on the same voxels as its image",
+        found=found,
+        remedy=remedy,
+        kind="geometry",
+    )
 
 
 def _classes(
