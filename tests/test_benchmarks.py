@@ -80,3 +80,13 @@ def test_comparisons_are_what_their_command_prints(name: str, command: str) -> N
     rows = [line for line in printed("-m", "segweave", *words).splitlines() if line.strip()]
     assert len(rows) > 10
     assert [row for row in rows if row not in page] == []
+
+
+@pytest.mark.slow
+def test_a_command_enters_few_files() -> None:
+    """Who wants to know what a command does reads these files."""
+    rows = [line.split("|") for line in printed(FOLDER / "call_trace.py").splitlines()]
+    counts = {cells[1].strip(): cells[2:4] for cells in rows if len(cells) > 3}
+    evaluate, predict = (int(cell) for cell in counts["files"])
+    assert evaluate <= 45
+    assert predict <= 35

@@ -71,7 +71,7 @@ def arms(
 
 def level(group: int, seed: int) -> float:
     """A reference: groups differ, seeds a little."""
-    return 0.7 + 0.02 * group + 0.003 * ((group * 7 + seed * 5) % 4)
+    return 0.5 + 0.02 * (group % 20) + 0.003 * ((group * 7 + seed * 5) % 4)
 
 
 def shifted(by: float, noise: float = 0.002) -> Dice:

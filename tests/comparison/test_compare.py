@@ -42,7 +42,8 @@ def test_the_main_test_is_on_groups_and_seeds(tmp_path: Path) -> None:
     assert better.main is not None
     assert better.main.design == "groups × seeds, both random, seeds paired"
     assert better.main.p == pytest.approx(float(effect.p))
-    assert better.main.dof == pytest.approx(float(effect.dof))
+    assert better.main.critical == pytest.approx(float(effect.critical()))
+    assert better.main.trainings == "3 seeds"
     assert (better.low, better.high) == tuple(pytest.approx(float(e)) for e in effect.interval())
     assert better.weights.p == 2 / 2**8
     low, high = stats.t.interval(0.95, 7, table.mean(), stats.sem(table.mean(1)))
@@ -54,7 +55,11 @@ def test_the_main_test_is_on_groups_and_seeds(tmp_path: Path) -> None:
     assert better.p_holm == pytest.approx(2 * better.main.p)
     assert same.p is not None
     assert same.p > 0.05
-    assert "better is better than unet by 0.0295 Dice (95 % interval +0.0238" in better.verdict
+    assert (
+        "better is better than unet by 0.0295 Dice (95 % interval of this comparison alone +0.0"
+    ) in better.verdict
+    assert "; limits: new seeds on this training set." in better.verdict
+    assert any("5 seeds or more are asked for" in note for note in result.notes)
     assert same.verdict.startswith("No difference between same and unet is shown")
     assert "does not prove that there is none" in same.verdict
 
@@ -267,10 +272,15 @@ def test_notes_name_what_weakens_the_result(tmp_path: Path) -> None:
         {"a": level, "conv": shifted(0.01), "b": shifted(0.02)},
         grouped=False,
         checkpoint="best-on-test",
-        sources={"part": "validation"},
+        sources={"part": "validation", "store": "a checksum"},
     )
     notes = " ".join(compare(made, "a").notes)
-    for words in ("its own group", "chosen on the test set", "not test cases", "--reference conv"):
+    for words in (
+        "its own group",
+        "chosen on the test set",
+        "validation cases, on which choices were made",
+        "--reference conv",
+    ):
         assert words in notes
 
 

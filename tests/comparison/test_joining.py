@@ -11,7 +11,7 @@ from segweave.comparison import as_csv, compare
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import Evaluation
 from segweave.recipes import arm_identity, load_recipe
-from tests.comparison.made import evaluation, level, shifted
+from tests.comparison.made import arms, evaluation, level, shifted
 
 
 def of_recipe(folder: Path, dice: Any, *sets: str) -> Evaluation:
@@ -102,8 +102,27 @@ def test_other_data_is_another_arm(tmp_path: Path) -> None:
 def test_the_control_is_known_by_its_recipe(tmp_path: Path) -> None:
     given = [
         of_recipe(tmp_path, level),
-        of_recipe(tmp_path, shifted(0.1), "context.name=mean"),
-        of_recipe(tmp_path, shifted(0.2), "context.name=conv", "arm=neighbours"),
+        of_recipe(tmp_path, shifted(0.05), "context.name=mean"),
+        of_recipe(tmp_path, shifted(0.1), "context.name=conv", "arm=neighbours"),
     ]
     assert any("--reference neighbours" in note for note in compare(given, "unet").notes)
     assert not any("A gain" in note for note in compare(given, "neighbours").notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "sources", "control"),
+    [
+        ("unet+conv", {"store": "a checksum"}, True),
+        ("acdc-unet-128-conv", {"store": "a checksum"}, True),
+        ("unet+conv@skips", {"store": "a checksum"}, True),
+        ("unet+convnext", {"store": "a checksum"}, False),
+        ("unet+conv", {"predictions": "theirs"}, False),
+        ("conv", {}, False),
+    ],
+)
+def test_without_a_recipe_the_name_of_a_run_tells_the_control(
+    tmp_path: Path, name: str, sources: dict[str, str], control: bool
+) -> None:
+    dice = {"unet": level, name: shifted(0.01), "other": shifted(0.02)}
+    notes = " ".join(compare(arms(tmp_path, dice, sources=sources), "unet").notes)
+    assert (f"A gain that {name} shows too" in notes) == control

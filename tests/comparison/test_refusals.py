@@ -10,7 +10,14 @@ from PIL import Image
 
 from segweave.comparison import compare, write_text
 from segweave.errors import InputError, UsageError
-from segweave.evaluation import Row, Score, evaluate_folders
+from segweave.evaluation import (
+    Evaluation,
+    Manifest,
+    Row,
+    Score,
+    evaluate_folders,
+    write_evaluation,
+)
 from tests.comparison.made import arms, evaluation, level, shifted
 
 DICE = {"a": level, "b": shifted(0.01)}
@@ -111,7 +118,7 @@ def test_a_run_without_dice(tmp_path: Path) -> None:
         for g in range(8)
     ]
     bare = evaluation(tmp_path / "bare", "b", level, groups=[], extra=rows)
-    with pytest.raises(InputError, match="every run of b and a has Dice"):
+    with pytest.raises(InputError, match="Dice of the same classes and slices from each run of b"):
         compare([*made, bare], "a")
 
 
@@ -179,3 +186,73 @@ def test_other_references_under_the_same_names_are_refused(tmp_path: Path) -> No
     # An evaluation of before says nothing of its references.
     scored[1].manifest.references = {}
     assert compare(scored, "a").arms[0].arm == "b"
+
+
+def two_classes(
+    folder: Path, arm: str, seed: int, *, lack: str = "", failed: str = "", metric: str = "dice"
+) -> Evaluation:
+    """A run with two classes in each case; the first case lacks one, or has no value of it."""
+    rows = []
+    for g in range(8):
+        for name, added in (("one", 0.0), ("two", -0.3)):
+            for of in {"dice", metric}:
+                if g == 0 and of == metric and name == lack:
+                    continue
+                none = g == 0 and of == metric and name == failed
+                value = None if none else level(g, seed) + added
+                score = Score(None, name, of, value, "", "failed" if none else "scored")
+                rows.append(Row(f"case {g:02}", f"patient {g:02}", score, arm, seed))
+    manifest = Manifest(
+        protocol="clean",
+        title="as said",
+        means="over groups",
+        definitions={"dice": "as said"},
+        classes=["one", "two"],
+    )
+    return write_evaluation(folder, rows, manifest)
+
+
+@pytest.mark.parametrize("fault", [{"lack": "two"}, {"failed": "two"}, {"lack": "one"}])
+@pytest.mark.parametrize("where", ["a", "b"])
+def test_a_run_that_lacks_a_class_in_one_case(
+    tmp_path: Path, fault: dict[str, str], where: str
+) -> None:
+    made = [
+        two_classes(
+            tmp_path / f"{arm}{seed}", arm, seed, **(fault if (arm, seed) == (where, 1) else {})
+        )
+        for arm in "ab"
+        for seed in range(3)
+    ]
+    with pytest.raises(InputError, match=r"seed 1, fold None lacks (one|two) of case 00") as caught:
+        compare(made, "a")
+    assert "evaluate that run again" in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", [{"lack": "two"}, {"lack": "one"}])
+def test_another_metric_that_a_run_lacks_is_left_out_and_named(
+    tmp_path: Path, fault: dict[str, str]
+) -> None:
+    made = [
+        two_classes(
+            tmp_path / f"{arm}{seed}",
+            arm,
+            seed,
+            metric="iou",
+            **(fault if (arm, seed) == ("b", 1) else {}),
+        )
+        for arm in "ab"
+        for seed in range(3)
+    ]
+    found = compare(made, "a")
+    assert "iou" not in {row.metric for row in found.arms[0].exploratory}
+    assert any("iou of b (not scored on the same classes" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("value", "remedy"), [(87.4, "by 100"), (-0.2, ""), (1.5, "by 100")])
+def test_dice_that_is_no_share(tmp_path: Path, value: float, remedy: str) -> None:
+    bad = evaluation(tmp_path / "b", "b", lambda g, s: value if g == 3 else level(g, s))
+    with pytest.raises(InputError, match="Dice between 0 and 1") as caught:
+        compare([evaluation(tmp_path / "a", "a", level), bad], "a")
+    assert "case 03" in str(caught.value)
+    assert remedy in str(caught.value)

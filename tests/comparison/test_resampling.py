@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from segweave.comparison import holm
-from segweave.comparison.decisions import equivalent
 from segweave.comparison.resampling import group_interval, sign_flip_p
 
 
@@ -64,11 +63,3 @@ def test_holm_by_hand() -> None:
     assert adjusted == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
     assert holm({}) == {}
     assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
-
-
-def test_equivalence_needs_the_whole_interval() -> None:
-    assert equivalent(-0.009, 0.005, 0.01) is True
-    assert equivalent(-0.011, 0.005, 0.01) is False
-    assert equivalent(-0.009, 0.011, 0.01) is False
-    assert equivalent(-0.009, 0.005, None) is None
-    assert equivalent(None, None, 0.01) is None

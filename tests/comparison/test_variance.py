@@ -39,9 +39,11 @@ def test_by_hand() -> None:
     assert squares.seeds == pytest.approx(2 * (0.5**2 + 0.5**2))
     assert squares.rest == pytest.approx(4 * 0.5**2)
     effect = paired_effect(np.array([[1.0, 3.0], [5.0, 5.0]]))
-    # MS rest = MS seeds = 1, not above it: (9 + 1 − 1) / 4, dof 81 / (81 + 1 + 1).
+    # (9 − 1)/4 of the groups and 1/4 of the seeds, each with one degree of freedom.
+    assert effect.parts.tolist() == [pytest.approx(2), pytest.approx(1 / 4)]
     assert effect.variance == pytest.approx(9 / 4)
-    assert effect.dof == pytest.approx(81 / 83)
+    assert effect.dof == (1, 1)
+    assert effect.critical() == pytest.approx(stats.t.isf(0.025, 1))
 
 
 @given(TABLES)
@@ -63,26 +65,62 @@ def test_a_shift_moves_the_mean_alone(values: np.ndarray, shift: float) -> None:
     assert other.variance == pytest.approx(one.variance, abs=1e-9)
 
 
-@given(TABLES)
-def test_the_variance_is_never_below_zero_nor_the_dof_absurd(values: np.ndarray) -> None:
+@given(TABLES, st.sampled_from([0.1, 0.05, 0.01, 0.001]))
+def test_the_critical_value_is_the_weighted_mean_of_the_quantiles(
+    values: np.ndarray, level: float
+) -> None:
     effect = paired_effect(values)
     groups, seeds = values.shape
     assert effect.variance >= 0
-    assert 0 < effect.dof <= groups + seeds
-    assert 0 <= effect.p <= 1
+    quantiles = [stats.t.isf(level / 2, groups - 1), stats.t.isf(level / 2, seeds - 1)]
+    if float(effect.variance) > 1e-12:
+        expected = np.average(quantiles, weights=effect.parts)
+        assert effect.critical(level) == pytest.approx(expected)
+    assert min(quantiles) - 1e-9 <= effect.critical(level) <= max(quantiles) + 1e-9
 
 
-def test_where_the_rest_is_larger_the_larger_stands_alone() -> None:
-    values = table()
-    values -= values.mean(0)  # no seed differs
+@given(TABLES)
+def test_p_is_the_level_whose_critical_value_is_the_statistic(values: np.ndarray) -> None:
+    effect = paired_effect(values)
+    p, t = float(effect.p), abs(float(effect.statistic))
+    assert 0 <= p <= 1
+    if np.isfinite(t) and 1e-12 < p < 1:
+        assert float(effect.critical(p)) == pytest.approx(t, rel=1e-6, abs=1e-6)
+    for level in (0.05, 0.01):
+        if abs(p - level) > 1e-6:
+            assert (p < level) == (t > float(effect.critical(level)))
+
+
+@given(TABLES, st.floats(0.01, 1.5))
+def test_two_one_sided_tests_are_the_interval_at_twice_the_level(
+    values: np.ndarray, margin: float
+) -> None:
+    effect = paired_effect(values)
+    p = float(effect.beyond(margin))
+    assert 0 <= p <= 1
+    for level in (0.05, 0.01):
+        low, high = effect.interval(1 - 2 * level)
+        if abs(p - level) > 1e-6:
+            assert (p < level) == (-margin < low and high < margin)
+
+
+def test_without_variance_between_groups_the_seeds_stand_alone() -> None:
+    values = table().T.copy()
+    values -= values.mean(1, keepdims=True)  # no group differs
     squares, effect = mean_squares(values), paired_effect(values)
-    assert squares.rest > squares.seeds
-    assert effect.variance == pytest.approx(squares.groups / values.size)
-    assert effect.dof == len(values) - 1
-    # Then it is Student's t over the groups.
-    assert effect.p == pytest.approx(stats.ttest_1samp(values.mean(1), 0).pvalue)
-    flat = values.T
-    assert paired_effect(flat).dof == flat.shape[1] - 1
+    assert squares.rest > squares.groups
+    assert effect.parts.tolist() == [0, pytest.approx(float(squares.seeds) / values.size)]
+    # Then it is Student's t over the seeds.
+    assert effect.p == pytest.approx(stats.ttest_1samp(values.mean(0), 0).pvalue)
+
+
+def test_a_small_mean_square_of_seeds_does_not_lend_the_groups_degrees_of_freedom() -> None:
+    """By chance the seeds agree: the critical value stays above that of the groups."""
+    generator = np.random.default_rng(8)
+    values = generator.normal(0, 1, (100, 1)) + generator.normal(0, 0.5, (100, 3))
+    values += np.array([0.0, 0.02, -0.02]) - values.mean(0)
+    effect = paired_effect(values)
+    assert float(effect.critical(0.005)) > stats.t.isf(0.0025, 99) * 1.01
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
@@ -105,23 +143,23 @@ def test_many_experiments_at_once_are_the_same_as_one_by_one() -> None:
 def test_unpaired_adds_what_seeds_add_in_each_arm() -> None:
     ours, theirs = table(seed=3), table(seeds=3, seed=4)
     effect = unpaired_effect(ours, theirs)
-    expected = (ours.mean(1) - theirs.mean(1)).var(ddof=1) / 7
-    for values in (ours, theirs):
-        squares = mean_squares(values)
-        assert squares.seeds > squares.rest
-        expected += (squares.seeds - squares.rest) / values.size
-    assert effect.variance == pytest.approx(float(expected))
-    quiet = [values - values.mean(0) for values in (ours, theirs)]
-    plain = unpaired_effect(*quiet)
-    assert plain.dof == pytest.approx(6)
-    assert plain.p == pytest.approx(stats.ttest_rel(quiet[0].mean(1), quiet[1].mean(1)).pvalue)
+    spread = (ours.mean(1) - theirs.mean(1)).var(ddof=1)
+    squares = [mean_squares(values) for values in (ours, theirs)]
+    spread -= squares[0].rest / 4 + squares[1].rest / 3
+    assert spread > 0
+    expected = [spread / 7, squares[0].seeds / (7 * 4), squares[1].seeds / (7 * 3)]
+    assert effect.parts.tolist() == [pytest.approx(float(part)) for part in expected]
+    assert effect.dof == (6, 3, 2)
+    # An arm whose seeds do not vary at all adds nothing.
+    still = np.repeat(theirs.mean(1, keepdims=True), 3, axis=1)
+    assert unpaired_effect(ours, still).parts[2] == pytest.approx(0, abs=1e-12)
 
 
 def test_folds_by_hand() -> None:
     effect = fold_effect(np.array([0.01, 0.02, 0.03, 0.04, 0.05]), 20 / 80)
     assert effect.difference == pytest.approx(0.03)
     assert effect.variance == pytest.approx((1 / 5 + 1 / 4) * 0.00025)
-    assert effect.dof == 4
+    assert effect.dof == (4,)
 
 
 def test_interval_and_p_agree() -> None:
@@ -140,12 +178,19 @@ def test_equal_differences() -> None:
 
 @pytest.mark.parametrize("dof", [2.0, 5.5, 40.0])
 def test_what_is_detectable_is_found_four_times_in_five(dof: float) -> None:
-    effect = Effect(np.float64(0.3), np.float64(0.04), np.float64(dof))
+    effect = Effect(np.float64(0.3), np.array([0.04]), (dof,))
     true = effect.detectable()
     found = stats.nct.sf(stats.t.ppf(0.975, dof), dof, true / 0.2)
     assert found == pytest.approx(0.8, abs=1e-6)
-    elsewhere = Effect(np.float64(-7.0), np.float64(0.04), np.float64(dof))
+    elsewhere = Effect(np.float64(-7.0), np.array([0.04]), (dof,))
     assert elsewhere.detectable() == pytest.approx(true)
+
+
+def test_what_is_detectable_lies_between_those_of_the_parts() -> None:
+    difference = np.float64(0.0)
+    few, many = (Effect(difference, np.array([0.04]), (dof,)).detectable() for dof in (2.0, 60.0))
+    both = Effect(difference, np.array([0.02, 0.02]), (60.0, 2.0)).detectable()
+    assert many < both < few
 
 
 def test_components_find_what_was_put_in() -> None:

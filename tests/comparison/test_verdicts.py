@@ -87,7 +87,7 @@ def compared(
 
 def test_a_margin_is_answered_below_six_groups(tmp_path: Path) -> None:
     found = compared(tmp_path, 5, margin=0.01)
-    assert "; equivalence within ±0.01 is not tested below 6 groups." in found.verdicts[0]
+    assert "; equivalence within ±0.01 is not tested below 6 groups; " in found.verdicts[0]
     assert "| not tested |" in as_markdown(found)
 
 
@@ -108,3 +108,136 @@ def test_one_group_says_why_nothing_is_said_of_new_ones(tmp_path: Path) -> None:
     (text,) = compared(tmp_path, 1).verdicts
     assert text.startswith("Holds for these weights only: b scores ")
     assert "How groups vary can't be seen from one" in text
+
+
+# What limits a verdict is part of its sentence.
+
+
+def sentence(text: str, words: str) -> str:
+    """The sentence that holds the finding."""
+    (found,) = [part for part in text.split(". ") if words in part]
+    return found
+
+
+LIMITS = {
+    "chosen on the test set": {"checkpoint": "best-on-test"},
+    "validation cases, on which choices were made": {"sources": {"part": "validation"}},
+    "training cases, from which the networks learned": {"sources": {"part": "training"}},
+    "those among them from which the networks learned": {
+        "sources": {"part": "all", "store": "acdc"},
+        "recipe": {"data": {"store": "acdc"}},
+    },
+    "groups unknown": {"grouped": False},
+    "had been scored before": {"tested": {"clean": 2}},
+}
+
+
+@pytest.mark.parametrize("shift", [0.03, 0.0])
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (0,)])
+@pytest.mark.parametrize("words", LIMITS)
+def test_a_verdict_carries_what_limits_it(
+    tmp_path: Path, words: str, seeds: tuple[int, ...], shift: float
+) -> None:
+    dice = {"a": level, "b": shifted(shift, 0.01)}
+    (plain,) = compare(arms(tmp_path / "plain", dice, seeds=seeds), "a").verdicts
+    assert words not in plain
+    made = arms(tmp_path / "limited", dice, seeds=seeds, **LIMITS[words])
+    (b,) = compare(made, "a").arms
+    assert words in sentence(b.verdict, "95 % interval")
+    assert any(words in limit for limit in b.limits)
+
+
+def test_another_data_set_is_no_limit(tmp_path: Path) -> None:
+    dice = {"a": level, "b": shifted(0.03)}
+    made = arms(
+        tmp_path,
+        dice,
+        sources={"part": "all", "store": "etis"},
+        recipe={"data": {"store": "clinicdb"}},
+    )
+    found = compare(made, "a")
+    assert found.arms[0].limits == ["new seeds on this training set"]
+    assert not any("choices were made" in note for note in found.notes)
+
+
+def test_new_seeds_are_not_new_training_sets(tmp_path: Path) -> None:
+    dice = {"a": level, "b": shifted(0.03)}
+    (many,) = compare(arms(tmp_path / "m", dice, seeds=range(5)), "a").arms
+    assert "limits: new seeds on this training set" in many.verdict
+    (one,) = compare(arms(tmp_path / "1", dice, seeds=(0,)), "a").arms
+    assert "this training set" not in one.verdict  # it speaks of no new training at all
+
+
+def test_an_interval_beside_a_corrected_p_is_named_as_uncorrected(tmp_path: Path) -> None:
+    text = compared(tmp_path, 8, "bc").verdicts[0]
+    assert "95 % interval of this comparison alone" in text
+    assert "of this comparison alone" not in compared(tmp_path / "one", 8).verdicts[0]
+
+
+def test_what_is_detectable_is_a_guess_and_says_on_what_it_rests(tmp_path: Path) -> None:
+    found = compared(tmp_path, 8)
+    (b,) = found.arms
+    assert f"a true one of about {b.detectable:.2g} would be" in b.verdict
+    assert "judging by 3 seeds" in b.verdict
+    assert "| smallest detectable, about |" in as_markdown(found)
+
+
+def test_five_groups_have_the_reason_of_their_test(tmp_path: Path) -> None:
+    dice = {"a": level, "b": shifted(0.03)}
+    (main,) = compare(arms(tmp_path / "3", dice, groups=range(5)), "a").verdicts
+    assert "how groups vary is known too poorly" in main
+    assert "0.0625" not in main
+    (signs,) = compare(arms(tmp_path / "1", dice, groups=range(5), seeds=(0,)), "a").verdicts
+    assert "2 in 32 = 0.0625" in signs
+
+
+# Equivalence: corrected over the arms, by a margin whose time is known.
+
+
+def test_equivalence_is_corrected_over_the_arms(tmp_path: Path) -> None:
+    dice = {"a": level, **{name: shifted(0.0, 0.01) for name in "bcde"}}
+    made = arms(tmp_path, dice)
+    free = compare(made, "a").arms[0]
+    assert free.low90 is not None
+    assert free.high90 is not None
+    margin = 1.02 * max(-free.low90, free.high90)
+    together = compare(made, "a", margin=margin)
+    (alone,) = compare([e for e in made if e.manifest.arms[0] in "ab"], "a", margin=margin).arms
+    assert alone.equivalent
+    assert alone.p_margin == pytest.approx(together.arms[0].p_margin)
+    for arm in together.arms:
+        assert arm.p_margin_holm is not None
+        assert arm.p_margin_holm >= 4 * 0.9 * min(a.p_margin or 1 for a in together.arms)
+        assert arm.equivalent == (arm.p_margin_holm < LEVEL)
+    assert not together.arms[0].equivalent
+    assert "after Holm over 4 arms" in together.arms[0].verdict.partition("within ±")[2]
+
+
+MARGIN = {"margin": 0.05, "margin_reason": "a reader's own two tracings differ by more"}
+
+
+def test_a_margin_that_was_fixed_before_is_taken_and_its_reason_printed(tmp_path: Path) -> None:
+    made = arms(tmp_path, {"a": level, "b": shifted(0.0)}, **MARGIN)
+    found = compare(made, "a")
+    assert (found.margin, found.arms[0].equivalent) == (0.05, True)
+    text = as_markdown(found)
+    assert "fixed before the trainings: a reader's own two tracings differ by more" in text
+    assert "given after the scores" not in text
+    assert compare(made, "a", margin=0.05).verdicts == found.verdicts
+
+
+@pytest.mark.parametrize("stated", [{}, {"margin": 0.02, "margin_reason": "tighter"}])
+def test_a_margin_that_was_given_afterwards_is_named_as_such(
+    tmp_path: Path, stated: dict[str, object]
+) -> None:
+    made = arms(tmp_path, {"a": level, "b": shifted(0.0)}, **stated)
+    found = compare(made, "a", margin=0.05)
+    assert "; margin given after the scores" in sentence(found.verdicts[0], "equivalent within")
+    assert "No run states this margin" in as_markdown(found)
+
+
+def test_a_margin_that_some_runs_lack_is_not_taken(tmp_path: Path) -> None:
+    made = arms(tmp_path / "a", {"a": level}, **MARGIN)
+    made += arms(tmp_path / "b", {"b": shifted(0.0)})
+    assert compare(made, "a").margin is None
+    assert "given after the scores" in compare(made, "a", margin=0.05).verdicts[0]

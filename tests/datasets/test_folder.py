@@ -82,6 +82,25 @@ def test_several_classes(tmp_path: Path) -> None:
         prepare("folder", out=tmp_path / "u", classes=["background", "gland"], **folder)
 
 
+@pytest.mark.parametrize("first", [[], ["background"]])
+def test_names_of_classes_begin_at_one(tmp_path: Path, first: list[str]) -> None:
+    mask = (np.arange(48).reshape(6, 8) % 4).astype(np.uint8)
+    _pairs(tmp_path, {"a": mask})
+    names = [*first, "RV", "myo", "LV"]
+    folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    prepare("folder", out=tmp_path / "s", classes=names, **folders)
+    assert Store(tmp_path / "s").target.foreground == {1: "RV", 2: "myo", 3: "LV"}
+
+
+def test_a_name_for_id_zero_that_shifts_the_others_is_refused(tmp_path: Path) -> None:
+    mask = (np.arange(48).reshape(6, 8) % 3).astype(np.uint8)
+    _pairs(tmp_path, {"a": mask})
+    folders = {"source": tmp_path / "images", "masks": tmp_path / "masks"}
+    with pytest.raises(InputError, match="ids up to 2") as caught:
+        prepare("folder", out=tmp_path / "s", classes=["skin", "lesion", "hair"], **folders)
+    assert "call it background" in str(caught.value)
+
+
 def test_a_named_binary_class(tmp_path: Path) -> None:
     _pairs(tmp_path, {"a": np.zeros((6, 8), np.uint8)})
     prepare(
@@ -231,8 +250,11 @@ def test_classes_that_no_mask_holds_are_named(tmp_path: Path) -> None:
     report = prepare("folder", out=tmp_path / "t", classes=names, **both)
     assert report.warnings[-1] == "no label holds the classes vessel, fat"
     report = prepare("folder", out=tmp_path / "u", mask_threshold=127, **both)
-    assert "no mask is above the threshold 127: the highest value is 1" in report.warnings
-    report = prepare("folder", out=tmp_path / "v", mask_threshold=0, **both)
+    assert not any(line.startswith("no ") for line in report.warnings), "0 and 1 stay"
+    _write(tmp_path / "masks" / "b_mask.png", mask * 100)
+    report = prepare("folder", out=tmp_path / "v", mask_threshold=127, **both)
+    assert "no mask is above the threshold 127: the highest value is 100" in report.warnings
+    report = prepare("folder", out=tmp_path / "w", mask_threshold=0, **both)
     assert not any(line.startswith("no ") for line in report.warnings)
 
 

@@ -130,7 +130,7 @@ def test_a_table_may_name_the_files(volumes: tuple[Path, Path, Path], tmp_path: 
         "p2",
     }
     for text, words in (
-        ("case;group\np0;a\n", "separate the columns with commas"),
+        ("case,split\np0,a\n", "call that column part"),
         ("case,patient\np0,a\n", "call that column group"),
         ("case,grup\np0,a\n", "did you mean group"),
     ):

@@ -4,14 +4,48 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from segweave.evaluation.summary import estimate
 
 
-def test_mean_over_cases_then_classes() -> None:
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from(["one", "two", "three"])),
+        st.floats(0, 1),
+        min_size=1,
+    )
+)
+def test_every_group_weighs_alike(values: dict[tuple[str, str], float]) -> None:
+    groups = dict(zip("abcdef", "ppqrrr", strict=True))
+    by_group: dict[str, list[float]] = {}
+    for case in sorted({case for case, _ in values}):
+        of_case = [value for (c, _), value in values.items() if c == case]
+        by_group.setdefault(groups[case], []).append(float(np.mean(of_case)))
+    means = [np.mean(of_group) for of_group in by_group.values()]
+    result = estimate(values, groups)
+    assert result.mean == pytest.approx(np.mean(means))
+    assert result.groups == len(means)
+    if len(means) > 1:
+        assert result.sd == pytest.approx(np.std(means, ddof=1), abs=1e-12)
+
+
+def test_no_interval_reaches_beyond_what_a_value_can_be() -> None:
+    values = {("a", "c"): 0.9, ("b", "c"): 0.8}
+    groups = {"a": "p", "b": "q"}
+    free, cut = estimate(values, groups), estimate(values, groups, bounds=(0, 1))
+    assert free.low is not None
+    assert free.high is not None
+    assert free.high > 1
+    assert (cut.low, cut.high) == (max(free.low, 0), 1)
+    assert (cut.mean, cut.sd) == (free.mean, free.sd)
+
+
+def test_publications_take_the_mean_over_cases_then_classes() -> None:
     values = {("a", "one"): 0.2, ("b", "one"): 0.4, ("c", "one"): 0.6, ("a", "two"): 1.0}
-    result = estimate(values, {"a": "p", "b": "p", "c": "q"})
+    result = estimate(values, {"a": "p", "b": "p", "c": "q"}, per="case")
     assert result.mean == pytest.approx((0.4 + 1.0) / 2)
     assert (result.cases, result.groups) == (3, 2)
     # Without q: (0.3 + 1) / 2, without p: 0.6; the pseudo-values are 1.4 less these.

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
+from segweave.data.joined_store import open_stores
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import read_evaluation
 from segweave.grid import Job, RunEvent, in_words, load_grid, plan_grid, run_grid
-from segweave.recipes import load_recipe
+from segweave.recipes import arm_digest, arm_identity, load_recipe
 from segweave.training import Run
 from tests.small import SETS, files_of, make_store
 
@@ -90,6 +91,43 @@ def test_every_recipe_is_trained_with_every_context(tmp_path: Path, store: Path)
     named = [{"context": "conv", "arm": "neighbours"}]
     plan = plan_grid(load_grid(write(tmp_path, store, contexts=named, recipes=["demo"])))
     assert {run.recipe.arm for run in plan.runs} == {"neighbours"}
+
+
+MARGIN = {"margin": 0.01, "margin_reason": "two readers differ by more: 0.02"}
+
+
+def test_a_margin_is_written_into_every_run_before_it_is_trained(
+    tmp_path: Path, store: Path
+) -> None:
+    plain = plan_grid(load_grid(write(tmp_path, store)))
+    plan = plan_grid(load_grid(write(tmp_path, store, contexts=["none", "conv"], **MARGIN)))
+    for run in plan.runs:
+        sets = [b for a, b in itertools.pairwise(run.train) if a == "--set"]
+        recipe = load_recipe(run.train[1], sets)
+        assert (recipe.margin, recipe.margin_reason) == (0.01, MARGIN["margin_reason"])
+    # It does not belong to the settings of the training: the arm stays the same.
+    assert arm_digest(plan.runs[0].recipe) == arm_digest(plain.runs[0].recipe)
+    assert "margin" not in arm_identity(plan.runs[0].recipe).recipe
+
+
+@pytest.mark.parametrize("given", [{"margin": 0.01}, {"margin_reason": "why"}, {"margin": 1.5}])
+def test_a_margin_needs_a_reason(tmp_path: Path, store: Path, given: dict[str, Any]) -> None:
+    reason = {"margin_reason": "why"} if given.get("margin", 0) > 1 else {}
+    with pytest.raises(InputError, match="margin"):
+        load_grid(write(tmp_path, store, **given, **reason))
+
+
+def test_a_margin_is_not_changed_once_a_run_has_begun(tmp_path: Path, store: Path) -> None:
+    plan = plan_grid(load_grid(write(tmp_path, store, **MARGIN)))
+    run = plan.runs[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "recipe.yaml").write_text(run.recipe.to_yaml())
+    (run.folder / "environment.json").write_text(
+        json.dumps({"format": 1, "data": {"checksum": open_stores([store]).checksum}})
+    )
+    assert plan_grid(load_grid(write(tmp_path, store, **MARGIN))).runs[0].folder == run.folder
+    with pytest.raises(UsageError, match=r"margin: 0\.01 there, 0\.02 now"):
+        plan_grid(load_grid(write(tmp_path, store, **{**MARGIN, "margin": 0.02})))
 
 
 class Recording:

@@ -99,7 +99,9 @@ def test_maps_are_as_declared(name: str) -> None:
     assert (decoded.map.shape[1],) == channels["decoder"]
     assert channels["output"] == (4,)
     stride = network.stride
-    assert features.bottleneck.shape[2:] == (height // stride, width // stride)
+    # An encoder may round the size of its map down or up.
+    for side, length in zip(features.bottleneck.shape[2:], (height, width), strict=True):
+        assert side in (length // stride, -(-length // stride))
     areas = [one.shape[2] * one.shape[3] for one in (*features.skips, features.bottleneck)]
     assert areas == sorted(areas, reverse=True)
     # What is carried on is batched, so that weaving can carry it for each slice.
@@ -251,8 +253,9 @@ def test_instances_share_nothing(name: str) -> None:
     first, second = tiny(name), tiny(name)
     pointers = {t.data_ptr() for t in first.state_dict().values()}
     assert not pointers & {t.data_ptr() for t in second.state_dict().values()}
+    others = second.state_dict()
     for key, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[key]), f"{key} ignores the seed"
+        assert torch.equal(value, others[key]), f"{key} ignores the seed"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -301,8 +304,9 @@ def test_a_new_head_takes_another_number_of_classes(name: str, tmp_path: Path) -
     assert set(report.loaded) | set(report.missing) == set(other.state_dict())
     assert report.missing
     assert set(report.missing) == set(report.unused)
+    before, after = network.state_dict(), other.state_dict()
     for key in report.loaded:
-        assert torch.equal(other.state_dict()[key], network.state_dict()[key])
+        assert torch.equal(after[key], before[key])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -154,6 +154,21 @@ def test_an_evaluation_says_on_how_many_groups_the_run_was_trained(made: Path, r
     assert found.manifest.training_groups == len(groups)
 
 
+def test_an_evaluation_states_the_margin_that_was_fixed_before_the_training(
+    made: Path, run: Run
+) -> None:
+    assert segweave.evaluate(run, part="validation", device="cpu").manifest.margin is None
+    recipe = run.folder / "recipe.yaml"
+    text = recipe.read_text(encoding="utf-8")
+    assert "margin: null" in text
+    text = text.replace("margin: null", "margin: 0.01").replace(
+        "margin_reason: ''", "margin_reason: readers differ by 0.02"
+    )
+    recipe.write_text(text, encoding="utf-8")
+    stated = segweave.evaluate(Run(run.folder), part="validation", device="cpu").manifest
+    assert (stated.margin, stated.margin_reason) == (0.01, "readers differ by 0.02")
+
+
 def test_metrics_beside_those_of_the_protocol(made: Path, run: Run) -> None:
     names = ("nsd", "brier", "dice")
     options: dict[str, Any] = {"part": "validation", "device": "cpu", "metrics": names}

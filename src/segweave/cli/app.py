@@ -29,6 +29,7 @@ from segweave.cli import (
     predict,
     prepare,
     score,
+    summarise,
     train,
 )
 from segweave.cli.guard import Command, Settings, guarded
@@ -43,6 +44,7 @@ ORDER = (
     "predict",
     "evaluate",
     "score",
+    "summarise",
     "compare",
     "networks",
     "contexts",
@@ -137,6 +139,7 @@ _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
+_add("summarise", summarise.summarise, summarise.EXAMPLES)
 _add("compare", compare.compare, compare.EXAMPLES)
 _add("networks", networks.networks, networks.EXAMPLES)
 _add("contexts", contexts.contexts, contexts.EXAMPLES)

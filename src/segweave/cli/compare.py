@@ -100,7 +100,8 @@ def compare(
             "reading the command line",
             expected="evaluation folders and --reference ARM",
             found="no folders" if not folders else "no --reference",
-            remedy="segweave compare scores/a scores/b --reference a",
+            remedy="segweave compare scores/a scores/b --reference a; for one arm over its seeds "
+            "and folds, segweave summarise RUN...",
         )
     from segweave.comparison import compare as compare_arms
     from segweave.comparison import comparison_tables

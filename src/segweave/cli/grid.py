@@ -59,6 +59,8 @@ def grid(
             results(**{protocol: folder})
         if (compare := plan.compare_command(protocol)) is not None:
             results(compare=compare)
+        if folders and len(plan.grid.folds) > 1:
+            results(summarise=plan.summarise_command(folders[0].name))
     if done.failures:
         words = "".join(
             f"\n    {name} ({error.file})\n" + indent(str(error.found).strip(), " " * 6)

@@ -15,6 +15,11 @@ EXAMPLES = (
         "all files of the same names",
     ),
     (
+        "segweave score labels/ truth/ --out scores --group '^(p[0-9]+)_' --images images/ "
+        "--page scores.html",
+        "p12_left and p12_right are of one patient; a page with pictures",
+    ),
+    (
         "segweave score labels/ truth/ --out scores --cases patients.csv",
         "with a table of the cases' patients",
     ),
@@ -47,6 +52,15 @@ def score(
             show_default=False,
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Finds the patient or video in the name of a case, where the table states none: "
+            "the first bracket, or the whole match.",
+            show_default=False,
+        ),
+    ] = None,
     stack: Annotated[
         Literal["space", "time", "single"] | None,
         typer.Option(
@@ -59,7 +73,8 @@ def score(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Names of the classes from id 1 on, joined with commas.",
+            help="Names of the classes from id 1 on, joined with commas; background may be given "
+            "before them.",
             show_default=False,
         ),
     ] = None,
@@ -72,15 +87,31 @@ def score(
             show_default=False,
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The images, over which --page and segweave compare draw the label maps.",
+            show_default=False,
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write a page too: the table, the worst, median and best case, all cases.",
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Score a folder of label maps against a folder of true ones with the same names.
 
     The label maps may come from segweave, from nnU-Net, from any other program or from a
-    person. Names are compared without their ending and without _gt, _mask, _segmentation and
-    the like. Every file that is missing, left over or does not fit is listed, and nothing is
-    written then.
+    person. Files with equal names belong together first; then names are compared without _gt,
+    _mask, _segmentation and the like. Every file that is missing, left over or does not fit is
+    listed, and nothing is written then; a note names images that were passed over.
     """
     from segweave.cli.show import counter, results, score_tables
     from segweave.evaluation import summary_table
@@ -94,6 +125,8 @@ def score(
             protocol=protocol,
             metrics=metric or (),
             cases=cases,
+            group=group,
+            images=images,
             stack=stack,
             classes=[name.strip() for name in classes.split(",")] if classes else None,
             geometry=geometry,
@@ -102,4 +135,9 @@ def score(
             progress=progress,
         )
     score_tables(summary_table([done]))
-    results(scores=done.folder / "cases.csv", summary=done.folder / "summary.json")
+    written = None
+    if page is not None:
+        from segweave.report import write_scores
+
+        written = write_scores(done, page)
+    results(scores=done.folder / "cases.csv", summary=done.folder / "summary.json", page=written)

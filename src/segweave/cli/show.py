@@ -66,19 +66,23 @@ def results(**paths: Any) -> None:
     width = max(len(name) for name in paths)
     for name, path in paths.items():
         line = f"{name.replace('_', ' ') + ':':<{width + 1}} {path}"
-        sys.stdout.write(printable(line) + "\n")
+        sys.stdout.write(_clean(line) + "\n")
+
+
+def _clean(text: str) -> str:
+    return text if text.isprintable() else printable(text)
 
 
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(printable(text))
+    return escape(_clean(text))
 
 
 def facts(title: str, found: Mapping[str, Any]) -> None:
     """Names and values, one line each; nested mappings are indented."""
     console = stdout()
-    console.print(printable(title), style="bold", markup=False)
+    console.print(_clean(title), style="bold", markup=False)
     width = max((len(str(name)) for name in found), default=0)
     for name, value in found.items():
         if isinstance(value, Mapping):
@@ -97,13 +101,13 @@ def _plain(value: Any) -> str:
         return ", ".join(_plain(item) for item in value)
     if isinstance(value, float):
         return f"{value:.4g}"
-    return "-" if value is None else printable(str(value))
+    return "-" if value is None else _clean(str(value))
 
 
 def remark(text: str) -> None:
     """A line for the person at the terminal, to stderr."""
     Console(stderr=True, highlight=False).print(
-        printable(text), markup=False, soft_wrap=True, style="yellow"
+        _clean(text), markup=False, soft_wrap=True, style="yellow"
     )
 
 
@@ -155,7 +159,7 @@ class ProgressLines:
             return
         self._total, self._tenth, self._last = total, tenth, now
         line = f"{self._title}: {math.floor(done)} of {math.floor(total)}"
-        sys.stderr.write(printable(f"{line} ({name})" if name else line) + "\n")
+        sys.stderr.write(_clean(f"{line} ({name})" if name else line) + "\n")
         sys.stderr.flush()
 
 

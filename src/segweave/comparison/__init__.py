@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from segweave.comparison.arms import Arm, find_reference, read_arms
-from segweave.comparison.decisions import holm, verdict
+from segweave.comparison.arms import Arm, find_reference
+from segweave.comparison.decisions import LEVEL, holm, verdict
 from segweave.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
 from segweave.comparison.joining import DOING, arm_name
-from segweave.comparison.notes import exploratory_notes, notes_of
+from segweave.comparison.notes import exploratory_notes, limits_of, notes_of, stated_margin
 from segweave.comparison.numbers import as_csv
 from segweave.comparison.pairs import PRIMARY, compare_pair
+from segweave.comparison.reading import read_arms
 from segweave.comparison.rendering import (
     as_latex,
     as_markdown,
@@ -29,6 +30,8 @@ from segweave.comparison.results import (
 )
 from segweave.errors import UsageError
 from segweave.evaluation.rows import Evaluation
+
+MARGIN_AFTERWARDS = "margin given after the scores"
 
 __all__ = [
     "ArmComparison",
@@ -59,6 +62,7 @@ def compare(
             predictions without a name take that of their folder.
         reference: the arm that the others are compared with.
         margin: a difference in Dice (0 to 1) too small to matter; with it, equivalence is tested.
+            Without it, the one that was fixed before the trainings, where every run has the same.
         training_groups: of folds, how many groups each was trained on; without it, what their
             evaluations say, and where one doesn't, all that the fold was not tested on.
 
@@ -75,6 +79,11 @@ def compare(
         folders = [folders]
     arms = read_arms(folders)
     other = find_reference(arms, reference)
+    fixed, reason = stated_margin(arms.values())
+    if margin is None:
+        margin = fixed
+    elif margin != fixed:
+        reason = ""
     manifest = other.evaluations[0].manifest
     published = manifest.protocol.startswith("published")
     designs: list[Design] = []
@@ -86,8 +95,15 @@ def compare(
                 compare_pair(arm, other, designs[-1], margin=margin, case_tests=published)
             )
     adjusted = holm({result.arm: result.p for result in results if result.p is not None})
-    for result in results:
+    inside = holm({r.arm: r.p_margin for r in results if r.p_margin is not None})
+    for result, design in zip(results, designs, strict=True):
         result.p_holm = adjusted.get(result.arm)
+        result.p_margin_holm = inside.get(result.arm)
+        if result.p_margin_holm is not None:
+            result.equivalent = result.p_margin_holm < LEVEL
+        result.limits = limits_of(arms[result.arm], other, design)
+        if margin is not None and not reason:
+            result.limits.append(MARGIN_AFTERWARDS)
         result.verdict = verdict(result, other.name, len(adjusted), margin)
     return Comparison(
         protocol=manifest.protocol,
@@ -100,6 +116,7 @@ def compare(
         groups=len(set(other.groups.values())),
         grouped=all(e.manifest.grouped for arm in arms.values() for e in arm.evaluations),
         margin=margin,
+        margin_reason=reason,
         means=BY_FOLD if any(design.by_fold for design in designs) else BY_RUN,
         facts=[
             _facts(other, results[0].reference_mean),

@@ -9,6 +9,8 @@ from segweave.comparison.results import ArmComparison
 LEVEL = 0.05
 LEAST_GROUPS = 6
 LEAST_SEEDS = 3
+GOOD_SEEDS = 5
+"""From here on the main test loses little power by holding its level."""
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -21,19 +23,14 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def equivalent(low: float | None, high: float | None, margin: float | None) -> bool | None:
-    """Whether a 90 % interval lies inside ±margin (two one-sided tests at 5 %); None without
-    a margin or an interval.
-    """
-    if margin is None or low is None or high is None:
-        return None
-    return -margin < low and high < margin
-
-
 def verdict(result: ArmComparison, reference: str, family: int, margin: float | None) -> str:
-    """One or two sentences for people who read nothing else; `family` arms share Holm's 5 %."""
+    """One or two sentences for people who read nothing else; `family` arms share Holm's 5 %. What
+    limits the finding is part of its sentence.
+    """
     opening = "" if result.main else "Holds for these weights only: "
     text = opening + _finding(result, reference, family, margin, inside=bool(opening))
+    if result.limits:
+        text += f"; limits: {'; '.join(result.limits)}"
     return " ".join([f"{text}.", *(f"{reason}." for reason in result.reasons)])
 
 
@@ -43,38 +40,42 @@ def _finding(
     arm, difference = result.arm, result.difference
     if result.p_holm is None:
         text = (
-            f"{arm} scores {difference:+.4f} Dice against {reference}{_interval(result)}; "
-            "whether this is more than chance is not decided"
+            f"{arm} scores {difference:+.4f} Dice against {reference}{_interval(result, 1)}; from "
+            "so few groups this is rough, and whether it is more than chance is not decided"
         )
     elif _disagree(result):
         text = (
             f"whether {arm} differs from {reference} is not decided ({difference:+.4f} Dice"
-            f"{_interval(result, ', ')} by {result.weights.method}, {_p(result, family)} by "
-            "permutation: the two disagree)"
+            f"{_interval(result, family, ', ')} by {result.weights.method}, "
+            f"{_p(result.p_holm, family)} by permutation: the two disagree)"
         )
     elif result.p_holm < LEVEL:
         word = "better" if difference > 0 else "worse"
         text = f"{arm} is {word} than {reference} by {abs(difference):.4f} Dice"
-        text += f"{_interval(result)}, {_p(result, family)}"
-        return f"{text}, yet by less than the margin of {margin:g}" if result.equivalent else text
+        text += f"{_interval(result, family)}, {_p(result.p_holm, family)}"
+        if result.equivalent:
+            return f"{text}, yet by less than the margin of {margin:g}{_p_margin(result, family)}"
+        return text
     elif result.equivalent:
         return (
             f"{arm} and {reference} are equivalent within ±{margin:g} Dice "
-            f"({_interval90(result)} of the difference)"
+            f"({_interval90(result, family)} of the difference{_p_margin(result, family)})"
         )
     else:
         text = (
             f"{'no' if inside else 'No'} difference between {arm} and {reference} is shown "
-            f"({difference:+.4f} Dice{_interval(result, ', ')}, {_p(result, family)})"
+            f"({difference:+.4f} Dice{_interval(result, family, ', ')}, "
+            f"{_p(result.p_holm, family)})"
         )
         if result.detectable is not None:
+            basis = f", judging by {result.main.trainings}" if result.main else ""
             text += (
-                ", which does not prove that there is none: a true one of "
-                f"{result.detectable:.4f} would be found four times in five"
-                f"{' by a single test at 5 %, before Holm' if family > 1 else ''}, smaller ones "
-                "are easily missed"
+                ", which does not prove that there is none: a true one of about "
+                f"{result.detectable:.2g} would be found four times in five"
+                f"{' by a single test at 5 %, before Holm' if family > 1 else ''}{basis}, smaller "
+                "ones are easily missed"
             )
-    return text + _equivalence(result, margin)
+    return text + _equivalence(result, family, margin)
 
 
 def _disagree(result: ArmComparison) -> bool:
@@ -90,28 +91,38 @@ def _disagree(result: ArmComparison) -> bool:
     return result.p >= LEVEL
 
 
-def _equivalence(result: ArmComparison, margin: float | None) -> str:
+def _equivalence(result: ArmComparison, family: int, margin: float | None) -> str:
     """The result about equivalence, where the finding does not have it."""
     if margin is None:
         return ""
     if result.equivalent is None:
         return f"; equivalence within ±{margin:g} is not tested below {LEAST_GROUPS} groups"
     shown = "they are equivalent" if result.equivalent else "equivalence is not shown either"
-    return f"; within ±{margin:g} {shown} ({_interval90(result)})"
+    numbers = f"{_interval90(result, family)}{_p_margin(result, family)}"
+    return f"; within ±{margin:g} {shown} ({numbers})"
 
 
-def _interval(result: ArmComparison, joint: str = " (") -> str:
+def _interval(result: ArmComparison, family: int, joint: str = " (") -> str:
     if result.low is None or result.high is None:
         return ""
     end = ")" if joint == " (" else ""
-    return f"{joint}95 % interval {result.low:+.4f} to {result.high:+.4f}{end}"
+    ends = f"{result.low:+.4f} to {result.high:+.4f}"
+    return f"{joint}95 % interval{_alone(family)} {ends}{end}"
 
 
-def _interval90(result: ArmComparison) -> str:
-    return f"90 % interval {result.low90:+.4f} to {result.high90:+.4f}"
+def _interval90(result: ArmComparison, family: int) -> str:
+    return f"90 % interval{_alone(family)} {result.low90:+.4f} to {result.high90:+.4f}"
 
 
-def _p(result: ArmComparison, family: int) -> str:
-    assert result.p_holm is not None
-    value = "p < 0.001" if result.p_holm < 0.001 else f"p = {result.p_holm:.3f}"
-    return f"{value} after Holm over {family} arms" if family > 1 else value
+def _alone(family: int) -> str:
+    """Beside a corrected p: the interval is not corrected."""
+    return " of this comparison alone" if family > 1 else ""
+
+
+def _p_margin(result: ArmComparison, family: int) -> str:
+    return "" if result.p_margin_holm is None else f", {_p(result.p_margin_holm, family)}"
+
+
+def _p(value: float, family: int) -> str:
+    text = "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return f"{text} after Holm over {family} arms" if family > 1 else text

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.comparison.arms import Arm, Item, RunKey, group_values
-from segweave.comparison.decisions import LEAST_SEEDS
+from segweave.comparison.decisions import GOOD_SEEDS, LEAST_SEEDS
 from segweave.comparison.joining import DOING
 from segweave.comparison.variance import (
     Effect,
@@ -28,7 +28,7 @@ Kind = Literal["paired", "unpaired", "folds", "weights"]
 WORDS: dict[Kind, str] = {
     "paired": "groups × seeds, both random, seeds paired",
     "unpaired": "groups × seeds, both random, seeds not paired",
-    "folds": "one mean difference a fold",
+    "folds": "one mean difference per fold",
     "weights": "groups, for these weights",
 }
 
@@ -40,10 +40,11 @@ BY_FOLD = "over the seeds of each group, the groups of each fold, then folds, wh
 class Design:
     """How two arms are compared; `reasons` state what forbids a result about new trainings.
     `by_fold` where folds were scored on different groups, so that means go over seeds, groups,
-    then folds.
+    then folds. `trainings` is how many seeds or folds there are, in words.
     """
 
     kind: Kind
+    trainings: str = ""
     reasons: tuple[str, ...] = ()
     by_fold: bool = False
     test_over_training: float = 0.0
@@ -81,9 +82,20 @@ def design_of(arm: Arm, reference: Arm, training_groups: int | None = None) -> D
         )
         return Design(
             "weights",
-            (f"{have}; at least {LEAST_SEEDS} of each are needed to speak of new ones",),
+            reasons=(
+                f"{have}; at least {LEAST_SEEDS} of each are needed to speak of new ones, "
+                f"{GOOD_SEEDS} or more are better",
+            ),
         )
-    return Design("paired" if set(seeds[0]) == set(seeds[1]) else "unpaired")
+    words = " and ".join(str(n) for n in dict.fromkeys(sorted(counts)))
+    note = ""
+    if min(counts) < GOOD_SEEDS:
+        note = (
+            f"With {min(counts)} seeds the main test keeps its level by giving up power: "
+            f"{GOOD_SEEDS} seeds or more are asked for."
+        )
+    kind: Kind = "paired" if set(seeds[0]) == set(seeds[1]) else "unpaired"
+    return Design(kind, f"{words} seeds", note=note)
 
 
 def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Design:
@@ -105,14 +117,14 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
     if all(groups == everyone for groups in folds):
         return Design(
             "weights",
-            (
+            reasons=(
                 "All folds were scored on the same groups, and their trainings share data: they "
                 "are a sample neither of groups nor of trainings",
             ),
         )
     if len(folds) < LEAST_SEEDS:
         short = f"{len(folds)} folds; at least {LEAST_SEEDS} are needed to speak of new trainings"
-        return Design("weights", (short,), by_fold=True)
+        return Design("weights", reasons=(short,), by_fold=True)
     test = float(np.mean([len(groups) for groups in folds]))
     training, remark = float(training_groups or 0), ""
     if training_groups is None:
@@ -126,10 +138,16 @@ def _fold_design(arm: Arm, reference: Arm, training_groups: int | None) -> Desig
         elif unknown:
             remark = " (how many is unknown: all others; fewer if some were kept aside)"
     note = (
-        f"Folds share training data: one mean difference a fold, {len(folds)} folds, {test:g} test "
-        f"and {training:g} training groups each{remark}."
+        f"Folds share training data: one mean difference per fold, {len(folds)} folds, {test:g} "
+        f"test and {training:g} training groups each{remark}."
     )
-    return Design("folds", by_fold=True, test_over_training=test / max(training, 1.0), note=note)
+    return Design(
+        "folds",
+        counted(len(folds), "fold"),
+        by_fold=True,
+        test_over_training=test / max(training, 1.0),
+        note=note,
+    )
 
 
 def _groups_by_fold(arm: Arm) -> dict[int, frozenset[str]]:

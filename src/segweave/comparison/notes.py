@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from segweave.comparison.arms import Arm, choice
@@ -9,9 +10,16 @@ from segweave.comparison.designs import Design
 from segweave.comparison.pairs import why_left_out
 from segweave.comparison.results import ArmComparison
 from segweave.evaluation.protocols import FALSE_ALARM
+from segweave.evaluation.rows import Evaluation
 from segweave.evaluation.tables import counted, scored_again
 
 CONTROL = "conv"
+_CHOSEN_ON = {
+    "validation": "validation cases, on which choices were made",
+    "training": "training cases, from which the networks learned",
+    "all": "all cases, those among them from which the networks learned",
+}
+"""Parts of the data that are no test cases."""
 
 
 def notes_of(
@@ -45,13 +53,18 @@ def notes_of(
     if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
         notes.append("The weights were chosen on the test set: all scores here are too good.")
     notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
-    if any(arm.known("part") - {"test"} for arm in arms.values()):
-        notes.append("These are not test cases: choices were made on them.")
+    evaluations = [e for arm in arms.values() for e in arm.evaluations]
+    notes += [f"These are {text}." for text in _no_test_cases(evaluations)]
     lost = len(set(reference.groups.values())) - min(len(r.by_group) for r in results)
     if lost:
         notes.append(
             f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
             "no Dice."
+        )
+    if manifests[0].per != "group":
+        notes.append(
+            f"The evaluations' own tables keep this protocol's means {manifests[0].means}; here "
+            "every group weighs alike, as in the test, so that a Dice may differ from theirs."
         )
     notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
     control = next((arm for arm in arms.values() if _is_control(arm)), None)
@@ -61,6 +74,50 @@ def notes_of(
             f"{control.name} shows what a module adds to that."
         )
     return notes
+
+
+def limits_of(arm: Arm, reference: Arm, design: Design) -> list[str]:
+    """What the result on two arms does not reach beyond, and what makes it worthless: short enough
+    to be part of the verdict's sentence.
+    """
+    both = (arm, reference)
+    limits = []
+    if design.kind in ("paired", "unpaired"):
+        limits.append("new seeds on this training set")
+    if any(one.known("checkpoint") == {"best-on-test"} for one in both):
+        limits.append("weights chosen on the test set (all scores are too good)")
+    evaluations = [e for one in both for e in one.evaluations]
+    limits += _no_test_cases(evaluations)
+    if scored_again(evaluations):
+        limits.append("test cases that had been scored before")
+    if not all(e.manifest.grouped for e in evaluations):
+        limits.append("groups unknown (each file counts as one)")
+    return limits
+
+
+def _no_test_cases(evaluations: Collection[Evaluation]) -> list[str]:
+    """What the cases are, where they are no test cases. All cases of a store hold those of the
+    training, unless it is another store than that of the training.
+    """
+    parts = set()
+    for evaluation in evaluations:
+        manifest = evaluation.manifest
+        part = choice(manifest, "part")
+        learned = ((manifest.recipe or {}).get("data") or {}).get("store")
+        other = learned is not None and learned != manifest.sources.get("store")
+        if part is not None and not (part == "all" and other):
+            parts.add(part)
+    return [_CHOSEN_ON[part] for part in sorted(parts & set(_CHOSEN_ON))]
+
+
+def stated_margin(arms: Collection[Arm]) -> tuple[float | None, str]:
+    """The margin that all runs of all arms state, with its reason; (None, "") where one states none
+    or another.
+    """
+    stated = {
+        (e.manifest.margin, e.manifest.margin_reason) for arm in arms for e in arm.evaluations
+    }
+    return stated.pop() if len(stated) == 1 else (None, "")
 
 
 def exploratory_notes(arms: Collection[Arm]) -> list[str]:
@@ -99,11 +156,15 @@ def _left_out(reference: Arm, others: Collection[Arm]) -> list[str]:
 
 
 def _is_control(arm: Arm) -> bool:
-    """Whether the arm's module is the control `conv`, by its recipe or, without one, its name."""
+    """Whether the arm's module is the control `conv`, by its recipe. Evaluations of runs by earlier
+    versions hold no recipe: there the arm's name says it (`unet+conv`, `acdc-unet-128-conv`).
+    A name that another tool gave says nothing.
+    """
     for evaluation in arm.evaluations:
         if (recipe := evaluation.manifest.recipe) is not None:
             return (recipe.get("context") or {}).get("name") == CONTROL
-    return CONTROL in arm.name.split("@")[0].split("+")
+    of_runs = any("store" in evaluation.manifest.sources for evaluation in arm.evaluations)
+    return of_runs and CONTROL in re.split(r"[+@-]", arm.name)
 
 
 def _flattered(arm: Arm, metric: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from segweave.comparison.arms import Arm, Item, case_means, group_values
-from segweave.comparison.decisions import LEAST_GROUPS, equivalent
+from segweave.comparison.decisions import LEAST_GROUPS
 from segweave.comparison.designs import WORDS, Design, Differences, differences
 from segweave.comparison.joining import DOING
 from segweave.comparison.resampling import group_interval, sign_flip_p
@@ -20,16 +20,18 @@ from segweave.comparison.results import (
     Shares,
     WeightsTest,
 )
-from segweave.comparison.variance import MeanSquares
+from segweave.comparison.variance import MeanSquares, Values
 from segweave.errors import InputError
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.tables import counted
 
 PRIMARY = "dice"
-_TOO_FEW = (
-    "at least {least} are needed for a p-value (with five, no pattern of signs is rarer than "
-    "2 in 32 = 0.0625)"
-)
+_TOO_FEW = f"at least {LEAST_GROUPS} are needed for a p-value"
+_WHY = {
+    True: ": how groups vary is known too poorly from fewer",
+    False: " (with five, no pattern of signs is rarer than 2 in 32 = 0.0625)",
+}
+"""Why, of a main test and of a permutation."""
 
 
 def compare_pair(
@@ -53,7 +55,7 @@ def compare_pair(
     enough = len(by_group) >= LEAST_GROUPS
     if not enough:
         count = counted(len(by_group), "group")
-        reasons.append(f"{count}; {_TOO_FEW.format(least=LEAST_GROUPS)}")
+        reasons.append(f"{count}; {_TOO_FEW}{_WHY[design.kind != 'weights']}")
     values = np.array(list(by_group.values()))
     ours, theirs = case_means(arm, PRIMARY), case_means(reference, PRIMARY)
     by_case = {case: (ours[case], theirs[case]) for case in sorted(set(ours) & set(theirs))}
@@ -80,7 +82,8 @@ def compare_pair(
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     result.effect_size = float(values.mean()) / spread if spread > slack else None
     _fill_inference(result, compared, design, enough)
-    result.equivalent = equivalent(result.low90, result.high90, margin) if enough else None
+    if enough and margin is not None and compared.effect is not None:
+        result.p_margin = float(compared.effect.beyond(margin))
     return result
 
 
@@ -95,21 +98,26 @@ def _fill_inference(
     if design.kind == "weights":
         result.p = result.weights.p
         result.low, result.high = result.weights.low, result.weights.high
-        narrow = group_interval(compared.weighed, 0.90)
-        result.low90, result.high90 = narrow.low, narrow.high
+        result.low90, result.high90 = _ends(*effect.interval(0.90))
         return
-    result.low, result.high = (float(end) for end in effect.interval(0.95))
-    result.low90, result.high90 = (float(end) for end in effect.interval(0.90))
+    result.low, result.high = _ends(*effect.interval(0.95))
+    result.low90, result.high90 = _ends(*effect.interval(0.90))
     result.p = float(effect.p) if enough else None
     result.main = MainTest(
         design=WORDS[design.kind],
+        trainings=design.trainings,
         error=float(effect.error),
-        dof=float(effect.dof),
+        critical=float(effect.critical()),
         t=float(np.clip(effect.statistic, -1e9, 1e9)),
         p=result.p,
         low=result.low,
         high=result.high,
     )
+
+
+def _ends(low: Values | float, high: Values | float) -> tuple[float, float]:
+    """Both ends of an interval of a difference in Dice, which is between −1 and 1."""
+    return max(float(low), -1.0), min(float(high), 1.0)
 
 
 def _shares(squares: MeanSquares | None) -> Shares | None:
@@ -123,7 +131,10 @@ def _shares(squares: MeanSquares | None) -> Shares | None:
 def _weights_test(differences: dict[str, float], enough: bool) -> WeightsTest:
     estimate = group_interval(differences)
     p = sign_flip_p(np.array(list(differences.values()))) if enough else None
-    return WeightsTest(p=p, low=estimate.low, high=estimate.high, method=estimate.method)
+    if estimate.low is None or estimate.high is None:
+        return WeightsTest(p=p, low=None, high=None, method=estimate.method)
+    low, high = _ends(estimate.low, estimate.high)
+    return WeightsTest(p=p, low=low, high=high, method=estimate.method)
 
 
 def _exploratory(arm: Arm, reference: Arm, design: Design) -> Iterator[Exploratory]:
@@ -142,7 +153,12 @@ def why_left_out(arm: Arm, reference: Arm, metric: str) -> str:
     if metric not in arm.units or metric not in reference.units:
         return "not scored in both"
     units = sorted(arm.units[metric] | reference.units[metric])
-    return " and ".join(unit or "no unit" for unit in units) if len(units) > 1 else ""
+    if len(units) > 1:
+        return " and ".join(unit or "no unit" for unit in units)
+    uneven = arm.lacking(metric) or reference.lacking(metric)
+    if uneven or arm.items(metric) != reference.items(metric):
+        return "not scored on the same classes and slices in every run"
+    return ""
 
 
 def _one(

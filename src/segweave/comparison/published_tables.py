@@ -17,7 +17,7 @@ from scipy import stats
 from segweave.comparison.decisions import LEVEL, holm
 from segweave.comparison.pairs import paired_t
 from segweave.comparison.resampling import sign_flip_p
-from segweave.evaluation.tables import Table
+from segweave.evaluation.tables import Table, counted
 from segweave.storage import read_json
 
 # Dice is printed with two digits, t with four: inputs rounded by half a digit move t this far.
@@ -240,9 +240,39 @@ def _choice_table(checks: list[Check]) -> Table:
         "is shown, the tables in brackets. Data sets without a contradiction are left out.",
         f"Of the {others} choices that do not give the printed t, {kept} "
         f"{'has' if kept == 1 else 'have'} p below 5 %.",
+        *_renamed(checks),
         "LSTMSA prints no baseline values for DAEFormer; those of TIP are taken.",
     )
     return Table("What each choice of printed baseline values gives", header, tuple(rows), notes)
+
+
+def _renamed(checks: list[Check]) -> Iterator[str]:
+    """Values of a baseline that other tables print under the name of another: a contradiction that
+    may be a wrong name.
+    """
+    papers = read_claims().papers
+    for baseline in read_claims().baselines:
+        values = {printed.dice for printed in baseline.printed}
+        touched = [
+            check
+            for check in checks
+            if check.claim.dataset == baseline.dataset and baseline.name in check.claim.with_module
+        ]
+        for other in read_claims().baselines:
+            if other is baseline or other.dataset != baseline.dataset or len(values) == 1:
+                continue
+            for printed in baseline.printed:
+                elsewhere = [
+                    f"{papers[p.paper]} {p.table}" for p in other.printed if p.dice == printed.dice
+                ]
+                if elsewhere and touched:
+                    yield (
+                        f"{baseline.dataset}: the {printed.dice:.2f} that "
+                        f"{papers[printed.paper]} {printed.table} prints for {baseline.name} is "
+                        f"what {' and '.join(elsewhere)} print for {other.name}. It may be a wrong "
+                        f"name; then {counted(len(touched), 'line')} of this table "
+                        f"{'has' if len(touched) == 1 else 'have'} no contradiction."
+                    )
 
 
 def _paper(check: Check) -> str:
@@ -280,7 +310,8 @@ def _table_names(check: Check) -> str:
 
 
 def _wrong(checks: list[Check]) -> Iterator[str]:
-    exact = [c for c in checks if abs(c.choice.t - c.claim.t) < 6e-5]
+    # As the papers print it, with four digits.
+    exact = [c for c in checks if round(c.choice.t, 4) == round(c.claim.t, 4)]
     yield (
         f"{len(exact)} of {len(checks)} printed t are ours to the last digit, "
         f"{sum(c.choice.reproduces for c in checks)} within what rounding of the printed Dice "

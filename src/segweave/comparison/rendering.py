@@ -106,7 +106,7 @@ def _latex(text: str) -> str:
 def _primary(comparison: Comparison) -> Table:
     sized = any(facts.parameters is not None for facts in comparison.facts)
     header = ["arm", "Dice", "difference [95 % interval]", "p, Holm", "groups better / worse"]
-    header += ["smallest detectable"]
+    header += ["smallest detectable, about"]
     header += ["equivalent"] if comparison.margin is not None else []
     header += ["runs", *(["parameters"] if sized else [])]
     rows = []
@@ -119,7 +119,7 @@ def _primary(comparison: Comparison) -> Table:
             row += [_NOTHING] * 4 + [_NOTHING] * (comparison.margin is not None)
         else:
             row += [_interval(result.difference, result.low, result.high), _p(result.p_holm)]
-            row += [f"{result.better} / {result.worse}", _number(result.detectable)]
+            row += [f"{result.better} / {result.worse}", _about(result.detectable)]
             if comparison.margin is not None:
                 row.append(_yes(result.equivalent))
         row.append(_runs(facts.seeds, facts.folds))
@@ -142,16 +142,16 @@ def _primary_notes(comparison: Comparison) -> list[str]:
     ]
     tested = [arm.arm for arm in comparison.arms if arm.p is not None]
     if tested:
-        notes.append(f"Holm over {counted(len(tested), 'arm')}, 5 % in all.")
+        single = "; each interval is that of a single comparison" if len(tested) > 1 else ""
+        notes.append(f"Holm over {counted(len(tested), 'arm')}, 5 % in all{single}.")
     if any(arm.detectable is not None for arm in comparison.arms):
         notes.append(
-            "Smallest detectable: a true difference that these groups and runs would find four "
-            "times in five (5 %, before Holm), from the standard error alone."
+            "Smallest detectable: about the true difference that these groups and runs would find "
+            "four times in five (5 %, before Holm), from the standard error alone; with few seeds "
+            "that error is a rough guess."
         )
     if comparison.margin is not None:
-        notes.append(
-            f"Equivalent: the 90 % interval of the difference lies inside ±{comparison.margin:g}."
-        )
+        notes += _margin_notes(comparison, comparison.margin)
     rules = sorted({facts.checkpoint or "unknown" for facts in comparison.facts})
     notes.append(f"Weights chosen by: {', '.join(rules)}.")
     alarms = [f"{f.arm} {f.false_alarms[0]} of {f.false_alarms[1]}" for f in comparison.facts]
@@ -163,11 +163,23 @@ def _primary_notes(comparison: Comparison) -> list[str]:
     return notes + comparison.notes
 
 
+def _margin_notes(comparison: Comparison, margin: float) -> list[str]:
+    count = sum(arm.p_margin is not None for arm in comparison.arms)
+    over = f", Holm over {counted(count, 'arm')}" if count > 1 else ""
+    text = f"Equivalent: two one-sided tests against ±{margin:g}, 5 %{over}."
+    if comparison.margin_reason:
+        return [f"{text} The margin was fixed before the trainings: {comparison.margin_reason}."]
+    return [
+        f"{text} No run states this margin: it was given after the scores, so that it may have "
+        "been chosen by them. A grid file fixes it before (margin, margin_reason)."
+    ]
+
+
 def _behind(comparison: Comparison) -> Table:
     header = (
         "arm",
         "main test",
-        "t (degrees of freedom)",
+        "t (critical at 5 %)",
         "p",
         "these weights: p, permutation",
         "these weights: 95 % interval",
@@ -181,7 +193,7 @@ def _behind(comparison: Comparison) -> Table:
             (
                 arm.arm,
                 main.design if main else "none, see the verdict",
-                f"{main.t:.2f} ({main.dof:.1f})" if main else _NOTHING,
+                f"{main.t:.2f} ({main.critical:.2f})" if main else _NOTHING,
                 _p(main.p) if main else _NOTHING,
                 _p(weights.p),
                 _ends(weights.low, weights.high),
@@ -192,7 +204,9 @@ def _behind(comparison: Comparison) -> Table:
     own = any(arm.own_shares or arm.reference_shares for arm in comparison.arms)
     methods = sorted({arm.weights.method for arm in comparison.arms if arm.weights.method})
     notes = [
-        "The main test speaks of new groups and new trainings. The columns 'these weights' speak "
+        "The main test speaks of new groups and, by seeds, of new trainings on the same training "
+        "set (by folds, on other ones too). Its critical value is that of Cochran and Cox, which "
+        "weighs few seeds as what they are. The columns 'these weights' speak "
         "of new groups for the trained networks at hand: signs of the groups' differences flipped"
         + (f"; interval by {' and '.join(methods)}." if methods else "."),
         "Effect size: mean of the groups' differences over their sd.",
@@ -261,8 +275,8 @@ def _ends(low: float | None, high: float | None) -> str:
     return _NOTHING if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
 
 
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.4f}"
+def _about(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2g}"
 
 
 def _p(value: float | None) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.evaluation.summary import Estimate, estimate
+from segweave.evaluation.rows import Estimate
+from segweave.evaluation.summary import estimate
 
 # Up to here every pattern of signs is counted, above it a fixed number is drawn.
 EXACT_UP_TO = 20

@@ -12,13 +12,15 @@ class Result(BaseModel):
 
 
 class MainTest(Result):
-    """The test for new groups and new trainings: t with `dof` degrees of freedom over
-    `design` (`p` None below six groups), both ends of the 95 % interval.
+    """The test for new groups and new trainings, by `design`: `t`, the difference over its standard
+    `error`, against the `critical` value at 5 % (`p` None below six groups), both ends of the 95 %
+    interval. `trainings` is how many seeds or folds the error rests on, in words.
     """
 
     design: str
+    trainings: str
     error: float
-    dof: float
+    critical: float
     t: float
     p: float | None
     low: float
@@ -79,9 +81,11 @@ class Exploratory(Result):
 
 class ArmComparison(Result):
     """One arm against the reference. `p` is that of the main test or, where there is none, of the
-    permutation; `low` and `high` (95 %), `low90` and `high90` likewise. `reasons` state what is
-    missing for a p-value, or for a result about new trainings. `shares` are of the differences;
-    where seeds are not paired there are none, but those of each arm's Dice.
+    permutation; `low` and `high` (95 %), `low90` and `high90` likewise. `p_margin` is that of the
+    two one-sided tests against the margin. `p_holm` and `p_margin_holm` are corrected over the
+    arms, no interval is. `reasons` state what is missing for a p-value, or for a result about new
+    trainings; `limits` what else the result does not reach beyond. `shares` are of the
+    differences; where seeds are not paired there are none, but those of each arm's Dice.
     """
 
     arm: str
@@ -94,6 +98,8 @@ class ArmComparison(Result):
     high90: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    p_margin: float | None = None
+    p_margin_holm: float | None = None
     main: MainTest | None = None
     weights: WeightsTest
     shares: Shares | None = None
@@ -107,6 +113,7 @@ class ArmComparison(Result):
     equivalent: bool | None = None
     verdict: str = ""
     reasons: list[str] = Field(default_factory=list)
+    limits: list[str] = Field(default_factory=list)
     exploratory: list[Exploratory] = Field(default_factory=list)
     case_tests: CaseTests | None = None
     by_group: dict[str, float] = Field(default_factory=dict)
@@ -142,7 +149,8 @@ class ScoredRun(Result):
 
 class Comparison(Result):
     """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs.
-    `means` states over what an arm's Dice is a mean.
+    `means` states over what an arm's Dice is a mean. `margin_reason` is empty where the margin was
+    given to the comparison instead of being fixed before the trainings.
     """
 
     protocol: str
@@ -155,6 +163,7 @@ class Comparison(Result):
     groups: int
     grouped: bool
     margin: float | None
+    margin_reason: str = ""
     means: str
     facts: list[ArmFacts]
     arms: list[ArmComparison]

@@ -146,7 +146,8 @@ def _pairs(
             )
             continue
         image, label = (source / str(path) for path in paths)
-        outside = [path for path in (image, label) if not _is_inside(path, source)]
+        # Paths of another machine lead nowhere and are missing; the others would read its files.
+        outside = [p for p in (image, label) if p.exists() and not _is_inside(p, source)]
         if outside:
             errors.append(
                 InputError(

@@ -32,7 +32,7 @@ from segweave.formats import (
 )
 from segweave.formats.content import Request
 from segweave.formats.files import files_of, label_ending, visible
-from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
+from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.formats.read import read_content
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
@@ -90,8 +90,8 @@ def plan(
         masks: The folder of masks, each with the name of its image; may be the folder of images.
         kind: Foreground and background (binary), or several classes (exclusive); auto is binary
             where no id is above 1.
-        classes: Names of the classes: the foreground's, or all from id 0 on.
-        mask_threshold: In grey masks, what is above this is foreground.
+        classes: Names of the classes from id 1 on; background may be given before them.
+        mask_threshold: In grey masks, what is above this is foreground; masks of 0 and 1 stay.
         group: A regular expression that finds the patient in an image's name (its first bracket, or
             the whole match).
         cases: A CSV table with case, group and, if wanted, part (train, valid, test).
@@ -126,6 +126,9 @@ def plan(
     if classes:
         target = target_of_names(classes, kind)
         scaled = target.white_is_one
+        if not target.one_class:
+            held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
+            errors += too_many_names(classes, held, _DOING)
     else:
         held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
         target, scaled, faults = target_of_ids(held, _DOING, kind)
@@ -171,7 +174,7 @@ def _read(
     scaled: bool,
 ) -> Case:
     case = read_case(image, id=id, group=group, geometry=geometry, with_label=False)
-    label = read_label(mask, case, geometry=geometry, scaled=scaled, above=threshold)
+    label = read_label(mask, case, geometry=geometry, scaled=scaled, threshold=threshold)
     return replace(case, label=label)
 
 
@@ -197,7 +200,7 @@ def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
             highest.append(0 if content.label is None else content.label.max())
         except SegweaveError:
             return []  # for the reader to report
-        if highest[-1] > threshold:
+        if highest[-1] > threshold or highest[-1] == 1:
             return []
     return [f"no mask is above the threshold {threshold}: the highest value is {max(highest):g}"]
 

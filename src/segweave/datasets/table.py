@@ -17,7 +17,7 @@ from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import ErrorKind, InputError, SegweaveError
 from segweave.formats import Geometry, case_name, read_case, read_label_case
 from segweave.formats.files import files_of
-from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names
+from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.registry import DatasetCard
 from segweave.words import few
 
@@ -53,7 +53,7 @@ def plan(
 
     Args:
         source: The CSV file, or the folder that holds it.
-        classes: Names of the classes: the foreground's, or all from id 0 on.
+        classes: Names of the classes from id 1 on; background may be given before them.
         kind: Foreground and background (binary), or several classes (exclusive); auto is binary
             where no id is above 1.
         fractions: Shares of groups for train, valid and test.
@@ -112,6 +112,9 @@ def plan(
     if classes:
         target = target_of_names(classes, kind)
         scaled = target.white_is_one
+        if not target.one_class:
+            held = {mask or image: _ids(image, mask, geometry) for image, mask in files.values()}
+            errors += too_many_names(classes, held, _DOING)
     else:
         held = {mask or image: _ids(image, mask, geometry) for image, mask in files.values()}
         target, scaled, faults = target_of_ids(held, _DOING, kind)

@@ -12,7 +12,7 @@ from segweave.evaluation.protocols import (
     nearest_zoom,
     score_case,
 )
-from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry, Row
+from segweave.evaluation.rows import Estimate, Evaluation, Manifest, MetricEntry, Row, Summary
 from segweave.evaluation.score_cases import (
     Scored,
     evaluate_cases,
@@ -21,7 +21,7 @@ from segweave.evaluation.score_cases import (
     validation_scores,
 )
 from segweave.evaluation.scores import Score, check_metrics, needs_probabilities
-from segweave.evaluation.summary import Estimate, Summary, estimate, summarise
+from segweave.evaluation.summary import estimate, summarise
 from segweave.evaluation.tables import Table, summary_table
 
 __all__ = [

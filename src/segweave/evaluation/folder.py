@@ -136,7 +136,17 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise InputError(
             doing, file=file, expected="a CSV file in UTF-8", found=str(error)
         ) from error
-    return Evaluation(path, _with_cards(manifest, rows), rows)
+    return Evaluation(path, _with_cards(_in_todays_order(manifest), rows), rows)
+
+
+def _in_todays_order(manifest: Manifest) -> Manifest:
+    """The manifest with the order of means of its protocol: means are computed of the rows, and
+    earlier versions took those of `clean` over cases, then classes.
+    """
+    protocol = list_protocols().get(manifest.protocol)
+    if protocol is None or protocol.per != "group" or manifest.per != "case":
+        return manifest
+    return manifest.model_copy(update={"per": protocol.per, "means": protocol.means})
 
 
 def _with_cards(manifest: Manifest, rows: Sequence[Row]) -> Manifest:

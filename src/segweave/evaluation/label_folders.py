@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
 
 from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
+from segweave.evaluation.case_table import Entry, read_entries
 from segweave.evaluation.folder import check_free, write_evaluation
+from segweave.evaluation.label_pairs import Pairs, case_of, find_labels, pair, whole_name
 from segweave.evaluation.protocols import Protocol, get_protocol
 from segweave.evaluation.rows import Evaluation, Row
 from segweave.evaluation.score_cases import (
@@ -24,29 +26,13 @@ from segweave.evaluation.score_cases import (
     score_rows,
 )
 from segweave.evaluation.scores import check_metrics, unique_ids
-from segweave.formats import SUFFIXES, Geometry, case_name, read_label, read_label_case, suffix_of
-from segweave.formats.files import LABEL_ENDINGS, label_ending
-from segweave.formats.label_ids import target_of_ids
+from segweave.formats import Geometry, read_label, read_label_case, suffix_of
+from segweave.formats.files import LABEL_ENDINGS
+from segweave.formats.label_ids import check_named, target_of_ids, target_of_names
 from segweave.runtime.progress import Progress
+from segweave.words import few
 
-_GROUP_WORDS = ("patient", "subject", "video", "sequence")
-_COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A row of the table of cases. `id` is the case of the file where that has another name,
-    `slice` the index of the file's slice in that case.
-    """
-
-    group: str | None = None
-    part: str = ""
-    stack: Stack | None = None
-    arm: str | None = None
-    seed: int | None = None
-    fold: int | None = None
-    id: str | None = None
-    slice: int | None = None
+_DOING = "scoring label maps"
 
 
 def evaluate_folders(
@@ -57,6 +43,9 @@ def evaluate_folders(
     protocol: str | Protocol = "clean",
     metrics: Sequence[str] = (),
     cases_csv: str | Path | None = None,
+    group: str | None = None,
+    images: str | Path | None = None,
+    classes: Sequence[str] = (),
     target: TargetSpec | None = None,
     arm: str = "",
     seed: int | None = None,
@@ -68,8 +57,9 @@ def evaluate_folders(
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score every label map of a folder (NIfTI, PNG, npz, h5 ...) against the one of the same name
-    in another, and write an evaluation folder. Names are compared without their ending and without
-    `_gt`, `_mask`, `_segmentation` and similar ones.
+    in another, and write an evaluation folder. Names that are equal belong together first; then
+    names are compared without `_gt`, `_mask`, `_segmentation` and similar endings. What is passed
+    over is noted in the evaluation.
 
     Args:
         predictions: a folder of label maps, or one file.
@@ -82,7 +72,12 @@ def evaluate_folders(
             file without a group is a group. `id` is the name under which the scores of a file are
             kept; `slice` is the index of the slice of that case that the file holds, as
             `export-nnunet` writes the frames of a video.
-        target: the classes; None takes those of the protocol, else the ids in the references.
+        group: a regular expression that finds the group in the name of a case, where the CSV file
+            states none: its first bracket that takes part, or the whole match.
+        images: the folder of the images, for pictures; it is noted in the evaluation.
+        classes: names of the classes: `background` and the names from id 1 on, or these alone.
+        target: the classes, instead of their names; None takes those of the protocol, else the ids
+            in the references.
         arm: the arm, where the CSV file has none.
         seed: the seed, where the CSV file has none.
         fold: the fold, where the CSV file has none.
@@ -90,7 +85,8 @@ def evaluate_folders(
             volume, scored in 3D), "time" (frames of a video, scored one by one) or "single"; None
             takes what the file states, else "space".
         geometry: which half of a NIfTI header holds where it contradicts itself.
-        mask_threshold: in grey masks (JPEG), what is above this is foreground.
+        mask_threshold: in grey masks (JPEG), of predictions and of references, what is above this
+            is foreground.
         force: write over an evaluation.
         progress: called with (done, total, case).
 
@@ -100,33 +96,39 @@ def evaluate_folders(
     rules = get_protocol(protocol)
     check_metrics([name for name in metrics if name not in rules.definitions], probabilities=False)
     check_free(out, force=force)
-    ours, theirs = _label_files(predictions), _label_files(references)
     if stack is not None and stack not in get_args(Stack):
-        raise UsageError(
-            "scoring label maps", found=f"stack={stack!r}", remedy=nearest(stack, get_args(Stack))
-        )
-    entries = _read_entries(cases_csv) if cases_csv is not None else None
-    names = sorted(theirs if entries is None else _wanted(entries, {*ours, *theirs}))
-    problems = [f"{name}: no reference in {references}" for name in names if name not in theirs]
-    problems += [f"{name}: no prediction in {predictions}" for name in names if name not in ours]
-    problems += [
-        f"{name}: a prediction without {'a row in the table' if entries else 'a reference'}"
-        for name in sorted(set(ours) - set(names))
-    ]
-    if problems:
-        raise problem_list(
-            "matching predictions with references",
-            problems,
-            remedy="names must be equal except for the ending and " + ", ".join(LABEL_ENDINGS),
-        )
+        raise UsageError(_DOING, found=f"stack={stack!r}", remedy=nearest(stack, get_args(Stack)))
+    if images is not None and not Path(images).exists():
+        raise InputError(_DOING, file=images, expected="the images", found="nothing there")
+    rows_of_table = read_entries(cases_csv) if cases_csv is not None else {}
+    stems = {_stem(name) for name in rows_of_table}
+    pairs = pair(
+        find_labels(predictions),
+        find_labels(references),
+        stems | {case_of(Path(stem)) for stem in stems},
+    )
+    entries = _by_case(rows_of_table, pairs, cases_csv)
+    names = _matched(pairs, entries if cases_csv is not None else None, predictions, references)
+    entries = {name: entries.get(name, Entry()) for name in names}
+    entries = _grouped(entries, group)
+    if target is None and classes:
+        target = target_of_names(classes)
     if target is None:
-        target = rules.target or _target_of(theirs, names, geometry, mask_threshold)
+        target = rules.target or _target_of(pairs.references, names, geometry, mask_threshold)
+    if mask_threshold is not None and not target.one_class:
+        raise UsageError(
+            _DOING,
+            expected="one class, where a threshold makes the masks",
+            found=", ".join(target.foreground.values()),
+            remedy="name one class, or leave the threshold out",
+        )
     rows: list[Row] = []
     truths = References()
     wrong = Problems(f"scoring {predictions} against {references}")
+    highest = 0
     for count, name in enumerate(names, start=1):
-        entry = entries[name] if entries is not None else _Entry()
-        file = theirs[name]
+        entry = entries[name]
+        file = pairs.references[name]
         try:
             case = read_label_case(
                 file,
@@ -137,11 +139,21 @@ def evaluate_folders(
                 scaled=target.white_is_one,
                 threshold=mask_threshold,
             )
-            file = ours[name]
+            assert case.label is not None
+            highest = max(highest, _highest(case))
+            file = pairs.predictions[name]
             if rules.needs.any_size:
-                prediction = read_label_case(file, geometry=geometry, scaled=target.one_class).label
+                prediction = read_label_case(
+                    file, geometry=geometry, scaled=target.one_class, threshold=mask_threshold
+                ).label
             else:
-                prediction = read_label(file, case, geometry=geometry, scaled=target.one_class)
+                prediction = read_label(
+                    file,
+                    case,
+                    geometry=geometry,
+                    scaled=target.one_class,
+                    threshold=mask_threshold,
+                )
             assert prediction is not None
             scored = score_rows(
                 case,
@@ -154,8 +166,7 @@ def evaluate_folders(
                 fold=fold if entry.fold is None else entry.fold,
             )
             rows += [_assigned(row, entry, case) for row in scored]
-            if case.label is not None:
-                truths.add(entry.id or name, case.label, entry.slice or 0)
+            truths.add(entry.id or name, case.label, entry.slice or 0)
         except UsageError:
             raise
         except SegweaveError as error:
@@ -163,21 +174,32 @@ def evaluate_folders(
         if progress is not None:
             progress(count, len(names), name)
     wrong.check()
+    check_named(classes, highest, f"{_DOING}: naming the classes of the references")
+    passed = [os.path.basename(file) for file in pairs.passed_over]
     manifest = new_manifest(
         rules,
         target,
         metrics,
         references=truths.checksums(),
-        grouped=entries is not None and all(entries[name].group for name in names),
+        grouped=all(entries[name].group for name in names),
+        remarks=[f"Passed over as images without a label map: {few(passed)}."] if passed else [],
         sources={
             "predictions": os.path.abspath(predictions),
             "references": os.path.abspath(references),
+            **({} if images is None else {"images": os.path.abspath(images)}),
+            **({} if mask_threshold is None else {"mask_threshold": str(mask_threshold)}),
         },
     )
     return write_evaluation(out, rows, manifest, force=force)
 
 
-def _assigned(row: Row, entry: _Entry, case: Case) -> Row:
+def _highest(case: Case) -> int:
+    """The highest id of a label map, or its number of overlapping classes."""
+    label = np.asarray(case.label)
+    return label.shape[1] if label.ndim == 4 else int(label.max(initial=0))
+
+
+def _assigned(row: Row, entry: Entry, case: Case) -> Row:
     """The row with the case and the slice that the table gives to its file."""
     if entry.slice is None:
         return replace(row, case=entry.id or row.case)
@@ -192,137 +214,71 @@ def _assigned(row: Row, entry: _Entry, case: Case) -> Row:
     return replace(row, case=entry.id or row.case, score=score)
 
 
-def case_of(path: Path) -> str:
-    """The name of the case that a label file belongs to."""
-    name = case_name(path)
-    return name.removesuffix(label_ending(name))
+def _stem(name: str) -> str:
+    """A name in the table without the ending of a file."""
+    return whole_name(Path(name)) if suffix_of(name) else name
 
 
-def _label_files(folder: str | Path) -> dict[str, Path]:
-    """Case → label file, of one file, or of a folder and its sub-folders. Where some files have an
-    ending such as _gt, the others are images and are ignored; so are overlays.
-    """
-    path = Path(folder)
-    doing = "looking for label maps"
-    if path.is_file() and suffix_of(path):
-        return {case_of(path): path}
-    if not path.is_dir():
-        raise InputError(
-            doing, file=path, expected="a folder of label maps", found="no such folder"
-        )
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if suffix_of(file)
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and not case_name(file).endswith("_overlay")
-        and "overlays" not in file.relative_to(path).parts[:-1]
-    ]
-    marked = [file for file in files if label_ending(case_name(file))]
-    by_case: dict[str, list[Path]] = {}
-    for file in marked or files:
-        by_case.setdefault(case_of(file), []).append(file)
-    if not by_case:
-        raise InputError(
-            doing, file=path, expected="files ending in " + " ".join(SUFFIXES), found="none"
-        )
-    doubled = [
-        f"{case}: {', '.join(str(file.relative_to(path)) for file in several)}"
-        for case, several in by_case.items()
-        if len(several) > 1
-    ]
-    if doubled:
-        raise problem_list(
-            f"{doing} in {path}: several files for one case",
-            doubled,
-            remedy="keep one file per case",
-        )
-    return {case: several[0] for case, several in by_case.items()}
-
-
-def _read_entries(path: str | Path) -> dict[str, _Entry]:
-    file = Path(path)
-    doing = "reading the table of cases"
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{doing}: {error}", file=file, expected="a CSV file") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = [str(name).strip() for name in reader.fieldnames or []]
-    reader.fieldnames = header
-    unknown = [name for name in header if name not in _COLUMNS]
-    remedy = nearest(unknown[0], _COLUMNS) if unknown else None
-    if ";" in "".join(header) or "\t" in "".join(header):
-        remedy = "separate the columns with commas"
-    elif unknown and unknown[0].lower() in _GROUP_WORDS:
-        remedy = "call that column group"
-    if "case" not in header or unknown:
-        raise InputError(
-            doing,
-            file=file,
-            expected="the column case and any of " + ", ".join(_COLUMNS[1:]),
-            found=", ".join(header) or "an empty file",
-            remedy=remedy,
-        )
-    entries: dict[str, _Entry] = {}
+def _by_case(rows: Mapping[str, Entry], pairs: Pairs, table: str | Path | None) -> dict[str, Entry]:
+    """Case → its row; names in the table may be those of files, with or without their endings."""
+    entries: dict[str, Entry] = {}
     problems = []
-    for cells in reader:
-        name = (cells["case"] or "").strip()
-        name = case_of(Path(name)) if suffix_of(name) else name
-        where = f"line {reader.line_num}"
-        if not name or None in cells:
-            problems.append(f"{where}: no case" if not name else f"{where}: too many columns")
-        elif name in entries:
-            problems.append(f"{where}: {name} comes twice")
-        else:
-            try:
-                entries[name] = _entry(cells)
-            except ValueError as error:
-                problems.append(f"{where}: {error}")
-    problems += _met_twice(entries)
-    if problems or not entries:
-        raise problem_list(f"{doing} {file}", problems or ["it has no rows"])
+    for name, entry in rows.items():
+        stem = _stem(name)
+        short = case_of(Path(stem))
+        case = pairs.names.get(stem) or pairs.names.get(short) or short
+        if case in entries:
+            problems.append(f"{name} comes twice, as the case {case}")
+        entries[case] = entry
+    if problems:
+        raise problem_list(f"reading the table of cases {table}", problems)
     return entries
 
 
-def _met_twice(entries: Mapping[str, _Entry]) -> list[str]:
-    """Files to which the table gives the same slice of one case."""
-    first: dict[tuple[str, int | None], str] = {}
-    problems = []
-    for name, entry in entries.items():
-        other = first.setdefault((entry.id or name, entry.slice), name)
-        if other != name:
-            problems.append(f"{other} and {name} are the same part of {entry.id or name}")
-    return problems
+def _matched(
+    pairs: Pairs,
+    entries: Mapping[str, Entry] | None,
+    predictions: str | Path,
+    references: str | Path,
+) -> list[str]:
+    """The cases to score. Raises InputError that lists all that have one file only."""
+    ours, theirs = pairs.predictions, pairs.references
+    names = sorted(theirs if entries is None else _wanted(entries, {*ours, *theirs}))
+    problems = [f"{name}: no reference in {references}" for name in names if name not in theirs]
+    problems += [f"{name}: no prediction in {predictions}" for name in names if name not in ours]
+    problems += [
+        f"{name}: a prediction without {'a row in the table' if entries else 'a reference'}"
+        for name in sorted(set(ours) - set(names))
+    ]
+    if problems:
+        raise problem_list(
+            "matching predictions with references",
+            problems,
+            remedy="names must be equal except for the ending and " + ", ".join(LABEL_ENDINGS),
+        )
+    return names
 
 
-def _wanted(entries: Mapping[str, _Entry], files: set[str]) -> list[str]:
+def _wanted(entries: Mapping[str, Entry], cases: Collection[str]) -> list[str]:
     """The cases of the table, except those of parts without any file: a table of all parts can be
     used for the test cases alone.
     """
-    here = {entry.part for name, entry in entries.items() if name in files}
+    here = {entry.part for name, entry in entries.items() if name in cases}
     return [name for name, entry in entries.items() if entry.part in here] or list(entries)
 
 
-def _entry(cells: Mapping[str, str | None]) -> _Entry:
-    values = {name: (cells.get(name) or "").strip() for name in _COLUMNS}
-    stacks: dict[str, Stack] = {name: name for name in get_args(Stack)}
-    if values["stack"] and values["stack"] not in stacks:
-        raise ValueError(f"stack {values['stack']!r} is not one of {', '.join(stacks)}")
-    for name in ("seed", "fold", "slice"):
-        if values[name] and not values[name].lstrip("-").isdigit():
-            raise ValueError(f"{name} {values[name]!r} is not a whole number")
-    return _Entry(
-        group=values["group"] or None,
-        part=values["part"],
-        stack=stacks.get(values["stack"]),
-        arm=values["arm"] or None,
-        seed=int(values["seed"]) if values["seed"] else None,
-        fold=int(values["fold"]) if values["fold"] else None,
-        id=values["id"] or None,
-        slice=int(values["slice"]) if values["slice"] else None,
-    )
+def _grouped(entries: Mapping[str, Entry], pattern: str | None) -> dict[str, Entry]:
+    """The rows with the group that `pattern` finds in the case's name, where they have none."""
+    from segweave.datasets._groups import groups_by
+
+    if pattern is None:
+        return dict(entries)
+    ids = {name: entry.id or name for name, entry in entries.items() if not entry.group}
+    groups = groups_by(list(ids.values()), pattern, "finding the groups of the cases")
+    return {
+        name: replace(entry, group=groups[ids[name]]) if name in ids else entry
+        for name, entry in entries.items()
+    }
 
 
 def _target_of(

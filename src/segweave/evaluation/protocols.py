@@ -76,7 +76,8 @@ class Protocol:
         sources: where each choice comes from.
         stacks: the kinds of case that it covers.
         target: the classes that it scores where none are named.
-        per: "image" gives every image equal weight, whatever its case.
+        per: what has equal weight in means: "group", or for publications "case" (for each class,
+            then over classes) or "image", whatever its case.
         columns: the metrics that tables print beside Dice.
     """
 
@@ -92,7 +93,7 @@ class Protocol:
     sources: tuple[str, ...] = ()
     stacks: tuple[Stack, ...] = ("space", "time", "single")
     target: TargetSpec | None = None
-    per: Literal["case", "image"] = "case"
+    per: Literal["group", "case", "image"] = "case"
     columns: tuple[str, ...] = ()
 
     def score(
@@ -211,7 +212,11 @@ clean = Protocol(
             "ml for volumes of known spacing, else px"
         ),
     },
-    means="over a case's images (time), over cases for each class, over classes",
+    means=(
+        "over a case's images (time), over the classes that count in a case, over a group's cases, "
+        "over groups; of distances over cases for each class, over classes"
+    ),
+    per="group",
     columns=("hd95", "asd"),
 )
 

@@ -1,4 +1,6 @@
-"""The parts of an evaluation: rows of scores, and the manifest that describes them."""
+"""The parts of an evaluation: rows of scores, the manifest that describes them, and what a summary
+states of an arm.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from segweave.evaluation.scores import Score
 
 FORMAT = 1
+Per = Literal["group", "case", "image"]
+"""What has equal weight in a mean."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Manifest(BaseModel):
         arms: the arms that were scored.
         seeds: their seeds.
         folds: their folds.
-        per: whether "case" or "image" is what has equal weight in means.
+        per: what has equal weight in means: "group", "case" or "image".
         columns: metrics that tables print beside Dice.
         cases: number of cases.
         groups: number of groups.
@@ -87,6 +91,10 @@ class Manifest(BaseModel):
         recipe_digest: digest of the resolved recipe, which identifies the arm; None for
             predictions of other tools and for folders of earlier versions.
         recipe: the resolved recipe without what may differ within an arm (seed, fold, arm, paths).
+        margin: the difference in Dice too small to matter that was fixed before the training; None
+            where none was.
+        margin_reason: why it is too small to matter.
+        remarks: what is worth knowing of the files that were scored, a sentence each.
         sources: where predictions and references came from.
         versions: versions of what computed the scores.
         rows: number of rows of cases.csv.
@@ -107,7 +115,7 @@ class Manifest(BaseModel):
     arms: list[str] = Field(default_factory=list)
     seeds: list[int] = Field(default_factory=list)
     folds: list[int] = Field(default_factory=list)
-    per: Literal["case", "image"] = "case"
+    per: Literal["group", "case", "image"] = "case"
     columns: list[str] = Field(default_factory=list)
     cases: int = 0
     groups: int = 0
@@ -119,6 +127,9 @@ class Manifest(BaseModel):
     references: dict[str, str] = Field(default_factory=dict)
     recipe_digest: str | None = None
     recipe: dict[str, Any] | None = None
+    margin: float | None = None
+    margin_reason: str = ""
+    remarks: list[str] = Field(default_factory=list)
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     rows: int = 0
@@ -132,3 +143,113 @@ class Evaluation:
     folder: Path
     manifest: Manifest
     rows: tuple[Row, ...]
+
+
+class Estimate(BaseModel):
+    """A mean with its spread: `sd` over groups, `low` and `high` of the 95 % interval by `method`;
+    None where there are fewer than two groups.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mean: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    cases: int = 0
+    groups: int = 0
+
+
+class Distance(BaseModel):
+    """A distance or size over cases and seeds in one unit.
+
+    Attributes:
+        median: over the cases (images, for frames and single images) where it is defined.
+        mean: over the same.
+        failed: number of scores that are undefined, because the class was not predicted.
+        asked: number of scores.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    median: float | None
+    mean: float | None
+    failed: int
+    asked: int
+
+
+class FalseAlarms(BaseModel):
+    """Predictions of a class that the reference lacks.
+
+    Attributes:
+        raised: number of volumes or images in which some of it was predicted.
+        asked: number of volumes or images whose reference lacks the class.
+        amount: size of all of it, in `unit`.
+        unit: "ml" or "px".
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    raised: int
+    asked: int
+    amount: float
+    unit: str
+
+
+class Part(BaseModel):
+    """The scores of one class, or of all (macro: the mean over classes; counts are added up).
+
+    Attributes:
+        overlaps: metric → mean with its interval, of metrics without a length or size.
+        distances: metric → unit → distance or size.
+        false_alarms: unit → predictions of classes that the reference lacks.
+        by_rule: number of cases (images) whose scores a rule of the protocol set.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlaps: dict[str, Estimate] = Field(default_factory=dict)
+    distances: dict[str, dict[str, Distance]] = Field(default_factory=dict)
+    false_alarms: dict[str, FalseAlarms] = Field(default_factory=dict)
+    by_rule: int = 0
+
+
+class Summary(BaseModel):
+    """What tables print of one arm: the fields of the manifest, and these.
+
+    Attributes:
+        images: number of volumes and images that were scored, of which `volumes` in 3D, and
+            `frames` in cases of several images.
+        runs: number of (seed, fold).
+        seed_sd: sd of the macro Dice over seeds.
+        macro: means over classes.
+        classes: class → its scores.
+        case_names: the cases that were scored.
+        remarks: those of its evaluations.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    arm: str
+    protocol: str
+    title: str
+    means: str
+    definitions: dict[str, str]
+    cases: int
+    images: int
+    volumes: int = 0
+    frames: int = 0
+    groups: int
+    grouped: bool
+    seeds: list[int]
+    folds: list[int]
+    runs: int
+    parameters: int | None = None
+    seed_sd: float | None = None
+    columns: list[str] = Field(default_factory=list)
+    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
+    macro: Part
+    classes: dict[str, Part]
+    case_names: list[str] = Field(default_factory=list)
+    remarks: list[str] = Field(default_factory=list)

@@ -4,127 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import stats
 
 from segweave.errors import InputError, UsageError
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.rows import Evaluation, MetricEntry, Row
+from segweave.evaluation.rows import (
+    Distance,
+    Estimate,
+    Evaluation,
+    FalseAlarms,
+    MetricEntry,
+    Part,
+    Per,
+    Row,
+    Summary,
+)
 
-Per = Literal["case", "image"]
-
-
-class Estimate(BaseModel):
-    """A mean with its spread: `sd` over groups, `low` and `high` of the 95 % interval by `method`;
-    None where there are fewer than two groups.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    mean: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    method: str = ""
-    cases: int = 0
-    groups: int = 0
-
-
-class Distance(BaseModel):
-    """A distance or size over cases and seeds in one unit.
-
-    Attributes:
-        median: over the cases (images, for frames and single images) where it is defined.
-        mean: over the same.
-        failed: number of scores that are undefined, because the class was not predicted.
-        asked: number of scores.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    median: float | None
-    mean: float | None
-    failed: int
-    asked: int
-
-
-class FalseAlarms(BaseModel):
-    """Predictions of a class that the reference lacks.
-
-    Attributes:
-        raised: number of volumes or images in which some of it was predicted.
-        asked: number of volumes or images whose reference lacks the class.
-        amount: size of all of it, in `unit`.
-        unit: "ml" or "px".
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    raised: int
-    asked: int
-    amount: float
-    unit: str
-
-
-class Part(BaseModel):
-    """The scores of one class, or of all (macro: the mean over classes; counts are added up).
-
-    Attributes:
-        overlaps: metric → mean with its interval, of metrics without a length or size.
-        distances: metric → unit → distance or size.
-        false_alarms: unit → predictions of classes that the reference lacks.
-        by_rule: number of cases (images) whose scores a rule of the protocol set.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    overlaps: dict[str, Estimate] = Field(default_factory=dict)
-    distances: dict[str, dict[str, Distance]] = Field(default_factory=dict)
-    false_alarms: dict[str, FalseAlarms] = Field(default_factory=dict)
-    by_rule: int = 0
-
-
-class Summary(BaseModel):
-    """What tables print of one arm: the fields of the manifest, and these.
-
-    Attributes:
-        images: number of volumes and images that were scored, of which `volumes` in 3D, and
-            `frames` in cases of several images.
-        runs: number of (seed, fold).
-        seed_sd: sd of the macro Dice over seeds.
-        macro: means over classes.
-        classes: class → its scores.
-        case_names: the cases that were scored.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    arm: str
-    protocol: str
-    title: str
-    means: str
-    definitions: dict[str, str]
-    cases: int
-    images: int
-    volumes: int = 0
-    frames: int = 0
-    groups: int
-    grouped: bool
-    seeds: list[int]
-    folds: list[int]
-    runs: int
-    parameters: int | None = None
-    seed_sd: float | None = None
-    columns: list[str] = Field(default_factory=list)
-    metrics: dict[str, MetricEntry] = Field(default_factory=dict)
-    macro: Part
-    classes: dict[str, Part]
-    case_names: list[str] = Field(default_factory=list)
+_SHARES = ("dice", "iou", "precision", "sensitivity", "specificity", "accuracy")
+"""Metrics between 0 and 1, outside of which no interval reaches."""
 
 
 def summarise(evaluations: Iterable[Evaluation]) -> list[Summary]:
@@ -208,6 +109,7 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         macro=macro,
         classes=by_class,
         case_names=cases,
+        remarks=list(dict.fromkeys(text for e in evaluations for text in e.manifest.remarks)),
     )
 
 
@@ -228,7 +130,7 @@ def _check_once(arm: str, rows: Sequence[Row]) -> None:
 
 def unit_of(row: Row, per: Per) -> str:
     """What has equal weight in means: the case of a row, or its image."""
-    if per == "case" or row.score.slice is None:
+    if per != "image" or row.score.slice is None:
         return row.case
     return f"{row.case}#{row.score.slice}"
 
@@ -280,7 +182,8 @@ def _part(
                     [row for row in scores if row.score.unit == unit], metric, per
                 )
         elif values := case_values(scores, metric, per):
-            part.overlaps[metric] = estimate(values, groups)
+            bounds = (0.0, 1.0) if metric in _SHARES else None
+            part.overlaps[metric] = estimate(values, groups, per=per, bounds=bounds)
     return part
 
 
@@ -328,7 +231,7 @@ def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | N
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(of_seed, "dice", per), groups, interval=False).mean
+        estimate(case_values(of_seed, "dice", per), groups, per=per, interval=False).mean
         for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))
@@ -338,17 +241,63 @@ def estimate(
     values: Mapping[tuple[str, str], float],
     groups: Mapping[str, str],
     *,
+    per: Per = "group",
     level: float = 0.95,
     interval: bool = True,
+    bounds: tuple[float, float] | None = None,
 ) -> Estimate:
-    """Mean over cases for each class, then over classes, of `values` by (case, class).
+    """Mean of `values` by (case, class) with its interval; groups are drawn as wholes.
 
-    Groups are drawn as wholes. The sd is that of the jackknife's pseudo-values, leaving out one
-    group at a time (the sd of the groups' means, where groups have equal sizes and classes). The
-    interval is mean ± t · sd / √groups.
+    Per "group" it is the mean over the classes that count in a case, then over a group's cases,
+    then over groups, so that every group weighs alike, as in `segweave compare`; the sd is that of
+    the groups' means. Otherwise it is the mean over cases (images) for each class, then over
+    classes, as publications take it; the sd is that of the jackknife's pseudo-values, leaving out
+    one group at a time. The interval is mean ± t · sd / √groups.
+
+    Args:
+        values: (case or image, class) → value.
+        groups: case or image → group.
+        per: what has equal weight.
+        level: level of the interval.
+        interval: whether sd and interval are computed.
+        bounds: where the interval is cut off, for values that can't be beyond.
     """
     if not values:
         raise ValueError("an estimate needs at least one value")
+    if per == "group":
+        result, pseudo_sd = _over_groups(values, groups)
+    else:
+        result, pseudo_sd = _over_classes(values, groups)
+    if result.groups < 2 or not interval:
+        return result
+    result.sd = pseudo_sd()
+    quantile = float(stats.t.ppf((1 + level) / 2, result.groups - 1))
+    half = quantile * result.sd / result.groups**0.5
+    least, most = bounds or (-np.inf, np.inf)
+    result.low, result.high = max(result.mean - half, least), min(result.mean + half, most)
+    result.method = "t over groups"
+    return result
+
+
+def _over_groups(
+    values: Mapping[tuple[str, str], float], groups: Mapping[str, str]
+) -> tuple[Estimate, Callable[[], float]]:
+    """The mean that weighs groups alike, and what computes its sd over groups."""
+    classes: dict[str, list[float]] = defaultdict(list)
+    for (case, _), value in sorted(values.items()):
+        classes[case].append(value)
+    cases: dict[str, list[float]] = defaultdict(list)
+    for case, of_case in classes.items():
+        cases[groups[case]].append(float(np.mean(of_case)))
+    means = np.array([np.mean(of_group) for of_group in cases.values()])
+    result = Estimate(mean=float(means.mean()), cases=len(classes), groups=len(cases))
+    return result, lambda: float(means.std(ddof=1))
+
+
+def _over_classes(
+    values: Mapping[tuple[str, str], float], groups: Mapping[str, str]
+) -> tuple[Estimate, Callable[[], float]]:
+    """The mean over cases, then classes, and what computes the sd of its pseudo-values."""
     classes = sorted({c for _, c in values})
     names = sorted({groups[case] for case, _ in values})
     row = {name: i for i, name in enumerate(names)}
@@ -360,15 +309,12 @@ def estimate(
         counts[row[groups[case]], column[c]] += 1
     mean = float(_means(sums, counts, np.ones((1, len(names))))[0])
     result = Estimate(mean=mean, cases=len({case for case, _ in values}), groups=len(names))
-    if len(names) < 2 or not interval:
-        return result
-    left_out = _means(sums, counts, 1 - np.eye(len(names)))
-    result.sd = float((len(names) - 1) * np.nanstd(left_out, ddof=1))
-    quantile = float(stats.t.ppf((1 + level) / 2, len(names) - 1))
-    half = quantile * result.sd / len(names) ** 0.5
-    result.low, result.high = mean - half, mean + half
-    result.method = "t over groups"
-    return result
+
+    def pseudo_sd() -> float:
+        left_out = _means(sums, counts, 1 - np.eye(len(names)))
+        return float((len(names) - 1) * np.nanstd(left_out, ddof=1))
+
+    return result, pseudo_sd
 
 
 def _means(

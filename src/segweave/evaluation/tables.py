@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segweave.evaluation.protocols import FALSE_ALARM
-from segweave.evaluation.rows import Evaluation, MetricEntry
-from segweave.evaluation.summary import Part, Summary, by_unit, summarise
+from segweave.evaluation.rows import Evaluation, MetricEntry, Part, Summary
+from segweave.evaluation.summary import by_unit, summarise
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -168,12 +168,21 @@ def _notes(arms: Sequence[Summary], columns: Sequence[str]) -> list[str]:
     )
     methods = [method for method in methods if method]
     if methods:
-        notes.append(f"± sd over groups; 95 % interval by {', '.join(methods)}, for these weights.")
+        dice = [arm.macro.overlaps[_DICE] for arm in arms if _DICE in arm.macro.overlaps]
+        cut = (
+            ", cut off at 0 and 1"
+            if any(d.sd and (d.low == 0 or d.high == 1) for d in dice)
+            else ""
+        )
+        notes.append(
+            f"± sd over groups; 95 % interval by {', '.join(methods)}{cut}, for these weights."
+        )
     if not all(arm.grouped for arm in arms):
         notes.append(
             "No groups were given: each file counts as its own group, so that intervals are too "
             "narrow where a patient or video has several files."
         )
+    notes += dict.fromkeys(text for arm in arms for text in arm.remarks)
     ruled = [f"{arm.arm or 'prediction'} {arm.macro.by_rule}" for arm in arms if arm.macro.by_rule]
     if ruled:
         notes.append(f"Cases and classes scored by rule (missing on a side): {', '.join(ruled)}.")

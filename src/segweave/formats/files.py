@@ -72,7 +72,7 @@ def find_images(path: str | Path) -> list[Path]:
             found="a pipe, socket or device" if folder.exists() else "nothing there",
             kind="missing",
         )
-    homes = folders_below(folder, doing)
+    homes = folders_below(folder, doing, predictions=False)
     below = [path for inside in homes.values() for path in inside]
     named = {path for path in below if suffix_of(path) and path.is_file()}
     series = {image for home in homes for image in images_in(home)}
@@ -104,14 +104,9 @@ def is_store(folder: Path) -> bool:
     return (folder / "manifest.json").is_file() and (folder / "records").is_dir()
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether it is a store or what `predict` wrote, of which nothing is an image."""
-    return is_store(folder) or (folder / PREDICTIONS).is_file()
-
-
-def folders_below(folder: Path, doing: str) -> dict[Path, list[Path]]:
-    """A folder and those below → what is in each, sorted, but what is hidden, and but folders that
-    `prepare` or `predict` wrote.
+def folders_below(folder: Path, doing: str, *, predictions: bool = True) -> dict[Path, list[Path]]:
+    """A folder and those below → what is in each, sorted, but what is hidden or in a store, and
+    unless `predictions` what `predict` wrote into a folder below.
 
     Links to folders are followed, every folder once. Raises InputError for a folder that may not be
     read.
@@ -127,7 +122,9 @@ def folders_below(folder: Path, doing: str) -> dict[Path, list[Path]]:
                 continue
             seen.add((about.st_dev, about.st_ino))
             found[home] = sorted(path for path in home.iterdir() if not path.name.startswith("."))
-            folders = [path for path in found[home] if path.is_dir() and not _is_ours(path)]
+            folders = [path for path in found[home] if path.is_dir() and not is_store(path)]
+            if not predictions:
+                folders = [path for path in folders if not (path / PREDICTIONS).is_file()]
         except OSError as error:
             raise InputError(
                 doing,

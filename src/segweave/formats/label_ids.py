@@ -12,6 +12,7 @@ from segweave.formats.table import PICTURES, suffix_of
 from segweave.words import few
 
 TargetKind = Literal["auto", "binary", "exclusive"]
+_BACKGROUND = "background"
 MOST_UNNAMED = 31
 """Label maps with higher ids, and with gaps between the ids, are more likely grey images."""
 
@@ -37,12 +38,61 @@ def _picture(path: Path) -> bool:
 
 
 def target_of_names(names: Sequence[str], kind: TargetKind = "auto") -> TargetSpec:
-    """The target whose classes are named: the foreground of a binary one, or all from id 0 on."""
-    if kind == "binary" or (kind == "auto" and len(names) <= 2):
-        return TargetSpec(
-            kind="binary", names=tuple(names) if len(names) > 1 else ("background", *names)
+    """The target whose classes are named: `background` and then those from id 1 on, or these alone.
+    Raises UsageError for names that are no classes, and for more than one of a binary target.
+    """
+    doing = "naming the classes"
+    cleaned = [str(name).strip() for name in names]
+    full = tuple(cleaned) if _has_background(cleaned) else (_BACKGROUND, *cleaned)
+    if len(full) < 2 or not all(full) or len(set(full)) < len(full):
+        raise UsageError(
+            doing,
+            expected="at least one class beside the background, each named once",
+            found=", ".join(map(repr, cleaned)),
         )
-    return TargetSpec(kind="exclusive", names=tuple(names))
+    if kind == "binary" and len(full) > 2:
+        raise UsageError(
+            doing,
+            expected="one class, or background and one class, for the kind binary",
+            found=", ".join(cleaned),
+        )
+    binary = kind == "binary" or (kind == "auto" and len(full) == 2)
+    return TargetSpec(kind="binary" if binary else "exclusive", names=full)
+
+
+def check_named(names: Sequence[str], highest: int, doing: str, file: Path | None = None) -> None:
+    """Raise InputError where more classes are named than the label maps hold, whose `highest` id is
+    given: then the first name was meant for id 0. With `background` first there is no doubt.
+    """
+    if not names or _has_background(names) or highest >= len(names):
+        return
+    first = f"{_BACKGROUND},{','.join(names)}"
+    raise InputError(
+        doing,
+        file=file,
+        expected=f"ids up to {len(names)}: the names {', '.join(names)} begin at id 1",
+        found=f"ids up to {highest}",
+        remedy=f"if {names[0]!r} is id 0, call it background; if the last classes are in no file, "
+        f"put background first: {first}",
+        kind="labels",
+    )
+
+
+def too_many_names(
+    names: Sequence[str], held: Mapping[Path, Collection[int]], doing: str
+) -> list[InputError]:
+    """The error of `check_named` for label maps (file → the values in it), else nothing."""
+    highest = max((max(ids, default=0) for ids in held.values()), default=0)
+    try:
+        check_named(names, highest if held else len(names), doing)
+    except InputError as error:
+        return [error]
+    return []
+
+
+def _has_background(names: Sequence[str]) -> bool:
+    """Whether the first name is that of id 0."""
+    return bool(names) and str(names[0]).strip().casefold() == _BACKGROUND
 
 
 def target_of_ids(

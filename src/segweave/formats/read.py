@@ -138,74 +138,69 @@ def read_label(
     *,
     geometry: Geometry = "check",
     scaled: bool = True,
-    above: int | None = None,
+    threshold: int | None = None,
 ) -> NDArray[np.uint8]:
     """The label map of `case`, uint8 (slices, height, width) on the case's axes (with a class axis
     after slices where the file holds overlapping classes).
 
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
     there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
-    with a loss (JPEG) holds 0 and 255 with noise, never class ids. A NIfTI label may have
-    other axes than its image, as long as its voxels are at the same positions in the patient. Where
-    `above` is given, a map of any greys is 1 where a value is above it (where any channel is).
-    Raises InputError for another size or position, and for values other than integers from 0 to
-    255.
+    with a loss (JPEG) holds 0 and 255 with noise, never class ids. With a `threshold`, what is
+    above it (in any channel) is 1 and the rest 0, in a map of any greys that holds more than 0 and
+    1. A label may have other axes than its image, as long as its voxels are at the same positions
+    in the patient; where one of the two files does not name its orientation, they are taken in the
+    order of the files. Raises InputError for another size or position, and for values other than
+    integers from 0 to 255.
     """
     file = Path(path)
-    wanted = Request(_READING_LABEL, geometry, as_label=True, grey=above is not None)
+    wanted = Request(_READING_LABEL, geometry, as_label=True, grey=threshold is not None)
     content = read_content(file, wanted)
     assert content.label is not None
     raw = content.label
     oriented = content.oriented and names_orientation(case.attributes)
     if content.source_grid is not None and case.affine is not None and not oriented:
-        # Where one of the two headers names no orientation, both have their voxels in one order.
+        # Where a header has no orientation, label and image have the same voxels.
         raw = _regrid(raw, content, case)
-    if above is None:
-        label = _classes(content, raw, file, scaled)
-    else:
-        label = (raw > above).astype(np.uint8)
-        label = label if label.ndim == 3 else label.max(axis=1)
+    label = _classes(content, raw, file, scaled, threshold)
     _check_size(label, case.image, file)
     if content.affine is not None and case.affine is not None and oriented:
-        _check_place(content, case, file)
+        grid = (case.slices, *case.size)
+        apart = farthest_apart(content.affine, case.affine, grid)
+        if apart > 0.1 * min(case.spacing or (1.0,)):
+            raise InputError(
+                _READING_LABEL,
+                file=file,
+                expected="a label on the same voxels as its image",
+                found=f"voxels up to {apart:.3g} mm away from the image's",
+                remedy=_HEADER_LOST
+                if _is_default(content.affine)
+                else "check that image and label belong together, or resample the label "
+                "(nearest neighbour) onto the image",
+                kind="geometry",
+            )
     return np.ascontiguousarray(label)
 
 
-def _check_place(content: Content, case: Case, file: Path) -> None:
-    """Raise InputError for a label whose header puts it elsewhere than its image."""
-    assert content.affine is not None
-    assert case.affine is not None
-    apart = farthest_apart(content.affine, case.affine, (case.slices, *case.size))
-    if apart <= 0.1 * min(case.spacing or (1.0,)):
-        return
-    # Steps of 1 mm along the axes from an origin of 0 are what programs write who know nothing.
-    bare = np.allclose(np.abs(content.affine[:3, :3]).sum(axis=0), 1.0, atol=1e-6)
-    bare = bare and not np.allclose(case.spacing or (1.0,), 1.0, atol=1e-6)
-    found = f"voxels up to {apart:.3g} mm away from the image's"
-    remedy = "check that image and label belong together, or resample the label (nearest "
-    remedy += "neighbour) onto the image"
-    if bare:
-        found += "; its header has steps of 1 mm, as where no geometry was given (np.eye(4))"
-        remedy = "save it with the affine of its image; or, if its voxels are in the order of the "
-        remedy += "image's file, without one (nibabel: Nifti1Image(label, None)) or by check --fix "
-        remedy += "copy-header"
-    raise InputError(
-        _READING_LABEL,
-        file=file,
-        expected="a label on the same voxels as its image",
-        found=found,
-        remedy=remedy,
-        kind="geometry",
-    )
+_HEADER_LOST = (
+    "its header is that of no scanner (steps of 1 mm, as written by programs that lose it): if its "
+    "voxels are the image's, save it again with the image's header (nibabel: "
+    "Nifti1Image(labels, image.affine, image.header))"
+)
+
+
+def _is_default(affine: NDArray[np.float64]) -> bool:
+    """Whether an affine is that of a file in which nobody wrote one: the identity, axes turned."""
+    steps = np.abs(affine[:3, :3])
+    return bool(np.allclose(np.sort(steps, axis=0), [[0] * 3, [0] * 3, [1] * 3]))
 
 
 def _classes(
     content: Content, raw: NDArray[Any], file: Path, scaled: bool, threshold: int | None = None
 ) -> NDArray[np.uint8]:
     """A label as it is stored → class ids."""
+    if threshold is not None and (raw.max(initial=0) > 1 or content.lossy):
+        return (raw > threshold).astype(np.uint8)
     label = to_label(raw, _READING_LABEL, file)
-    if threshold is not None and label.max(initial=0) > 1:
-        return (label > threshold).astype(np.uint8)
     if content.lossy:
         label = two_values(label[0], file, _READING_LABEL, lossy=True)[None] * np.uint8(255)
     return white_as_one(label) if scaled and suffix_of(file) in PICTURES else label
@@ -250,7 +245,8 @@ def read_label_case(
     Raises InputError as `read_label` does.
     """
     file = Path(path)
-    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
+    wanted = Request(_READING_LABEL, geometry, as_label=True, grey=threshold is not None)
+    content = read_content(file, wanted)
     assert content.label is not None
     label = np.ascontiguousarray(_classes(content, content.label, file, scaled, threshold))
     if label.ndim not in (3, 4) or 0 in label.shape:

@@ -124,6 +124,12 @@ class GridPlan:
         out = shlex.quote(os.path.normpath(self.grid.out))
         return f"segweave compare {out}/{every} --reference {shlex.quote(arms[0])}"
 
+    def summarise_command(self, evaluation: str) -> str:
+        """The command that puts the scores of all runs together, by the name of the evaluation."""
+        words = ["segweave", "summarise", os.path.normpath(self.grid.out)]
+        words += [] if evaluation == "clean" else ["--evaluation", evaluation]
+        return shlex.join(words)
+
     def seconds_left(self, runs: Sequence[GridRun] | None = None) -> float | None:
         """How long `runs` (default: all that are not done) should take; None while unknown."""
         left = self.left if runs is None else runs
@@ -165,7 +171,7 @@ def _arm(
     grid: Grid, choice: GridRecipe, context: GridContext | None
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe of an arm, and the texts for `--set` that make it of the grid's recipe."""
-    sets = [*grid.sets, *choice.sets]
+    sets = [*grid.margin_sets, *grid.sets, *choice.sets]
     label = choice.arm
     if context is not None:
         sets += context.changes(load_recipe(choice.recipe, sets))

@@ -83,6 +83,9 @@ class Grid(_Section):
         jobs: how many runs are trained at a time.
         threads: threads of each.
         device: as for `segweave train`.
+        margin: the difference in Dice (0 to 1) that is too small to matter. It is written into each
+            run before it is trained; `segweave compare` then tests equivalence within it.
+        margin_reason: why it is too small to matter; required with `margin`.
     """
 
     format: Literal[1] = FORMAT
@@ -98,6 +101,8 @@ class Grid(_Section):
     jobs: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
     device: str = "auto"
+    margin: float | None = Field(default=None, gt=0, lt=1)
+    margin_reason: str = ""
 
     _read_sets = field_validator("sets", mode="before")(_as_sets)
 
@@ -105,6 +110,19 @@ class Grid(_Section):
     def stores(self) -> tuple[Path, ...]:
         """The stores, also where there is one."""
         return (self.store,) if isinstance(self.store, Path) else self.store
+
+    @property
+    def margin_sets(self) -> list[str]:
+        """The texts for `--set` that write the margin into a recipe."""
+        if self.margin is None:
+            return []
+        return [as_set("margin", self.margin), as_set("margin_reason", self.margin_reason)]
+
+    @model_validator(mode="after")
+    def _margin_has_a_reason(self) -> Grid:
+        if (self.margin is None) == bool(self.margin_reason.strip()):
+            raise ValueError("margin and margin_reason together, or neither")
+        return self
 
     @model_validator(mode="after")
     def _once(self) -> Grid:

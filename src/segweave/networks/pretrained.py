@@ -178,8 +178,11 @@ def _matched(
         if counted or not name.endswith(_COUNTER)
     }
     theirs = {name.removeprefix("module."): (name, tensor) for name, tensor in source.items()}
+    released = backbone.released_names().tensors if isinstance(backbone, HasReleasedNames) else {}
     if all(name in theirs for name in ours):
         plan = {name: theirs[name] for name in ours}
+    elif released and all(released[name] in theirs for name in ours):
+        plan = {name: theirs[released[name]] for name in ours}
     else:
         # A features-only backbone ends before the source does: its tensors are the first ones.
         plan = dict(zip(ours, theirs.values(), strict=False))

@@ -13,7 +13,7 @@ from segweave.recipes.recipe import Recipe
 from segweave.storage import canonical_json, sha256_of, sha256_of_text
 from segweave.weights import is_imagenet, weights_file
 
-_NOT_IDENTITY = ("format", "arm", "seed", "fold")
+_NOT_IDENTITY = ("format", "arm", "seed", "fold", "margin", "margin_reason")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class ArmIdentity:
 
     Attributes:
         digest: SHA-256 over the canonical JSON of what the recipe sets, as hexadecimal text.
-        recipe: the resolved recipe as plain values, without seed, fold and arm name; in place of
-            paths it has digests of what they lead to, so that it names no folder.
+        recipe: the resolved recipe as plain values, without seed, fold, arm name and margin; in
+            place of paths it has digests of what they lead to, so that it names no folder.
     """
 
     digest: str

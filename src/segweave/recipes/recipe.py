@@ -299,6 +299,9 @@ class Recipe(Section):
         training: see `TrainingChoice`.
         protocol: `published` also keeps the checkpoint that is best on the test cases, as the
             released training does.
+        margin: the difference in Dice (0 to 1) that is too small to matter, fixed before the
+            training: `segweave compare` tests equivalence within it.
+        margin_reason: why it is too small to matter.
     """
 
     format: Literal[1] = FORMAT
@@ -312,6 +315,14 @@ class Recipe(Section):
     input: InputSpec = InputSpec()
     training: TrainingChoice
     protocol: Literal["clean", "published"] = "clean"
+    margin: float | None = Field(default=None, gt=0, lt=1)
+    margin_reason: str = ""
+
+    @model_validator(mode="after")
+    def _margin_has_a_reason(self) -> Recipe:
+        if (self.margin is None) == bool(self.margin_reason.strip()):
+            raise ValueError("a margin together with its reason (margin, margin_reason)")
+        return self
 
     @model_validator(mode="after")
     def _name_the_arm(self) -> Recipe:

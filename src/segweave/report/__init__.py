@@ -13,6 +13,7 @@ from segweave.report.figures import (
 )
 from segweave.report.page import Image, Page, Section, Table, write_page
 from segweave.report.run_report import panels, write_report
+from segweave.report.scored_files import write_scores
 
 __all__ = [
     "Image",
@@ -29,4 +30,5 @@ __all__ = [
     "write_comparison",
     "write_page",
     "write_report",
+    "write_scores",
 ]

@@ -5,22 +5,20 @@ worst, best and most changed.
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segweave.comparison import Comparison, comparison_tables, write_text
 from segweave.comparison.results import ScoredRun
-from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
-from segweave.evaluation.label_folders import case_of
+from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.tables import counted
-from segweave.formats import case_name, read_label_case, suffix_of
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
 from segweave.report.run_report import as_table, panels
+from segweave.report.scored_files import ScoredFiles, target_of
 from segweave.runs.run_folder import Run, RunLayout
 
 if TYPE_CHECKING:
@@ -142,7 +140,7 @@ def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
             folder
             for scored in scored_runs
             for folder in _label_folders(scored, comparison.protocol)
-            if any(folder.glob(f"{urllib.parse.quote(case, safe=' ')}.*"))
+            if _holds(folder, case)
         )
         folder = next(candidates, None)
         if folder is None:
@@ -150,7 +148,16 @@ def _rows(comparison: Comparison, case: str, target: TargetSpec) -> list[Panel]:
         folders[name] = folder
     store = _store(comparison, case)
     rows = panels(store, [case], folders, target, protocol=comparison.protocol)
-    return [replace(row, seen=not isinstance(store, _References)) for row in rows]
+    return [replace(row, seen=not isinstance(store, ScoredFiles) or store.seen) for row in rows]
+
+
+def _holds(folder: Path, case: str) -> bool:
+    if any(folder.glob(f"{urllib.parse.quote(case, safe=' ')}.*")):
+        return True
+    try:
+        return case_file(folder, case).is_file()
+    except InputError:
+        return False
 
 
 def _label_folders(scored: ScoredRun, protocol: str) -> list[Path]:
@@ -174,7 +181,7 @@ def _runs(scored: ScoredRun) -> list[Path]:
     return [run for run in dict.fromkeys(candidates) if named and RunLayout(run).started]
 
 
-def _store(comparison: Comparison, case: str) -> CaseStore:
+def _store(comparison: Comparison, case: str) -> CaseStore | ScoredFiles:
     """What holds the image of a case: the store of a run, else the references as images."""
     from segweave.data.joined_store import open_stores
 
@@ -186,30 +193,8 @@ def _store(comparison: Comparison, case: str) -> CaseStore:
                 if store.checksum == scored.sources.get("store") and case in store.ids:
                     return store
         if "references" in scored.sources:
-            file = _reference(Path(scored.sources["references"]), case)
-            return _References({case: read_label_case(file, id=case, geometry="pixdim")})  # type: ignore[return-value]
+            return ScoredFiles(scored.sources)
     raise InputError("the images that the evaluations name are gone")
-
-
-class _References:
-    """True label maps instead of images, for `panels`."""
-
-    def __init__(self, cases: Mapping[str, Case]) -> None:
-        self._cases = cases
-
-    def case(self, id: str) -> Case:
-        """The case."""
-        return self._cases[id]
-
-
-def _reference(folder: Path, case: str) -> Path:
-    files = [file for file in sorted(folder.rglob("*")) if suffix_of(file) and file.is_file()]
-    matching = [file for file in files if case_of(file) == case]
-    # Beside an image of the same name, the file with an ending such as _gt is the label map.
-    matching.sort(key=lambda file: case_name(file) == case)
-    if not matching:
-        raise InputError(f"no reference of {case} in {folder}")
-    return matching[0]
 
 
 def _target(comparison: Comparison) -> TargetSpec:
@@ -221,7 +206,4 @@ def _target(comparison: Comparison) -> TargetSpec:
             continue
         if (target.kind, [*target.foreground.values()]) == (comparison.kind, comparison.classes):
             return target
-    hidden = () if comparison.kind == "overlapping" else ("background",)
-    return TargetSpec.model_validate(
-        {"kind": comparison.kind, "names": (*hidden, *comparison.classes)}
-    )
+    return target_of(comparison.kind, comparison.classes)

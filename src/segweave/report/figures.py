@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,7 @@ def score_dots(
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(quantity, fontsize=8)
         _plain_axis(axis)
-    axes[0].set_yticks(range(len(arms)), list(map(printable, arms)), fontsize=8)
+    axes[0].set_yticks(range(len(arms)), _printable(arms), fontsize=8)
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
     return figure
 
@@ -156,7 +156,7 @@ def difference_dots(
         if low is not None and high is not None:
             axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
         axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
-    axis.set_yticks(range(len(arms)), list(map(printable, arms)), fontsize=9)
+    axis.set_yticks(range(len(arms)), _printable(arms), fontsize=9)
     axis.set_ylim(len(arms) - 0.4, -0.5)
     axis.set_xlabel(quantity, fontsize=9)
     _plain_axis(axis)
@@ -172,7 +172,8 @@ def as_png(figure: Figure, dpi: int = 130) -> bytes:
         assert isinstance(text, Text)
         if "mathdefault" not in text.get_text():
             text.set_parse_math(False)
-            text.set_text(printable(text.get_text()))
+            if not text.get_text().isprintable():
+                text.set_text(printable(text.get_text()))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
@@ -222,6 +223,11 @@ def _legend(figure: Figure, target: TargetSpec, colours: Mapping[int, str]) -> N
         fontsize=8,
         frameon=False,
     )
+
+
+def _printable(names: Iterable[str]) -> list[str]:
+    """Labels of ticks are set anew when the figure is drawn, so they are cleaned before."""
+    return [name if name.isprintable() else printable(name) for name in names]
 
 
 def _aspect(row: Panel) -> float:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError
 from segweave.evaluation import Evaluation, get_protocol, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
+from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.summary import case_values
 from segweave.formats import read_label
 from segweave.metrics import confusion
@@ -22,7 +22,6 @@ from segweave.report.figures import Panel, as_png, score_dots, training_curves
 from segweave.report.page import Image, Page, Section, Table, write_page
 
 if TYPE_CHECKING:
-    from segweave.data.store import CaseStore
     from segweave.runs.run_folder import Run
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
@@ -118,8 +117,15 @@ def as_table(table: ScoreTable, caption: str = "") -> Table:
     return Table(table.header, table.rows, caption)
 
 
+class HasCases(Protocol):
+    """What gives a case by its id: a store, or scored files."""
+
+    def case(self, id: str) -> Case:
+        """The case."""
+
+
 def panels(
-    store: CaseStore,
+    store: HasCases,
     ids: Sequence[str],
     predictions: Mapping[str, Path],
     target: TargetSpec,
@@ -137,26 +143,52 @@ def panels(
         case = store.case(id)
         if case.label is None or case.label.ndim != 3:
             continue
-        index = _shown_slice(case, target)
-        truth = np.asarray(case.label[index])
-        rows_, columns = _window(truth, margin)
-        maps: dict[str, NDArray[np.uint8]] = {}
-        notes: dict[str, str] = {}
-        for arm, folder in predictions.items():
-            # Where a header contradicts itself, its size was settled when the case was read.
-            file = _label_file(folder, id)
-            scored = read_label(file, case, geometry="pixdim", scaled=target.one_class)
-            labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
-            maps[arm] = labels[rows_, columns]
-            notes[arm] = _dice_note(labels, truth, target)
-        image = np.asarray(case.image[index])
-        image = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
-        pixel = case.spacing[1] / case.spacing[2] if case.spacing else 1.0
-        slice_name = f"{id}, slice {index + 1}" if case.slices > 1 else id
-        rows.append(
-            Panel(slice_name, image[rows_, columns], truth[rows_, columns], maps, notes, pixel)
-        )
+        # Where a header contradicts itself, its size was settled when the case was read.
+        maps = {
+            arm: read_label(
+                _label_file(folder, id), case, geometry="pixdim", scaled=target.one_class
+            )
+            for arm, folder in predictions.items()
+        }
+        panel = panel_of(case, maps, target, protocol=protocol, margin=margin)
+        rows += [panel] if panel is not None else []
     return rows
+
+
+def panel_of(
+    case: Case,
+    predictions: Mapping[str, NDArray[np.uint8]],
+    target: TargetSpec,
+    *,
+    protocol: str = "clean",
+    margin: int = 14,
+) -> Panel | None:
+    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled.
+    None for a case whose classes overlap.
+
+    Args:
+        case: the case, with its true label map.
+        predictions: arm → what `protocol` scored, (slices, height, width).
+        target: the classes.
+        protocol: its name.
+        margin: pixels around what is labelled.
+    """
+    if case.label is None or case.label.ndim != 3:
+        return None
+    index = _shown_slice(case, target)
+    truth = np.asarray(case.label[index])
+    rows, columns = _window(truth, margin)
+    maps: dict[str, NDArray[np.uint8]] = {}
+    notes: dict[str, str] = {}
+    for arm, scored in predictions.items():
+        labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
+        maps[arm] = labels[rows, columns]
+        notes[arm] = _dice_note(labels, truth, target)
+    image = np.asarray(case.image[index])
+    image = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    pixel = case.spacing[1] / case.spacing[2] if case.spacing else 1.0
+    slice_name = f"{case.id}, slice {index + 1}" if case.slices > 1 else case.id
+    return Panel(slice_name, image[rows, columns], truth[rows, columns], maps, notes, pixel)
 
 
 def _shown_slice(case: Case, target: TargetSpec) -> int:
@@ -190,6 +222,4 @@ def _label_file(folder: Path, id: str) -> Path:
     for ending in (".nii.gz", ".png", ".npz"):
         if (folder / f"{name}{ending}").is_file():
             return folder / f"{name}{ending}"
-    raise InputError(
-        "drawing predictions", file=folder, expected=f"a label map of {id}", found="none"
-    )
+    return case_file(folder, id)  # of another program

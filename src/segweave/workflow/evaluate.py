@@ -169,6 +169,8 @@ def evaluate(
             added,
             recipe_digest=identity.digest,
             recipe=identity.recipe,
+            margin=run.recipe.margin,
+            margin_reason=run.recipe.margin_reason,
             sources={
                 **variant.sources,
                 "part": part,

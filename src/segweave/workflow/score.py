@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from segweave.data.case import Stack
-from segweave.data.specs import TargetSpec
 from segweave.evaluation import Evaluation, evaluate_folders
 from segweave.formats import Geometry
 from segweave.runtime.progress import Progress
@@ -21,6 +19,8 @@ def score(
     protocol: str = "clean",
     metrics: Sequence[str] = (),
     cases: str | Path | None = None,
+    group: str | None = None,
+    images: str | Path | None = None,
     stack: Stack | None = None,
     classes: Sequence[str] | None = None,
     geometry: Geometry = "check",
@@ -39,13 +39,17 @@ def score(
             plug-in's too.
         cases: a CSV file with the column case and any of group, part, stack, arm, seed, fold, id,
             slice. Without it each file is a group.
+        group: a regular expression that finds the patient or video in the name of a case, where the
+            CSV file states none.
+        images: the folder of the images, for pictures (`segweave.report.write_scores`, `compare`).
         stack: what files of several slices are where the CSV file does not say: "space" (a volume,
             scored in 3D), "time" (frames of a video, scored one by one) or "single".
-        classes: names of the classes from id 1 on; without it the classes are those of the
-            protocol, else the ids in the references.
+        classes: names of the classes from id 1 on; `background` may be given before them. Without
+            it the classes are those of the protocol, else the ids in the references.
         geometry: what is right where a NIfTI header contradicts itself: "check" refuses the file,
             "pixdim" or "affine" decides.
-        mask_threshold: in grey or JPEG masks, values above this are foreground.
+        mask_threshold: in grey or JPEG masks, of predictions and of references, values above this
+            are foreground.
         force: replace an evaluation.
         progress: called after each case with (cases done, all cases, the case's id).
 
@@ -64,18 +68,12 @@ def score(
         protocol=protocol,
         metrics=metrics,
         cases_csv=cases,
-        target=_target(classes),
+        group=group,
+        images=images,
+        classes=classes or (),
         stack=stack,
         geometry=geometry,
         mask_threshold=mask_threshold,
         force=force,
         progress=progress,
     )
-
-
-def _target(classes: Sequence[str] | None) -> TargetSpec | None:
-    """The target with these foreground classes, None where the files decide."""
-    if not classes:
-        return None
-    kind: Literal["binary", "exclusive"] = "binary" if len(classes) == 1 else "exclusive"
-    return TargetSpec(kind=kind, names=("background", *classes))

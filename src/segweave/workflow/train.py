@@ -129,7 +129,7 @@ def _published_scores(
     groups = {unit_of(row, protocol.per): row.group for row in rows}
     values = {metric: case_values(rows, metric, protocol.per) for metric in protocol.definitions}
     return {
-        metric: estimate(scores, groups, interval=False).mean
+        metric: estimate(scores, groups, per=protocol.per, interval=False).mean
         for metric, scores in values.items()
         if scores
     }

@@ -19,6 +19,7 @@ penalised = Protocol(
         for metric in _METRICS
     },
     means=clean.means,
+    per=clean.per,
     empties="penalise",
     columns=clean.columns,
 )

@@ -11,7 +11,9 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from segweave.networks.blocks.linear_norm import TokenBatchNorm
 
 M = TypeVar("M", bound=nn.Module)
 Pair = tuple[nn.Module, str, nn.Module, str]
@@ -20,9 +22,12 @@ Pair = tuple[nn.Module, str, nn.Module, str]
 _LIBRARIES = ("timm.", "torchvision.", "segmentation_models_pytorch.")
 """Libraries whose modules call their layers in `forward` alone: its trace shows the pairs."""
 
-_CONVOLUTIONS = {"timm.layers.conv2d_same.Conv2dSame"}
+_CONVOLUTIONS = {
+    "timm.layers.conv2d_same.Conv2dSame",
+    "segweave.networks.blocks.upsampling.NearestUpsampledConv2d",
+}
 _NORMS = {"timm.layers.norm_act.BatchNormAct2d"}
-"""Layers of libraries that compute what torch's own do, with other padding or an activation."""
+"""Layers that compute what torch's own do, with other padding or an activation, or faster."""
 
 
 class ConvNorm(nn.Sequential):
@@ -117,8 +122,9 @@ def fold_batch_norms(module: M, keep: Collection[str] = ()) -> M:
     """A copy of `module` in eval mode in which batch norms are folded into convolutions.
 
     Folded are each batch norm that directly follows a convolution in an `nn.Sequential`, such as
-    `segweave.networks.blocks.conv_norm.ConvNorm`, and, in the modules of timm, torchvision and
-    segmentation_models_pytorch, each one that alone reads a convolution's output. The copy computes
+    `segweave.networks.blocks.conv_norm.ConvNorm`, each `TokenBatchNorm` that follows a linear layer
+    likewise, and, in the modules of timm, torchvision and segmentation_models_pytorch, each one
+    that alone reads a convolution's output. The copy computes
     the same up to rounding, cannot be trained, and its state dict has other names.
 
     Args:
@@ -137,8 +143,7 @@ def fold_batch_norms(module: M, keep: Collection[str] = ()) -> M:
                 occurrences[convolution] == occurrences[norm] == 1
                 and not {convolution, norm} & kept
             ):
-                transposed = isinstance(convolution, nn.ConvTranspose2d)
-                setattr(parent, name, fuse_conv_bn_eval(convolution, norm, transposed))
+                setattr(parent, name, _fused(convolution, norm))
                 setattr(norm_parent, norm_name, getattr(norm, "act", None) or nn.Identity())
 
     for parent in list(folded.modules()):
@@ -149,9 +154,17 @@ def fold_batch_norms(module: M, keep: Collection[str] = ()) -> M:
     return folded
 
 
+def _fused(layer: Any, norm: Any) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return fuse_linear_bn_eval(layer, norm)
+    return fuse_conv_bn_eval(layer, norm, isinstance(layer, nn.ConvTranspose2d))
+
+
 def _in_sequence(parent: nn.Module) -> Iterator[Pair]:
     for (name, first), (next_name, second) in pairwise(list(parent.named_children())):
-        if _is_convolution(first) and _is_norm(second):
+        of_maps = _is_convolution(first) and _is_norm(second)
+        of_tokens = isinstance(first, nn.Linear) and isinstance(second, TokenBatchNorm)
+        if of_maps or of_tokens:
             yield parent, name, parent, next_name
 
 
