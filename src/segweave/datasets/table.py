@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -83,9 +84,7 @@ def plan(
                 )
             )
     if not files and not errors:
-        raise InputError(
-            _DOING, file=file, expected="at least one case", found="none", kind="missing"
-        )
+        raise _none_there(file, [str(fault.file) for one in left_out for fault in one.faults])
     errors += half_filled(given_groups, _DOING, file)
     groups = {id: group or id for id, group in given_groups.items()}
     home: dict[str, str] = {}
@@ -143,6 +142,21 @@ def plan(
         options=f"geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
         errors=errors,
+    )
+
+
+def _none_there(file: Path, lost: list[str]) -> InputError:
+    """The error for a table of which no case has its files; `lost` are those that it names."""
+    remedy = "write paths from the folder of the table"
+    if os.sep == "/" and any("\\" in path for path in lost):
+        remedy += ', with "/" between folders: "\\" is a letter of a name here'
+    return InputError(
+        _DOING,
+        file=file,
+        expected="at least one case whose files are there",
+        found=f"{len(lost)} paths where nothing is: {few(lost, 3)}" if lost else "no rows",
+        remedy=remedy if lost else None,
+        kind="missing",
     )
 
 

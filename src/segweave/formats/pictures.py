@@ -59,6 +59,14 @@ def exif_turn(file: Path) -> int:
     return turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
 
 
+def turned_note(file: Path) -> str:
+    """What to know of a picture that is to be shown turned, "" for any other file."""
+    turn = exif_turn(file) if file.suffix.lower() in (".jpg", ".jpeg", ".png") else 1
+    if turn == 1:
+        return ""
+    return f"its EXIF orientation ({turn}) is not applied: the label map is of the pixels as stored"
+
+
 def read_picture(file: Path, request: Request) -> Content:
     """Read one grey or colour image; pixels as stored, EXIF orientation not applied (labels refer
     to the stored pixels), but for TIFF, whose own orientation is.

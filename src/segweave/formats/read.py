@@ -19,7 +19,7 @@ from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file
 from segweave.formats.nifti_header import names_orientation
-from segweave.formats.pictures import two_values, white_as_one
+from segweave.formats.pictures import exif_turn, two_values, white_as_one
 from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
 from segweave.storage import sha256_of
 
@@ -117,8 +117,13 @@ def read_case(
     return replace(case, label=read_label(label, case, geometry=geometry, scaled=scaled))
 
 
-def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
+def _check_size(
+    label: NDArray[Any], image: NDArray[Any], file: Path, source: Path | None = None
+) -> None:
+    """Raise InputError for a label of another size than the image, whose file is `source`."""
     grid = (image.shape[0], *image.shape[2:])
+    crossed = label.shape[-2:] == grid[:0:-1]
+    turned = crossed and {exif_turn(file), exif_turn(source or file)} != {1}
     if label.ndim not in (3, 4) or (label.shape[0], *label.shape[-2:]) != grid:
         raise InputError(
             _READING_LABEL,
@@ -127,7 +132,10 @@ def _check_size(label: NDArray[Any], image: NDArray[Any], file: Path) -> None:
                 *grid
             ),
             found=" × ".join(map(str, label.shape)),
-            remedy="check that image and label belong together",
+            remedy="turn the mask as the image's pixels are stored: its EXIF orientation is not "
+            "applied"
+            if turned
+            else "check that image and label belong together",
             kind="size",
         )
 
@@ -162,7 +170,8 @@ def read_label(
         # Where a header has no orientation, label and image have the same voxels.
         raw = _regrid(raw, content, case)
     label = _classes(content, raw, file, scaled, threshold)
-    _check_size(label, case.image, file)
+    source = case.provenance.file if case.provenance is not None else ""
+    _check_size(label, case.image, file, Path(source))
     if content.affine is not None and case.affine is not None and oriented:
         grid = (case.slices, *case.size)
         apart = farthest_apart(content.affine, case.affine, grid)
