@@ -105,7 +105,7 @@ def test_a_margin_is_written_into_every_run_before_it_is_trained(
         sets = [b for a, b in itertools.pairwise(run.train) if a == "--set"]
         recipe = load_recipe(run.train[1], sets)
         assert (recipe.margin, recipe.margin_reason) == (0.01, MARGIN["margin_reason"])
-    # It is no setting of the training: the arm stays the same.
+    # It does not belong to the settings of the training: the arm stays the same.
     assert arm_digest(plan.runs[0].recipe) == arm_digest(plain.runs[0].recipe)
     assert "margin" not in arm_identity(plan.runs[0].recipe).recipe
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segweave.author_weights import LoadReport, load_released
-from segweave.networks.base import Output
+from segweave.networks.base import Feedback, Output, mask_of
 from tests.reference.fill import calibrate, fill, filled_state_dict, image, sample, uniform
 
 FOLDER = Path(__file__).resolve().parent.parent / "reference" / "networks"
@@ -71,9 +71,32 @@ def inputs_of(name: str, dtype: torch.dtype) -> list[Tensor]:
             else (entry, spec["input_shape"])
         )
         called = re.search(r"""["'](.+?)["']""", text)
-        values = image(tuple(shape), called[1] if called else "input")
-        tensors.append(torch.as_tensor(values).to(dtype))
+        values = torch.as_tensor(image(tuple(shape), called[1] if called else "input"))
+        tensors.append((values > 0 if text.startswith("mask") else values).to(dtype))
     return tensors
+
+
+class Passes(nn.Module):
+    """A network run as a reference file was made, with the file's inputs: on one image; on the
+    slices of a window; or, where it reads its earlier mask, on image and first mask, `count` times.
+    """
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        super().__init__()
+        self.network, self.count = network, count
+
+    def forward(self, *inputs: Tensor, auxiliary: bool = False) -> list[Output]:
+        feedback: Feedback | None = getattr(self.network, "feedback", None)
+        if feedback is None:
+            x = torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0]
+            return [self.network(x, auxiliary=auxiliary)]
+        x, mask = inputs
+        outputs: list[Output] = []
+        for _ in range(self.count):
+            if outputs:
+                mask = mask_of(outputs[-1], exclusive=False)
+            outputs.append(self.network(x, auxiliary=auxiliary, **{feedback.name: mask}))
+        return outputs
 
 
 class Agreement:
@@ -90,6 +113,7 @@ class Agreement:
         gradients: whether to compare the gradients of the inputs too.
         outputs: which of our tensors are the file's outputs.
         auxiliary: whether these need the auxiliary outputs.
+        passes: how often a network that reads its earlier mask is run.
     """
 
     def __init__(
@@ -101,6 +125,7 @@ class Agreement:
         gradients: bool = False,
         outputs: Outputs = one_output,
         auxiliary: bool = False,
+        passes: int = 1,
     ) -> None:
         assert dtype is torch.float64 or not gradients
         self.spec = read_spec(name)
@@ -108,23 +133,27 @@ class Agreement:
         self.dtype = dtype
         network, _ = built(name, build)
         self.network = network.to(dtype)
+        run = Passes(self.network, passes)
         inputs = inputs_of(name, dtype)
+        window = len(inputs) > 1 and getattr(network, "feedback", None) is None
         # Of a whole model the shared network sees three slices; with momentum 1 the statistics of
         # the last one remain.
-        calibrate(network.network if len(inputs) > 1 else network, inputs[-1])
+        calibrate(*((network.network, inputs[-1]) if window else (run, *inputs)))
         network.eval()
-        if gradients and len(inputs) > 1:
+        if gradients and window:
             # Run again in the backward pass: three slices' maps at 224×224 would fill 8 GB.
             network.network.forward = partial(
                 checkpoint, network.network.forward, use_reentrant=False
             )
-        for tensor in inputs:
-            tensor.requires_grad_(gradients)
+        read = [f"grad64.{i}" in self.reference for i in range(len(inputs))]
+        for tensor, has_gradient in zip(inputs, read, strict=True):
+            tensor.requires_grad_(gradients and has_gradient)
         with torch.set_grad_enabled(gradients):
-            output: Output = network(
-                torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0], auxiliary=auxiliary
-            )
-            results = outputs(output, self.spec)
+            results = [
+                result
+                for output in run(*inputs, auxiliary=auxiliary)
+                for result in outputs(output, self.spec)
+            ]
         self.values = {f"out.{k}": result.detach() for k, result in enumerate(results)}
         if gradients:
             total = torch.zeros((), dtype=dtype)
@@ -133,8 +162,9 @@ class Agreement:
                 total = total + (result * torch.as_tensor(cotangent).to(dtype)).sum()
             total.backward()
             for i, tensor in enumerate(inputs):
-                assert tensor.grad is not None
-                self.values[f"grad.{i}"] = tensor.grad
+                if tensor.requires_grad:
+                    assert tensor.grad is not None
+                    self.values[f"grad.{i}"] = tensor.grad
 
     def error(self, key: str) -> float:
         """Of "out.0", "grad.0", ...: max |ours - reference| / max |reference|."""

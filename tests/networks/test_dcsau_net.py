@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.errors import UsageError
 from segweave.networks import create_network
 from segweave.networks.dcsau_net import SplitAttention
 from tests.networks.agreement import Agreement, built, files_of, read_spec
@@ -60,3 +61,34 @@ def test_instances_share_nothing() -> None:
     """In the released code all models of a process share the weights of their stages."""
     first, second = (create_network("dcsau-net", width=8) for _ in range(2))
     assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
+
+
+def test_a_batch_of_one_image_trains() -> None:
+    """The last batch of an epoch may have one image, where the released code fails."""
+    torch.manual_seed(0)
+    network = create_network("dcsau-net", width=8).train()
+    norm = network.encoder[0][0].attention.squeeze[1]
+    before = norm.running_mean.clone()
+    x = torch.randn(1, 3, 32, 32)
+    network(x).logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    assert torch.equal(norm.running_mean, before)
+    network(torch.randn(2, 3, 32, 32))
+    assert not torch.equal(norm.running_mean, before)
+
+
+def test_with_one_image_the_running_statistics_hold() -> None:
+    torch.manual_seed(0)
+    block = SplitAttention(4).double()
+    block(torch.randn(4, 4, 6, 6, dtype=torch.float64))
+    block.eval()
+    block.squeeze[1].train()
+    x = torch.randn(1, 4, 6, 6, dtype=torch.float64)
+    alone = block(x)
+    assert torch.equal(alone, block.eval()(x))
+
+
+@pytest.mark.parametrize("width", [0, 4, 12])
+def test_impossible_widths_are_refused(width: int) -> None:
+    with pytest.raises(UsageError, match="8 divides"):
+        create_network("dcsau-net", width=width)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
+from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.networks.r2unet import RecurrentConvolution
 from segweave.networks.resunet import ResidualUnit
+from segweave.weaving import POSITIONS, weave
 from tests.networks.agreement import Agreement, built, files_of, read_spec
 
 NAMES = {
@@ -115,10 +119,65 @@ def test_deep_supervision_adds_outputs_and_changes_no_logits() -> None:
 
 def test_the_paper_form_of_resunet_is_the_residual_unet() -> None:
     network = create_network("resunet", form="paper", in_channels=3, classes=1)
-    # Zhang et al. state 7.8 M parameters.
-    assert 7.5e6 < sum(p.numel() for p in network.parameters()) < 8.3e6
+    # Zhang et al. state 7.8 M parameters, which are those of the 3×3 convolutions of Table I.
+    kernels = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert round(sum(k.numel() for k in kernels if k.shape[-1] == 3) / 1e6, 1) == 7.8
     assert network.channels["skips"] == (64, 128, 256)
     assert network(torch.zeros(1, 3, 24, 40)).logits.shape == (1, 1, 24, 40)
+
+
+def test_the_paper_form_of_resunet_trains_and_folds() -> None:
+    torch.manual_seed(0)
+    network = create_network("resunet", form="paper", in_channels=1, classes=2, width=4).double()
+    x = torch.randn(2, 1, 16, 24, dtype=torch.float64)
+    network(x).logits.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    network.eval()
+    folded = fold_batch_norms(network)
+    # Six units begin with a batch norm that has no convolution before it.
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == 6
+    assert torch.allclose(folded(x).logits, network(x).logits, atol=1e-9)
+
+
+@pytest.mark.parametrize("at", POSITIONS)
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resunet", {"form": "paper", "width": 4}),
+        ("unetpp", {"width": 2, "deep_supervision": True}),
+    ],
+)
+def test_weaving_reaches_every_position(
+    name: str, options: dict[str, Any], at: str, slices: int
+) -> None:
+    torch.manual_seed(0)
+    network = create_network(name, in_channels=1, classes=2, **options)
+    woven = weave(network, "sa-lstm", at=at, slices=slices)
+    output = woven(torch.randn(2, slices, 1, 32, 16))
+    assert output.logits.shape == (2, 2, 32, 16)
+    assert all(map.shape == (2, 2, 32, 16) for map in output.auxiliary.values())
+    total = output.logits.square().mean()
+    for map in output.auxiliary.values():
+        total = total + map.square().mean()
+    total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_the_backbone_of_resunet_takes_the_weights_of_torchvision(tmp_path: Path) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet34()
+    file = tmp_path / "resnet34.safetensors"
+    save_file(theirs.state_dict(), file)
+    network = create_network("resunet", pretrained=f"imagenet:{file}").eval()
+    assert network.pretrained is not None
+    assert set(network.pretrained.unused) == {"fc.weight", "fc.bias"}
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(network.encoder.layer1[0].conv1.weight, theirs.layer1[0].conv1.weight)
+    stem = theirs.eval().maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))
+    deepest = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(stem))))
+    assert torch.allclose(network.encode(x).bottleneck, deepest, atol=1e-4)
 
 
 def test_a_residual_unit_leaves_its_input_alone() -> None:
@@ -132,7 +191,12 @@ def test_a_residual_unit_leaves_its_input_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
+        ("attention-unet", {"width": 1}, "at least 2"),
         ("r2unet", {"steps": 0}, "at least 1"),
+        ("unetpp", {"width": 0}, "at least 1"),
+        ("resunet", {"width": 8}, "omit width"),
+        ("resunet", {"form": "paper", "encoder": "resnet18"}, "omit encoder"),
+        ("resunet", {"form": "paper", "width": 0}, "at least 1"),
         ("resunet", {"encoder": "resnet43"}, "resnet34"),
         ("resunet", {"encoder": "convnext_tiny"}, "strides"),
         ("resunet", {"form": "published"}, "paper or released"),

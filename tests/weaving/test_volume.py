@@ -4,6 +4,7 @@ network, at all positions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from segweave import registry
 from segweave.data import inputs as data_inputs
 from segweave.errors import UsageError
-from segweave.networks import Output, create_network
+from segweave.networks import Output, create_network, mask_of
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 from tests.reference.fill import calibrate
 from tests.weaving.toy import FeedbackNetwork, ToyNetwork, Weighted, one_sided, settle
@@ -39,8 +40,25 @@ def tiny(name: str) -> tuple[torch.nn.Module, int]:
     network = create_network(name, in_channels=1, classes=2, **card.tiny_options)
     side = min(min(s) if isinstance(s, tuple) else s for s in network.fixed or (network.smallest,))
     # Untrained statistics would leave some networks constant, and a constant is always equal.
-    calibrate(network.double(), volume(side).flatten(0, 1))
+    calibrate(FirstPass(network.double()), volume(side).flatten(0, 1))
     return network, side
+
+
+class FirstPass(torch.nn.Module):
+    """A network that is called with images or windows alone; it gets the first masks of its
+    feedback, if it has one.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Output:
+        feedback = self.network.feedback
+        if feedback is None:
+            return self.network(x)  # type: ignore[no-any-return]
+        masks = feedback.first(x.flatten(0, -4)).reshape(*x.shape[:-3], 1, *x.shape[-2:])
+        return self.network(x, **{feedback.name: masks})  # type: ignore[no-any-return]
 
 
 @cache
@@ -53,17 +71,46 @@ def window_indices(index: int) -> list[int]:
     return [min(max(i, 0), COUNT - 1) for i in (index - 1, index, index + 1)]
 
 
+def next_mask(output: Output) -> Tensor:
+    return mask_of(output, exclusive=True)
+
+
 def at_once(woven: WovenNetwork, slices: Tensor) -> list[Tensor]:
-    outputs = volume_outputs(woven, len(slices), lambda i: slices[i], window_indices)
+    outputs = volume_outputs(
+        woven, len(slices), lambda i: slices[i], window_indices, next_mask=next_mask
+    )
+    return [output.logits for output in outputs]
+
+
+def in_rounds(
+    network: Any, slices: Tensor, run: Callable[[int, list[Tensor]], Output]
+) -> list[Tensor]:
+    """Logits of all slices from `run(index, masks of all slices)`, in as many passes as the
+    network's feedback asks for.
+    """
+    feedback = network.feedback
+    masks = [] if feedback is None else [feedback.first(x) for x in slices]
+    for _ in range(1 if feedback is None else feedback.rounds):
+        with torch.no_grad():
+            outputs = [run(index, masks) for index in range(len(slices))]
+        masks = [] if feedback is None else [next_mask(output) for output in outputs]
     return [output.logits for output in outputs]
 
 
 def window_by_window(woven: WovenNetwork, slices: Tensor) -> list[Tensor]:
-    with torch.no_grad():
-        return [
-            woven(torch.stack([slices[j] for j in window_indices(i)], 1)).logits
-            for i in range(len(slices))
-        ]
+    def run(index: int, masks: list[Tensor]) -> Output:
+        window = window_indices(index)
+        given = {"mask": torch.stack([masks[j] for j in window], 1)} if masks else {}
+        return woven(torch.stack([slices[j] for j in window], 1), **given)  # type: ignore[no-any-return]
+
+    return in_rounds(woven, slices, run)
+
+
+def image_by_image(network: torch.nn.Module, slices: Tensor) -> list[Tensor]:
+    def run(index: int, masks: list[Tensor]) -> Output:
+        return network(slices[index], **({"mask": masks[index]} if masks else {}))  # type: ignore[no-any-return]
+
+    return in_rounds(network, slices, run)
 
 
 def check(network_name: str, context: str, at: str, form: str, **options: Any) -> None:
@@ -75,10 +122,16 @@ def check(network_name: str, context: str, at: str, form: str, **options: Any) -
     if at == "skips":
         # Woven skips have another range, where ReLUs may die and leave the logits constant.
         windows = torch.stack([slices[window_indices(i), 0] for i in (0, 2)])
-        calibrate(woven, windows)
+        calibrate(FirstPass(woven), windows)
     found, expected = at_once(woven, slices), window_by_window(woven, slices)
+    feedback = woven.feedback
     with torch.no_grad():
-        window = [woven.prepare(slices[i]) for i in window_indices(1)]
+        window = [
+            woven.prepare(
+                slices[i], **({feedback.name: feedback.first(slices[i])} if feedback else {})
+            )
+            for i in window_indices(1)
+        ]
         # Decoding changes nothing of what a slice has prepared.
         assert torch.equal(woven.fuse(window).logits, woven.fuse(window).logits)
     largest = max(float(logits.abs().max()) for logits in expected)
@@ -87,8 +140,7 @@ def check(network_name: str, context: str, at: str, form: str, **options: Any) -
         assert one.shape == other.shape == (1, 2, side, side)
         assert float((one - other).abs().max()) <= 1e-9 * largest
     if context == "identity":
-        with torch.no_grad():
-            bare = [network(x).logits for x in slices]
+        bare = image_by_image(network, slices)
         assert all(torch.equal(one, other) for one, other in zip(found, bare, strict=True))
         assert all(torch.equal(one, other) for one, other in zip(expected, bare, strict=True))
     elif not options.get("use_state_space_sequencing"):  # which never looks at its input

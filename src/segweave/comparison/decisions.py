@@ -40,8 +40,8 @@ def _finding(
     arm, difference = result.arm, result.difference
     if result.p_holm is None:
         text = (
-            f"{arm} scores {difference:+.4f} Dice against {reference}{_interval(result, 1)}; "
-            "whether this is more than chance is not decided"
+            f"{arm} scores {difference:+.4f} Dice against {reference}{_interval(result, 1)}; from "
+            "so few groups this is rough, and whether it is more than chance is not decided"
         )
     elif _disagree(result):
         text = (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import ConvNorm, DoubleConvolution
 from segweave.networks.blocks.upsampling import NearestConvolution
@@ -50,11 +51,16 @@ class AttentionGate(nn.Module):
 class AttentionUNet(SegmentationNetwork):
     """UNet with five levels, nearest-neighbour upsampling and gated skips. `width` is the number of
     channels of the first level, each further level has twice as many (released: 64 to 1024). The
-    released code ends in a sigmoid; this one returns logits.
+    released code ends in a sigmoid; this one returns logits. Raises UsageError for a width below 2,
+    since a gate works with half of the channels.
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 1, *, width: int = 64) -> None:
         super().__init__()
+        if width < 2:
+            raise UsageError(
+                "creating an Attention U-Net", expected="width at least 2", found=f"width={width}"
+            )
         widths = [width * 2**level for level in range(LEVELS)]
         self.in_channels, self.classes = in_channels, classes
         self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)
@@ -102,7 +108,8 @@ class AttentionUNet(SegmentationNetwork):
         """Names of UNet_Family: Conv1 … Conv5 down; Up, Att, Up_conv 5 … 2 up; Conv_1x1."""
         prefixes = {f"encoder.{i}.": f"Conv{i + 1}.conv." for i in range(LEVELS)}
         for i, number in enumerate(range(LEVELS, 1, -1)):
-            prefixes[f"upsampling.{i}."] = f"Up{number}.up."
+            prefixes[f"upsampling.{i}.0."] = f"Up{number}.up.1."
+            prefixes[f"upsampling.{i}.1."] = f"Up{number}.up.2."
             prefixes[f"gates.{i}.signal."] = f"Att{number}.W_g."
             prefixes[f"gates.{i}.skip."] = f"Att{number}.W_x."
             prefixes[f"gates.{i}.score."] = f"Att{number}.psi."

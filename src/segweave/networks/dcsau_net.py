@@ -7,9 +7,10 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import batch_norm, interpolate, pad
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
@@ -79,9 +80,25 @@ class SplitAttention(nn.Module):
         a, b = self.split(x).chunk(2, dim=1)
         b = self.again(a + b)
         pooled = (a + b).mean(dim=(2, 3), keepdim=True)
-        weights = self.excite(self.squeeze(pooled))
+        weights = self.excite(self._squeezed(pooled))
         ours, theirs = weights.unflatten(1, (2, -1)).softmax(dim=1).unbind(1)
         return cast(Tensor, ours * a + theirs * b)
+
+    def _squeezed(self, pooled: Tensor) -> Tensor:
+        convolution, norm, activation = self.squeeze
+        if not (norm.training and len(pooled) == 1):
+            return cast(Tensor, self.squeeze(pooled))
+        # One value per channel has no variance, and torch refuses it.
+        assert isinstance(norm, nn.BatchNorm2d)
+        normed = batch_norm(
+            convolution(pooled),
+            norm.running_mean,
+            norm.running_var,
+            norm.weight,
+            norm.bias,
+            eps=norm.eps,
+        )
+        return cast(Tensor, activation(normed))
 
 
 class SplitBottleneck(nn.Module):
@@ -112,12 +129,20 @@ class DCSAUNet(SegmentationNetwork):
     Any size from 16 pixels on: where a map is a pixel smaller than its skip it is padded with
     zeros.
 
-    In training mode the batch norm in the attention sees one value per image, so that a batch needs
-    two images.
+    In training mode the batch norm in the attention sees one value per image. For a batch of one
+    image, such as the last of an epoch, it uses its running statistics and leaves them as they are;
+    the released code fails there. Raises UsageError for a width that 8 does not divide.
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 1, *, width: int = 64) -> None:
         super().__init__()
+        if width < 8 or width % 8:
+            raise UsageError(
+                "creating a DCSAU-Net",
+                expected="a width that 8 divides: the last stages have a quarter of it, in two "
+                "groups",
+                found=f"width={width}",
+            )
         down = [width // 2, width, 2 * width, 2 * width]
         up = [width, width // 2, width // 4, width // 4]
         maps = [width, *(EXPANSION * w for w in down)]
@@ -158,7 +183,8 @@ class DCSAUNet(SegmentationNetwork):
         for stage, skip in zip(self.decoder, reversed(features.skips), strict=True):
             x = interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
             rows, columns = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
-            x = pad(x, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+            if rows or columns:  # at most one of each, at the bottom and at the right
+                x = pad(x, [0, columns, 0, rows])
             x = stage(torch.cat([skip, x], dim=1))
         return Decoded(map=x, extra={})
 

@@ -129,7 +129,11 @@ class R2UNet(SegmentationNetwork):
         stages = {f"encoder.{i}.": f"RRCNN{i + 1}." for i in range(LEVELS)}
         upward = list(enumerate(range(LEVELS, 1, -1)))
         stages |= {f"decoder.{i}.": f"Up_RRCNN{number}." for i, number in upward}
-        prefixes = {f"upsampling.{i}.": f"Up{number}.up." for i, number in upward}
+        prefixes = {
+            f"upsampling.{i}.{k}.": f"Up{number}.up.{k + 1}."
+            for i, number in upward
+            for k in (0, 1)
+        }
         for ours, theirs in stages.items():
             prefixes[f"{ours}project."] = f"{theirs}Conv_1x1."
             for step in range(2):

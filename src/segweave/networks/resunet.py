@@ -1,5 +1,5 @@
-"""ResUNet in two forms: the residual U-Net of the paper that is cited, and what the repository that
-the source papers name holds under that role, a ResNet-34 encoder with a LinkNet decoder.
+"""ResUNet in two forms: the deep residual U-Net that the name stands for, and what the repository
+that the source papers name has in its place, a ResNet-34 encoder with a LinkNet decoder.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ CARD = NetworkCard(
     weights=(
         {
             "tag": "imagenet",
-            "source": "resnet34",
-            "licence": "Apache-2.0",
+            "source": "resnet34.tv_in1k",
+            "licence": "BSD-3-Clause",
             "mean": (0.485, 0.456, 0.406),
             "sd": (0.229, 0.224, 0.225),
         },
@@ -47,13 +47,17 @@ CARD = NetworkCard(
 )
 
 
+RESNET34 = "resnet34.tv_in1k"
+"""ResNet-34 with the weights of torchvision, which the released code takes."""
+
+
 def create(
     in_channels: int = 3,
     classes: int = 1,
     *,
     form: str = "released",
-    encoder: str = "resnet34",
-    width: int = 64,
+    encoder: str | None = None,
+    width: int | None = None,
 ) -> SegmentationNetwork:
     """The network in one of its forms.
 
@@ -61,20 +65,30 @@ def create(
         in_channels: channels of an image.
         classes: channels of the logits.
         form: "paper" or "released".
-        encoder: form released: the timm name of a ResNet with five levels.
-        width: form paper: channels of the first level.
+        encoder: form released: the timm name of a ResNet with five levels; by default torchvision's
+            ResNet-34, resnet34.tv_in1k.
+        width: form paper: channels of the first level, by default 64.
 
     Raises:
-        UsageError: another form, or a backbone without five levels.
+        UsageError: another form, an option of the other form, a backbone without five levels, or a
+            width below 1.
         MissingExtraError: form released without timm.
     """
+    doing = "creating the network 'resunet'"
+    if form not in ("paper", "released"):
+        raise UsageError(doing, expected="form paper or released", found=repr(form))
+    foreign = {"encoder": encoder} if form == "paper" else {"width": width}
+    for option, value in foreign.items():
+        if value is not None:
+            raise UsageError(
+                doing,
+                expected=f"options of form {form}",
+                found=f"{option}={value!r}",
+                remedy=f"omit {option}, or use form={'released' if form == 'paper' else 'paper'!r}",
+            )
     if form == "paper":
-        return ResidualUNet(in_channels, classes, width=width)
-    if form != "released":
-        raise UsageError(
-            "creating the network 'resunet'", expected="form paper or released", found=repr(form)
-        )
-    return ResNetLinkNet(in_channels, classes, encoder=encoder)
+        return ResidualUNet(in_channels, classes, width=64 if width is None else width)
+    return ResNetLinkNet(in_channels, classes, encoder=encoder or RESNET34)
 
 
 class LinkBlock(nn.Sequential):
@@ -106,9 +120,7 @@ class ResNetLinkNet(SegmentationNetwork):
     The released code ends in a sigmoid; this one returns logits.
     """
 
-    def __init__(
-        self, in_channels: int = 3, classes: int = 1, *, encoder: str = "resnet34"
-    ) -> None:
+    def __init__(self, in_channels: int = 3, classes: int = 1, *, encoder: str = RESNET34) -> None:
         super().__init__()
         self.encoder, _ = timm_features(encoder, in_channels)
         levels: Any = self.encoder.feature_info
@@ -161,8 +173,9 @@ class ResNetLinkNet(SegmentationNetwork):
         return Output(logits=self.classifier(decoded.map), auxiliary={})
 
     def released_names(self) -> ReleasedNames:
-        """Names of UNet_Family: firstconv, encoder1 … 4, decoder4 … 1, finaldeconv1, finalconv2,"
-        " 3."""
+        """Names of UNet_Family: firstconv, encoder1 … 4, decoder4 … 1, finaldeconv1, finalconv2,
+        finalconv3.
+        """
         prefixes = {"encoder.conv1.": "firstconv.", "encoder.bn1.": "firstbn."}
         prefixes |= {f"encoder.layer{i}.": f"encoder{i}." for i in range(1, 5)}
         for i, number in enumerate(range(4, 0, -1)):
@@ -202,11 +215,17 @@ class ResidualUnit(nn.Module):
 class ResidualUNet(SegmentationNetwork):
     """Form paper (Zhang et al., Section II and Table I): three residual units down with strides 1,
     2 and 2, a bridge with stride 2, three up behind bilinear upsampling and joined skips, a 1×1
-    convolution. Widths are 64 to 512.
+    convolution. `width` is the number of channels of the first level (paper: 64, up to 512). The
+    paper leaves the interpolation and a batch norm in the shortcuts open: bilinear by pixel
+    centres, and with one. Raises UsageError for a width below 1.
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 1, *, width: int = 64) -> None:
         super().__init__()
+        if width < 1:
+            raise UsageError(
+                "creating a residual U-Net", expected="width at least 1", found=f"width={width}"
+            )
         widths = [width, 2 * width, 4 * width, 8 * width]
         self.in_channels, self.classes = in_channels, classes
         self.stride = self.divisor = self.smallest = 8

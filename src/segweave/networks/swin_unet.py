@@ -166,7 +166,7 @@ class SwinUNet(SegmentationNetwork):
             if name.endswith("relative_position_bias_table")
         ]
         fixed = {f"{block}relative_position_index" for block in blocks}
-        # Masks belong to shifted blocks, which are the odd ones.
+        # Masks belong to shifted blocks: every second one.
         fixed |= {block.removesuffix("attn.") + "attn_mask" for block in blocks}
         return ReleasedNames(tensors, fixed=frozenset(fixed))
 

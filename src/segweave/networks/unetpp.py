@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import DoubleConvolution
 from segweave.registry import NetworkCard
@@ -40,7 +41,8 @@ class UNetPlusPlus(SegmentationNetwork):
     `width` is the number of channels of the first level, each further level has twice as many
     (released: 32 to 512). With `deep_supervision` the maps X(0, 1) to X(0, 3) have heads too: the
     auxiliary outputs `node-1` to `node-3`, whose losses the released training averages with that of
-    the logits. The released code ends in sigmoids; this one returns logits.
+    the logits. The released code ends in sigmoids; this one returns logits. Raises UsageError for a
+    width below 1.
     """
 
     def __init__(
@@ -52,6 +54,10 @@ class UNetPlusPlus(SegmentationNetwork):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
+        if width < 1:
+            raise UsageError(
+                "creating a UNet++", expected="width at least 1", found=f"width={width}"
+            )
         widths = [width * 2**level for level in range(LEVELS)]
         self.in_channels, self.classes = in_channels, classes
         self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)

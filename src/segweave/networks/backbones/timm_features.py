@@ -44,7 +44,7 @@ def timm_features(
         backbone = timm.create_model(
             name, features_only=True, pretrained=False, in_chans=in_channels, **options
         )
-    except (TypeError, RuntimeError, AssertionError) as error:
+    except (TypeError, RuntimeError, AssertionError, IndexError) as error:
         raise UsageError(
             f"{doing}: {error}",
             expected="a backbone that returns feature maps, and options that timm takes",

@@ -22,9 +22,12 @@ Pair = tuple[nn.Module, str, nn.Module, str]
 _LIBRARIES = ("timm.", "torchvision.", "segmentation_models_pytorch.")
 """Libraries whose modules call their layers in `forward` alone: its trace shows the pairs."""
 
-_CONVOLUTIONS = {"timm.layers.conv2d_same.Conv2dSame"}
+_CONVOLUTIONS = {
+    "timm.layers.conv2d_same.Conv2dSame",
+    "segweave.networks.blocks.upsampling.NearestUpsampledConv2d",
+}
 _NORMS = {"timm.layers.norm_act.BatchNormAct2d"}
-"""Layers of libraries that compute what torch's own do, with other padding or an activation."""
+"""Layers that compute what torch's own do, with other padding or an activation, or faster."""
 
 
 class ConvNorm(nn.Sequential):
