@@ -74,7 +74,7 @@ def check(
         report = look(source, name, progress=progress, **options)
     lines: list[dict[str, Any]] = []
     if how is not None:
-        lines = fix(source, report.problems, how)
+        lines = fix(source, report.problems, how, folders=report.folders)
         with counter("checking again", show=not (quiet or as_json)) as progress:
             report = look(source, name, progress=progress, **options)
     if as_json:
@@ -142,7 +142,10 @@ def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> No
         if not line.get("done"):
             remark(f"not fixed: {line['file']}: {line['why']}")
     count = len(report.errors)
-    verdict = "nothing is wrong" if report.ok else f"{count} thing{'s' if count > 1 else ''} to fix"
+    warned = sum(problem.severity == "warning" for problem in report.problems)
+    verdict = f"{count} thing{'s' if count > 1 else ''} to fix"
+    if report.ok:
+        verdict = f"no errors, {warned} warnings to look at" if warned else "nothing is wrong"
     values: dict[str, Any] = {"verdict": verdict}
     if lines:
         values |= {"fixed": f"{fixed} labels", "log": log_of(source)}

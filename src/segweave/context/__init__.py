@@ -9,8 +9,7 @@ from typing import Any
 
 from segweave import registry
 from segweave.context._both_sides import BothSides
-from segweave.context.base import ContextModule, Prepared
-from segweave.context.contract import built, check_module
+from segweave.context.base import ContextModule, Prepared, built, check_module
 from segweave.errors import UsageError
 from segweave.registry import build
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from segweave.author_weights import HasReleasedNames, ReleasedNames
 from segweave.context._recurrent import with_prefix
-from segweave.context.base import ContextModule, Prepared
-from segweave.context.contract import check_map, check_prepared
+from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.errors import UsageError
 
 DIRECTIONS = ("forward", "reverse")

@@ -13,6 +13,9 @@ from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
 from segweave.datasets.base import Item, Plan, invalid_names, short_of
 from segweave.errors import InputError
+from segweave.formats.guard import check_file
+from segweave.formats.pictures import exif_turn
+from segweave.formats.table import PICTURES, suffix_of
 from segweave.registry import build, datasets
 from segweave.runtime.progress import Progress
 from segweave.storage import sha256_of, sha256_of_bytes
@@ -120,7 +123,11 @@ def prepare(
             splits,
             plan.provenance,
             grouped=plan.grouped,
-            warnings=[*plan.warnings, *_absent(writer.absent, plan, counts["cases"])],
+            warnings=[
+                *plan.warnings,
+                *_turned(plan.items),
+                *_absent(writer.absent, plan, counts["cases"]),
+            ],
         )
         resumed = len(writer.resumed)
     return PrepareReport(
@@ -136,6 +143,18 @@ def prepare(
         checksum=store.checksum,
         splits=store.describe()["splits"],
     )
+
+
+def _turned(items: list[Item]) -> list[str]:
+    """A warning about pictures that are to be shown turned."""
+    pictures = [path for item in items for path in item.files if suffix_of(path) in PICTURES]
+    turned = [path.name for path in pictures if exif_turn(path) != 1]
+    if not turned:
+        return []
+    return [
+        f"{len(turned)} pictures have an EXIF orientation, which is not applied: {few(turned)}; if "
+        "the masks were drawn on the pictures as they are shown, turn the pixels and remove the tag"
+    ]
 
 
 def _absent(classes: list[str], plan: Plan, cases: int) -> list[str]:
@@ -164,6 +183,7 @@ def _fingerprint(item: Item, options: str) -> str:
     parts = [f"{item.id}|{item.group}|{options}".encode()]
     for path in item.files:
         try:
+            check_file(path, f"reading the case {item.id!r}")
             parts.append(bytes.fromhex(sha256_of(path)))
         except OSError as error:
             raise InputError(

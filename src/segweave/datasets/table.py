@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from segweave.datasets._volumes import labelled, read_volume, splits_by
 from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import ErrorKind, InputError, SegweaveError
 from segweave.formats import Geometry, case_name, read_case, read_label_case
+from segweave.formats.files import files_of
 from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.registry import DatasetCard
 from segweave.words import few
@@ -57,8 +59,8 @@ def plan(
             where no id is above 1.
         fractions: Shares of groups for train, valid and test.
         seed: Decides which groups go where, when they are dealt out by fractions.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError for a table without these columns and for ids that can't be classes.
     """
@@ -82,9 +84,7 @@ def plan(
                 )
             )
     if not files and not errors:
-        raise InputError(
-            _DOING, file=file, expected="at least one case", found="none", kind="missing"
-        )
+        raise _none_there(file, [str(fault.file) for one in left_out for fault in one.faults])
     errors += half_filled(given_groups, _DOING, file)
     groups = {id: group or id for id, group in given_groups.items()}
     home: dict[str, str] = {}
@@ -121,7 +121,7 @@ def plan(
     items = [
         Item(
             id,
-            tuple(_listed(image) + ([mask] if mask else [])),
+            tuple(files_of(image) + ([mask] if mask else [])),
             partial(_read, image, mask, id, groups[id], geometry, scaled),
             group=groups[id],
         )
@@ -142,6 +142,21 @@ def plan(
         options=f"geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
         errors=errors,
+    )
+
+
+def _none_there(file: Path, lost: list[str]) -> InputError:
+    """The error for a table of which no case has its files; `lost` are those that it names."""
+    remedy = "write paths from the folder of the table"
+    if os.sep == "/" and any("\\" in path for path in lost):
+        remedy += ', with "/" between folders: "\\" is a letter of a name here'
+    return InputError(
+        _DOING,
+        file=file,
+        expected="at least one case whose files are there",
+        found=f"{len(lost)} paths where nothing is: {few(lost, 3)}" if lost else "no rows",
+        remedy=remedy if lost else None,
+        kind="missing",
     )
 
 
@@ -208,12 +223,6 @@ def _take(
     if part:
         parts[id] = part
     return None
-
-
-def _listed(image: Path) -> list[Path]:
-    from segweave.formats.dicom import series_files
-
-    return series_files(image) if image.is_dir() else [image]
 
 
 def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:

@@ -135,8 +135,8 @@ def _no_classes(
         expected="0 and 255 alone, as in most masks" if white else "class ids 0, 1, 2, ...",
         found=f"{len(ids)} different values up to {ids[-1]} in {len(files)} of {count} files: "
         f"{few(ids)}",
-        remedy="name the classes (--classes), or give a threshold (--mask-threshold 127) if they "
-        "are grey masks",
+        remedy="if these are classes, give them the ids 1, 2, 3, ... or name all ids from 0 on "
+        "(--classes); if they are grey masks, give a threshold (--mask-threshold 127)",
         kind="labels",
     )
 

@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from segweave import __version__
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.formats import (
+    Geometry,
     case_name,
     find_images,
     label_name,
     read_case,
     write_label,
 )
+from segweave.formats.pictures import turned_note
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.progress_file import ProgressFile
@@ -49,7 +51,8 @@ class PredictedFile:
         spacing: mm (slice, row, column), None where unknown.
         seconds: how long it took.
         classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
-        note: what did not work beside the label map: an overlay that could not be drawn.
+        note: what is unusual beside the label map: an overlay that could not be drawn, an EXIF
+            orientation that is not applied.
     """
 
     file: Path
@@ -112,7 +115,7 @@ def predict_files(
     probabilities: bool = False,
     format: str | None = None,
     force: bool = False,
-    geometry: Literal["check", "pixdim", "affine"] = "check",
+    geometry: Geometry = "check",
     progress: Progress | None = None,
 ) -> PredictionReport:
     """Predict image files and folders of them (with their subfolders) into the folder `out`.
@@ -222,7 +225,9 @@ def _plan(
     jobs: list[_Job] = []
     for path in map(Path, given):
         for file in find_images(path):
-            subfolder = file.parent.relative_to(path) if path.is_dir() else Path()
+            # A folder may itself be the image, a DICOM series.
+            inside = path.is_dir() and file != path
+            subfolder = file.parent.relative_to(path) if inside else Path()
             name = case_name(file)
             jobs.append(
                 _Job(
@@ -277,7 +282,7 @@ def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
 def _predict_one(
     session: Session,
     job: _Job,
-    geometry: Literal["check", "pixdim", "affine"],
+    geometry: Geometry,
     number: int,
     report: Callable[[float, str], None],
 ) -> PredictedFile:
@@ -295,7 +300,7 @@ def _predict_one(
     if job.probabilities is not None and prediction.probabilities is not None:
         with atomic_write(job.probabilities) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, probabilities=prediction.probabilities)
-    note = ""
+    failed = ""
     if job.overlay is not None:
         try:
             sheet = draw_overlay(case, prediction.labels, session.target)
@@ -303,19 +308,19 @@ def _predict_one(
                 sheet.save(temporary, format="PNG")
         except Exception as error:
             # The label map is what was asked for; a picture that fails must not take it away.
-            note = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
+            failed = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
     # Last, so that a label map means that the file is done.
     write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
     return PredictedFile(
         file=job.file,
         case=case.id,
         labels=job.labels,
-        overlay=None if note else job.overlay,
+        overlay=None if failed else job.overlay,
         size=(case.slices, *case.size),
         spacing=case.spacing,
         seconds=time.perf_counter() - start,
         classes=amounts(case, prediction.labels, session.target),
-        note=note,
+        note="; ".join(filter(None, (failed, turned_note(job.file)))),
     )
 
 

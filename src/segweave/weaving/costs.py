@@ -60,8 +60,8 @@ def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
     """The costs of one window at `size` = (height, width), in eval mode on the CPU.
 
     The encoder runs once per slice, the decoder and the head once; beside a network that weaves at
-    `encoder`, neighbours are embedded and not encoded. A network that is no `SegmentationNetwork`
-    has one step.
+    `encoder`, neighbours are embedded and not encoded. Another network than a `SegmentationNetwork`
+    has no steps of its kind: the totals alone are given.
 
     Raises UsageError for a size that the network does not take, with one that it takes.
     """

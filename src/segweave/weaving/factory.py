@@ -10,8 +10,7 @@ from torch import nn
 
 from segweave import registry
 from segweave.context import create_context
-from segweave.context.base import ContextModule
-from segweave.context.contract import check_module
+from segweave.context.base import ContextModule, check_module
 from segweave.context.identity import Identity
 from segweave.errors import UsageError, nearest
 from segweave.weaving.adapters import SegmentationModel

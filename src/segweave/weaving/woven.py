@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import HasReleasedNames, ReleasedNames
-from segweave.context.base import ContextModule, Prepared
-from segweave.context.contract import check_map, check_prepared
+from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.context.identity import Identity
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Feedback, Output, Size

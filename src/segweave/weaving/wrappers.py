@@ -9,8 +9,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from segweave.context.base import ContextModule, Prepared
-from segweave.context.contract import check_map, check_prepared
+from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.errors import UsageError
 
 
