@@ -21,9 +21,9 @@ from segweave.formats.guard import (
     check_finite,
     check_numeric,
     declared_bytes,
+    read_into,
     reading,
 )
-from segweave.formats.packed import read_into
 from segweave.storage import atomic_write
 
 IMAGE_NAMES = ("image", "img")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from segweave.errors import InputError
-from segweave.formats.guard import readable_size, reading
-from segweave.formats.packed import Unpacked
+from segweave.formats.guard import Unpacked, readable_size, reading
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PLAIN = b"1.2.840.10008.1.2.1"

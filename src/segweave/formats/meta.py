@@ -15,13 +15,14 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError
 from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
+    Unpacked,
     check_affine,
     check_declared,
     check_deflated,
     check_finite,
     declared_bytes,
+    read_into,
 )
-from segweave.formats.packed import Unpacked, read_into
 from segweave.formats.turned import LPS_TO_RAS, turned_content
 from segweave.storage import atomic_write
 

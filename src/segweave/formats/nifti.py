@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -22,12 +23,14 @@ from segweave.errors import InputError
 from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.guard import (
     WHOLE,
+    Unpacked,
     check_declared,
     check_deflated,
     check_file,
     check_finite,
     check_numeric,
     declared_bytes,
+    read_into,
     reading,
 )
 from segweave.formats.nifti_header import (
@@ -35,9 +38,7 @@ from segweave.formats.nifti_header import (
     header_affine,
     header_shape,
     is_oriented,
-    parse_header,
 )
-from segweave.formats.packed import Unpacked, read_into
 from segweave.storage import atomic_write
 
 _GZIP = b"\x1f\x8b"
@@ -257,3 +258,31 @@ def write_nifti(
             stream.write(case.source_grid.to_file(plane).tobytes(order="F"))
         if stream is not plain:
             stream.close()
+
+
+def parse_header(block: bytes, doing: str, file: Path | None) -> Any:
+    """The header in a file's first bytes. Raises InputError unless it is a single-file NIfTI."""
+    import nibabel as nib
+
+    for kind, size, magic_at in ((nib.Nifti1Header, 348, 344), (nib.Nifti2Header, 540, 4)):
+        for order, sign in (("little", "<"), ("big", ">")):
+            if int.from_bytes(block[:4], order) == size and len(block) >= size:  # type: ignore[arg-type]
+                if block[magic_at : magic_at + 2] != b"n+":
+                    break
+                return kind(block[:size], endianness=sign, check=False)
+    raise InputError(
+        doing,
+        file=file,
+        expected="a NIfTI header (.nii or .nii.gz, header and data in one file)",
+        found=f"{len(block)} bytes that don't start with one"
+        if len(block) >= 348
+        else f"{len(block)} bytes, too few for a header",
+        kind="damaged",
+    )
+
+
+def names_orientation(attributes: Mapping[str, Any]) -> bool:
+    """Whether the header that a case keeps names an orientation; True where it keeps none."""
+    stored = attributes.get(HEADER_ATTRIBUTE)
+    doing = "reading the header of a case"
+    return stored is None or is_oriented(parse_header(base64.b64decode(stored), doing, None))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +20,6 @@ HEADER_ATTRIBUTE = "nifti_header"
 _MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _APART = 0.1
 """Share of the smallest step by which sform and qform may differ: they are rounded."""
-
-
-def parse_header(block: bytes, doing: str, file: Path | None) -> Any:
-    """The header in a file's first bytes. Raises InputError unless it is a single-file NIfTI."""
-    import nibabel as nib
-
-    for kind, size, magic_at in ((nib.Nifti1Header, 348, 344), (nib.Nifti2Header, 540, 4)):
-        for order, sign in (("little", "<"), ("big", ">")):
-            if int.from_bytes(block[:4], order) == size and len(block) >= size:  # type: ignore[arg-type]
-                if block[magic_at : magic_at + 2] != b"n+":
-                    break
-                return kind(block[:size], endianness=sign, check=False)
-    raise InputError(
-        doing,
-        file=file,
-        expected="a NIfTI header (.nii or .nii.gz, header and data in one file)",
-        found=f"{len(block)} bytes that don't start with one"
-        if len(block) >= 348
-        else f"{len(block)} bytes, too few for a header",
-        kind="damaged",
-    )
 
 
 def header_shape(header: Any, doing: str, file: Path) -> tuple[int, ...]:
@@ -167,10 +144,3 @@ def _check_agreement(
 def is_oriented(header: Any) -> bool:
     """Whether a header names an orientation, by an sform or a qform."""
     return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
-
-
-def names_orientation(attributes: Mapping[str, Any]) -> bool:
-    """Whether the header that a case keeps names an orientation; True where it keeps none."""
-    stored = attributes.get(HEADER_ATTRIBUTE)
-    doing = "reading the header of a case"
-    return stored is None or is_oriented(parse_header(base64.b64decode(stored), doing, None))

@@ -18,7 +18,7 @@ from segweave.formats.dicom_file import is_dicom
 from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file
-from segweave.formats.nifti_header import names_orientation
+from segweave.formats.nifti import names_orientation
 from segweave.formats.pictures import exif_turn, two_values, white_as_one
 from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
 from segweave.storage import sha256_of

@@ -64,7 +64,7 @@ class SwinUNet(SegmentationNetwork):
     expansion back.
 
     An image with one channel is repeated to three. The released code takes 224×224 pixels; here
-    maps whose sides are not multiples of a window (7) are padded, and what is padded is no key.
+    maps whose sides are not multiples of a window (7) are padded, and nothing attends to the rest.
     ImageNet weights fill the encoder, and the decoder's blocks from the encoder's stage of the same
     stride, as the authors start.
 

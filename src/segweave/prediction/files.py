@@ -311,6 +311,8 @@ def _predict_one(
             failed = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
     # Last, so that a label map means that the file is done.
     write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
+    # Only pictures can be shown turned.
+    turned = turned_note(job.file) if case.source_grid is None else ""
     return PredictedFile(
         file=job.file,
         case=case.id,
@@ -320,7 +322,7 @@ def _predict_one(
         spacing=case.spacing,
         seconds=time.perf_counter() - start,
         classes=amounts(case, prediction.labels, session.target),
-        note="; ".join(filter(None, (failed, turned_note(job.file)))),
+        note="; ".join(filter(None, (failed, turned))),
     )
 
 

@@ -47,7 +47,9 @@ def draw_overlay(
         name = "" if case.slices == 1 else f"{index + 1} / {case.slices}"
         tiles.append((name, _painted(picture, labels[index], target)))
     letters = _direction_letters(case)
-    words = printable(case.id if title is None else title).replace("\n", r"\n")
+    words = case.id if title is None else title
+    if not words.isprintable():
+        words = printable(words).replace("\n", r"\n")
     if len(shown) < case.slices:
         words += f" · {len(shown)} of {case.slices} slices"
     return _sheet(tiles, words, _legend(case, labels, target), letters)
