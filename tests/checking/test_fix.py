@@ -34,23 +34,37 @@ def _table(folder: Path, *masks: str) -> Path:
     return table
 
 
-def test_labels_outside_the_tables_folder_are_kept_under_names_of_their_own(tmp_path: Path) -> None:
+def test_labels_outside_the_source_are_never_changed(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    table = _table(tmp_path, "../masks/a.nii.gz", "linked/a.nii.gz", "own/a.nii.gz")
+    (tmp_path / "lists" / "linked").rename(tmp_path / "elsewhere")
+    (tmp_path / "lists" / "linked").symlink_to(tmp_path / "elsewhere")
+    labels = [tmp_path / "masks" / "a.nii.gz", tmp_path / "elsewhere" / "a.nii.gz"]
+    before = [path.read_bytes() for path in labels]
+    lines = fix(table, check(table).problems, "copy-header")
+    assert sorted(line["done"] for line in lines) == [False, False, True]
+    assert all("outside" in line["why"] for line in lines if not line["done"])
+    assert [path.read_bytes() for path in labels] == before
+    (kept,) = [Path(line["kept"]) for line in lines if line["done"]]
+    assert kept == tmp_path / "lists" / ".before-fix" / "own" / "a.nii.gz"
+
+
+def test_labels_in_a_folder_that_is_named_are_fixed(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     table = _table(tmp_path, "../masks/a.nii.gz", "../other/a.nii.gz", "own/a.nii.gz")
+    named = [tmp_path / "masks", tmp_path / "other"]
     stranger = tmp_path / "lists" / "masks" / "a.nii.gz"
     write(stranger, LABEL * 0)
     before = stranger.read_bytes()
-    lines = fix(table, check(table).problems, "copy-header")
+    lines = fix(table, check(table).problems, "copy-header", folders=named)
     assert [line["done"] for line in lines] == [True] * 3
     assert stranger.read_bytes() == before
     kept = {Path(line["kept"]) for line in lines}
     assert len(kept) == 3
-    assert tmp_path / "lists" / ".before-fix" / "own" / "a.nii.gz" in kept
     for path in kept:
         assert path.parent.is_relative_to(tmp_path / "lists" / ".before-fix")
         np.testing.assert_array_equal(nibabel.load(path).affine, AWAY)
-    again = check(table)
-    assert not [p for p in again.problems if p.kind == "geometry"]
+    assert not [p for p in check(table).problems if p.kind == "geometry"]
 
 
 def test_the_command_says_where_the_log_of_a_table_lies(

@@ -104,6 +104,22 @@ def test_every_fault_of_the_decathlon_is_listed(abdomens: Path, tmp_path: Path) 
         prepare("decathlon", folder, tmp_path / "s")
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_list_that_leaves_its_folder_is_refused(
+    abdomens: Path, tmp_path: Path, absolute: bool
+) -> None:
+    folder = _decathlon(abdomens, tmp_path / "Task01_Made")
+    about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    outside = tmp_path / "outside.nii.gz"
+    (folder / about["training"][0]["label"]).rename(outside)
+    about["training"][0]["label"] = str(outside) if absolute else "imagesTr/../../outside.nii.gz"
+    (folder / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+    report = check(folder)
+    assert [p for p in report.problems if "outside of its folder" in p.found]
+    with pytest.raises(InputError, match="outside of its folder"):
+        prepare("decathlon", folder, tmp_path / "s")
+
+
 def test_every_fault_of_a_table_is_listed(raw: Path) -> None:
     table = raw / "cases.csv"
     lines = ["image,mask,case,group,part"]

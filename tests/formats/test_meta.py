@@ -153,7 +153,7 @@ def test_unusual_content_is_refused(tmp_path: Path, values: np.ndarray, kind: st
 def test_an_extra_that_is_not_installed_is_named(
     tmp_path: Path, values: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "a.mha", values)
+    write(tmp_path / "a.nrrd", values)
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(MissingExtraError, match=r"segweave\[formats\]"):
-        read_case(tmp_path / "a.mha")
+        read_case(tmp_path / "a.nrrd")

@@ -45,7 +45,7 @@ def check(
     folder = Path(source)
     with at_most(min(largest_bytes(), _memory() // _SHARE_OF_MEMORY)):
         found = survey(folder, name, options)
-        report = CheckReport(folder, found.name, found.plan.layout)
+        report = CheckReport(folder, found.name, found.plan.layout, folders=found.folders)
         report.problems += found.problems
         report.problems += [Problem("missing", "error", found=text) for text in found.plan.missing]
         report.problems += [Problem("note", "note", found=text) for text in found.plan.warnings]

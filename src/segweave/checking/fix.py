@@ -37,13 +37,18 @@ def log_of(source: str | Path) -> Path:
 
 
 def fix(
-    source: str | Path, problems: Sequence[Problem], how: Literal["copy-header", "resample"]
+    source: str | Path,
+    problems: Sequence[Problem],
+    how: Literal["copy-header", "resample"],
+    *,
+    folders: Sequence[str | Path] = (),
 ) -> list[dict[str, Any]]:
     """Fix every label of `problems` (kinds size and geometry) that is not on its image.
 
     The original is copied to SOURCE/.before-fix (of a table, to that in the table's folder), and
     one line per file is added to `log_of` the source. A file that can't be fixed stays as it is,
-    and its line gives the reason.
+    and its line gives the reason. Nothing outside of the source and of `folders` is changed: a list
+    in a data set may name any file of the machine.
 
     Args:
         source: the data set, as `check` got it.
@@ -51,6 +56,7 @@ def fix(
         how: "copy-header": the voxels fit, the header is wrong; the label gets the image's header
             (it must have the image's shape). "resample": the header is right; every voxel of the
             image gets the nearest label (0 outside), unless that erases more than half of it.
+        folders: further folders in which labels may be changed, such as that of the masks.
 
     Returns the lines of the log. Raises UsageError for another `how`.
     """
@@ -58,6 +64,7 @@ def fix(
         raise UsageError("fixing labels", found=repr(how), remedy=nearest(str(how), HOW))
     folder = log_of(source).parent
     lines = []
+    inside = [folder.resolve(), *(Path(path).resolve() for path in folders)]
     pairs = {(p.file, p.image) for p in problems if p.kind in ("size", "geometry")}
     for label, image in sorted((a, b) for a, b in pairs if a is not None and b is not None):
         line: dict[str, Any] = {
@@ -67,6 +74,7 @@ def fix(
             "how": how,
         }
         try:
+            _check_inside(label, inside)
             line |= _fix_label(folder, label, image, how)
         except SegweaveError as error:
             line |= {"done": False, "why": error.found or error.doing}
@@ -76,6 +84,17 @@ def fix(
         with log_of(source).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
     return lines
+
+
+def _check_inside(label: Path, folders: Sequence[Path]) -> None:
+    home = label.parent.resolve()
+    if not any(home.is_relative_to(folder) for folder in folders):
+        raise InputError(
+            "fixing a label",
+            file=label,
+            found=f"a label outside of {folders[0]}, where nothing is changed; copy it there, or "
+            "move the list to a folder above its files",
+        )
 
 
 def _fix_label(folder: Path, label: Path, image: Path, how: str) -> dict[str, Any]:

@@ -285,9 +285,9 @@ def _strange(item: Item, found_in: Survey) -> list[Problem]:
 
 
 def label_file(item: Item) -> Path | None:
-    """The file that holds the label alone, if there is one."""
+    """The file that holds the label alone, if there is one; the slices of a series are none."""
     last = item.files[-1] if len(item.files) > 1 else None
-    return None if last is None or suffix_of(last) in ARRAYS else last
+    return None if last is None or suffix_of(last) in ("", *ARRAYS, *DICOM) else last
 
 
 def ids_in(path: Path | None, target: TargetSpec) -> frozenset[int]:

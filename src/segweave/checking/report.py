@@ -85,7 +85,8 @@ class CheckReport:
     """What a check found in `source`, read as the data set `name`.
 
     `facts` are counts, sizes, spacing and labels; `problems` all that is wrong, the gravest first.
-    `cases` is the number of cases that were read, `failed` of those that could not be.
+    `cases` is the number of cases that were read, `failed` of those that could not be. `folders`
+    are the source and those that options name.
     """
 
     source: Path
@@ -96,6 +97,7 @@ class CheckReport:
     facts: list[Fact] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
+    folders: list[Path] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Problem]:

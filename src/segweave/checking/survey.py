@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,7 @@ from segweave.data.specs import TargetSpec
 from segweave.datasets.base import Item, Plan, invalid_names
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.formats import case_name, find_images, read_array, read_case
-from segweave.formats.files import is_store, label_ending
+from segweave.formats.files import files_of, folders_below, label_ending
 from segweave.formats.table import suffix_of
 from segweave.registry import build, datasets
 
@@ -198,7 +197,8 @@ def _mask_folder(source: Path) -> tuple[Path, Path] | None:
 def _bare(source: Path) -> Survey:
     """Images without labels."""
     items = [
-        Item(case_name(path), (path,), partial(read_case, path)) for path in find_images(source)
+        Item(case_name(path), tuple(files_of(path)), partial(read_case, path))
+        for path in find_images(source)
     ]
     target = TargetSpec(kind="exclusive", names=tuple(f"class {i}" for i in range(256)))
     plan = Plan(layout="images", target=target, items=items, splits=lambda groups: {})
@@ -225,13 +225,4 @@ def unused(found: Survey) -> list[Path]:
 
 def _below(roots: list[Path]) -> set[Path]:
     """The folders and all below them that are neither hidden nor stores."""
-    found = set()
-    for root in roots:
-        for folder, folders, _ in os.walk(root):
-            folders[:] = [
-                name
-                for name in folders
-                if not name.startswith(".") and not is_store(Path(folder) / name)
-            ]
-            found.add(Path(folder))
-    return found
+    return {home for root in roots for home in folders_below(root, "checking a data set")}

@@ -74,7 +74,7 @@ def check(
         report = look(source, name, progress=progress, **options)
     lines: list[dict[str, Any]] = []
     if how is not None:
-        lines = fix(source, report.problems, how)
+        lines = fix(source, report.problems, how, folders=report.folders)
         with counter("checking again", show=not (quiet or as_json)) as progress:
             report = look(source, name, progress=progress, **options)
     if as_json:

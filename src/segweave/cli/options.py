@@ -10,7 +10,7 @@ import typer
 from segweave.cli.guard import check_device
 
 FlipsChoice = Literal["none", "rows", "columns", "both"]
-GeometryChoice = Literal["check", "pixdim", "affine"]
+GeometryChoice = Literal["check", "pixdim", "affine", "qform"]
 
 Device = Annotated[
     str,
@@ -39,8 +39,8 @@ UseTiles = Annotated[
 Geometry = Annotated[
     GeometryChoice,
     typer.Option(
-        help="Where a NIfTI header contradicts itself: refuse the file (check), or take its pixdim "
-        "or its affine."
+        help="Where a NIfTI header contradicts itself: refuse the file (check), or take its "
+        "pixdim, its affine (the sform) or its qform."
     ),
 ]
 Protocol = Annotated[

@@ -13,6 +13,7 @@ from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
 from segweave.datasets.base import Item, Plan, invalid_names, short_of
 from segweave.errors import InputError
+from segweave.formats.guard import check_file
 from segweave.registry import build, datasets
 from segweave.runtime.progress import Progress
 from segweave.storage import sha256_of, sha256_of_bytes
@@ -164,6 +165,7 @@ def _fingerprint(item: Item, options: str) -> str:
     parts = [f"{item.id}|{item.group}|{options}".encode()]
     for path in item.files:
         try:
+            check_file(path, f"reading the case {item.id!r}")
             parts.append(bytes.fromhex(sha256_of(path)))
         except OSError as error:
             raise InputError(

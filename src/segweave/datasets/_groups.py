@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segweave.errors import InputError, UsageError
+from segweave.formats.guard import check_file
 from segweave.formats.table import case_name
 from segweave.words import few
 
@@ -20,6 +21,7 @@ def read_rows(path: str | Path, doing: str, columns: str = "") -> list[dict[str,
     Raises InputError where it is not a CSV file, with the `columns` that it should have.
     """
     file = Path(path)
+    check_file(file, doing)
     try:
         text = file.read_text(encoding="utf-8-sig")
         head = text[:4096]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segweave.datasets.base import LeftOut, alone
 from segweave.errors import InputError, SegweaveError
-from segweave.formats.pictures import LARGEST_PIXELS, exif_turn
+from segweave.formats.pictures import LARGEST_PIXELS, exif_turn, open_picture
 from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.words import few
 
@@ -189,7 +189,7 @@ def picture_header(path: Path) -> tuple[tuple[int, int], str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 size = (picture.height, picture.width)
                 if picture.height * picture.width > LARGEST_PIXELS:
                     return size, f"a header that declares {picture.height} × {picture.width} pixels"

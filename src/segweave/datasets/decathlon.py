@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -52,8 +53,8 @@ def plan(
         group: A regular expression that finds the patient in a case's id.
         fractions: Shares of groups for train, valid and test.
         seed: Decides which groups go where, when they are dealt out by fractions.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError where it is not a task of the Decathlon.
     """
@@ -145,6 +146,20 @@ def _pairs(
             )
             continue
         image, label = (source / str(path) for path in paths)
+        # Paths of another machine lead nowhere and are missing; the others would read its files.
+        outside = [p for p in (image, label) if p.exists() and not _is_inside(p, source)]
+        if outside:
+            errors.append(
+                InputError(
+                    _DOING,
+                    file=file,
+                    expected="files of the data set",
+                    found=f"{outside[0]}, outside of its folder",
+                    remedy="correct the path in dataset.json",
+                    kind="layout",
+                )
+            )
+            continue
         id = case_name(image)
         if id in pairs:
             errors.append(
@@ -167,7 +182,7 @@ def _pairs(
         ]
         if not absent:
             pairs[id] = (image, label)
-    if not pairs:
+    if not pairs and not errors:
         raise InputError(
             _DOING,
             file=file,
@@ -177,6 +192,11 @@ def _pairs(
             kind="missing",
         )
     return pairs, left_out, errors
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path leads into the folder, by its words; a link inside may lead elsewhere."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def _shown(path: Path, source: Path) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.splits import PARTS, cases_of, seeded_split
@@ -23,9 +22,18 @@ from segweave.datasets._groups import (
 )
 from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import Geometry, case_name, find_images, read_array, read_case, read_label
-from segweave.formats.files import label_ending, visible
+from segweave.formats import (
+    Geometry,
+    case_name,
+    find_images,
+    read_case,
+    read_label,
+    read_label_case,
+)
+from segweave.formats.content import Request
+from segweave.formats.files import files_of, label_ending, visible
 from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
+from segweave.formats.read import read_content
 from segweave.formats.table import suffix_of
 from segweave.registry import DatasetCard
 from segweave.words import few
@@ -83,14 +91,14 @@ def plan(
         kind: Foreground and background (binary), or several classes (exclusive); auto is binary
             where no id is above 1.
         classes: Names of the classes from id 1 on; background may be given before them.
-        mask_threshold: In grey masks, what is above this is foreground.
+        mask_threshold: In grey masks, what is above this is foreground; masks of 0 and 1 stay.
         group: A regular expression that finds the patient in an image's name (its first bracket, or
             the whole match).
         cases: A CSV table with case, group and, if wanted, part (train, valid, test).
         fractions: Shares of groups for train, valid and test.
         seed: Decides which groups go where, when they are dealt out by fractions.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError or UsageError for whatever does not fit.
     """
@@ -131,7 +139,7 @@ def plan(
     items = [
         Item(
             id,
-            (image, mask),
+            (*files_of(image), mask),
             partial(_read, image, mask, id, groups[id], mask_threshold, geometry, scaled),
             group=groups[id],
         )
@@ -165,25 +173,9 @@ def _read(
     geometry: Geometry,
     scaled: bool,
 ) -> Case:
-    if threshold is None:
-        return read_case(image, label=mask, id=id, group=group, geometry=geometry, scaled=scaled)
     case = read_case(image, id=id, group=group, geometry=geometry, with_label=False)
-    label = _above(mask, threshold)
-    if label.shape != (case.slices, *case.size):
-        raise InputError(
-            "reading a label map",
-            file=mask,
-            expected=f"the image's size {case.size[0]} × {case.size[1]}",
-            found=" × ".join(str(n) for n in label.shape[1:]),
-            remedy="check that image and mask belong together",
-            kind="size",
-        )
+    label = read_label(mask, case, geometry=geometry, scaled=scaled, threshold=threshold)
     return replace(case, label=label)
-
-
-def _above(mask: Path, threshold: int) -> NDArray[np.uint8]:
-    above: NDArray[np.bool_] = np.any(read_array(mask) > threshold, axis=1)
-    return above.astype(np.uint8)
 
 
 def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[int]:
@@ -191,9 +183,10 @@ def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[
     if threshold is not None:
         return [0, 1]
     try:
-        return _ids(mask, geometry)
+        label = read_label_case(mask, geometry=geometry, scaled=False).label
     except SegweaveError:
         return []
+    return [] if label is None else [int(id) for id in np.flatnonzero(np.bincount(label.ravel()))]
 
 
 def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
@@ -203,21 +196,13 @@ def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
     highest = []
     for mask in masks:
         try:
-            highest.append(read_array(mask).max())
+            content = read_content(mask, Request(_DOING, "affine", as_label=True, grey=True))
+            highest.append(0 if content.label is None else content.label.max())
         except SegweaveError:
             return []  # for the reader to report
-        if highest[-1] > threshold:
+        if highest[-1] > threshold or highest[-1] == 1:
             return []
     return [f"no mask is above the threshold {threshold}: the highest value is {max(highest):g}"]
-
-
-def _ids(mask: Path, geometry: Geometry) -> list[int]:
-    values = read_array(mask)[:, :1]
-    stand_in = Case(
-        id=case_name(mask), group="", image=values, stack="single" if len(values) == 1 else "space"
-    )
-    label = read_label(mask, stand_in, geometry=geometry, scaled=False)
-    return [int(value) for value in np.unique(label)]
 
 
 def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Path]:

@@ -73,8 +73,8 @@ def plan(
         group: A regular expression that finds the patient in a case's id.
         fractions: Shares of groups for train, valid and test.
         seed: Decides which groups go where, when they are dealt out by fractions.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError where it is not an nnU-Net data set.
     """

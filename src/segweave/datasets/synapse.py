@@ -83,8 +83,8 @@ def plan(
         layout: The layout of the source; auto recognises it.
         organs: The 8 organs that papers score (the ids of TransUNet's files), or all 13 that the
             release labels.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError where no layout fits, UsageError where several do.
     """

@@ -16,6 +16,7 @@ from segweave.datasets._volumes import labelled, read_volume, splits_by
 from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import ErrorKind, InputError, SegweaveError
 from segweave.formats import Geometry, case_name, read_case, read_label_case
+from segweave.formats.files import files_of
 from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.registry import DatasetCard
 from segweave.words import few
@@ -57,8 +58,8 @@ def plan(
             where no id is above 1.
         fractions: Shares of groups for train, valid and test.
         seed: Decides which groups go where, when they are dealt out by fractions.
-        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim or
-            affine.
+        geometry: What decides where a NIfTI header contradicts itself: check (refuse), pixdim,
+            affine (the sform) or qform.
 
     Raises InputError for a table without these columns and for ids that can't be classes.
     """
@@ -121,7 +122,7 @@ def plan(
     items = [
         Item(
             id,
-            tuple(_listed(image) + ([mask] if mask else [])),
+            tuple(files_of(image) + ([mask] if mask else [])),
             partial(_read, image, mask, id, groups[id], geometry, scaled),
             group=groups[id],
         )
@@ -208,12 +209,6 @@ def _take(
     if part:
         parts[id] = part
     return None
-
-
-def _listed(image: Path) -> list[Path]:
-    from segweave.formats.dicom import series_files
-
-    return series_files(image) if image.is_dir() else [image]
 
 
 def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:

@@ -1,7 +1,8 @@
-"""Reads HDF5, npz and npy files that hold an image and perhaps its label; writes npz label maps."""
+"""Reads npz and npy files that hold an image and perhaps its label; writes npz label maps."""
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,23 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
-    DEFLATE_LIMIT,
+    STEPS,
     check_declared,
+    check_deflated,
     check_finite,
     check_numeric,
     declared_bytes,
     reading,
 )
+from segweave.formats.packed import read_into
 from segweave.storage import atomic_write
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "mask")
 _FEWEST_PIXELS = 4
 """An image with more rows and columns than this and a short last axis has its channels last."""
+_LONGEST_HEADER = 1 << 14
+"""Of an npy file; NumPy itself evaluates no longer one."""
 _SPACING_NAMES = ("spacing_zyx_mm", "spacing")
 
 
@@ -61,13 +66,14 @@ def _channels_last(shape: tuple[int, ...], counts: tuple[int, ...]) -> bool:
     return len(shape) in (3, 4) and shape[-1] in counts and min(shape[-3:-1]) > _FEWEST_PIXELS
 
 
-def _content(
+def content_of(
     image: NDArray[Any] | None,
     label: NDArray[Any] | None,
     doing: str,
     file: Path,
     attributes: dict[str, Any],
 ) -> Content:
+    """The arrays of a file, whose axes are known by their lengths, and its spacing in mm."""
     stack: Stack = "space"
     turned = None
     if image is not None:
@@ -87,8 +93,12 @@ def _content(
 
 
 def _spacing(value: Any, name: str, doing: str, file: Path) -> tuple[float, float, float]:
-    steps = np.asarray(value, dtype=np.float64).ravel()
-    if steps.shape != (3,) or not np.isfinite(steps).all() or steps.min() <= 0:
+    try:
+        steps = np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        steps = np.zeros(0)
+    low, high = STEPS
+    if steps.shape != (3,) or not (low <= steps.min() and steps.max() <= high):
         raise InputError(
             doing,
             file=file,
@@ -114,7 +124,7 @@ def _pick(held: list[str], wanted: tuple[str, ...]) -> str | None:
     return next((name for name in wanted if name in held), None)
 
 
-def _choose(held: list[str], request: Request, file: Path) -> tuple[str | None, str | None]:
+def choose_arrays(held: list[str], request: Request, file: Path) -> tuple[str | None, str | None]:
     """Names of the image and the label to read; a file with a single array needs no name."""
     only = held[0] if len(held) == 1 else None
     if request.as_label:
@@ -128,129 +138,110 @@ def _choose(held: list[str], request: Request, file: Path) -> tuple[str | None, 
     return image, _pick(held, LABEL_NAMES) if request.with_label else None
 
 
-def read_h5(file: Path, request: Request) -> Content:
-    """Read data sets `image` and `label` of an HDF5 file; `spacing_zyx_mm` and other attributes of
-    the file are kept.
+def _read_npy(
+    stream: Any, room: int, what: str, file: Path, *, packed: int = 0, as_label: bool = False
+) -> NDArray[Any]:
+    """The array of an npy stream of `room` bytes, which `packed` bytes unfold to if more than 0.
 
-    Raises InputError for a truncated file, for declared sizes that the stored bytes cannot hold,
-    and for data sets that are stored in another file (links, external and virtual storage).
+    All that the header declares is compared with what is stored before anything is allocated, the
+    header's own length too.
     """
-    import h5py
-
-    doing = request.doing
-    with reading(doing, file), h5py.File(file, "r") as store:
-        held = [
-            name
-            for name in store
-            if isinstance(store.get(name, getlink=True), h5py.HardLink)
-            and isinstance(store[name], h5py.Dataset)
-        ]
-        names = _choose(held, request, file)
-        image, label = (None if n is None else _h5_values(store[n], doing, file) for n in names)
-        attributes = {name: _plain(value) for name, value in store.attrs.items()}
-    return _content(image, label, doing, file, attributes)
-
-
-def _h5_values(dataset: Any, doing: str, file: Path) -> NDArray[Any]:
-    what = f"{doing} (data set {dataset.name})"
-    if dataset.is_virtual or dataset.external:
-        raise InputError(
-            what,
-            file=file,
-            expected="data in this file",
-            found="data stored in another file",
-            kind="unsupported",
-        )
-    check_numeric(dataset.dtype, what, file)
-    stored = int(dataset.id.get_storage_size())
-    unfolded = stored * DEFLATE_LIMIT if dataset.chunks else stored
-    check_declared(declared_bytes(dataset.shape, dataset.dtype.itemsize), unfolded, what, file)
-    values: NDArray[Any] = dataset[()]
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
-def _plain(value: Any) -> Any:
-    """An HDF5 attribute as plain Python, so that a case's attributes can be written as JSON."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-
-
-def _check_npy(stream: Any, stored: int, available: int, what: str, file: Path) -> None:
-    """Compare an npy header's declared size with what is stored, before anything is allocated."""
-    start = stream.tell()
     version = np.lib.format.read_magic(stream)
-    parse = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
+    width, parse = {
+        (1, 0): (2, np.lib.format.read_array_header_1_0),
+        (2, 0): (4, np.lib.format.read_array_header_2_0),
+    }.get(version, (0, None))
     if parse is None:
         raise InputError(
             what, file=file, expected="npy format 1 or 2", found=str(version), kind="unsupported"
         )
-    shape, _, dtype = parse(stream)
+    count = stream.read(width)
+    length = int.from_bytes(count, "little")
+    if len(count) < width or length > _LONGEST_HEADER:
+        raise InputError(
+            what,
+            file=file,
+            expected=f"an npy header of at most {_LONGEST_HEADER} bytes",
+            found=f"one of {length} bytes",
+            kind="damaged",
+        )
+    shape, in_columns, dtype = parse(io.BytesIO(count + stream.read(length)))
     check_numeric(dtype, what, file)
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise InputError(
+            what, file=file, expected="sizes of at least 0", found=str(shape), kind="damaged"
+        )
     declared = declared_bytes(shape, dtype.itemsize)
-    check_declared(declared, min(stored - (stream.tell() - start), available), what, file)
+    if packed:
+        check_deflated(declared, packed, what, file, as_label=as_label)
+    check_declared(declared, room, what, file)
+    raw = read_into(stream, declared)
+    if raw.size < declared:
+        raise InputError(
+            what,
+            file=file,
+            expected=f"{declared} bytes of values",
+            found=f"{raw.size} bytes",
+            remedy="the file is truncated; copy or download it again",
+            kind="damaged",
+        )
+    values: NDArray[Any] = raw.view(dtype).reshape(shape, order="F" if in_columns else "C")
+    return values.astype(dtype.newbyteorder("="), copy=False)
 
 
 def read_npy(file: Path, request: Request) -> Content:
     """Read the one array of an npy file. Raises InputError for a damaged file or objects in it."""
     doing = request.doing
-    with reading(doing, file):
-        stored = file.stat().st_size
-        with file.open("rb") as stream:
-            _check_npy(stream, stored, stored, doing, file)
-        values = np.load(file, allow_pickle=False)
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    with reading(doing, file), file.open("rb") as stream:
+        values = _read_npy(stream, file.stat().st_size, doing, file)
     image, label = (None, values) if request.as_label else (values, None)
-    return _content(image, label, doing, file, {})
+    return content_of(image, label, doing, file, {})
 
 
 def read_npz(file: Path, request: Request) -> Content:
     """Read arrays `image` (or `img`) and `label` of an npz file; `spacing` is kept.
 
-    Raises InputError for a damaged file, objects in it, and declared sizes that it cannot hold.
+    Raises InputError for a damaged file, objects in it, declared sizes that it cannot hold, and
+    compression that NumPy does not write (it could unfold without a limit).
     """
     doing = request.doing
-    with reading(doing, file):
-        with zipfile.ZipFile(file) as archive:
-            members = {m.filename: m for m in archive.infolist() if m.filename.endswith(".npy")}
-            held = [name.removesuffix(".npy") for name in members]
-            spaced = _pick(held, _SPACING_NAMES)
-            arrays = [name for name in held if name not in _SPACING_NAMES]
-            names = _choose(arrays, request, file)
-            for name in filter(None, (*names, spaced)):
-                member = members[name + ".npy"]
-                with archive.open(member) as stream:
-                    _check_npy(
-                        stream,
-                        member.file_size,
-                        member.compress_size * DEFLATE_LIMIT,
-                        f"{doing} (array {name})",
-                        file,
-                    )
-        with np.load(file, allow_pickle=False) as stored:
-            image, label = (
-                None if n is None else stored[n].astype(stored[n].dtype.newbyteorder("="))
-                for n in names
-            )
-            attributes = {} if spaced is None else {spaced: stored[spaced].tolist()}
-    return _content(image, label, doing, file, attributes)
+    with reading(doing, file), zipfile.ZipFile(file) as archive:
+        members = {m.filename: m for m in archive.infolist() if m.filename.endswith(".npy")}
+        held = [name.removesuffix(".npy") for name in members]
+        spaced = _pick(held, _SPACING_NAMES)
+        arrays = [name for name in held if name not in _SPACING_NAMES]
+        names = choose_arrays(arrays, request, file)
+        image, label = (
+            None if name is None else _read_member(archive, members[f"{name}.npy"], doing, file, of)
+            for name, of in zip(names, (False, True), strict=True)
+        )
+        attributes = {}
+        if spaced is not None:
+            value = _read_member(archive, members[f"{spaced}.npy"], doing, file, False)
+            attributes[spaced] = value.tolist()
+    return content_of(image, label, doing, file, attributes)
 
 
-def write_h5(
-    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
-) -> None:
-    """Write a label map (as it is: slices first) as data set `label`, with the attribute
-    `spacing_zyx_mm`.
-    """
-    import h5py
-
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as store:
-        store.create_dataset("label", data=labels, compression="gzip", track_times=False)
-        if case.spacing is not None:
-            store.attrs["spacing_zyx_mm"] = np.asarray(case.spacing, dtype=np.float64)
+def _read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, doing: str, file: Path, as_label: bool
+) -> NDArray[Any]:
+    doing = f"{doing} (array {member.filename.removesuffix('.npy')})"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(
+            doing,
+            file=file,
+            expected="arrays that are stored or deflated, as NumPy writes them",
+            found=f"compression method {member.compress_type} in {member.filename}",
+            remedy="save it again with numpy.savez_compressed",
+            kind="unsupported",
+        )
+    stored = min(member.compress_size, file.stat().st_size)
+    packed = max(1, stored) if member.compress_type == zipfile.ZIP_DEFLATED else 0
+    with archive.open(member) as stream:
+        values = _read_npy(stream, member.file_size, doing, file, packed=packed, as_label=as_label)
+        # One more byte makes zip compare its checksum.
+        stream.read(1)
+    return values
 
 
 def write_npz(

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from segweave.data.case import SourceGrid, Stack
 
-Geometry = Literal["check", "pixdim", "affine"]
+Geometry = Literal["check", "pixdim", "affine", "qform"]
+"""What decides where a NIfTI header contradicts itself: nothing ("check" refuses), pixdim's steps,
+the affine (the sform, where there is one), or the qform."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class Request:
 
     Attributes:
         doing: what it is read for, for error messages.
-        geometry: what decides where a NIfTI header's affine and pixdim disagree: "check" raises.
+        geometry: what decides where a NIfTI header contradicts itself: "check" raises.
         as_label: whether the values are labels; a fourth axis holds overlapping classes then.
         with_label: whether a label in the same file (h5, npz) is read too.
+        grey: whether a threshold will make the label of grey: values need not be class ids.
         channels: whether a NIfTI image may have a fourth axis of channels.
     """
 
@@ -29,6 +32,7 @@ class Request:
     geometry: Geometry = "check"
     as_label: bool = False
     with_label: bool = False
+    grey: bool = False
     channels: bool = False
 
 

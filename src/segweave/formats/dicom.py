@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.errors import InputError, MissingExtraError
+from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.content import Content, Request
+from segweave.formats.dicom_file import is_dicom, read_data
 from segweave.formats.guard import (
+    check_affine,
     check_declared,
+    check_finite,
+    check_unfolded,
     declared_bytes,
     largest_bytes,
     readable_size,
@@ -22,9 +26,9 @@ from segweave.formats.guard import (
 from segweave.formats.series import Slice, ordered
 from segweave.formats.turned import LPS_TO_RAS, turned_content
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+ENDINGS = (".dcm", ".dicom", ".ima")
 _DIRECTORY = "1.2.840.10008.1.3.10"
-_LARGEST_SLICE = 1 << 28
+_CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 _TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
@@ -33,23 +37,52 @@ _TAGS = [
 ]  # fmt: skip
 
 
-def is_dicom(file: Path) -> bool:
-    """Whether a file begins as DICOM files do (128 bytes, then DICM)."""
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def series_files(folder: Path) -> list[Path]:
-    """The DICOM files directly in a folder, sorted by name."""
+    """The DICOM files directly in a folder, sorted by name: those that are called so, and those
+    that begin as DICOM files do.
+    """
     return [
         path
         for path in sorted(folder.iterdir())
         if path.is_file() and not path.name.startswith(".") and path.name.upper() != "DICOMDIR"
-        if path.suffix.lower() == ".dcm" or (not path.suffix[1:].isalpha() and is_dicom(path))
+        if path.suffix.lower() in ENDINGS or is_dicom(path)
     ]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images that the DICOM files directly in a folder are: the folder for the slices of a
+    series, each file for pictures that name no position in a patient.
+    """
+    files = series_files(folder)
+    if len(files) < 2:
+        return files
+    for file in files:
+        if is_placed(file):
+            return [folder]
+    return files
+
+
+def is_placed(file: Path) -> bool | None:
+    """Whether a file names its position in the patient, as slices do; None where it can't be
+    read.
+    """
+    try:
+        pydicom = _library("looking for images")
+        wanted = ["ImagePositionPatient", "ImageOrientationPatient"]
+        data = read_data(
+            pydicom, file, "looking for images", stop_before_pixels=True, specific_tags=wanted
+        )
+    except SegweaveError:
+        return None
+    return all(data.get(name) not in (None, "") for name in wanted)
+
+
+def _library(doing: str) -> Any:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise MissingExtraError(doing, library="pydicom", extra="dicom") from error
+    return pydicom
 
 
 def read_dicom(path: Path, request: Request) -> Content:
@@ -61,10 +94,7 @@ def read_dicom(path: Path, request: Request) -> Content:
     than they should; MissingExtraError without pydicom.
     """
     doing, as_label = request.doing, request.as_label
-    try:
-        import pydicom
-    except ImportError as error:
-        raise MissingExtraError(doing, library="pydicom", extra="dicom") from error
+    pydicom = _library(doing)
     files = series_files(path) if path.is_dir() else [path]
     if not files:
         raise InputError(
@@ -81,6 +111,8 @@ def read_dicom(path: Path, request: Request) -> Content:
             doing, file=path, expected="a DICOM image", found="a DICOMDIR alone", kind="layout"
         )
     kept, affine = ordered(slices, doing, path)
+    if affine is not None:
+        check_affine(affine, doing, path)
     total = sum(one.bytes for one in kept)
     if total > largest_bytes():
         raise InputError(
@@ -117,28 +149,8 @@ def read_dicom(path: Path, request: Request) -> Content:
 
 def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
     """The header of a slice, read without its pixels; None for a DICOMDIR."""
+    data = read_data(pydicom, file, doing, stop_before_pixels=True, specific_tags=_TAGS)
     with reading(doing, file):
-        if not is_dicom(file):
-            raise InputError(
-                doing,
-                file=file,
-                expected="a DICOM file (DICM after 128 bytes)",
-                found="something else",
-                remedy="take it out of the folder, or copy it again",
-                kind="damaged",
-            )
-        _check_deflated(pydicom, file, doing)
-        try:
-            data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-        except RecursionError as error:
-            raise InputError(
-                doing,
-                file=file,
-                expected="sequences nested as deep as scanners nest them",
-                found="hundreds of levels",
-                remedy="the file is damaged or malicious; leave it out",
-                kind="damaged",
-            ) from error
         if data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
             return None
         return _slice(data, file, doing)
@@ -169,12 +181,15 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
     samples, bits = int(data.get("SamplesPerPixel", 1)), int(data.BitsAllocated)
     size = declared_bytes((rows, columns, samples), max(1, bits // 8))
     syntax = data.file_meta.get("TransferSyntaxUID")
-    packed = syntax is not None and (syntax.is_compressed or str(syntax) == _DEFLATED)
-    check_declared(size, _LARGEST_SLICE if packed else file.stat().st_size, doing, file)
+    packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
+    if packed:
+        check_unfolded(size, file.stat().st_size, doing, file)
+    else:
+        check_declared(size, file.stat().st_size, doing, file)
     return Slice(
         file=file,
         series=str(data.get("SeriesInstanceUID", "")),
-        modality=str(data.get("Modality", "")),
+        modality=_code(data.get("Modality")),
         size=(rows, columns),
         samples=samples,
         bytes=size,
@@ -183,6 +198,12 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
         position=_numbers(data, "ImagePositionPatient", 3, file, doing),
         thickness=_numbers(data, "SliceThickness", 1, file, doing),
     )
+
+
+def _code(value: Any) -> str:
+    """A code of DICOM (CT, MR), "" for what is none."""
+    text = str(value).strip()
+    return text if _CODE.fullmatch(text) and value is not None else ""
 
 
 def _numbers(data: Any, name: str, count: int, file: Path, doing: str) -> NDArray[Any] | None:
@@ -201,37 +222,10 @@ def _numbers(data: Any, name: str, count: int, file: Path, doing: str) -> NDArra
     return found
 
 
-def _check_deflated(pydicom: Any, file: Path, doing: str) -> None:
-    """Unfold a deflated file piece by piece, keeping none, and refuse it where it grows too big."""
-    try:
-        meta = pydicom.filereader.read_file_meta_info(file)
-    except RecursionError:
-        meta = {}
-    if str(meta.get("TransferSyntaxUID", "")) != _DEFLATED:
-        return
-    start = 144 + int(meta.FileMetaInformationGroupLength)
-    unpacker, grown = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with file.open("rb") as stream:
-        stream.seek(start)
-        block = stream.read(1 << 16)
-        while block:
-            grown += len(unpacker.decompress(block, 1 << 20))
-            if grown > _LARGEST_SLICE:
-                raise InputError(
-                    doing,
-                    file=file,
-                    expected=f"a deflated file of at most {readable_size(_LARGEST_SLICE)}",
-                    found="one that unfolds to more",
-                    remedy="the file is damaged or malicious; leave it out",
-                    kind="damaged",
-                )
-            block = unpacker.unconsumed_tail or stream.read(1 << 16)
-
-
 def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
     """The values (rows, columns) or (rows, columns, 3) of a slice, rescaled as its header asks."""
+    data = read_data(pydicom, one.file, doing)
     with reading(doing, one.file):
-        data = pydicom.dcmread(one.file)
         if "PixelData" not in data:
             raise InputError(doing, file=one.file, expected="pixels", found="none", kind="damaged")
         try:
@@ -272,7 +266,10 @@ def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
         fits = np.iinfo(np.int16)
         small = scaled.size == 0 or (scaled.min() >= fits.min and scaled.max() <= fits.max)
         return scaled.astype(np.int16 if small else np.int32)
-    return (values * slope + intercept).astype(np.float32)
+    with np.errstate(over="ignore"):
+        rescaled = (values * slope + intercept).astype(np.float32)
+    check_finite(rescaled, doing, one.file)
+    return rescaled
 
 
 def _range(data: Any) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,17 @@ from segweave.errors import InputError, SegweaveError
 
 DEFLATE_LIMIT = 1040
 """Deflate (gzip, zip, PNG) cannot shrink data by more than about 1032 to 1."""
+LARGEST_RATIO = 200
+"""Compressed data that unfold to more than this many times their size are refused: images are far
+below it, and a small file could fill the memory."""
+WHOLE = 1e-3
+"""How far a label's value may be from a whole number: floats are rounded."""
+_ANY_RATIO = 1 << 26
+_ANY_RATIO_OF_LABELS = 1 << 29
+"""Below these bytes any ratio is allowed. A label map is mostly background: one voxel in 512 × 512
+× 1000 shrinks by 1000 to 1."""
+STEPS = (1e-9, 1e9)
+"""Millimetres between voxels: electron microscopes and the Earth are in between."""
 
 
 _limit: ContextVar[int | None] = ContextVar("largest bytes", default=None)
@@ -63,6 +75,15 @@ def check_file(path: str | Path, doing: str) -> Path:
             found="nothing there",
             remedy="check the path",
             kind="missing",
+        )
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise InputError(
+            doing,
+            file=file,
+            expected="a regular file",
+            found="a pipe, socket or device",
+            remedy="save its content as a file",
+            kind="unsupported",
         )
     try:
         with file.open("rb") as stream:
@@ -140,6 +161,57 @@ def check_declared(declared: int, available: int, doing: str, file: Path) -> Non
         )
 
 
+def check_unfolded(
+    declared: int, stored: int, doing: str, file: Path, *, as_label: bool = False
+) -> None:
+    """Raise InputError where `stored` compressed bytes would unfold to more than images of that
+    size do, which fill the memory from a small file.
+    """
+    allowed = _ANY_RATIO_OF_LABELS if as_label else _ANY_RATIO
+    if declared > max(allowed, stored * LARGEST_RATIO):
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"compressed data that unfold to at most {LARGEST_RATIO} times their size",
+            found=f"{readable_size(declared)} declared from {readable_size(stored)}",
+            remedy="the file is damaged or malicious; if it is right, save it without compression",
+            kind="damaged",
+        )
+    check_declared(declared, declared, doing, file)
+
+
+def check_deflated(
+    declared: int, stored: int, doing: str, file: Path, *, as_label: bool = False
+) -> None:
+    """The same for data that deflate (gzip, zip, PNG) packed: they can't unfold to everything."""
+    check_declared(declared, stored * DEFLATE_LIMIT, doing, file)
+    check_unfolded(declared, stored, doing, file, as_label=as_label)
+
+
+def check_affine(affine: NDArray[Any], doing: str, file: Path) -> None:
+    """Raise InputError unless a 4×4 affine in mm is finite, can be inverted, and has steps and an
+    origin that can be of an image.
+    """
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    good = np.isfinite(affine).all() and STEPS[0] <= steps.min() and steps.max() <= STEPS[1]
+    if good:
+        volume = abs(float(np.linalg.det(affine[:3, :3] / steps)))
+        good = volume > 1e-6 and float(np.abs(affine[:3, 3]).max()) <= STEPS[1]
+    if not good:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"three directions and an origin in mm, steps of {STEPS[0]:g} to "
+            f"{STEPS[1]:g} mm",
+            found="steps of {} mm, origin {}".format(
+                " × ".join(f"{step:g}" for step in steps),
+                ", ".join(f"{value:g}" for value in affine[:3, 3]),
+            ),
+            remedy="repair the header",
+            kind="damaged",
+        )
+
+
 def check_numeric(dtype: np.dtype[Any], doing: str, file: Path) -> None:
     """Raise InputError for pixels that aren't plain integers, floats or booleans."""
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
@@ -178,7 +250,7 @@ def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.
     """Label values of any dtype → uint8. Raises InputError unless all are integers in 0..255."""
     if values.dtype.kind == "f":
         check_finite(values, doing, file)
-        broken = values != np.rint(values)
+        broken = np.abs(values - np.rint(values)) > WHOLE
         if broken.any():
             raise InputError(
                 doing,
@@ -188,6 +260,7 @@ def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.
                 remedy="check that this is a label map, resampled with nearest neighbour",
                 kind="labels",
             )
+        values = np.rint(values)
     if values.dtype.kind != "b" and values.size:
         low, high = values.min(), values.max()
         if low < 0 or high > 255:
@@ -195,8 +268,9 @@ def as_label(values: NDArray[Any], doing: str, file: Path | None) -> NDArray[np.
                 doing,
                 file=file,
                 expected="class ids from 0 to 255",
-                found=f"values from {low} to {high}",
-                remedy="check that this is a label map",
+                found=f"{np.unique(values).size} different values from {low:g} to {high:g}",
+                remedy="give its classes the ids 1, 2, 3, ...; if it is a grey mask, give a "
+                "threshold (--mask-threshold)",
                 kind="labels",
             )
     return values.astype(np.uint8)

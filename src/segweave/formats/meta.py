@@ -1,7 +1,8 @@
-"""Reads and writes MHA and NRRD files with SimpleITK."""
+"""What MHA and NRRD share: a header of text before the pixels, in one file; writes label maps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,22 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError
 from segweave.formats.content import Content, Request
 from segweave.formats.guard import (
-    DEFLATE_LIMIT,
+    check_affine,
     check_declared,
+    check_deflated,
     check_finite,
-    check_numeric,
     declared_bytes,
-    reading,
 )
+from segweave.formats.packed import Unpacked, read_into
 from segweave.formats.turned import LPS_TO_RAS, turned_content
 from segweave.storage import atomic_write
 
-_HEADER = 1 << 16
+_HEADER = 1 << 20
 """A header is text at the start of the file; longer ones are refused."""
 
 
-def _library(doing: str) -> Any:
+def library(doing: str) -> Any:
+    """SimpleITK, without its own messages; raises MissingExtraError where it is not installed."""
     try:
         import SimpleITK
     except ImportError as error:
@@ -37,143 +39,137 @@ def _library(doing: str) -> Any:
     return SimpleITK
 
 
-def read_meta(file: Path, request: Request) -> Content:
-    """Read an .mha or .nrrd file of one 2D or 3D image, header and data in one file.
+def header_lines(file: Path, doing: str, last: Callable[[str], bool]) -> tuple[list[str], int]:
+    """The lines of a header up to the first that is the `last`, and where the pixels begin.
 
-    Several components per pixel are channels, or overlapping classes of a label. Raises InputError
-    for a truncated or damaged file, a size that the file cannot hold, data kept in another file, a
-    time series, and pixels that aren't finite numbers; MissingExtraError without SimpleITK.
-    """
-    doing = request.doing
-    sitk = _library(doing)
-    with reading(doing, file):
-        start, facts = _facts(file, doing)
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("NrrdImageIO" if file.suffix.lower() == ".nrrd" else "MetaImageIO")
-        reader.SetFileName(str(file))
-        reader.ReadImageInformation()
-        size = tuple(int(n) for n in reader.GetSize())
-        extra = [n for n in size[3:] if n != 1]
-        if len(size) < 2 or extra:
-            raise InputError(
-                doing,
-                file=file,
-                expected="one image of two or three axes",
-                found=f"{len(size)} axes of {' × '.join(map(str, size))}",
-                remedy="save each frame as a separate file",
-                kind="unsupported",
-            )
-        name = sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower()
-        dtype = _dtype(name, doing, file)
-        parts = int(reader.GetNumberOfComponents())
-        stored = max(0, file.stat().st_size - start)
-        check_declared(facts["compressed"], stored, doing, file)
-        declared = declared_bytes((*size, parts), dtype.itemsize)
-        check_declared(declared, stored * DEFLATE_LIMIT if facts["packed"] else stored, doing, file)
-        image = reader.Execute()
-        values: NDArray[Any] = sitk.GetArrayFromImage(image)
-        affine = _affine(image)
-    check_numeric(values.dtype, doing, file)
-    turned = _on_file_axes(values, len(size), parts)
-    check_finite(turned, doing, file)
-    if not np.isfinite(affine).all() or min(spacing_of(affine)) <= 0:
-        raise InputError(
-            doing,
-            file=file,
-            expected="a geometry with positive spacing",
-            found=str(affine),
-            kind="damaged",
-        )
-    return turned_content(
-        turned,
-        affine,
-        as_label=request.as_label,
-        single=len(size) == 2,
-        oriented=bool(facts["oriented"]),
-    )
-
-
-def _facts(file: Path, doing: str) -> tuple[int, dict[str, int]]:
-    """Where the text of the header ends, and what of it decides how the rest is read: whether it is
-    packed and names its orientation, and how many packed bytes it declares.
+    Raises InputError for a header without an end, and for control characters in it: programs
+    disagree about where such a line ends, so that one of them would read something else.
     """
     with file.open("rb") as stream:
         head = stream.read(_HEADER)
-    nrrd = file.suffix.lower() == ".nrrd"
-    if nrrd != head.startswith(b"NRRD"):
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"the header of an {file.suffix} file",
-            found="something else at its start",
-            kind="damaged",
-        )
-    end, text = 0, {}
-    for line in head.split(b"\n"):
-        end += len(line) + 1
-        key, sign, value = line.decode("latin-1").partition(":" if nrrd else "=")
-        if nrrd and not line.strip():
-            break
-        if sign:
-            text[key.strip().lower()] = value.strip(" =\t\r").lower()
-        if not nrrd and key.strip().lower() == "elementdatafile":
-            break
-    else:
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"the header of an {file.suffix} file, of at most 64 KiB",
-            found="no end of one",
-            kind="damaged",
-        )
-    apart = text.get("data file") or text.get("datafile") if nrrd else text.get("elementdatafile")
-    if apart and (nrrd or apart != "local"):
-        raise InputError(
-            doing,
-            file=file,
-            expected="header and pixels in one file",
-            found="pixels in another file",
-            remedy="save it as one .mha, .nrrd or .nii.gz file",
-            kind="unsupported",
-        )
-    if nrrd:
-        raw = text.get("encoding", "raw") == "raw"
-        return end, {"packed": not raw, "oriented": "space directions" in text, "compressed": 0}
-    packed = text.get("compresseddata", "false") == "true"
-    turned = {"transformmatrix", "rotation", "orientation"} & set(text)
-    size = text.get("compresseddatasize", "0")
-    declared = int(size) if size.isdigit() and packed else 0
-    return end, {"packed": packed, "oriented": bool(turned), "compressed": declared}
+    lines: list[str] = []
+    at = 0
+    while (end := head.find(b"\n", at)) >= 0:
+        line = head[at:end].removesuffix(b"\r").decode("utf-8", "replace")
+        at = end + 1
+        if any(letter < " " and letter != "\t" for letter in line):
+            raise not_a_header(file, doing, "control characters in it")
+        lines.append(line)
+        if last(line):
+            return lines, at
+    raise not_a_header(file, doing, f"no end of one within {_HEADER >> 20} MiB")
 
 
-def _dtype(name: str, doing: str, file: Path) -> np.dtype[Any]:
-    for kind in ("8-bit", "16-bit", "32-bit", "64-bit"):
-        if kind in name and "complex" not in name:
-            sign = "f" if "float" in name else ("u" if "unsigned" in name else "i")
-            return np.dtype(f"{sign}{int(kind[:-4]) // 8}")
-    raise InputError(
-        doing, file=file, expected="pixels that are plain numbers", found=name, kind="unsupported"
+def not_a_header(file: Path, doing: str, found: str) -> InputError:
+    """The error for what can't be the header of such a file."""
+    return InputError(
+        doing,
+        file=file,
+        expected=f"the header of an {file.suffix} file",
+        found=found,
+        remedy="copy or download it again",
+        kind="damaged",
     )
 
 
-def _affine(image: Any) -> NDArray[np.float64]:
-    """(x, y, z, 1) → RAS+ mm; a 2D image has z = 0 and a thickness of 1 mm."""
-    dimensions = int(image.GetDimension())
-    used = min(3, dimensions)
-    direction = np.asarray(image.GetDirection(), np.float64).reshape(dimensions, dimensions)
-    lps = np.eye(4)
-    lps[:used, :used] = direction[:used, :used] * np.asarray(image.GetSpacing()[:used])
-    lps[:used, 3] = image.GetOrigin()[:used]
-    return LPS_TO_RAS @ lps
+def elsewhere(file: Path, doing: str) -> InputError:
+    """The error for pixels that are not in the file itself."""
+    return InputError(
+        doing,
+        file=file,
+        expected="header and pixels in one file",
+        found="pixels in another file",
+        remedy="save it as one .mha, .nrrd or .nii.gz file",
+        kind="unsupported",
+    )
 
 
-def _on_file_axes(values: NDArray[Any], dimensions: int, parts: int) -> NDArray[Any]:
-    """SimpleITK's array (z, y, x, parts) → (x, y, z) or (x, y, z, parts)."""
-    for _ in range(3, dimensions):
-        values = values[0]
-    if dimensions == 2:
-        values = values[None]
-    return values.transpose(2, 1, 0, 3) if parts > 1 else values.transpose(2, 1, 0)
+def check_axes(sizes: tuple[int, ...], file: Path, doing: str) -> None:
+    """Raise InputError unless these are the axes of one image: two or three, and others of 1."""
+    if len(sizes) < 2 or any(n != 1 for n in sizes[3:]):
+        raise InputError(
+            doing,
+            file=file,
+            expected="one image of two or three axes",
+            found=f"{len(sizes)} axes of {' × '.join(map(str, sizes))}",
+            remedy="save each frame as a separate file",
+            kind="unsupported",
+        )
+
+
+def read_pixels(
+    file: Path,
+    start: int,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    packed: str,
+    request: Request,
+) -> NDArray[Any]:
+    """The pixels from byte `start` on, last axis first in `shape`; `packed` is "", "gzip" or
+    "zlib". Raises InputError where the file can't hold them.
+    """
+    doing = request.doing
+    declared = declared_bytes(shape, dtype.itemsize)
+    stored = max(0, file.stat().st_size - start)
+    if packed:
+        check_deflated(declared, stored, doing, file, as_label=request.as_label)
+    else:
+        check_declared(declared, stored, doing, file)
+    with file.open("rb") as plain:
+        plain.seek(start)
+        stream = Unpacked(plain, form=packed) if packed else plain
+        raw = read_into(stream, declared)
+        # One more byte makes the unpacker compare its checksum.
+        more = stream.read(1) if packed else b""
+    if raw.size < declared or more:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"{declared} bytes of pixels",
+            found=f"{raw.size} bytes" + (" and more" if more else ""),
+            remedy="the file is damaged; copy or download it again",
+            kind="damaged",
+        )
+    values: NDArray[Any] = raw.view(dtype).reshape(shape)
+    return values.astype(dtype.newbyteorder("="), copy=False)
+
+
+def content_in_place(
+    values: NDArray[Any],
+    affine: NDArray[np.float64],
+    *,
+    dimensions: int,
+    oriented: bool,
+    file: Path,
+    request: Request,
+) -> Content:
+    """The content of pixels (z, y, x, parts), whose `affine` leads from (x, y, z, 1) to RAS+ mm;
+    `dimensions` is the number of the file's own axes.
+    """
+    check_affine(affine, request.doing, file)
+    on_file = values.transpose(2, 1, 0, 3)
+    on_file = on_file[..., 0] if on_file.shape[3] == 1 else on_file
+    check_finite(on_file, request.doing, file)
+    return turned_content(
+        on_file,
+        affine,
+        as_label=request.as_label,
+        single=dimensions == 2,
+        oriented=oriented,
+    )
+
+
+def dtype_of(name: str, names: Mapping[str, str], doing: str, file: Path) -> np.dtype[Any]:
+    """The type of the pixels that a header calls `name`; raises InputError for another."""
+    if name not in names:
+        raise InputError(
+            doing,
+            file=file,
+            expected="pixels that are plain numbers",
+            found=repr(name[:40]),
+            kind="unsupported",
+        )
+    return np.dtype(names[name])
 
 
 def write_meta(
@@ -181,7 +177,7 @@ def write_meta(
 ) -> None:
     """Write a label map (slices, height, width) in the case's geometry as .mha or .nrrd."""
     doing = "writing a label map"
-    sitk = _library(doing)
+    sitk = library(doing)
     if case.source_grid is None or case.affine is None:
         raise InputError(
             doing,

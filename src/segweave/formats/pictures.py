@@ -15,7 +15,13 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.formats.content import Content, Request
-from segweave.formats.guard import DEFLATE_LIMIT, check_declared, check_finite, reading
+from segweave.formats.guard import (
+    DEFLATE_LIMIT,
+    check_declared,
+    check_finite,
+    check_unfolded,
+    reading,
+)
 from segweave.storage import atomic_write
 
 LARGEST_PIXELS = 178_956_970
@@ -29,12 +35,22 @@ _GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
-def exif_turn(file: Path) -> int:
-    """The EXIF orientation with which a picture is to be shown (2 to 8), else 1."""
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+
+
+def open_picture(file: Path) -> Any:
+    """The picture in a file, its header being read alone: a PNG, JPEG, TIFF or BMP whatever its
+    name says. The library knows more formats; some of them start other programs.
+    """
     from PIL import Image
 
+    return Image.open(file, formats=_FORMATS)
+
+
+def exif_turn(file: Path) -> int:
+    """The EXIF orientation with which a picture is to be shown (2 to 8), else 1."""
     try:
-        with warnings.catch_warnings(), Image.open(file) as picture:
+        with warnings.catch_warnings(), open_picture(file) as picture:
             warnings.simplefilter("ignore")
             # Pillow applies the orientation of a TIFF image itself.
             turn = 1 if picture.format == "TIFF" else picture.getexif().get(274, 1)
@@ -47,24 +63,26 @@ def read_picture(file: Path, request: Request) -> Content:
     """Read one grey or colour image; pixels as stored, EXIF orientation not applied (labels refer
     to the stored pixels), but for TIFF, whose own orientation is.
 
-    A palette gives colours in an image and its indices in a label. An alpha channel is dropped
-    where it is opaque everywhere. Raises InputError for a damaged file, more than
-    `LARGEST_PIXELS`, transparent pixels, several pages, colours of 16 bits per channel (which the
-    library behind this would cut to 8) and colour spaces other than grey and RGB.
+    A palette gives colours in an image and its indices in a label, but for one of greys, whose
+    greys count in both: programs choose the order of a palette. An alpha channel is dropped where
+    it is opaque everywhere. Of the several pictures in a JPEG of a phone (MPO) the first is read.
+    Raises InputError for a damaged file, more than `LARGEST_PIXELS`, transparent pixels, several
+    pages, colours of 16 bits per channel (which the library behind this would cut to 8), samples of
+    64 bits, and colour spaces other than grey and RGB.
     """
-    from PIL import Image
-
     doing, as_label = request.doing, request.as_label
-    with reading(doing, file), _bounded(doing, file), warnings.catch_warnings():
+    with reading(doing, file), _known(doing, file), warnings.catch_warnings():
         # What matters ends in an InputError; the library's other warnings do not help.
         warnings.simplefilter("ignore")
-        with Image.open(file) as picture:
-            _check_kind(picture, file, doing)
+        with open_picture(file) as picture:
+            _check_kind(picture, file, request)
             lossy = _is_lossy(picture)
-            values = _values(picture, file, doing, as_label)
+            values = _values(picture, file, doing, as_label and not request.grey)
     check_finite(values, doing, file)
     if as_label:
-        label = _one_channel(values, file, doing, lossy)[None]
+        if request.grey and values.ndim == 3:
+            values = values.max(axis=-1)
+        label = _one_channel(_white_of_16_bits(values), file, doing, lossy)[None]
         return Content(image=None, label=label, stack="single", lossy=lossy)
     image = values[None, None] if values.ndim == 2 else np.moveaxis(values, -1, 0)[None]
     return Content(image=np.ascontiguousarray(image), label=None, stack="single", lossy=lossy)
@@ -78,9 +96,9 @@ def _is_lossy(picture: Any) -> bool:
 
 
 @contextmanager
-def _bounded(doing: str, file: Path) -> Iterator[None]:
+def _known(doing: str, file: Path) -> Iterator[None]:
     """Turn the library's error about too many declared pixels into an InputError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         yield
@@ -93,9 +111,46 @@ def _bounded(doing: str, file: Path) -> Iterator[None]:
             remedy="copy or download it again; if it is truly so large, cut it into tiles",
             kind="damaged",
         ) from error
+    except UnidentifiedImageError as error:
+        kind = _tiff_kind(file)
+        raise InputError(
+            doing,
+            file=file,
+            expected="a picture in a format that can be read (PNG, JPEG, TIFF, BMP)",
+            found=f"a TIFF of {kind}" if kind else "something else",
+            remedy="save it as 8 or 16 bits of grey, as RGB, as 32-bit floats, or as .npy"
+            if kind
+            else "copy or download it again",
+            kind="unsupported" if kind else "damaged",
+        ) from error
 
 
-def _check_kind(picture: Any, file: Path, doing: str) -> None:
+def _tiff_kind(file: Path) -> str:
+    """What the samples of a TIFF are, of which the library behind this reads no such kind; "" for a
+    file that is none or is cut off.
+    """
+    from PIL import TiffImagePlugin
+
+    with file.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = stream.read(8)
+        if head[:4] in (b"II+\0", b"MM\0+"):
+            return "64-bit offsets (BigTIFF)"
+        if head[:4] not in (b"II*\0", b"MM\0*"):
+            return ""
+        try:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+            stream.seek(tags.next)
+            tags.load(stream)
+            bits, kinds = tags[258], tags.get(339, (1,))
+        except Exception:
+            return ""
+    name = {2: "signed integers", 3: "floating-point numbers"}.get(kinds[0], "integers")
+    return f"{' + '.join(map(str, bits[:4]))}-bit {name}"
+
+
+def _check_kind(picture: Any, file: Path, request: Request) -> None:
+    doing = request.doing
     width, height = picture.size
     if width * height > LARGEST_PIXELS:
         raise InputError(
@@ -106,11 +161,13 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
             remedy="cut it into tiles",
             kind="unsupported",
         )
+    stored = file.stat().st_size
     if picture.format == "PNG":
-        check_declared(width * height // 8, file.stat().st_size * DEFLATE_LIMIT, doing, file)
-    unfolded = width * height * len(picture.getbands())
-    check_declared(unfolded, unfolded, doing, file)
-    if getattr(picture, "n_frames", 1) > 1:
+        check_declared(width * height // 8, stored * DEFLATE_LIMIT, doing, file)
+    sample = 4 if picture.mode in ("I", "F") else 2 if picture.mode.startswith("I;16") else 1
+    unfolded = width * height * len(picture.getbands()) * sample
+    check_unfolded(unfolded, stored, doing, file, as_label=request.as_label)
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
         raise InputError(
             doing,
             file=file,
@@ -131,9 +188,9 @@ def _check_kind(picture: Any, file: Path, doing: str) -> None:
         )
 
 
-def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any]:
-    """Pixels (height, width) or (height, width, 3)."""
-    if picture.mode == "P" and not as_label:
+def _values(picture: Any, file: Path, doing: str, indices: bool) -> NDArray[Any]:
+    """Pixels (height, width) or (height, width, 3); `indices` of a palette, unless it is grey."""
+    if picture.mode == "P" and not (indices and not _is_grey_palette(picture)):
         has_alpha = "transparency" in picture.info
         picture = picture.convert("RGBA" if has_alpha else "RGB")
     if picture.mode in _ALPHA:
@@ -163,6 +220,28 @@ def _values(picture: Any, file: Path, doing: str, as_label: bool) -> NDArray[Any
         remedy="convert it to RGB",
         kind="unsupported",
     )
+
+
+def _is_grey_palette(picture: Any) -> bool:
+    """Whether the pixels of a palette picture are shown in greys: of a palette of greys, or in
+    black and white of any palette. A palette that has colours too is one of classes.
+    """
+    palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    used = np.flatnonzero(np.bincount(np.asarray(picture).ravel(), minlength=1))
+    if used.size == 0 or used[-1] >= len(palette):
+        return False
+    shown = palette[used]
+    if (shown != shown[:, :1]).any():
+        return False
+    return bool((palette == palette[:, :1]).all() or np.isin(shown, (0, 255)).all())
+
+
+def _white_of_16_bits(values: NDArray[Any]) -> NDArray[Any]:
+    """A mask of 16 bits that holds nothing but 0 and 65535 as 0 and 255."""
+    wide = values.dtype.itemsize > 1 and values.max(initial=0) == 65535
+    if wide and np.isin(values, (0, 65535)).all():
+        return (values > 0) * np.uint8(255)
+    return values
 
 
 def _one_channel(values: NDArray[Any], file: Path, doing: str, lossy: bool) -> NDArray[Any]:

@@ -14,10 +14,11 @@ from segweave.data.geometry import farthest_apart
 from segweave.errors import InputError
 from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import read_dicom
+from segweave.formats.dicom_file import is_dicom
 from segweave.formats.files import unknown_ending
 from segweave.formats.guard import as_label as to_label
 from segweave.formats.guard import check_file
-from segweave.formats.nifti import names_orientation
+from segweave.formats.nifti_header import names_orientation
 from segweave.formats.pictures import two_values, white_as_one
 from segweave.formats.table import PICTURES, case_name, format_of, suffix_of
 from segweave.storage import sha256_of
@@ -27,7 +28,8 @@ _READING_LABEL = "reading a label map"
 
 
 def read_content(path: str | Path, request: Request) -> Content:
-    """The content of any file that can be read, by its ending; a folder is a DICOM series.
+    """The content of any file that can be read, by its ending; a folder is a DICOM series, and a
+    file of another ending may be DICOM by its content.
 
     Raises InputError for an unknown ending and as the format's reader does.
     """
@@ -35,6 +37,8 @@ def read_content(path: str | Path, request: Request) -> Content:
         return read_dicom(Path(path), request)
     file = check_file(path, request.doing)
     format = format_of(file)
+    if format is None and is_dicom(file):
+        return read_dicom(file, request)
     if format is None or format.read is None:
         raise unknown_ending(file, request.doing)
     return format.read(file, request)
@@ -142,17 +146,18 @@ def read_label(
     Pictures that hold nothing but 0 and 255 are read as 0 and 1 if `scaled`, which is right where
     there is one class and nothing is ignored (`TargetSpec.white_is_one`). A picture that is stored
     with a loss (JPEG) holds 0 and 255 with noise, never class ids. With a `threshold`, what is
-    above it is 1 and the rest 0, in a map that holds more than 0 and 1. A NIfTI label may have
-    other axes than its image, as long as its voxels are at the same positions in the patient; where
-    one of the two files does not name its orientation, they are taken in the order of the files.
-    Raises InputError for another size or position, and for values other than integers from 0 to
-    255.
+    above it (in any channel) is 1 and the rest 0, in a map of any greys that holds more than 0 and
+    1. A label may have other axes than its image, as long as its voxels are at the same positions
+    in the patient; where one of the two files does not name its orientation, they are taken in the
+    order of the files. Raises InputError for another size or position, and for values other than
+    integers from 0 to 255.
     """
     file = Path(path)
-    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
+    wanted = Request(_READING_LABEL, geometry, as_label=True, grey=threshold is not None)
+    content = read_content(file, wanted)
     assert content.label is not None
     raw = content.label
-    oriented = content.oriented and names_orientation(case)
+    oriented = content.oriented and names_orientation(case.attributes)
     if content.source_grid is not None and case.affine is not None and not oriented:
         # Where a header has no orientation, label and image have the same voxels.
         raw = _regrid(raw, content, case)
@@ -193,9 +198,9 @@ def _classes(
     content: Content, raw: NDArray[Any], file: Path, scaled: bool, threshold: int | None = None
 ) -> NDArray[np.uint8]:
     """A label as it is stored → class ids."""
+    if threshold is not None and (raw.max(initial=0) > 1 or content.lossy):
+        return (raw > threshold).astype(np.uint8)
     label = to_label(raw, _READING_LABEL, file)
-    if threshold is not None and label.max(initial=0) > 1:
-        return (label > threshold).astype(np.uint8)
     if content.lossy:
         label = two_values(label[0], file, _READING_LABEL, lossy=True)[None] * np.uint8(255)
     return white_as_one(label) if scaled and suffix_of(file) in PICTURES else label
@@ -240,7 +245,8 @@ def read_label_case(
     Raises InputError as `read_label` does.
     """
     file = Path(path)
-    content = read_content(file, Request(_READING_LABEL, geometry, as_label=True))
+    wanted = Request(_READING_LABEL, geometry, as_label=True, grey=threshold is not None)
+    content = read_content(file, wanted)
     assert content.label is not None
     label = np.ascontiguousarray(_classes(content, content.label, file, scaled, threshold))
     if label.ndim not in (3, 4) or 0 in label.shape:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from segweave.errors import InputError
 
 _SAME_DIRECTION = 1e-3
+_THICKEST = 1000.0
+"""Millimetres; a single slice that claims more has the thickness 1."""
 _UNEVEN = 0.06
 """Share of a step by which steps may differ: positions are rounded in the files."""
 
@@ -150,7 +152,8 @@ def _step(
     """The vector in mm from one slice to the next."""
     if len(kept) == 1:
         thick = kept[0].thickness
-        return normal * (float(thick[0]) if thick is not None and thick[0] > 0 else 1.0)
+        known = thick is not None and 0 < thick[0] <= _THICKEST
+        return normal * (float(thick[0]) if known and thick is not None else 1.0)
     steps = np.diff(depth)
     usual = float(np.median(steps[steps > 1e-4])) if (steps > 1e-4).any() else 0.0
     doubled = np.flatnonzero(steps <= max(1e-4, 0.01 * usual))

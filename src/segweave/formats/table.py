@@ -7,6 +7,7 @@ search for images and the error messages read the rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,16 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError, nearest
-from segweave.formats.arrays import read_h5, read_npy, read_npz, write_h5, write_npz
+from segweave.formats.arrays import read_npy, read_npz, write_npz
 from segweave.formats.content import Content, Request
-from segweave.formats.dicom import read_dicom
-from segweave.formats.meta import read_meta, write_meta
-from segweave.formats.nifti import HEADER_ATTRIBUTE, read_nifti, write_nifti
+from segweave.formats.dicom import ENDINGS, is_placed, read_dicom
+from segweave.formats.dicom_file import is_dicom
+from segweave.formats.hdf5 import read_h5, write_h5
+from segweave.formats.meta import write_meta
+from segweave.formats.mha import read_mha
+from segweave.formats.nifti import read_nifti, write_nifti
+from segweave.formats.nifti_header import HEADER_ATTRIBUTE
+from segweave.formats.nrrd import read_nrrd
 from segweave.formats.pictures import read_picture, write_picture
 
 Family = Literal["volume", "array", "picture", "series"]
@@ -64,8 +70,8 @@ class Format:
 FORMATS = (
     Format("nifti", (".nii.gz", ".nii"), "volume", read_nifti, write_nifti, ("nifti",),
            overlapping=True),
-    Format("mha", (".mha",), "volume", read_meta, write_meta, ("mha", "nifti")),
-    Format("nrrd", (".nrrd",), "volume", read_meta, write_meta, ("nrrd", "nifti")),
+    Format("mha", (".mha",), "volume", read_mha, write_meta, ("mha", "nifti")),
+    Format("nrrd", (".nrrd",), "volume", read_nrrd, write_meta, ("nrrd", "nifti")),
     Format("npz", (".npz",), "array", read_npz, write_npz, ("npz",), overlapping=True),
     Format("h5", (".h5", ".npy.h5", ".hdf5"), "array", read_h5, write_h5, ("npz",),
            overlapping=True),
@@ -74,7 +80,7 @@ FORMATS = (
     Format("jpeg", (".jpg", ".jpeg"), "picture", read_picture, None, ("png", "npz")),
     Format("tiff", (".tif", ".tiff"), "picture", read_picture, None, ("png", "npz")),
     Format("bmp", (".bmp",), "picture", read_picture, None, ("png", "npz")),
-    Format("dicom", (".dcm",), "series", read_dicom, None, ("nifti",)),
+    Format("dicom", ENDINGS, "series", read_dicom, None, ("nifti",)),
 )  # fmt: skip
 """Every format, those that keep the geometry first."""
 
@@ -138,8 +144,19 @@ def label_format(name: str) -> Format:
 
 def case_name(path: str | Path) -> str:
     """A file's name without its ending: the id of its case unless another is given."""
-    name = Path(path).name
+    name = _name_of(path)
     return name[: len(name) - len(suffix_of(path))] or name
+
+
+def _name_of(path: str | Path) -> str:
+    """A path's last name, that of the folder itself for "." and ".."."""
+    name = Path(path).name
+    return Path(os.path.abspath(path)).name if name in ("", "..") else name
+
+
+def _has_no_place(path: Path) -> bool:
+    """Whether it is a DICOM file that names no position, so that a label map has no geometry."""
+    return path.is_file() and is_placed(path) is False
 
 
 def label_name(
@@ -147,8 +164,9 @@ def label_name(
 ) -> str:
     """The file name of the label map of an image.
 
-    NIfTI, MHA and NRRD images keep their name, DICOM gets .nii.gz; other images get .png, arrays
-    (and overlapping classes of an image) .npz.
+    NIfTI, MHA and NRRD images keep their name, DICOM gets .nii.gz (and .png where it names no
+    position in a patient); other images get .png, arrays (and overlapping classes of an image)
+    .npz.
 
     Args:
         path: the image: a file, or the folder of a DICOM series.
@@ -158,20 +176,24 @@ def label_name(
 
     Raises UsageError for an unknown format and for one that can't hold such a label map.
     """
-    of_image = _BY_NAME["dicom"] if Path(path).is_dir() else format_of(path)
+    of_image = format_of(path)
+    if Path(path).is_dir() or (of_image is None and is_dicom(Path(path))):
+        of_image = _BY_NAME["dicom"]
     if format is not None:
         chosen = label_format(format)
         if not chosen.holds(slices=slices, overlapping=overlapping):
             raise cannot_hold("naming a label map", Path(path), slices, overlapping)
     else:
         names = of_image.labels if of_image is not None else ("npz",)
+        if of_image is _BY_NAME["dicom"] and _has_no_place(Path(path)):
+            names = _BY_NAME["png"].labels
         chosen = next(
             _BY_NAME[name]
             for name in (*names, "npz")
             if _BY_NAME[name].holds(slices=slices, overlapping=overlapping)
         )
     if chosen is of_image:
-        return Path(path).name
+        return _name_of(path)
     return case_name(path) + chosen.suffixes[0]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segweave.data.geometry import case_affine, source_grid, spacing_of
 from segweave.formats.content import Content
-from segweave.formats.nifti import HEADER_ATTRIBUTE
+from segweave.formats.nifti_header import HEADER_ATTRIBUTE
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from segweave import __version__
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.formats import (
+    Geometry,
     case_name,
     find_images,
     label_name,
@@ -112,7 +113,7 @@ def predict_files(
     probabilities: bool = False,
     format: str | None = None,
     force: bool = False,
-    geometry: Literal["check", "pixdim", "affine"] = "check",
+    geometry: Geometry = "check",
     progress: Progress | None = None,
 ) -> PredictionReport:
     """Predict image files and folders of them (with their subfolders) into the folder `out`.
@@ -277,7 +278,7 @@ def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
 def _predict_one(
     session: Session,
     job: _Job,
-    geometry: Literal["check", "pixdim", "affine"],
+    geometry: Geometry,
     number: int,
     report: Callable[[float, str], None],
 ) -> PredictedFile:
