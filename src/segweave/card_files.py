@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from segweave.errors import InputError, nearest
 
@@ -110,7 +110,36 @@ def _card_from_call(
                 "above the card",
                 found=ast.unparse(keyword.value),
             ) from error
+    _check_choices(values, card_type, path)
     try:
         return card_type(**values)
     except TypeError as error:
         raise InputError(f"reading a {card_type.__name__}: {error}", file=path) from error
+
+
+def _check_choices(values: Mapping[str, Any], card_type: type[Any], path: Path) -> None:
+    """Raise InputError for a value that is not one of those that its field names: a field of the
+    type Literal, or a tuple of such values.
+    """
+    for name, annotation in get_type_hints(card_type).items():
+        several = get_origin(annotation) is tuple
+        literal = get_args(annotation)[0] if several else annotation
+        if name not in values or get_origin(literal) is not Literal:
+            continue
+        known = get_args(literal)
+        given = values[name]
+        items = given if several and isinstance(given, tuple | list) else [given]
+        if several and not isinstance(given, tuple | list):
+            wrong: Any = given
+        else:
+            wrong = next((item for item in items if item not in known), None)
+        if wrong is not None:
+            raise InputError(
+                f"reading a {card_type.__name__}",
+                file=path,
+                expected=f"{name}: "
+                + ("a tuple of " if several else "")
+                + " or ".join(repr(one) for one in known),
+                found=repr(given),
+                remedy=nearest(str(wrong), map(str, known)),
+            )

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
+
+Form = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class NetworkCard(Card):
         tiny_options: options that make it small enough for quick tests.
     """
 
-    forms: tuple[str, ...] = ("released",)
+    forms: tuple[Form, ...] = ("released",)
     divisor: int = 1
     smallest: int = 1
     fixed: tuple[tuple[int, int] | int, ...] = ()
@@ -80,8 +82,8 @@ class NetworkCard(Card):
 class ContextCard(Card):
     """A context module: `kind` is "module", "ablation" or "control"."""
 
-    forms: tuple[str, ...] = ("paper",)
-    kind: str = "module"
+    forms: tuple[Form, ...] = ("paper",)
+    kind: Literal["module", "ablation", "control"] = "module"
     equations: str = ""
 
 
@@ -96,12 +98,12 @@ class DatasetCard(Card):
     layouts of another set. `examples` are commands, each with what it is for.
     """
 
-    stack: str = "space"
-    kind: str = "exclusive"
+    stack: Literal["space", "time", "single"] = "space"
+    kind: Literal["exclusive", "binary", "overlapping"] = "exclusive"
     classes: tuple[str, ...] = ()
     expected: dict[str, int] = field(default_factory=dict)
     terms: str = ""
-    source: str = "folder"
+    source: Literal["folder", "table"] = "folder"
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     generic: bool = False
     generic_layouts: tuple[str, ...] = ()
@@ -136,10 +138,10 @@ class MetricCard(Card):
             the card's options.
     """
 
-    reads: str = "labels"
+    reads: Literal["labels", "instances", "soft-map", "probabilities", "images"] = "labels"
     spacing: bool = False
     unit: str = ""
-    better: str = "higher"
+    better: Literal["higher", "lower"] = "higher"
     label: str = ""
     absent: bool = False
     shared: str = ""
@@ -162,7 +164,7 @@ class LossCard(Card):
     label) or "all" (with the whole Output and the label).
     """
 
-    reads: str = "map"
+    reads: Literal["map", "all"] = "map"
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class AugmentationCard(Card):
     every image, for tests.
     """
 
-    changes: str = "values"
+    changes: Literal["positions", "values"] = "values"
     strong_options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -215,7 +217,16 @@ class Registry(Generic[C]):
     def attribute(self, name: str, attribute: str) -> Any:
         """Any object of the file that holds the card of `name` (imports that file)."""
         self.card(name)
-        return getattr(importlib.import_module(self._found()[name][1]), attribute)
+        module = importlib.import_module(self._found()[name][1])
+        if not hasattr(module, attribute):
+            raise InputError(
+                f"loading the {self.what} {name!r}",
+                file=module.__file__,
+                expected=f"{attribute!r} in this file, as the card says",
+                found="no such name",
+                remedy=nearest(attribute, [one for one in vars(module) if one[0] != "_"]),
+            )
+        return getattr(module, attribute)
 
     def add_file(self, path: str | Path) -> list[str]:
         """Register the cards of a user's file (`--plugin`), run it, and return the names. Its

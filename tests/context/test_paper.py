@@ -116,6 +116,9 @@ def algorithm_1(module: ContextModule, steps: Tensor, **roles: str) -> Tensor:
         ("sa-embedded-lstm-no-position", "DhD"),
         ("sa-xxx", "xxx"),
         ("sa-hhh", ("h_lstm", "h_lstm", "h_lstm")),
+        ("hidden-as-query", "hDD"),
+        ("hidden-as-key", "DhD"),
+        ("hidden-as-value", "DDh"),
         ("lstm-as-query", "Dxx"),
         ("lstm-as-key", "xDx"),
         ("lstm-as-value", "xxD"),
@@ -125,6 +128,19 @@ def test_embedded_is_algorithm_1(steps: Tensor, name: str, roles: Any, length: i
     module = make(name)
     wanted = algorithm_1(module, steps[:, :length], **dict(zip("qkv", roles, strict=True)))
     torch.testing.assert_close(module(steps[:, :length]), wanted)
+
+
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_the_module_itself_is_among_the_variants_of_fig_8(steps: Tensor, form: str) -> None:
+    variants = {role: make(f"hidden-as-{role}", form=form) for role in ("query", "key", "value")}
+    assert torch.equal(variants["key"](steps), make("sa-embedded-lstm", form=form)(steps))
+    other = "D" if form == "paper" else "x"
+    for role, module in variants.items():
+        roles = {name: "h" if name == role else other for name in variants}
+        assert torch.equal(module(steps), make("sa-embedded-lstm", form=form, **roles)(steps))
+    assert len({sum(p.numel() for p in m.parameters()) for m in variants.values()}) == 1
+    outputs = [module(steps) for module in variants.values()]
+    assert all((outputs[a] - outputs[b]).abs().max() > 1e-4 for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_the_position_code_is_kept_on_16x16_and_interpolated() -> None:

@@ -33,6 +33,11 @@ def test_agrees_in_float64(name: str) -> None:
     Agreement(name, build, torch.float64, gradients=True).assert_agrees()
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_agrees_in_float32(name: str) -> None:
+    Agreement(name, build, torch.float32).assert_agrees()
+
+
 def test_the_released_names_are_complete() -> None:
     network, report = built("missformer", build)
     spec = read_spec("missformer")

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from segweave import registry
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.backbones.pyramid_vision import PyramidVision
@@ -147,3 +148,20 @@ def test_imagenet_weights_under_the_names_of_their_authors(tmp_path: Path) -> No
 def test_an_unknown_backbone_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="mit_b5"):
         create_network("ssformer-s", backbone="mit_b7")
+
+
+def test_fcbformer_takes_widths_that_its_groups_divide() -> None:
+    options = {"backbone": "tiny", "branch_size": 8}
+    network = create_network("fcbformer", width=8, groups=4, classes=2, **options).eval()
+    assert network.channels["decoder"] == (16,)
+    assert network(torch.randn(1, 3, 32, 96)).logits.shape == (1, 2, 32, 96)
+    for wrong in ({"width": 6, "groups": 4}, {"width": 8, "groups": 8}, {"width": 0, "groups": 4}):
+        with pytest.raises(UsageError, match="groups that divide"):
+            create_network("fcbformer", **options, **wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_of_five_channels(name: str) -> None:
+    options = registry.networks.card(name).tiny_options
+    network = create_network(name, in_channels=5, classes=3, **options).eval()
+    assert network(torch.randn(1, 5, 64, 32)).logits.shape == (1, 3, 64, 32)

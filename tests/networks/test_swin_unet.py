@@ -28,9 +28,15 @@ def test_the_reference_files_are_here() -> None:
     assert "swin-unet" in FILES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_agrees_in_float64(name: str) -> None:
     Agreement(name, build, torch.float64, gradients=True).assert_agrees()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_agrees_in_float32(name: str) -> None:
+    Agreement(name, build, torch.float32).assert_agrees()
 
 
 def test_the_released_names_are_complete() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from segweave.training.losses.boundary import BoundaryLoss
 from segweave.training.losses.cross_entropy import CrossEntropyLoss
 from segweave.training.losses.dice import DiceLoss
 from segweave.training.losses.focal import FocalLoss
+from segweave.training.losses.image_dice import ImageDiceLoss
 from segweave.training.losses.mutation import MutationLoss
+from segweave.training.losses.pixel_dice import PixelDiceLoss
 from segweave.training.losses.structure import StructureLoss
 from segweave.training.losses.top_k import TopKLoss
 from segweave.training.losses.tversky import TverskyLoss
@@ -145,7 +148,14 @@ def test_the_ignored_label_equals_leaving_the_pixels_out() -> None:
     target = FOUR.model_copy(update={"ignored": 9})
     logits, label = random_case(target, 2)
     label[:, :, 4:] = 9
-    for kind in (DiceLoss, CrossEntropyLoss, FocalLoss, TverskyLoss):
+    for kind in (
+        DiceLoss,
+        CrossEntropyLoss,
+        FocalLoss,
+        TverskyLoss,
+        ImageDiceLoss,
+        PixelDiceLoss,
+    ):
         cut = kind(FOUR)(logits[..., :4], label[..., :4]).item()
         assert kind(target)(logits, label).item() == pytest.approx(cut, abs=1e-12)
 
@@ -272,7 +282,7 @@ def structure_by_hand(
 
 
 @pytest.mark.parametrize("released", [False, True])
-@pytest.mark.parametrize("window", [3, 31])
+@pytest.mark.parametrize("window", [3, 15, 31])
 def test_structure_is_that_of_the_paper(released: bool, window: int) -> None:
     logits, label = random_case(BINARY, 7, batch=3)
     expected = structure_by_hand(
@@ -290,6 +300,91 @@ def test_structure_of_two_exclusive_classes_sees_the_softmax() -> None:
     background = StructureLoss(BINARY)(-difference, 1 - label)
     expected = (foreground + background).item() / 2
     assert StructureLoss(two)(logits, label).item() == pytest.approx(expected, abs=1e-12)
+
+
+def image_dice_by_hand(logits: np.ndarray, mask: np.ndarray, above: float, below: float) -> float:
+    """Of (B, H, W) arrays, pixel by pixel."""
+    values = []
+    for image, truth in zip(logits, mask, strict=True):
+        overlap = size = 0.0
+        for z, t in zip(image.flat, truth.flat, strict=True):
+            p = 1 / (1 + math.exp(-z))
+            overlap += p * t
+            size += p + t
+        values.append(1 - (2 * overlap + above) / (size + below))
+    return sum(values) / len(values)
+
+
+@given(seed=st.integers(0, 10_000), above=st.floats(0, 3), below=st.floats(0.1, 3))
+@settings(max_examples=15, deadline=None)
+def test_image_dice_is_the_mean_over_images(seed: int, above: float, below: float) -> None:
+    logits, label = random_case(BINARY, seed, batch=3)
+    expected = image_dice_by_hand(logits[:, 0].numpy(), label.numpy(), above, below)
+    loss = ImageDiceLoss(BINARY, above=above, below=below)
+    assert loss(logits, label).item() == pytest.approx(expected, abs=1e-12)
+    alone = [loss(logits[k : k + 1], label[k : k + 1]).item() for k in range(3)]
+    assert sum(alone) / 3 == pytest.approx(expected, abs=1e-12)
+    logits, label = random_case(FOUR, seed)
+    classes = [
+        image_dice_by_hand(
+            torch.logit(logits.softmax(1)[:, k]).numpy(), (label == k).numpy(), above, below
+        )
+        for k in range(4)
+    ]
+    value = ImageDiceLoss(FOUR, above=above, below=below)(logits, label).item()
+    assert value == pytest.approx(sum(classes) / 4, abs=1e-10)
+
+
+def test_image_dice_of_released_trainings() -> None:
+    # FCBFormer's: 1 − 2 (I + 1) / (P + T + 1), less than 0 where all is right.
+    fcbformer = ImageDiceLoss(BINARY, above=2)
+    nothing = torch.zeros(1, 4, 5, dtype=torch.long)
+    sure = torch.full((1, 1, 4, 5), -60.0, dtype=torch.float64)
+    assert fcbformer(sure, nothing).item() == pytest.approx(-1)
+    right = fcbformer(-sure, 1 - nothing).item()
+    assert right == pytest.approx(1 - 2 * 21 / 41)
+    assert -0.05 < right < 0
+    # SANet's: an image without foreground costs 1 whatever is predicted.
+    sanet = ImageDiceLoss(BINARY, above=0)
+    assert sanet(sure, nothing).item() == sanet(-sure, nothing).item() == 1
+    assert sanet(-sure, 1 - nothing).item() == pytest.approx(1 / 41)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_pixel_dice_is_a_sum_of_two_terms_of_each_pixel(released: bool) -> None:
+    logits, label = random_case(BINARY, 11, batch=3)
+    values = []
+    for z, t in zip(logits.flatten().tolist(), label.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-z))
+        if released:
+            p = 1 / (1 + math.exp(-p))
+            assert 0.5 < p < 0.7311
+        entropy = -math.log(p if t else 1 - p)
+        values.append(entropy + 1 - (2 * p * t + 1) / (p + t + 1))
+    loss = PixelDiceLoss(BINARY, released=released)
+    assert loss(logits, label).item() == pytest.approx(sum(values) / len(values), abs=1e-12)
+
+
+def test_pixel_dice_knows_no_regions() -> None:
+    logits, label = random_case(BINARY, 12)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    mixed = logits.flatten(2)[..., order].reshape(logits.shape)
+    mixed_label = label.flatten(1)[..., order].reshape(label.shape)
+    for released in (False, True):
+        loss = PixelDiceLoss(BINARY, released=released)
+        whole = loss(logits, label).item()
+        assert loss(mixed, mixed_label).item() == pytest.approx(whole, abs=1e-12)
+        halves = [loss(logits[:, :, :, k::2], label[:, :, k::2]).item() for k in range(2)]
+        assert sum(halves) / 2 == pytest.approx(whole, abs=1e-12)
+    # Of the released one, the least value is that of probabilities 0.5 and sigmoid(1).
+    sure = torch.where(label[:, None] > 0, 60.0, -60.0).double()
+    share = label.double().mean().item()
+    p = 1 / (1 + math.exp(-1))
+    foreground = -math.log(p) + 1 - (2 * p + 1) / (p + 2)
+    background = math.log(2) + 1 - 1 / 1.5
+    least = PixelDiceLoss(BINARY, released=True)(sure, label).item()
+    assert least == pytest.approx(share * foreground + (1 - share) * background)
+    assert least > 0.3
 
 
 def square(size: int = 9) -> torch.Tensor:
@@ -317,6 +412,23 @@ def test_a_boundary_map_is_compared_with_the_label_s_boundary(side: str, pixels:
     assert wider(right, label) > 1
     with pytest.raises(UsageError, match="label's size"):
         loss(right[..., 1:], label)
+
+
+def test_the_released_boundary_loss_of_hardnet_dfus() -> None:
+    """Edges by a Laplacian above 0.1, and one sigmoid more."""
+    torch.manual_seed(0)
+    label = (torch.rand(2, 24, 20) > 0.4).long()
+    label[0, :12] = 1  # a class that the image's edge ends
+    kernel = torch.full((1, 1, 3, 3), -1.0).double()
+    kernel[..., 1, 1] = 8
+    edges = torch.nn.functional.conv2d(label[:, None].double(), kernel, padding=1) > 0.1
+    map = torch.randn(2, 5, 24, 20).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        map.sigmoid(), edges.double().expand_as(map)
+    )
+    loss = BoundaryLoss(BINARY, of="boundary", released=True)
+    assert loss(map, label).item() == pytest.approx(expected.item(), abs=1e-12)
+    assert loss(map, label) != BoundaryLoss(BINARY, of="boundary")(map, label)
 
 
 def test_the_edge_of_the_image_ends_a_class() -> None:
@@ -380,6 +492,9 @@ def test_mutation_says_what_it_cannot_combine() -> None:
         ("structure", {"window": 4}),
         ("boundary", {"of": "edges"}),
         ("boundary", {"radius": 0}),
+        ("boundary", {"released": True}),
+        ("image-dice", {"above": -1}),
+        ("image-dice", {"below": 0}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, object]) -> None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 EXAMPLES = (
     ("segweave networks", "a table"),
     ("segweave networks unet", "one network: positions, sizes, weights"),
+    (
+        "segweave networks unet --size 256 256 --context sa-lstm --slices 3",
+        "what a window of it costs, step by step",
+    ),
     ("segweave networks --json", "every field of every card, for scripts"),
     ("segweave --plugin mine.py networks", "with those of a file of yours"),
 )
@@ -31,9 +35,32 @@ def networks(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Only this network, with all details.")
     ] = None,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="HEIGHT WIDTH",
+            help="With a NAME: what one image of this size costs (parameters, "
+            "multiply-accumulates, seconds and memory of a forward pass on this CPU).",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --size: with this context module woven in."),
+    ] = None,
+    at: Annotated[
+        str, typer.Option(metavar="POSITION", help="Where the context module is.")
+    ] = "bottleneck",
+    slices: Annotated[int, typer.Option(metavar="N", help="Length of the window.")] = 1,
+    channels: Annotated[int, typer.Option(metavar="N", help="Channels of an image.")] = 3,
+    classes: Annotated[int, typer.Option(metavar="N", help="Channels of the logits.")] = 1,
+    form: Annotated[
+        str, typer.Option(metavar="FORM", help="paper or released, where a card names both.")
+    ] = "released",
     json: Annotated[bool, typer.Option("--json", help="The cards as JSON, for scripts.")] = False,
 ) -> None:
-    """List the networks: name, image sizes that they take, paper. With a NAME: all about one.
+    """List the networks: name, image sizes that they take, paper. With a NAME: all about one; with
+    --size also what it costs.
 
     A network is what a context module is woven into. The names go into a recipe
     (network.name) or into segweave.create_network(name).
@@ -42,8 +69,14 @@ def networks(
     from segweave.registry import networks as found
 
     cards = found.cards() if name is None else {name: found.card(name)}
-    if json:
+    if json and size is None:
         cards_as_json(cards)
+        return
+    if size is not None:
+        _check_named(name)
+        _print_costs(
+            str(name), size, (context, at, slices), (channels, classes), form, as_json=json
+        )
         return
     if name is not None:
         facts(f"{name}: {cards[name].title}", _details(cards[name]))
@@ -55,6 +88,62 @@ def networks(
             (c.name, c.title, sizes(c.fixed, c.divisor, c.smallest), ", ".join(c.forms), c.paper)
             for c in cards.values()
         ],
+    )
+
+
+def _check_named(name: str | None) -> None:
+    from segweave.errors import UsageError
+
+    if name is None:
+        raise UsageError(
+            "measuring costs", expected="the NAME of a network before --size", found="none"
+        )
+
+
+def _print_costs(
+    name: str,
+    size: tuple[int, int],
+    woven_in: tuple[str | None, str, int],
+    counts: tuple[int, int],
+    form: str,
+    *,
+    as_json: bool,
+) -> None:
+    import os
+    from dataclasses import asdict
+
+    # torch's profiler, which measures the memory, writes to stderr unless this is set before.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    from segweave.cli.show import as_json as print_json
+    from segweave.cli.show import table
+    from segweave.networks import create_network
+    from segweave.weaving import weave
+    from segweave.weaving.costs import measure_costs
+
+    context, at, slices = woven_in
+    network = create_network(name, in_channels=counts[0], classes=counts[1], form=form)
+    costs = measure_costs(weave(network, context or "identity", at=at, slices=slices), size)
+    if as_json:
+        print_json(asdict(costs))
+        return
+    rows = [
+        (
+            step.name,
+            ", ".join("×".join(map(str, shape)) for shape in step.shapes),
+            f"{step.parameters:,}",
+            f"{step.multiply_accumulates / 1e9:.3f} G",
+        )
+        for step in costs.steps
+    ]
+    total = f"{costs.multiply_accumulates / 1e9:.3f} G"
+    title = f"{name}, {size[0]}×{size[1]}" + (f", {context} at {at}" if context else "")
+    table(
+        title + (f", {slices} slices" if slices > 1 else ""),
+        ("step", "returns (channels × height × width)", "parameters", "multiply-accumulates"),
+        [*rows, ("all", "", f"{costs.parameters:,}", total)],
+        note=f"One forward pass: {costs.seconds:.2f} s on this CPU, "
+        f"{costs.peak_bytes / 1e6:.0f} MB beside weights and image. Multiply-accumulates are half "
+        "of what torch's FlopCounterMode counts: convolutions and matrix products.",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from segweave import registry
 from segweave.context._both_sides import BothSides
-from segweave.context.base import ContextModule, Prepared
+from segweave.context.base import ContextModule, Prepared, built, check_module
 from segweave.errors import UsageError
 from segweave.registry import build
 
@@ -46,6 +46,7 @@ def create_context(
 
     Raises:
         UsageError: an unknown name, form or option, with the nearest one that exists.
+        InputError: a plug-in that breaks the contract of a context module, with its file.
 
     Example:
         >>> import torch
@@ -67,16 +68,22 @@ def create_context(
             expected="at least one channel in and out",
             found=f"channels={channels}, out_channels={width}",
         )
-    parameters = inspect.signature(entry).parameters
+    parameters = built(doing, entry, lambda: inspect.signature(entry).parameters)
     preset = {**card.options, "channels": channels}
     if "form" in parameters:
         preset["form"] = form
+
+    def make(out_channels: int | None) -> ContextModule:
+        module = built(doing, entry, lambda: build(doing, entry, preset, options))
+        check_module(doing, module, channels, out_channels, entry)
+        return module
+
     if both_sides and not control:
-        return BothSides(lambda: build(doing, entry, preset, options), width)
+        return BothSides(lambda: make(None), width)
     if "both_sides" in parameters:
         preset["both_sides"] = both_sides
     if "out_channels" in parameters:
         preset["out_channels"] = width
     elif width != channels:
         raise UsageError(doing, expected=f"out_channels = channels = {channels}", found=str(width))
-    return build(doing, entry, preset, options)
+    return make(width)

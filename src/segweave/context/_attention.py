@@ -57,7 +57,9 @@ class Attention(nn.Module):
     def maps(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """The way back from `tokens`."""
         if self.axis == "positions":
-            tokens = tokens.transpose(2, 3)
+            # With the strides of a view and a batch of one, torch 2.15 computes wrong gradients in
+            # a batch norm before the module.
+            tokens = tokens.transpose(2, 3).contiguous()
         return tokens.reshape(tokens.shape[0], -1, height, width)
 
     def scale(self, vector: int) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segweave.author_weights import HasReleasedNames, ReleasedNames
 from segweave.context._recurrent import with_prefix
-from segweave.context.base import ContextModule, Prepared
+from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.errors import UsageError
 
 DIRECTIONS = ("forward", "reverse")
@@ -50,7 +50,7 @@ class BothSides(ContextModule):
         return {
             f"{direction}.{name}": value
             for direction, net in zip(DIRECTIONS, self._nets(), strict=True)
-            for name, value in net.prepare(step).items()
+            for name, value in check_prepared(net, net.prepare(step)).items()
         }
 
     def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
@@ -110,5 +110,7 @@ class BothSides(ContextModule):
         return self.forward_net, self.reverse_net
 
     def _join(self, forward: Tensor, reverse: Tensor) -> Tensor:
+        check_map(self.forward_net, forward)
+        check_map(self.reverse_net, reverse, forward.shape[2:])
         result: Tensor = self.conv(torch.cat([forward, reverse], 1))
         return result

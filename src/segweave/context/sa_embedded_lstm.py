@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -55,8 +56,38 @@ CARDS = (
         options={"query": ("h_lstm",), "key": ("h_lstm",), "value": ("h_lstm",)},
     ),
     ContextCard(
+        name="hidden-as-query",
+        title="SA-embedded LSTM: h as query, D (form released: x) as key and value",
+        entry="SAEmbeddedLSTM",
+        paper=f"{PAPER}, Fig. 8",
+        forms=("paper", "released"),
+        kind="ablation",
+        equations="Algorithm 1, line 10 with other roles",
+        options={"hidden_as": "query"},
+    ),
+    ContextCard(
+        name="hidden-as-key",
+        title="SA-embedded LSTM: h as key, D (form released: x) as query and value",
+        entry="SAEmbeddedLSTM",
+        paper=f"{PAPER}, Fig. 8",
+        forms=("paper", "released"),
+        kind="ablation",
+        equations="Algorithm 1",
+        options={"hidden_as": "key"},
+    ),
+    ContextCard(
+        name="hidden-as-value",
+        title="SA-embedded LSTM: h as value, D (form released: x) as query and key",
+        entry="SAEmbeddedLSTM",
+        paper=f"{PAPER}, Fig. 8",
+        forms=("paper", "released"),
+        kind="ablation",
+        equations="Algorithm 1, line 10 with other roles",
+        options={"hidden_as": "value"},
+    ),
+    ContextCard(
         name="lstm-as-query",
-        title="SA-embedded LSTM: LSTM states as query, input as key and value",
+        title="SA-embedded LSTM: D as query, input as key and value",
         entry="SAEmbeddedLSTM",
         paper=f"{PAPER}, Fig. 8",
         forms=("paper", "released"),
@@ -65,7 +96,7 @@ CARDS = (
     ),
     ContextCard(
         name="lstm-as-key",
-        title="SA-embedded LSTM: LSTM states as key, input as query and value",
+        title="SA-embedded LSTM: D as key, input as query and value",
         entry="SAEmbeddedLSTM",
         paper=f"{PAPER}, Fig. 8",
         forms=("paper", "released"),
@@ -74,7 +105,7 @@ CARDS = (
     ),
     ContextCard(
         name="lstm-as-value",
-        title="SA-embedded LSTM: LSTM states as value, input as query and key",
+        title="SA-embedded LSTM: D as value, input as query and key",
         entry="SAEmbeddedLSTM",
         paper=f"{PAPER}, Fig. 8",
         forms=("paper", "released"),
@@ -94,6 +125,11 @@ class SAEmbeddedLSTM(RecurrentContext):
     the whole sequence before the next one, which starts from its last states. Sequence (B, T, C, H,
     W) → (B, C_out, H, W).
 
+    In form `paper` the first step that a direction reads reaches the result as one number per
+    channel: its K = h = 0, so that the attention is a mean over all places. In a window of three
+    both neighbours are such steps. About four in ten channels of the fusion's ReLU are dead at the
+    start, and with one to four channels now and then all of a direction.
+
     Args:
         channels: channels of the maps that it reads.
         out_channels: channels of the map that it returns; another number than the last hidden width
@@ -102,8 +138,10 @@ class SAEmbeddedLSTM(RecurrentContext):
         cell: "lstm" or "gru".
         query: the states that are combined to the query: x, the c and h before the step, i, f, o,
             g, D, h_lstm; a GRU has r in place of o. Default: D in form paper, x in form released.
-        key: those that are combined to the key.
+        key: those that are combined to the key; default: h.
         value: those that are combined to the value; default as for the query.
+        hidden_as: which of query, key and value is the h before the step, where they are not given;
+            the other two are the default of the query.
         combination: "linear" (the mean of the states) or "relu" (the ReLU of their product).
         attention: what attends to what, "positions" (default in form paper) or "channels" (default
             in form released).
@@ -131,8 +169,9 @@ class SAEmbeddedLSTM(RecurrentContext):
         form: options.Form = "paper",
         cell: options.CellKind = "lstm",
         query: options.StateNames | None = None,
-        key: options.StateNames = ("h",),
+        key: options.StateNames | None = None,
         value: options.StateNames | None = None,
+        hidden_as: Literal["query", "key", "value"] = "key",
         combination: options.Combination = "linear",
         attention: options.Axis | None = None,
         attention_size: float | None = None,
@@ -154,16 +193,20 @@ class SAEmbeddedLSTM(RecurrentContext):
         chosen = options.choice("position_code", position_code or codes[0], codes)
         hidden = options.widths(hidden_channels, channels)
         states = embedded_states(cell)
-        usual = "x" if released else "D"
+        options.choice("hidden_as", hidden_as, ("query", "key", "value"))
+        usual = dict.fromkeys(("query", "key", "value"), "x" if released else "D")
+        usual[hidden_as] = "h"
+        roles = {
+            role: options.state_names(role, usual[role] if names is None else names, states)
+            for role, names in (("query", query), ("key", key), ("value", value))
+        }
         settings = EmbeddedSettings(
             form=form,
             kernel_size=options.odd_kernel(kernel_size, form),
             bias=bias,
             cell=cell,
             combination=combination,
-            query=options.state_names("query", usual if query is None else query, states),
-            key=options.state_names("key", key, states),
-            value=options.state_names("value", usual if value is None else value, states),
+            **roles,
             attention=axis,
             attention_size=size,
             heads=heads,

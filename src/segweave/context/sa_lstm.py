@@ -4,9 +4,6 @@ non-linear form and the stack of LSTM and self-attention.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from segweave.context._cells import Step
 from segweave.context._coupled import LSTMCoupledAttention
 from segweave.registry import ContextCard
 
@@ -34,42 +31,24 @@ CARDS = (
     ContextCard(
         name="separate",
         title="An LSTM, then self-attention of its h, one after the other",
-        entry="SeparateAttention",
+        entry="SACoupledLSTM",
         paper=f"{TIP}, Table IV",
         forms=("paper", "released"),
         kind="ablation",
         equations="Fig. 2a",
-        options={"query": ("h",), "key": ("h",), "value": ("h",)},
+        options={"query": ("h",), "key": ("h",), "value": ("h",), "projections": True},
     ),
 )
 
 
 class SACoupledLSTM(LSTMCoupledAttention):
     """SA-LSTM (TIP 2024, Eq. 3 and 4): Q = (f + c) / 2, K = (g + h) / 2, V = h of the last step
-    and layer enter one self-attention, whose result is the output.
+    and layer enter one self-attention, whose result is the output. With when="each-step" every
+    cell has such an attention, and its result is the cell's h.
 
     Form `paper`: attention between positions, scaled by the width. Form `released`: between
     channels, divided by √`attention_size`; kernel 5. `LSTMCoupledAttention` explains the options.
     Sequence (B, T, C, H, W) → (B, C_out, H, W).
     """
 
-    def matrix(self, role: str, step: Step) -> Tensor:
-        """Q, K or V (`role` "query", "key", "value") as a map (B, C, H, W)."""
-        return self.combination_of(role, step)
-
-
-class SeparateAttention(LSTMCoupledAttention):
-    """An LSTM, then self-attention of its states with a learned map without bias on each of query,
-    key and value; the options are those of `LSTMCoupledAttention`.
-    """
-
-    def learned_maps(self, width: int) -> nn.ModuleDict:
-        """One 1×1 convolution per role."""
-        return nn.ModuleDict(
-            {role: nn.Conv2d(width, width, 1, bias=False) for role in self.combined}
-        )
-
-    def matrix(self, role: str, step: Step) -> Tensor:
-        """Q, K or V (`role` "query", "key", "value") as a map (B, C, H, W)."""
-        result: Tensor = self.maps[role](self.combination_of(role, step))
-        return result
+    weighs_h = False

@@ -139,9 +139,9 @@ def choose_arrays(held: list[str], request: Request, file: Path) -> tuple[str | 
 
 
 def _read_npy(
-    stream: Any, room: int, what: str, file: Path, *, packed: int = 0, as_label: bool = False
+    stream: Any, space: int, what: str, file: Path, *, packed: int = 0, as_label: bool = False
 ) -> NDArray[Any]:
-    """The array of an npy stream of `room` bytes, which `packed` bytes unfold to if more than 0.
+    """The array of an npy stream of `space` bytes, which `packed` bytes unfold to if more than 0.
 
     All that the header declares is compared with what is stored before anything is allocated, the
     header's own length too.
@@ -174,7 +174,7 @@ def _read_npy(
     declared = declared_bytes(shape, dtype.itemsize)
     if packed:
         check_deflated(declared, packed, what, file, as_label=as_label)
-    check_declared(declared, room, what, file)
+    check_declared(declared, space, what, file)
     raw = read_into(stream, declared)
     if raw.size < declared:
         raise InputError(

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segweave.author_weights import ReleasedNames
+from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.dual_attention import HEADS, CrossAttentionBlock, DualBlock
@@ -165,12 +165,8 @@ class DAEFormer(SegmentationNetwork):
         prefixes |= blocks
         for ours, theirs in ffns.items():
             prefixes |= {ours + a: theirs + b for a, b in MIX_SKIP_FFN_NAMES.items()}
-        tensors = {}
-        for name in self.state_dict():
-            ours = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len)
-            tensors[name] = prefixes[ours] + name.removeprefix(ours)
         dead = {theirs + leaf for theirs in ffns.values() for leaf in MIX_SKIP_FFN_DEAD}
-        return ReleasedNames(tensors, dead=frozenset(dead | set(_dead_decoder())))
+        return names_by_prefix(self, prefixes, dead=dead | set(_dead_decoder()))
 
 
 def _blocks(channels: int) -> nn.Sequential:

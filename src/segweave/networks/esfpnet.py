@@ -148,8 +148,7 @@ class ESFPNet(SegmentationNetwork):
         return Decoded(map=torch.cat(joined, dim=1), extra={})
 
     def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
-        """The pyramid → logits (B, classes, H, W), resized (bilinear) from a quarter of the "
-        "size."""
+        """The pyramid → logits (B, classes, H, W), resized (bilinear) from a quarter of that."""
         logits = self.classifier(decoded.map)
         return Output(
             logits=interpolate(logits, size=size, mode="bilinear", align_corners=False),

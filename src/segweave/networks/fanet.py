@@ -36,7 +36,7 @@ CARD = NetworkCard(
     smallest=16,
     positions={
         "skips": "the encoder's maps before the mask selects in them",
-        "bottleneck": "the last encoder's map after pooling; no block of its own follows",
+        "bottleneck": "the last encoder's map after pooling; no further block follows",
         "decoder": "the last map that the mask selected in, before the mask itself is joined",
     },
     tiny_options={"width": 4, "rounds": 2},
@@ -64,9 +64,9 @@ class ResidualBlock(nn.Module):
 
 
 class MixPool(nn.Module):
-    """Selects features by the mask of the last pass and by a mask of its own (Section III-B): half
-    of the channels from x · (learned mask or mask), half from x, each by a 3×3 convolution with
-    batch norm and ReLU. (B, C, H, W) and (B, 1, H, W) → (B, C, H, W).
+    """Selects features by the mask of the last pass and by a mask that it computes (Section III-B):
+    half of the channels from x · (learned mask or mask), half from x, each by a 3×3 convolution
+    with batch norm and ReLU. (B, C, H, W) and (B, 1, H, W) → (B, C, H, W).
 
     The learned mask is 1 where a small network's sigmoid is above a half. No gradient passes that
     comparison, so that its parameters keep their start values and are not trained.

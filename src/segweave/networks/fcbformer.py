@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.errors import UsageError
 from segweave.networks.backbones.pyramid_vision import STAGES, PyramidVision
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 
-WIDTHS = (32, 32, 64, 64, 128, 128)
-"""Channels of the six levels of the convolutional branch."""
-BRANCH = 64
+LEVELS = (1, 1, 2, 2, 4, 4)
+"""Channels of the six levels of the convolutional branch, as multiples of the first."""
 
 CARD = NetworkCard(
     name="fcbformer",
@@ -39,24 +39,24 @@ CARD = NetworkCard(
             "sd": (0.229, 0.224, 0.225),
         },
     ),
-    tiny_options={"backbone": "pvt_v2_b0", "branch_size": 8},
+    tiny_options={"backbone": "tiny", "branch_size": 8, "width": 4, "groups": 4},
 )
 
 
 class ResidualBlock(nn.Module):
-    """Group norm (32 groups), SiLU and 3×3 convolution, twice, plus the input, through a 1×1
-    convolution where the channels change: (B, C_in, H, W) → (B, C_out, H, W).
+    """Group norm, SiLU and 3×3 convolution, twice, plus the input, through a 1×1 convolution where
+    the channels change: (B, C_in, H, W) → (B, C_out, H, W).
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
         self.first = nn.Sequential(
-            nn.GroupNorm(32, in_channels),
+            nn.GroupNorm(groups, in_channels),
             nn.SiLU(),
             nn.Conv2d(in_channels, out_channels, 3, padding=1),
         )
         self.second = nn.Sequential(
-            nn.GroupNorm(32, out_channels),
+            nn.GroupNorm(groups, out_channels),
             nn.SiLU(),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
@@ -75,30 +75,31 @@ class ResidualBlock(nn.Module):
 class ConvolutionalBranch(nn.Module):
     """The fully convolutional branch (Section 2.2): six levels of two blocks down, two blocks in
     the middle, six levels of three blocks up, each of which joins one of the 18 maps of the way
-    down: (B, C, H, W) → (B, 32, H, W).
+    down: (B, C, H, W) → (B, width, H, W).
     """
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, width: int, groups: int) -> None:
         super().__init__()
-        down: list[nn.Module] = [nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1)]
-        held = [WIDTHS[0]]
-        channels = WIDTHS[0]
-        for level, width in enumerate(WIDTHS):
+        widths = [width * factor for factor in LEVELS]
+        down: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1)]
+        held = [width]
+        channels = width
+        for level, width in enumerate(widths):
             for _ in range(2):
-                down.append(ResidualBlock(channels, width))
+                down.append(ResidualBlock(channels, width, groups))
                 channels = width
                 held.append(channels)
-            if level < len(WIDTHS) - 1:
+            if level < len(widths) - 1:
                 down.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
                 held.append(channels)
         self.down = nn.ModuleList(down)
         self.middle = nn.Sequential(
-            ResidualBlock(channels, channels), ResidualBlock(channels, channels)
+            ResidualBlock(channels, channels, groups), ResidualBlock(channels, channels, groups)
         )
         up: list[nn.Module] = []
-        for level, width in reversed(list(enumerate(WIDTHS))):
+        for level, width in reversed(list(enumerate(widths))):
             for step in range(3):
-                layers: list[nn.Module] = [ResidualBlock(channels + held.pop(), width)]
+                layers: list[nn.Module] = [ResidualBlock(channels + held.pop(), width, groups)]
                 channels = width
                 if level and step == 2:
                     layers += [
@@ -109,7 +110,7 @@ class ConvolutionalBranch(nn.Module):
         self.up = nn.ModuleList(up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, 32, H, W)."""
+        """(B, C, H, W) → (B, width, H, W)."""
         maps = []
         for layer in self.down:
             x = layer(x)
@@ -121,7 +122,7 @@ class ConvolutionalBranch(nn.Module):
 
 
 class FCBFormer(SegmentationNetwork):
-    """The maps of a PVTv2, each through two blocks to 64 channels and resized to one size, are
+    """The maps of a PVTv2, each through two blocks to 2·width channels and resized to one size, are
     joined from deep to shallow; the result and that of the convolutional branch give the logits
     (Sanderson and Matuszewski, Fig. 2).
 
@@ -131,6 +132,11 @@ class FCBFormer(SegmentationNetwork):
         backbone: `pvt_v2_b3` or another `PyramidVision`.
         branch_size: height and width to which the transformer branch is resized. The released code
             has 88, a quarter of 352, whatever the image.
+        width: channels of the convolutional branch at the image's size (released: 32); the
+            transformer branch has twice as many.
+        groups: of each group norm (released: 32). They divide `width` and the backbone's widths.
+
+    Raises UsageError for groups that do not divide these widths.
     """
 
     def __init__(
@@ -140,10 +146,14 @@ class FCBFormer(SegmentationNetwork):
         *,
         backbone: str = "pvt_v2_b3",
         branch_size: int = 88,
+        width: int = 32,
+        groups: int = 32,
     ) -> None:
         super().__init__()
         self.backbone = PyramidVision(backbone, in_channels)
         widths = self.backbone.widths
+        _check_options(branch_size, width, groups, widths)
+        branch = 2 * width
         self.branch_size = branch_size
         self.in_channels, self.classes = in_channels, classes
         self.stride = self.divisor = self.smallest = 32
@@ -151,22 +161,16 @@ class FCBFormer(SegmentationNetwork):
         self.channels = {
             "skips": widths[:-1],
             "bottleneck": (widths[-1],),
-            "decoder": (BRANCH,),
+            "decoder": (branch,),
             "output": (classes,),
         }
-        self.emphasis = nn.ModuleList(
-            nn.Sequential(ResidualBlock(width, BRANCH), ResidualBlock(BRANCH, BRANCH))
-            for width in widths
-        )
+        self.emphasis = nn.ModuleList(_two_blocks(one, branch, groups) for one in widths)
         self.aggregation = nn.ModuleList(
-            nn.Sequential(ResidualBlock(2 * BRANCH, BRANCH), ResidualBlock(BRANCH, BRANCH))
-            for _ in range(STAGES - 1)
+            _two_blocks(2 * branch, branch, groups) for _ in range(STAGES - 1)
         )
-        self.convolutional = ConvolutionalBranch(in_channels)
-        self.join = nn.Sequential(
-            ResidualBlock(BRANCH + WIDTHS[0], BRANCH), ResidualBlock(BRANCH, BRANCH)
-        )
-        self.classifier = nn.Conv2d(BRANCH, classes, 1)
+        self.convolutional = ConvolutionalBranch(in_channels, width, groups)
+        self.join = _two_blocks(branch + width, branch, groups)
+        self.classifier = nn.Conv2d(branch, classes, 1)
 
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
         """(B, C, H, W) → the transformer's maps at strides 4, 8, 16 and 32."""
@@ -175,7 +179,7 @@ class FCBFormer(SegmentationNetwork):
         return Features(skips=tuple(skips), bottleneck=bottleneck, extra={"image": x})
 
     def decode(self, features: Features) -> Decoded:
-        """Features → the joined branches (B, 64, H, W)."""
+        """Features → the joined branches (B, 2·width, H, W)."""
         side = (self.branch_size, self.branch_size)
         maps = [
             interpolate(layer(one), size=side)
@@ -220,6 +224,24 @@ class FCBFormer(SegmentationNetwork):
         prefixes |= {"join.": "PH.", "classifier.": "PH.2."}
         names = names_by_prefix(self, prefixes).tensors
         return ReleasedNames({ours: _inner(theirs) for ours, theirs in names.items()})
+
+
+def _two_blocks(in_channels: int, out_channels: int, groups: int) -> nn.Sequential:
+    return nn.Sequential(
+        ResidualBlock(in_channels, out_channels, groups),
+        ResidualBlock(out_channels, out_channels, groups),
+    )
+
+
+def _check_options(branch_size: int, width: int, groups: int, widths: tuple[int, ...]) -> None:
+    possible = min(branch_size, width, groups) >= 1
+    if not possible or any(one % groups for one in (width, *widths)):
+        raise UsageError(
+            "creating an FCBFormer",
+            expected="branch_size, width and groups of at least 1, and groups that divide width "
+            f"and the widths of the backbone, {', '.join(map(str, widths))}",
+            found=f"branch_size={branch_size}, width={width}, groups={groups}",
+        )
 
 
 def _inner(name: str) -> str:

@@ -78,8 +78,8 @@ class MERIT(SegmentationNetwork):
         classes: channels of the logits.
         cascaded: whether the second backbone sees what the first decoder returned ("cascaded
             MERIT"), or the image alone ("parallel MERIT").
-        shared_decoder: whether one decoder serves both backbones, which is what the printed number
-            of parameters allows.
+        shared_decoder: whether one decoder serves both backbones; a reading that fits the printed
+            number of parameters, as others do (`docs/fidelity.md`).
         join: "add" or "concatenate" a gated skip and the upsampled map.
         widths: channels of MaxViT's stages.
         stem_widths: channels of the two convolutions before the stages.

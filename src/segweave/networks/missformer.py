@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from segweave.author_weights import ReleasedNames
+from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.patch_expansion import PatchExpansion
@@ -175,12 +175,8 @@ class MISSFormer(SegmentationNetwork):
                 ffns[f"decoder.{i}.{j}.ffn."] = f"{released}mlp."
         for ours, theirs in ffns.items():
             prefixes |= {ours + a: theirs + b for a, b in MIX_SKIP_FFN_NAMES.items()}
-        tensors = {}
-        for name in self.state_dict():
-            ours = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len)
-            tensors[name] = prefixes[ours] + name.removeprefix(ours)
         dead = {theirs + leaf for theirs in ffns.values() for leaf in MIX_SKIP_FFN_DEAD}
-        return ReleasedNames(tensors, dead=frozenset(dead | set(_dead_decoder())))
+        return names_by_prefix(self, prefixes, dead=dead | set(_dead_decoder()))
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,17 @@ from segweave.weights import IMAGENET, compare_weights, is_imagenet, read_weight
 _COUNTER = ".num_batches_tracked"
 
 Weights = Mapping[str, Tensor]
+
+
+@runtime_checkable
+class AdaptsWeights(Protocol):
+    """A backbone whose tensors are cut otherwise than those of the same model in timm."""
+
+    def adapted(self, weights: Weights) -> Weights:
+        """Timm's tensors → tensors of this backbone's shapes, under the names that its
+        `released_names` gives.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,10 @@ def _load_backbones(
             )
         else:
             file, source = None, _from_timm(model, doing)
-        plan = _matched(network.get_submodule(backbone), source, doing, file)
+        submodule = network.get_submodule(backbone)
+        if isinstance(submodule, AdaptsWeights):
+            source = submodule.adapted(source)
+        plan = _matched(submodule, source, doing, file)
         plans[backbone] = {ours: tensor for ours, (_, tensor) in plan.items()}
         used = {theirs for theirs, _ in plan.values()}
         unused += [theirs for theirs in source if theirs not in used]

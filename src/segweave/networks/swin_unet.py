@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segweave.author_weights import ReleasedNames
+from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.backbones.swin import SwinBlock, SwinStages
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.blocks.mlp import start_linear
 from segweave.networks.blocks.patch_expansion import PatchExpansion
+from segweave.networks.blocks.token_blocks import to_map, to_tokens
 from segweave.registry import NetworkCard
 
 BACKBONE = "swin_tiny_patch4_window7_224"
@@ -62,7 +64,7 @@ class SwinUNet(SegmentationNetwork):
     expansion back.
 
     An image with one channel is repeated to three. The released code takes 224×224 pixels; here
-    maps whose sides are not multiples of a window (7) are padded, as in the Swin backbones of timm.
+    maps whose sides are not multiples of a window (7) are padded, and what is padded is no key.
     ImageNet weights fill the encoder, and the decoder's blocks from the encoder's stage of the same
     stride, as the authors start.
 
@@ -110,7 +112,7 @@ class SwinUNet(SegmentationNetwork):
         self.norm = nn.LayerNorm(width)
         self.last_expansion = PatchExpansion(width, width, PATCH)
         self.classifier = nn.Conv2d(width, classes, 1, bias=False)
-        self.apply(_start_values)
+        self.apply(start_linear)
 
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
         """(B, C, H, W) → skips at strides 4, 8, 16 and the bottleneck at 32. Raises UsageError for
@@ -120,16 +122,16 @@ class SwinUNet(SegmentationNetwork):
         if self.in_channels == 1:
             x = x.expand(-1, 3, -1, -1)
         *skips, x = self.encoder(x)
-        return Features(skips=tuple(_map(s) for s in skips), bottleneck=_map(x), extra={})
+        return Features(skips=tuple(to_map(s) for s in skips), bottleneck=to_map(x), extra={})
 
     def decode(self, features: Features) -> Decoded:
         """Features → the map (B, width, H, W) before the head."""
-        x = _tokens(features.bottleneck)
+        x = to_tokens(features.bottleneck)
         for expand, join, stage, skip in zip(
             self.expansions, self.joins, self.decoder, reversed(features.skips), strict=True
         ):
-            x = stage(join(torch.cat([expand(x), _tokens(skip)], dim=-1)))
-        return Decoded(map=_map(self.last_expansion(self.norm(x))), extra={})
+            x = stage(join(torch.cat([expand(x), to_tokens(skip)], dim=-1)))
+        return Decoded(map=to_map(self.last_expansion(self.norm(x))), extra={})
 
     def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
         """The last map, which has the image's size already → logits (B, classes, H, W)."""
@@ -156,19 +158,15 @@ class SwinUNet(SegmentationNetwork):
             prefixes[f"joins.{i}."] = f"concat_back_dim.{i + 1}."
             if i > 0:
                 prefixes[f"expansions.{i}."] = f"layers_up.{i}.upsample."
-        tensors = {
-            name: "swin_unet." + theirs + name.removeprefix(ours)
-            for name in self.state_dict()
-            for ours, theirs in prefixes.items()
-            if name.startswith(ours)
-        }
+        prefixes = {ours: "swin_unet." + theirs for ours, theirs in prefixes.items()}
+        tensors = names_by_prefix(self, prefixes).tensors
         blocks = [
             name.removesuffix("relative_position_bias_table")
             for name in tensors.values()
             if name.endswith("relative_position_bias_table")
         ]
         fixed = {f"{block}relative_position_index" for block in blocks}
-        # Masks belong to shifted blocks, which are the odd ones.
+        # Masks belong to shifted blocks: every second one.
         fixed |= {block.removesuffix("attn.") + "attn_mask" for block in blocks}
         return ReleasedNames(tensors, fixed=frozenset(fixed))
 
@@ -209,7 +207,7 @@ class Patches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, H/4, W/4, width)."""
-        tokens: Tensor = self.norm(_tokens(self.proj(x)))
+        tokens: Tensor = self.norm(to_tokens(self.proj(x)))
         return tokens
 
 
@@ -243,20 +241,3 @@ class DecoderBlocks(nn.ModuleList):
             stage, _, leaf = name.partition(".")
             names[name] = f"layers.{len(self) - 1 - int(stage)}.blocks.{leaf}"
         return ReleasedNames(names)
-
-
-def _start_values(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _map(tokens: Tensor) -> Tensor:
-    # (B, h, w, C) → (B, C, h, w), channels last in memory
-    return tokens.permute(0, 3, 1, 2)
-
-
-def _tokens(x: Tensor) -> Tensor:
-    # (B, C, h, w) → (B, h, w, C)
-    return x.permute(0, 2, 3, 1)

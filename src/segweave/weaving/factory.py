@@ -10,7 +10,7 @@ from torch import nn
 
 from segweave import registry
 from segweave.context import create_context
-from segweave.context.base import ContextModule
+from segweave.context.base import ContextModule, check_module
 from segweave.context.identity import Identity
 from segweave.errors import UsageError, nearest
 from segweave.weaving.adapters import SegmentationModel
@@ -55,7 +55,7 @@ def weave(
     channels: int | None = None,
     classes: int | None = None,
 ) -> WovenNetwork:
-    """Put a context module into `network` (TIP paper, Section III-B and Fig. 4).
+    """Put a context module into `network` (TIP paper, Section IV-B and Fig. 4).
 
     Args:
         network: a SegmentationNetwork, any module with `encode`, `decode`, `head` and `channels`
@@ -281,8 +281,9 @@ def _module(
             if isinstance(result, ContextModule)
             else Plain(result, channels, target, both_sides=slices > 1)
         )
+    check_module(f"weaving at {at!r}", module, channels, None)
     free = at in ("encoder", "output")
-    if module.channels != channels or (module.out_channels != target and not free):
+    if module.out_channels != target and not free:
         raise UsageError(
             f"weaving at {at!r}",
             expected=f"a context module from {channels} to {target} channels",

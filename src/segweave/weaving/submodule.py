@@ -78,7 +78,8 @@ class WovenSubmodule(WovenNetwork):
         def exchange(current_map: Tensor) -> Tensor:
             self._check_maps((current_map,))
             sequence = torch.stack([*others[:current], current_map, *others[current:]], 1)
-            return self._joined([self.context[0](sequence)], (current_map,))[0]
+            fused = self._checked([self.context[0](sequence)], (current_map,))
+            return self._joined(fused, (current_map,))[0]
 
         return self._exchanged(exchange, image, given, wanted)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import HasReleasedNames, ReleasedNames
-from segweave.context.base import ContextModule, Prepared
+from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.context.identity import Identity
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Feedback, Output, Size
@@ -130,7 +130,10 @@ class WovenNetwork(nn.Module, ABC):
         self._check_inputs(inputs)
         maps, carried = self._centre(image, inputs, None)
         self._check_maps(maps)
-        steps = tuple(m.prepare(x) for m, x in zip(self._modules_list(), maps, strict=True))
+        steps = tuple(
+            check_prepared(module, module.prepare(x))
+            for module, x in zip(self._modules_list(), maps, strict=True)
+        )
         return SlicePrepared(steps, maps, carried, inputs, _size(image))
 
     def fuse(self, window: Sequence[SlicePrepared], *, auxiliary: bool | None = None) -> Output:
@@ -148,7 +151,7 @@ class WovenNetwork(nn.Module, ABC):
             else module.fuse([prepared.steps[place] for prepared in window])
             for place, module in enumerate(self._modules_list())
         ]
-        maps = self._joined(fused, centre.maps)
+        maps = self._joined(self._checked(fused, centre.maps), centre.maps)
         wanted = self._wanted(auxiliary)
         return self._finish(centre.carried, maps, centre.inputs, centre.size, wanted)
 
@@ -186,9 +189,8 @@ class WovenNetwork(nn.Module, ABC):
             for place, module in enumerate(self._modules_list())
         ]
         image, given = slices[current]
-        return self._finish(
-            carried, self._joined(fused, sequence[current]), given, _size(image), wanted
-        )
+        joined = self._joined(self._checked(fused, sequence[current]), sequence[current])
+        return self._finish(carried, joined, given, _size(image), wanted)
 
     def sequences(self, window: Tensor, **inputs: Tensor) -> tuple[Tensor, ...]:
         """The sequences that the context modules read, for analyses: `context[i]` of entry i is the
@@ -275,10 +277,17 @@ class WovenNetwork(nn.Module, ABC):
         return output if auxiliary else output._replace(auxiliary={})
 
     def _joined(self, fused: Sequence[Tensor], current: Maps) -> Maps:
-        if self.join == "replace":
-            return tuple(fused)
+        # A copy where there is no sum: the next layers may change the map in place, while the
+        # module needs it for the gradient, or a prepared slice holds it.
         return tuple(
-            before if isinstance(module, Identity) else before + new
+            before + new if self.join == "add" and not isinstance(module, Identity) else new.clone()
+            for module, new, before in zip(self._modules_list(), fused, current, strict=True)
+        )
+
+    def _checked(self, fused: Sequence[Any], current: Maps) -> Maps:
+        """What the modules returned, one map per place, each of the size of the current one."""
+        return tuple(
+            check_map(module, new, before.shape[2:])
             for module, new, before in zip(self._modules_list(), fused, current, strict=True)
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from segweave.context.base import ContextModule, Prepared
+from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.errors import UsageError
 
 
@@ -76,7 +76,7 @@ class Tiled(ContextModule):
         return {
             f"{index}.{name}": value
             for index, tile in enumerate(self._cut(step))
-            for name, value in self.inner.prepare(tile).items()
+            for name, value in check_prepared(self.inner, self.inner.prepare(tile)).items()
         }
 
     def fuse(self, prepared: Sequence[Prepared]) -> Tensor:
@@ -92,7 +92,10 @@ class Tiled(ContextModule):
         for key, value in prepared[0].items():
             index, _, name = key.partition(".")
             steps[int(index)][name] = value
-        fused = [self.inner.fuse(steps[: index + 1]) for index in range(len(steps))]
+        fused = [
+            check_map(self.inner, self.inner.fuse(steps[: index + 1]))
+            for index in range(len(steps))
+        ]
         rows = [
             torch.cat(fused[first : first + self.tiles], -1)
             for first in range(0, len(fused), self.tiles)

@@ -250,7 +250,7 @@ def _bias(table: Tensor, home: Grid, grid: Grid, index: Tensor) -> Tensor:
         table = functional.interpolate(
             table.reshape(1, -1, *home), size=grid, mode="bilinear", align_corners=True
         )[0].flatten(1)
-    return table[:, index]
+    return table.index_select(1, index.flatten()).reshape(-1, *index.shape)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -259,9 +259,9 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    mixed = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=bias.to(query.dtype)
-    )
+    # A value is wider than a key: the fused kernel of a CPU does not take that and gains nothing.
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+    mixed = (scores + bias).softmax(-1).to(value.dtype) @ value
     return mixed.transpose(1, 2).flatten(2)
 
 

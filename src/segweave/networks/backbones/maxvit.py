@@ -130,5 +130,6 @@ def relative_bias(mlp: nn.Module, part: Sequence[int], like: Tensor) -> Tensor:
 
     first, second = differences(part[0]), differences(part[1])
     index = first[:, None, :, None] * (2 * part[1] - 1) + second[None, :, None, :]
-    bias: Tensor = table[index.flatten(2).flatten(0, 1)].permute(2, 0, 1)[None]
-    return bias
+    length = part[0] * part[1]
+    bias: Tensor = table.index_select(0, index.flatten()).reshape(length, length, -1)
+    return bias.permute(2, 0, 1)[None]

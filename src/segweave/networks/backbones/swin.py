@@ -64,7 +64,8 @@ class SwinStage(nn.Module):
 
 class PatchMerging(nn.Module):
     """The four tokens of each 2×2 square joined, layer norm, linear map: (B, H, W, C) → (B, H/2,
-    W/2, 2C), rounded up. Joined are even row and column, odd row, odd column, both odd.
+    W/2, 2C), rounded up. The order of the four: top left, bottom left,
+    top right, bottom right.
     """
 
     def __init__(self, channels: int) -> None:
@@ -109,7 +110,7 @@ class WindowAttention(nn.Module):
     C) → the same.
 
     A map smaller than a window has windows of its size and no shift in that direction. Other maps
-    are padded at bottom and right to whole windows; what is padded is no key of a token.
+    are padded at bottom and right to whole windows; no token attends to padding.
     """
 
     def __init__(self, channels: int, heads: int, shifted: bool) -> None:
@@ -163,8 +164,9 @@ class WindowAttention(nn.Module):
 
         rows, columns = differences(window[0]), differences(window[1])
         index = rows[:, None, :, None] * (2 * WINDOW - 1) + columns[None, :, None, :]
-        index = index.flatten(2).flatten(0, 1)
-        return self.relative_position_bias_table[index].permute(2, 0, 1)[None]
+        length = window[0] * window[1]
+        bias = self.relative_position_bias_table.index_select(0, index.flatten())
+        return bias.reshape(length, length, -1).permute(2, 0, 1)[None]
 
 
 def _apart(

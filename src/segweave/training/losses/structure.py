@@ -30,10 +30,11 @@ class StructureLoss(nn.Module):
 
     Args:
         target: what the classes are.
-        window: an odd number of pixels; 31 in PraNet.
+        window: an odd number of pixels; 31 in PraNet, 15 in ESFPNet.
         emphasis: 5 in both papers.
         released: the cross-entropy is the plain mean over the batch. PraNet's released code asks
-            for `reduce='none'`, which PyTorch takes as "mean", so that the weights cancel.
+            for `reduce='none'`, which PyTorch takes as "mean", so that the weights cancel; so do
+            those of ESFPNet's code.
     """
 
     def __init__(
