@@ -132,3 +132,17 @@ def test_a_pipe_is_refused_not_waited_for(tmp_path: Path, kind: str) -> None:
     source = tmp_path / "pipe.nii" if kind == "table" else table
     with pytest.raises(InputError, match=r"pipe|nothing there|a file"):
         prepare("table", source, tmp_path / "s")
+
+
+@pytest.mark.parametrize(("black", "noted"), [(True, True), (False, False)])
+def test_masks_in_which_black_is_the_foreground_are_noted(
+    tmp_path: Path, black: bool, noted: bool
+) -> None:
+    images, masks = _phone(tmp_path, 1, (20, 30))
+    for path in masks.iterdir():
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(255 - mask if black else mask).save(path)
+    report = prepare("folder", images, tmp_path / "s", masks=masks)
+    assert any("black and white exchanged" in line for line in report.warnings) == noted
+    problems = check(images, "folder", masks=masks).problems
+    assert any("black and white exchanged" in problem.found for problem in problems) == noted

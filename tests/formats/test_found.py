@@ -115,3 +115,10 @@ def test_what_predict_wrote_is_no_image_below_but_is_one_when_asked_for(tmp_path
     (tmp_path / "out" / "predictions.json").write_text("{}")
     assert find_images(tmp_path) == [tmp_path / "a.png"]
     assert find_images(tmp_path / "out") == [tmp_path / "out" / "a.png"]
+
+
+@pytest.mark.parametrize("name", ["s0.seg.png", "s0_seg.png", "s0_GT.png"])
+def test_a_label_beside_its_image_is_no_image(tmp_path: Path, name: str) -> None:
+    _picture(tmp_path / "s0.png")
+    _picture(tmp_path / name)
+    assert find_images(tmp_path) == [tmp_path / "s0.png"]

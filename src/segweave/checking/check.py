@@ -13,7 +13,7 @@ from segweave.checking.complete import short, unsplit
 from segweave.checking.probe import Look, ids_in, label_file, majority, probe
 from segweave.checking.report import CheckReport, Fact, Problem
 from segweave.checking.survey import Survey, plain_name, readable, survey, unused
-from segweave.datasets.base import Item
+from segweave.datasets.base import Item, inverted_note
 from segweave.formats.guard import at_most, largest_bytes
 from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
@@ -77,6 +77,7 @@ def check(
         report.problems += _same_frames(frames)
         report.problems += _unusual(found, looks)
         report.problems += _outside(found, looks)
+        report.problems += _inverted(found, looks)
         report.problems += short(found, looks)
         report.problems += unsplit(found, looks)
         report.problems += _unused(found)
@@ -99,7 +100,7 @@ def _headers(headers: list[Problem], taken: int) -> list[Problem]:
     """Headers that contradict themselves: one note where the data set's reader handles them."""
     if not headers or not taken:
         return headers
-    text = f"{len(headers)} headers have other steps in their affine than in pixdim, as is known"
+    text = f"{len(headers)} headers contradict themselves (affine, pixdim, qform), as is known"
     return [Problem("note", "note", found=f"{text} of this data set", file=headers[0].file)]
 
 
@@ -230,6 +231,16 @@ def _unusual(found: Survey, looks: list[Look]) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _inverted(found: Survey, looks: list[Look]) -> list[Problem]:
+    """Masks that are foreground nearly everywhere, in most cases."""
+    if found.plan.target.kind != "binary" or not found.labelled:
+        return []
+    shares = [look.ids.get(1, 0) / max(1, sum(look.ids.values())) for look in looks]
+    text = inverted_note(shares)
+    remedy = "look at a mask beside its image; if black is the foreground, turn the masks round"
+    return [Problem("full-label", "warning", found=text, remedy=remedy)] if text else []
 
 
 def _outside(found: Survey, looks: list[Look]) -> list[Problem]:

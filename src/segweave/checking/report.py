@@ -21,7 +21,7 @@ REMEDIES: dict[ErrorKind, str] = {
     "size": "find the label that belongs to the image; where a volume's header is right, --fix "
     "resample puts it onto the image",
     "geometry": "trust the header (--fix resample) or the voxels (--fix copy-header)",
-    "header": "say which is right: geometry=pixdim or geometry=affine",
+    "header": "say which is right: geometry=pixdim, geometry=affine (the sform) or geometry=qform",
     "labels": "check that it is a label map of this data set; map its ids or name all classes",
     "values": "replace NaN and infinite pixels, for instance with the background's value",
     "layout": "fix what is named, then check again",

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segweave import __version__
 from segweave.data.splits import check_splits
 from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
-from segweave.datasets.base import Item, Plan, invalid_names, short_of
+from segweave.datasets.base import Item, Plan, invalid_names, inverted_note, short_of
 from segweave.errors import InputError
 from segweave.formats.guard import check_file
 from segweave.formats.pictures import exif_turn
@@ -96,13 +98,17 @@ def prepare(
     # Before hours of work, what the store would refuse at the end.
     check_splits(plan.splits(groups), groups)
     converter = f"segweave {__version__}, {name}, {plan.layout}"
+    shares: list[float] = []
     with StoreWriter(out, name, plan.target, converter=converter, overwrite=overwrite) as writer:
         for done, item in enumerate(plan.items):
             if progress is not None:
                 progress(done, len(plan.items), item.id)
             fingerprint = _fingerprint(item, plan.options)
             if not writer.has(item.id, fingerprint):
-                writer.add(item.read(), fingerprint)
+                case = item.read()
+                if plan.target.kind == "binary" and case.label is not None:
+                    shares.append(float(np.count_nonzero(case.label == 1) / case.label.size))
+                writer.add(case, fingerprint)
         if progress is not None:
             progress(len(plan.items), len(plan.items), "")
         counts = writer.counts
@@ -126,6 +132,7 @@ def prepare(
             warnings=[
                 *plan.warnings,
                 *_turned(plan.items),
+                *filter(None, [inverted_note(shares)]),
                 *_absent(writer.absent, plan, counts["cases"]),
             ],
         )

@@ -13,6 +13,7 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 
 T = TypeVar("T")
+_NEARLY_ALL = 0.8
 Splitter = Callable[[Mapping[str, str]], dict[str, dict[str, list[str]]]]
 
 
@@ -171,6 +172,22 @@ def invalid_names(items: Sequence[Item]) -> list[InputError]:
         for name, path in names
         if name != name.encode("utf-8", "ignore").decode("utf-8")
     ]
+
+
+def inverted_note(shares: Sequence[float]) -> str:
+    """A note where masks look as if black and white were exchanged: most are foreground nearly
+    everywhere. "" where they don't.
+
+    Args:
+        shares: the share of foreground pixels in each mask.
+    """
+    full = sum(share > _NEARLY_ALL for share in shares)
+    if not shares or full <= len(shares) / 2:
+        return ""
+    return (
+        f"{full} of {len(shares)} masks are foreground in more than {_NEARLY_ALL:.0%} of their "
+        "pixels: are black and white exchanged in them?"
+    )
 
 
 def short_of(expected: Mapping[str, int], counts: Mapping[str, int]) -> list[str]:

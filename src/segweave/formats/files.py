@@ -20,6 +20,7 @@ LABEL_ENDINGS = (
     "_manual",
     "_anno",
     "_seg",
+    ".seg",
     "_segmentation",
     "_pred",
     "_prediction",
