@@ -25,7 +25,7 @@ def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
         raise InputError(f"reading the cards of a file: {error}", file=path) from error
-    constants: dict[str, str] = {}
+    constants: dict[str, Any] = {}
     for statement in tree.body:
         name, value = _assigned(statement)
         if name == "CARD":
@@ -35,9 +35,9 @@ def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
         else:
             constants.pop(name, None)
             with suppress(ValueError):
-                text = _value(value, constants)
-                if isinstance(text, str):
-                    constants[name] = text
+                constant = _value(value, constants)
+                if isinstance(constant, str | dict | tuple | list):
+                    constants[name] = constant
             continue
         for call in calls:
             if (
@@ -57,14 +57,14 @@ def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:
     return "", ast.Constant(None)
 
 
-def _value(node: ast.expr, constants: Mapping[str, str]) -> Any:
-    """The value of a literal that may hold text constants, joined with + or in an f-string; raises
-    ValueError for anything else.
+def _value(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    """The value of a literal that may hold constants of the file, texts also joined with + or in an
+    f-string; raises ValueError for anything else.
     """
     if isinstance(node, ast.Name):
         if node.id in constants:
             return constants[node.id]
-        raise ValueError(f"{node.id} is not a text constant")
+        raise ValueError(f"{node.id} is not a constant of the file")
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = _value(node.left, constants), _value(node.right, constants)
         if isinstance(left, str) and isinstance(right, str):
@@ -87,7 +87,7 @@ def _value(node: ast.expr, constants: Mapping[str, str]) -> Any:
 
 
 def _card_from_call(
-    call: ast.Call, card_type: type[C], path: Path, constants: Mapping[str, str]
+    call: ast.Call, card_type: type[C], path: Path, constants: Mapping[str, Any]
 ) -> C:
     known = {f.name for f in fields(card_type)}
     values: dict[str, Any] = {}
@@ -106,8 +106,8 @@ def _card_from_call(
             raise InputError(
                 f"reading a {card_type.__name__}",
                 file=path,
-                expected=f"a literal for {keyword.arg}, or text constants that the file defines "
-                "above the card",
+                expected=f"a literal for {keyword.arg}, or constants (texts, lists, mappings) "
+                "that the file defines above the card",
                 found=ast.unparse(keyword.value),
             ) from error
     _check_choices(values, card_type, path)

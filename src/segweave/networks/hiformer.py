@@ -24,6 +24,31 @@ _PAPER = (
 _SKIPS = "the tokens of the first level as a map at 1/4 of the image's size"
 _BOTTLENECK = "the tokens of the third level as a map at 1/16; levels 1 and 3 are what is decoded"
 
+_RESNET34_WEIGHTS = {
+    "tag": "imagenet",
+    "backbone": "cnn",
+    "source": "resnet34.tv_in1k",
+    "licence": "BSD-3-Clause",
+    "mean": (0.485, 0.456, 0.406),
+    "sd": (0.229, 0.224, 0.225),
+}
+_SWIN_WEIGHTS = {
+    "tag": "imagenet",
+    "backbone": "swin",
+    "source": "swin_tiny_patch4_window7_224.ms_in1k",
+    "licence": "MIT",
+    "mean": (0.485, 0.456, 0.406),
+    "sd": (0.229, 0.224, 0.225),
+}
+_TINY = {
+    "cnn": "test_resnet",
+    "width": 12,
+    "swin_depths": (2, 1, 1),
+    "swin_heads": (1, 2, 3),
+    "decoder_width": 32,
+    "image_size": 32,
+}
+
 CARDS = (
     NetworkCard(
         name="hiformer-s",
@@ -37,22 +62,8 @@ CARDS = (
         smallest=32,
         positions={"skips": _SKIPS, "bottleneck": _BOTTLENECK},
         weights=(
-            {
-                "tag": "imagenet",
-                "backbone": "cnn",
-                "source": "resnet34.tv_in1k",
-                "licence": "BSD-3-Clause",
-                "mean": (0.485, 0.456, 0.406),
-                "sd": (0.229, 0.224, 0.225),
-            },
-            {
-                "tag": "imagenet",
-                "backbone": "swin",
-                "source": "swin_tiny_patch4_window7_224.ms_in1k",
-                "licence": "MIT",
-                "mean": (0.485, 0.456, 0.406),
-                "sd": (0.229, 0.224, 0.225),
-            },
+            _RESNET34_WEIGHTS,
+            _SWIN_WEIGHTS,
         ),
         tiny_options={
             "cnn": "test_resnet",
@@ -83,23 +94,9 @@ CARDS = (
                 "mean": (0.485, 0.456, 0.406),
                 "sd": (0.229, 0.224, 0.225),
             },
-            {
-                "tag": "imagenet",
-                "backbone": "swin",
-                "source": "swin_tiny_patch4_window7_224.ms_in1k",
-                "licence": "MIT",
-                "mean": (0.485, 0.456, 0.406),
-                "sd": (0.229, 0.224, 0.225),
-            },
+            _SWIN_WEIGHTS,
         ),
-        tiny_options={
-            "cnn": "test_resnet",
-            "width": 12,
-            "swin_depths": (2, 1, 1),
-            "swin_heads": (1, 2, 3),
-            "decoder_width": 32,
-            "image_size": 32,
-        },
+        tiny_options=_TINY,
     ),
     NetworkCard(
         name="hiformer-l",
@@ -113,31 +110,10 @@ CARDS = (
         smallest=32,
         positions={"skips": _SKIPS, "bottleneck": _BOTTLENECK},
         weights=(
-            {
-                "tag": "imagenet",
-                "backbone": "cnn",
-                "source": "resnet34.tv_in1k",
-                "licence": "BSD-3-Clause",
-                "mean": (0.485, 0.456, 0.406),
-                "sd": (0.229, 0.224, 0.225),
-            },
-            {
-                "tag": "imagenet",
-                "backbone": "swin",
-                "source": "swin_tiny_patch4_window7_224.ms_in1k",
-                "licence": "MIT",
-                "mean": (0.485, 0.456, 0.406),
-                "sd": (0.229, 0.224, 0.225),
-            },
+            _RESNET34_WEIGHTS,
+            _SWIN_WEIGHTS,
         ),
-        tiny_options={
-            "cnn": "test_resnet",
-            "width": 12,
-            "swin_depths": (2, 1, 1),
-            "swin_heads": (1, 2, 3),
-            "decoder_width": 32,
-            "image_size": 32,
-        },
+        tiny_options=_TINY,
     ),
 )
 

@@ -27,6 +27,14 @@ _DECODER = (
 )
 _BOTTLENECK = "the stem's last map and the three stages of attention, joined at 1/16"
 
+_TINY = {
+    "widths": (16, 24, 32),
+    "heads": (2, 2, 2),
+    "depths": (1, 1, 1),
+    "key_width": 4,
+    "decoder_widths": (16, 12, 8),
+}
+
 CARDS = (
     NetworkCard(
         name="levit-unet-128",
@@ -53,13 +61,7 @@ CARDS = (
                 "sd": (0.229, 0.224, 0.225),
             },
         ),
-        tiny_options={
-            "widths": (16, 24, 32),
-            "heads": (2, 2, 2),
-            "depths": (1, 1, 1),
-            "key_width": 4,
-            "decoder_widths": (16, 12, 8),
-        },
+        tiny_options=_TINY,
     ),
     NetworkCard(
         name="levit-unet-192",
@@ -86,13 +88,7 @@ CARDS = (
                 "sd": (0.229, 0.224, 0.225),
             },
         ),
-        tiny_options={
-            "widths": (16, 24, 32),
-            "heads": (2, 2, 2),
-            "depths": (1, 1, 1),
-            "key_width": 4,
-            "decoder_widths": (16, 12, 8),
-        },
+        tiny_options=_TINY,
     ),
     NetworkCard(
         name="levit-unet-384",
@@ -119,13 +115,7 @@ CARDS = (
                 "sd": (0.229, 0.224, 0.225),
             },
         ),
-        tiny_options={
-            "widths": (16, 24, 32),
-            "heads": (2, 2, 2),
-            "depths": (1, 1, 1),
-            "key_width": 4,
-            "decoder_widths": (16, 12, 8),
-        },
+        tiny_options=_TINY,
     ),
 )
 

@@ -2,7 +2,6 @@
 
 from segweave.data.specs import PALETTE, class_colours
 from segweave.prediction.files import (
-    PredictedFile,
     PredictionFailure,
     PredictionReport,
     predict_files,
@@ -10,6 +9,7 @@ from segweave.prediction.files import (
 from segweave.prediction.flips import Flips
 from segweave.prediction.overlay import draw_overlay
 from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
+from segweave.prediction.progress_file import PredictedFile
 from segweave.prediction.session import Prediction, Session
 from segweave.prediction.tiles import Tiles
 

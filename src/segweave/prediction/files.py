@@ -25,7 +25,12 @@ from segweave.formats import (
 from segweave.formats.pictures import turned_note
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.progress_file import ProgressFile
+from segweave.prediction.progress_file import (
+    PredictedFile,
+    ProgressFile,
+    as_entry,
+    from_entry,
+)
 from segweave.prediction.session import Session
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_write, locked, read_json, remove_leftovers, write_json
@@ -36,34 +41,6 @@ OVERLAYS = "overlays"
 PROBABILITIES = "probabilities"
 FORMAT = 1
 _DOING = "predicting files"
-
-
-@dataclass(frozen=True)
-class PredictedFile:
-    """One file that was predicted.
-
-    Attributes:
-        file: the image.
-        case: its case's id.
-        labels: the label map that was written.
-        overlay: the picture of image and labels, None where none was asked for.
-        size: (slices, height, width).
-        spacing: mm (slice, row, column), None where unknown.
-        seconds: how long it took.
-        classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
-        note: what is unusual beside the label map: an overlay that could not be drawn, an EXIF
-            orientation that is not applied.
-    """
-
-    file: Path
-    case: str
-    labels: Path
-    overlay: Path | None
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float] | None
-    seconds: float
-    classes: dict[str, tuple[int, float | None]]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,7 +159,7 @@ def predict_files(
                 report(number, job.file.name)
                 done = interrupted.entry(job.file, job.labels)
                 if done is not None:
-                    files.append(_from_json(done, folder))
+                    files.append(from_entry(done, folder))
                     resumed += 1
                     continue
                 try:
@@ -191,7 +168,7 @@ def predict_files(
                     # One unusual file never ends the prediction of the others.
                     failures.append(PredictionFailure(job.file, _as_ours(error, job.file)))
                 else:
-                    interrupted.add(job.file, _as_json(files[-1], folder))
+                    interrupted.add(job.file, as_entry(files[-1], folder))
         finally:
             # Also after Ctrl-C: what was written is listed.
             if files or failures:
@@ -353,7 +330,7 @@ def _write_summary(
     failures: Sequence[PredictionFailure],
     earlier: Sequence[dict[str, Any]],
 ) -> None:
-    cases = [_as_json(file, folder) for file in files]
+    cases = [as_entry(file, folder) for file in files]
     written = {case["labels"] for case in cases}
     content = {
         "format": FORMAT,
@@ -371,37 +348,3 @@ def _write_summary(
 def _model_of(session: Session) -> dict[str, Any]:
     keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles")
     return {key: session.card[key] for key in keys if key in session.card}
-
-
-def _from_json(entry: dict[str, Any], folder: Path) -> PredictedFile:
-    spacing = entry["spacing_mm"]
-    return PredictedFile(
-        file=Path(entry["file"]),
-        case=entry["case"],
-        labels=folder / entry["labels"],
-        overlay=None if entry["overlay"] is None else folder / entry["overlay"],
-        size=tuple(entry["size"]),
-        spacing=None if spacing is None else tuple(spacing),
-        seconds=entry["seconds"],
-        classes={
-            name: (amount["pixels"], amount.get("ml")) for name, amount in entry["classes"].items()
-        },
-        note=entry.get("note", ""),
-    )
-
-
-def _as_json(file: PredictedFile, folder: Path) -> dict[str, Any]:
-    return {
-        "file": str(file.file),
-        "case": file.case,
-        "labels": file.labels.relative_to(folder).as_posix(),
-        "overlay": None if file.overlay is None else file.overlay.relative_to(folder).as_posix(),
-        "size": list(file.size),
-        "spacing_mm": None if file.spacing is None else [float(step) for step in file.spacing],
-        "seconds": round(file.seconds, 3),
-        "classes": {
-            name: {"pixels": count} | ({} if volume is None else {"ml": round(volume, 4)})
-            for name, (count, volume) in file.classes.items()
-        },
-        **({"note": file.note} if file.note else {}),
-    }

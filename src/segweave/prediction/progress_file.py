@@ -1,15 +1,46 @@
-"""What a prediction of files has done so far, so that it goes on after an interruption."""
+"""What a prediction of files has done so far: one entry per file, for the summary, and for going on
+after an interruption.
+"""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segweave.storage import write_text
 
 NAME = ".predicting.jsonl"
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """One file that was predicted.
+
+    Attributes:
+        file: the image.
+        case: its case's id.
+        labels: the label map that was written.
+        overlay: the picture of image and labels, None where none was asked for.
+        size: (slices, height, width).
+        spacing: mm (slice, row, column), None where unknown.
+        seconds: how long it took.
+        classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
+        note: what is unusual beside the label map: an overlay that could not be drawn, an EXIF
+            orientation that is not applied.
+    """
+
+    file: Path
+    case: str
+    labels: Path
+    overlay: Path | None
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+    seconds: float
+    classes: dict[str, tuple[int, float | None]]
+    note: str = ""
 
 
 class ProgressFile:
@@ -76,3 +107,39 @@ def _state(image: Path) -> list[int]:
     files = sorted(image.iterdir()) if image.is_dir() else [image]
     states = [file.stat() for file in files]
     return [sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)]
+
+
+def as_entry(file: PredictedFile, folder: Path) -> dict[str, Any]:
+    """What predictions.json in `folder` states of a file."""
+    return {
+        "file": str(file.file),
+        "case": file.case,
+        "labels": file.labels.relative_to(folder).as_posix(),
+        "overlay": None if file.overlay is None else file.overlay.relative_to(folder).as_posix(),
+        "size": list(file.size),
+        "spacing_mm": None if file.spacing is None else [float(step) for step in file.spacing],
+        "seconds": round(file.seconds, 3),
+        "classes": {
+            name: {"pixels": count} | ({} if volume is None else {"ml": round(volume, 4)})
+            for name, (count, volume) in file.classes.items()
+        },
+        **({"note": file.note} if file.note else {}),
+    }
+
+
+def from_entry(entry: dict[str, Any], folder: Path) -> PredictedFile:
+    """The file that an entry of predictions.json in `folder` lists."""
+    spacing = entry["spacing_mm"]
+    return PredictedFile(
+        file=Path(entry["file"]),
+        case=entry["case"],
+        labels=folder / entry["labels"],
+        overlay=None if entry["overlay"] is None else folder / entry["overlay"],
+        size=tuple(entry["size"]),
+        spacing=None if spacing is None else tuple(spacing),
+        seconds=entry["seconds"],
+        classes={
+            name: (amount["pixels"], amount.get("ml")) for name, amount in entry["classes"].items()
+        },
+        note=entry.get("note", ""),
+    )
