@@ -54,12 +54,22 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises SegweaveError where the disk is full or the folder can't be written.
     """
     target = Path(path)
+    with scratch_folder(target) as temporary:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        replace_folder(temporary, target)
+
+
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, on the same disk; it is removed at the end, unless it was
+    renamed. Raises SegweaveError where the disk is full or the folder can't be written.
+    """
+    target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(target.parent) as temporary:
             yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            replace_folder(temporary, target)
     except OSError as error:
         if error.errno in _CAN_NOT_WRITE:
             raise _not_writable("writing a folder", target, error) from error

@@ -49,6 +49,8 @@ COLUMNS = (
     "fold",
 )
 FILES = ("manifest.json", "cases.csv", "summary.json")
+LABEL_MAPS = "predictions"
+"""The folder of the label maps that were scored, where the evaluation is not inside its run."""
 
 
 def check_free(folder: str | Path, *, force: bool = False) -> None:
@@ -61,7 +63,7 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
     if not path.is_dir():
         raise UsageError("writing an evaluation", file=path, expected="a folder", found="a file")
     names = sorted(entry.name for entry in path.iterdir())
-    foreign = [name for name in names if name not in FILES]
+    foreign = [name for name in names if name not in (*FILES, LABEL_MAPS)]
     if foreign or (names and not force):
         raise UsageError(
             "writing an evaluation",
@@ -73,7 +75,12 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
 
 
 def write_evaluation(
-    folder: str | Path, rows: Sequence[Row], manifest: Manifest, *, force: bool = False
+    folder: str | Path,
+    rows: Sequence[Row],
+    manifest: Manifest,
+    *,
+    label_maps: Path | None = None,
+    force: bool = False,
 ) -> Evaluation:
     """Write an evaluation folder in one piece: a crash leaves the old one or the new one.
 
@@ -81,6 +88,8 @@ def write_evaluation(
         folder: where; see `check_free`.
         rows: the scores.
         manifest: what describes them (`new_manifest`); its counts are filled in here.
+        label_maps: a folder on the same disk with the label maps that were scored, which becomes
+            the folder's `predictions`; None where they are kept elsewhere.
         force: write over an evaluation.
 
     Raises UsageError where the folder holds something else, InputError where a score comes twice.
@@ -96,6 +105,8 @@ def write_evaluation(
         arms = [arm.model_dump() for arm in summarise([evaluation])]
         write_json(new / FILES[2], {"format": FORMAT, "arms": arms}, indent=1)
         write_json(new / FILES[0], full.model_dump(), indent=1)
+        if label_maps is not None:
+            label_maps.rename(new / LABEL_MAPS)
     return evaluation
 
 
