@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from segweave.errors import SegweaveError, UsageError, nearest
+from segweave.errors import SegweaveError, UsageError, nearest, printable
 from segweave.plugin_errors import plugin_error
 
 P = ParamSpec("P")
@@ -153,4 +153,4 @@ def _is_torch_memory(error: BaseException) -> bool:
 
 def _print(message: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(message), file=sys.stderr, flush=True)  # noqa: T201

@@ -30,6 +30,7 @@ from segweave.evaluation.rows import (
 )
 from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
+from segweave.formats.csv_table import cell_text, text_cell
 from segweave.metrics.compute import Status
 from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
@@ -219,15 +220,15 @@ def _write_rows(file: Path, rows: Iterable[Row]) -> None:
             has_return = "\r" in row.case + row.group + score.class_name + row.arm
             (quoted if has_return else writer).writerow(
                 (
-                    row.case,
+                    text_cell(row.case),
                     "" if score.slice is None else score.slice,
-                    row.group,
-                    score.class_name,
+                    text_cell(row.group),
+                    text_cell(score.class_name),
                     score.metric,
                     "" if score.value is None else repr(float(score.value)),
                     score.unit,
                     score.status,
-                    row.arm,
+                    text_cell(row.arm),
                     "" if row.seed is None else row.seed,
                     "" if row.fold is None else row.fold,
                 )
@@ -247,6 +248,7 @@ def _read_rows(file: Path, text: str) -> Iterator[Row]:
     for cells in reader:
         try:
             case, index, group, name, metric, value, unit, status, arm, seed, fold = cells
+            case, group, name, arm = map(cell_text, (case, group, name, arm))
             statuses = {name: name for name in get_args(Status)}
             if status not in statuses:
                 raise ValueError(f"status {status!r}")
