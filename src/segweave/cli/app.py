@@ -30,6 +30,7 @@ from segweave.cli import (
     predict,
     prepare,
     score,
+    serve,
     summarise,
     train,
 )
@@ -44,6 +45,7 @@ ORDER = (
     "train",
     "grid",
     "predict",
+    "serve",
     "evaluate",
     "score",
     "summarise",
@@ -146,6 +148,7 @@ _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
+_add("serve", serve.serve, serve.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
 _add("summarise", summarise.summarise, summarise.EXAMPLES)

@@ -20,6 +20,10 @@ EXAMPLES = (
         "segweave predict runs/0 scans/ --out labels --with runs/1 --with runs/2 --flips rows",
         "three runs averaged, mirror images too",
     ),
+    (
+        "segweave predict heart scans/ --out labels --server http://127.0.0.1:8000",
+        "with the model heart of a service (segweave serve)",
+    ),
 )
 
 
@@ -35,7 +39,11 @@ def _check_format(value: str | None) -> str | None:
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A run folder or a model folder.", show_default=False),
+        typer.Argument(
+            metavar="MODEL",
+            help="A run folder or a model folder; with --server the name of a model there.",
+            show_default=False,
+        ),
     ],
     inputs: Annotated[
         list[Path],
@@ -89,6 +97,20 @@ def predict(
             "labels at edges.",
         ),
     ] = "32",
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Predict on the service at this address (segweave serve) instead of here.",
+            show_default=False,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A file with the token of the service.", show_default=False
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Segment images and volumes with a trained model.
@@ -98,19 +120,41 @@ def predict(
     slice by slice in bounded memory, and each slice goes through the network once. A file that
     fails is reported at the end, and the others continue. After an interruption the same command
     goes on where it was.
+
+    With `--server` the network runs on a service, and the same files are written here. Only pixels
+    and spacing are sent, no header and no name.
     """
     from segweave.cli.show import counter, remark, results
     from segweave.errors import InputError
-    from segweave.prediction import Tiles, load_ensemble, predict_files
-
-    predictor = load_ensemble(
-        [model, *(also or ())],
-        flips=flips,
-        tiles=Tiles() if tiles else None,
-        checkpoint=checkpoint,
-        device=device,
-        precision=precision,
+    from segweave.prediction import (
+        Ensemble,
+        Predictor,
+        Predicts,
+        Tiles,
+        load_ensemble,
+        predict_files,
     )
+
+    predictor: Predictor | Ensemble | Predicts
+    if server is None:
+        _refuse(**{"--token-file": token_file is not None})
+        predictor = load_ensemble(
+            [model, *(also or ())],
+            flips=flips,
+            tiles=Tiles() if tiles else None,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+        )
+    else:
+        from segweave.serve.client import RemoteSession
+        from segweave.serve.run import read_token
+
+        given = {"--with": also, "--flips": flips != "none", "--tiles": tiles}
+        given |= {"--checkpoint": checkpoint, "--device": device != "auto"}
+        _refuse(server=True, **given, **{"--precision": precision != "32"})
+        token = None if token_file is None else read_token(token_file)
+        predictor = RemoteSession(server, str(model), token=token)
     with counter("predicting", show=not quiet) as progress:
         report = predict_files(
             predictor,
@@ -135,6 +179,19 @@ def predict(
             f"predicting {len(report.failures)} of {len(report.failures) + len(report.files)} "
             "files failed",
             found="".join(f"\n    {_indented(failure.error)}" for failure in report.failures),
+        )
+
+
+def _refuse(*, server: bool = False, **given: object) -> None:
+    """Raise UsageError for options that have no meaning with, or without, --server."""
+    from segweave.errors import UsageError
+
+    wrong = [name for name, value in given.items() if value]
+    if wrong:
+        raise UsageError(
+            "predicting on a server" if server else "predicting",
+            expected="only options that a service takes" if server else "--server beside it",
+            found=", ".join(wrong),
         )
 
 

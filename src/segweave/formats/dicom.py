@@ -14,6 +14,7 @@ from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.content import Content, Request
 from segweave.formats.dicom_file import is_dicom, read_data
 from segweave.formats.guard import (
+    TooLargeError,
     check_affine,
     check_declared,
     check_finite,
@@ -115,7 +116,7 @@ def read_dicom(path: Path, request: Request) -> Content:
         check_affine(affine, doing, path)
     total = sum(one.bytes for one in kept)
     if total > largest_bytes():
-        raise InputError(
+        raise TooLargeError(
             doing,
             file=path,
             expected=f"at most {readable_size(largest_bytes())} of pixels",

@@ -42,6 +42,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 _limit: ContextVar[int | None] = ContextVar("largest bytes", default=None)
+_ratio: ContextVar[int | None] = ContextVar("largest ratio of compression", default=None)
 
 
 def largest_bytes() -> int:
@@ -53,14 +54,28 @@ def largest_bytes() -> int:
     return usual if limit is None else min(usual, limit)
 
 
+class TooLargeError(InputError):
+    """A file in order that holds, or unfolds to, more than is allowed."""
+
+
 @contextmanager
-def at_most(limit: int) -> Iterator[None]:
-    """Refuse files that hold more than `limit` bytes of decoded data while this lasts."""
-    before = _limit.set(limit)
+def at_most(limit: int, *, ratio: int | None = None) -> Iterator[None]:
+    """Refuse files that hold more than `limit` bytes of decoded data, and compressed data that
+    unfold to more than `ratio` times their size (`LARGEST_RATIO` unless given), while this lasts.
+    """
+    before = _limit.set(limit), _ratio.set(ratio)
     try:
         yield
     finally:
-        _limit.reset(before)
+        _limit.reset(before[0])
+        _ratio.reset(before[1])
+
+
+def may_unfold(stored: int, *, as_label: bool = False) -> int:
+    """To how many bytes `stored` compressed bytes may unfold."""
+    least = _ANY_RATIO_OF_LABELS if as_label else _ANY_RATIO
+    ratio = _ratio.get()
+    return max(least, stored * (LARGEST_RATIO if ratio is None else ratio))
 
 
 def readable_size(count: float) -> str:
@@ -161,7 +176,7 @@ def check_declared(declared: int, available: int, doing: str, file: Path) -> Non
             kind="damaged",
         )
     if declared > largest_bytes():
-        raise InputError(
+        raise TooLargeError(
             doing,
             file=file,
             expected=f"at most {readable_size(largest_bytes())} of data in one file",
@@ -177,12 +192,12 @@ def check_unfolded(
     """Raise InputError where `stored` compressed bytes would unfold to more than images of that
     size do, which fill the memory from a small file.
     """
-    allowed = _ANY_RATIO_OF_LABELS if as_label else _ANY_RATIO
-    if declared > max(allowed, stored * LARGEST_RATIO):
-        raise InputError(
+    if declared > may_unfold(stored, as_label=as_label):
+        raise TooLargeError(
             doing,
             file=file,
-            expected=f"compressed data that unfold to at most {LARGEST_RATIO} times their size",
+            expected="compressed data that unfold to at most "
+            f"{LARGEST_RATIO if _ratio.get() is None else _ratio.get()} times their size",
             found=f"{readable_size(declared)} declared from {readable_size(stored)}",
             remedy="the file is damaged or malicious; if it is right, save it without compression",
             kind="damaged",

@@ -7,27 +7,33 @@ from segweave.prediction.files import (
     predict_files,
 )
 from segweave.prediction.flips import Flips
-from segweave.prediction.overlay import draw_overlay
+from segweave.prediction.measurements import Measurement, measure
+from segweave.prediction.overlay import display_slices, draw_overlay, draw_slice
 from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
 from segweave.prediction.progress_file import PredictedFile
-from segweave.prediction.session import Prediction, Session
+from segweave.prediction.session import Prediction, Predicts, Session
 from segweave.prediction.tiles import Tiles
 
 __all__ = [
     "PALETTE",
     "Ensemble",
     "Flips",
+    "Measurement",
     "PredictedFile",
     "Prediction",
     "PredictionFailure",
     "PredictionReport",
     "Predictor",
+    "Predicts",
     "Session",
     "Tiles",
     "class_colours",
+    "display_slices",
     "draw_overlay",
+    "draw_slice",
     "load",
     "load_ensemble",
+    "measure",
     "predict",
     "predict_files",
 ]

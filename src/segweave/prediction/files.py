@@ -32,7 +32,7 @@ from segweave.prediction.progress_file import (
     as_entry,
     from_entry,
 )
-from segweave.prediction.session import Session
+from segweave.prediction.session import Predicts
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_write, locked, read_json, remove_leftovers, write_json
 
@@ -85,7 +85,7 @@ class _Job:
 
 
 def predict_files(
-    predictor: Predictor | Ensemble | Session,
+    predictor: Predictor | Ensemble | Predicts,
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
@@ -99,7 +99,8 @@ def predict_files(
     """Predict image files and folders of them (with their subfolders) into the folder `out`.
 
     Args:
-        predictor: what predicts; a Session is used as it is.
+        predictor: what predicts; a Session, or a server (`segweave.serve.RemoteSession`), is used
+            as it is.
         inputs: image files and folders.
         out: the folder for the results. Each label map keeps the name and the subfolder of its
             image.
@@ -131,7 +132,9 @@ def predict_files(
     overlapping = predictor.target.kind == "overlapping"
     jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
     _check_targets(jobs)
-    session = predictor if isinstance(predictor, Session) else predictor.session()
+    session: Predicts = (
+        predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
+    )
     settings = {
         "inputs": [str(Path(path).absolute()) for path in given],
         "model": _model_of(session),
@@ -261,7 +264,7 @@ def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
 
 
 def _predict_one(
-    session: Session,
+    session: Predicts,
     job: _Job,
     geometry: Geometry,
     number: int,
@@ -329,7 +332,7 @@ def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
 
 def _write_summary(
     folder: Path,
-    session: Session,
+    session: Predicts,
     files: Sequence[PredictedFile],
     failures: Sequence[PredictionFailure],
     earlier: Sequence[dict[str, Any]],
@@ -349,6 +352,6 @@ def _write_summary(
     write_json(folder / SUMMARY, content)
 
 
-def _model_of(session: Session) -> dict[str, Any]:
+def _model_of(session: Predicts) -> dict[str, Any]:
     keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles")
     return {key: session.card[key] for key in keys if key in session.card}

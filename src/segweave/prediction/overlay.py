@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,42 @@ def draw_overlay(
     if len(shown) < case.slices:
         words += f" · {len(shown)} of {case.slices} slices"
     return _sheet(tiles, words, _legend(case, labels, target), letters)
+
+
+def display_slices(case: Case) -> Iterator[NDArray[np.uint8]]:
+    """Each slice of the case in turn as a picture, uint8 (height, width, 3), in the grey values
+    that `draw_overlay` shows.
+    """
+    lower, upper = _window(case)
+    for slice_ in case.image:
+        yield _grey_or_colour(slice_, lower, upper)
+
+
+def draw_slice(
+    pixels: NDArray[np.uint8],
+    label: NDArray[np.uint8] | None,
+    target: TargetSpec,
+    *,
+    spacing: tuple[float, float] | None = None,
+    opacity: float = _FILL,
+) -> Image.Image:
+    """One slice as a picture, its classes over it.
+
+    Args:
+        pixels: the slice, uint8 (height, width, 3), of `display_slices`.
+        label: (height, width), or (classes, height, width) where classes overlap; None for the
+            slice alone.
+        target: what the classes are.
+        spacing: mm (row, column): pixels are drawn in their true proportions; square where None.
+        opacity: how much of the fill covers the image, 0 to 1; the contour always shows.
+    """
+    picture = Image.fromarray(pixels)
+    height, width = pixels.shape[:2]
+    rows, columns = spacing or (1.0, 1.0)
+    # The larger pixel side is enlarged: no pixel is lost. A header may claim any proportion.
+    tall, wide = min(rows / min(rows, columns), 8.0), min(columns / min(rows, columns), 8.0)
+    picture = picture.resize((round(width * wide), round(height * tall)), Image.Resampling.BICUBIC)
+    return picture if label is None else _painted(picture, label, target, opacity)
 
 
 def amounts(
@@ -113,7 +150,9 @@ def _grey_or_colour(slice_: NDArray[Any], lower: float, upper: float) -> NDArray
     return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
 
 
-def _painted(picture: Image.Image, label: NDArray[np.uint8], target: TargetSpec) -> Image.Image:
+def _painted(
+    picture: Image.Image, label: NDArray[np.uint8], target: TargetSpec, fill: float = _FILL
+) -> Image.Image:
     """The picture with each class as a translucent colour and a contour of two pixels."""
     pixels = np.asarray(picture, dtype=np.float32).copy()
     for value, colour in class_colours(target).items():
@@ -123,7 +162,7 @@ def _painted(picture: Image.Image, label: NDArray[np.uint8], target: TargetSpec)
         large = Image.fromarray(mask.astype(np.uint8) * 255)
         inside = np.asarray(large.resize(picture.size, Image.Resampling.BILINEAR)) >= 128
         tone = np.asarray(ImageColor.getrgb(colour)[:3], dtype=np.float32)
-        pixels[inside] = pixels[inside] * (1 - _FILL) + tone * _FILL
+        pixels[inside] = pixels[inside] * (1 - fill) + tone * fill
         pixels[inside & ~_eroded(_eroded(inside))] = tone
     return Image.fromarray(pixels.round().astype(np.uint8))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -42,6 +42,23 @@ class Prediction:
     labels: NDArray[np.uint8]
     probabilities: NDArray[np.float32] | None
     case: Case
+
+
+class Predicts(Protocol):
+    """What `predict_files` asks: a Session, or a server that has one."""
+
+    @property
+    def target(self) -> TargetSpec:
+        """What the classes are."""
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What summaries report about the model."""
+
+    def predict(
+        self, case: Case, *, probabilities: bool = False, progress: Progress | None = None
+    ) -> Prediction:
+        """Segment a case, as `Session.predict` does."""
 
 
 class Member(NamedTuple):
@@ -118,6 +135,13 @@ class Session:
                 progress(index + 1, case.slices, case.id)
         assert labels is not None, "a case has at least one slice"
         return Prediction(labels, kept, case)
+
+    def check(self, case: Case) -> None:
+        """Raise InputError where a case does not fit the InputSpec of a network, without running
+        any: channels, values and spacing.
+        """
+        for member in self._members:
+            network_slice(case, 0, member.input)
 
     def probabilities(self, case: Case) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the

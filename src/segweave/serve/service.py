@@ -1,0 +1,321 @@
+"""Accepts jobs, runs one at a time on the device, and deletes them when their time is over."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from segweave.data.case import Case
+from segweave.formats import Geometry, label_name, read_case
+from segweave.formats.guard import at_most, readable_size
+from segweave.serve.jobs import Job, JobTable
+from segweave.serve.limits import Limits, RefusedError
+from segweave.serve.messages import public_message, where
+from segweave.serve.models import Model
+from segweave.serve.results import FOLDER, write_results
+from segweave.serve.uploads import store_upload
+from segweave.storage import atomic_folder, locked, remove_leftovers
+
+LOG = logging.getLogger("segweave.serve")
+TABLE, LOCK, JOBS = "jobs.sqlite", ".serving.lock", "jobs"
+_SWEEP = 30.0  # seconds between two looks for jobs whose time is over
+_SPARE = 1 << 28  # bytes of the disk that stay free
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a client may ask for: the model, how a NIfTI header that contradicts itself is read, the
+    format of the label map, and whether the probabilities are wanted too.
+    """
+
+    model: str
+    geometry: Geometry = "check"
+    format: str | None = None
+    probabilities: bool = False
+
+
+class _StoppedError(BaseException):
+    """The service stops, or the job was deleted: nothing is to be reported."""
+
+
+class Service:
+    """The jobs of one folder, and the thread that runs them. A context manager: inside it jobs run.
+
+    Attributes:
+        models: name → model.
+        limits: what is allowed.
+        folder: the folder of jobs.
+    """
+
+    def __init__(self, models: Mapping[str, Model], folder: str | Path, limits: Limits) -> None:
+        self.models = dict(models)
+        self.limits = limits
+        self.folder = Path(folder)
+        self.stopping = threading.Event()
+        self._wake = threading.Condition()
+        self._uploading = 0
+        self._progress: dict[str, tuple[float, float]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Service:
+        """Take the folder, queue again what was interrupted, and start. Raises UsageError where
+        another service has the folder.
+        """
+        with self._stack:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._stack.enter_context(
+                locked(self.folder / LOCK, "serving", remedy="choose another --jobs-folder")
+            )
+            self.table = JobTable(self.folder / TABLE)
+            self._stack.callback(self.table.close)
+            self._clean()
+            self._worker = threading.Thread(target=self._run, name="prediction", daemon=True)
+            self._worker.start()
+            self._stack.callback(self._join)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def stop(self) -> None:
+        """Take no more jobs, and put the running one back after its current slice."""
+        self.stopping.set()
+        with self._wake:
+            self._wake.notify_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether jobs are run."""
+        return self._worker.is_alive() and not self.stopping.is_set()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue while an upload is received.
+
+        Raises RefusedError: 429 where the queue is full, 503 where the service stops, 507 where the
+        disk is full.
+        """
+        doing = "accepting a job"
+        if not self.is_alive:
+            raise RefusedError(503, doing, found="the service is stopping", retry_after=10)
+        free = shutil.disk_usage(self.folder).free
+        if free < _SPARE + self.limits.bytes:
+            raise RefusedError(
+                507,
+                doing,
+                expected=f"{readable_size(_SPARE + self.limits.bytes)} free on the server's disk",
+                found=readable_size(free),
+                remedy="ask the operator to free some space",
+            )
+        with self._wake:
+            waiting = self.table.waiting() + self._uploading
+            if waiting >= self.limits.queue:
+                raise RefusedError(
+                    429,
+                    doing,
+                    expected=f"at most {self.limits.queue} jobs that wait",
+                    found=str(waiting),
+                    remedy="send it again later",
+                    retry_after=2,
+                )
+            self._uploading += 1
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._uploading -= 1
+
+    def accept(self, parts: Sequence[tuple[str, IO[bytes]]], options: Options) -> Job:
+        """Store an upload, read it once as a check, and queue it.
+
+        Raises RefusedError and the errors of reading; then nothing is left of the upload.
+        """
+        id = secrets.token_hex(16)
+        home = self.folder / JOBS / id
+        with self._decoded(), atomic_folder(home) as temporary:
+            image = store_upload(parts, temporary, self.limits)
+            name = image.relative_to(temporary).as_posix()
+            case = self._read(image, options.geometry)
+            session = self.models[options.model].session
+            session.check(case)
+            overlapping = session.target.kind == "overlapping"
+            label_name(image, overlapping=overlapping, slices=case.slices, format=options.format)
+        asked = {
+            "geometry": options.geometry,
+            "format": options.format,
+            "probabilities": options.probabilities,
+        }
+        job = Job(id, "queued", options.model, name, asked, time.time())
+        self.table.add(job)
+        LOG.info("job %s: accepted, model %s, %s files", id, options.model, len(parts))
+        with self._wake:
+            self._wake.notify_all()
+        return job
+
+    def get(self, id: str) -> Job:
+        """The job of that id. Raises RefusedError (404)."""
+        job = self.table.get(id)
+        if job is None:
+            raise RefusedError(
+                404,
+                "looking for a job",
+                found="no job of that id",
+                remedy="it may have been deleted: results are kept for "
+                f"{self.limits.keep_hours:g} hours",
+            )
+        return job
+
+    def progress(self, id: str) -> tuple[float, float]:
+        """Slices done and all slices of the running job; (0, 0) for any other."""
+        return self._progress.get(id, (0.0, 0.0))
+
+    def results(self, id: str) -> Path:
+        """The folder of a job's results."""
+        return self.folder / JOBS / id / FOLDER
+
+    def delete(self, id: str) -> None:
+        """Delete a job and its files; one that runs ends after its current slice.
+
+        Raises RefusedError (404).
+        """
+        self.get(id)
+        self.table.remove(id)
+        shutil.rmtree(self.folder / JOBS / id, ignore_errors=True)
+        LOG.info("job %s: deleted", id)
+
+    def _clean(self) -> None:
+        """After a kill: queue again what was running, and remove what belongs to no job."""
+        remove_leftovers(self.folder)
+        again, given_up = self.table.recover(self.limits.restarts)
+        for id in again:
+            LOG.info("job %s: was interrupted, queued again", id)
+        for id in given_up:
+            LOG.info("job %s: failed, it was interrupted too often", id)
+        known = {job.id for job in self.table.every()}
+        jobs = self.folder / JOBS
+        for path in jobs.iterdir() if jobs.is_dir() else ():
+            if path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Delete the jobs whose time is over."""
+        before = time.time() - self.limits.keep_hours * 3600
+        for job in self.table.every():
+            if job.ended is not None and job.ended <= before:
+                self.table.remove(job.id)
+                shutil.rmtree(self.folder / JOBS / job.id, ignore_errors=True)
+                LOG.info("job %s: deleted, its time was over", job.id)
+
+    def _join(self) -> None:
+        self.stop()
+        self._worker.join()
+
+    def _run(self) -> None:
+        swept = 0.0
+        while not self.stopping.is_set():
+            try:
+                if time.monotonic() - swept > _SWEEP or swept == 0.0:
+                    self._sweep()
+                    swept = time.monotonic()
+                job = self.table.take()
+                if job is None:
+                    with self._wake:
+                        if not self.stopping.is_set() and not self.table.waiting():
+                            self._wake.wait(_SWEEP)
+                else:
+                    self._do(job)
+            except Exception as error:
+                # The thread must live as long as the service does.
+                LOG.error("unexpected %s", where(error))
+                time.sleep(1.0)
+
+    def _do(self, job: Job) -> None:
+        start = time.monotonic()
+        home = self.folder / JOBS / job.id
+        try:
+            results = self._predict(job, home, start)
+        except _StoppedError:
+            self.table.put_back(job.id)
+            return
+        except Exception as error:
+            message = public_message(error, home, self.folder)
+            if message.status == 500:
+                LOG.error("job %s: unexpected %s", job.id, where(error))
+            if self.table.fail(job.id, message.status, message.text):
+                LOG.info("job %s: failed (%d)", job.id, message.status)
+        else:
+            if self.table.finish(job.id, results):
+                LOG.info("job %s: done in %.1f s", job.id, time.monotonic() - start)
+        finally:
+            self._progress.pop(job.id, None)
+        if self.table.get(job.id) is None:
+            # It was deleted meanwhile; what was written since goes as well.
+            shutil.rmtree(home, ignore_errors=True)
+
+    def _predict(self, job: Job, home: Path, start: float) -> dict[str, str]:
+        model = self.models.get(job.model)
+        if model is None:
+            raise RefusedError(
+                422,
+                "predicting",
+                expected="a model of this service",
+                found="one that it no longer has",
+            )
+        image = home / job.image
+        options: dict[str, Any] = job.options
+        looked = 0.0
+
+        def report(done: float, total: float, _: str) -> None:
+            nonlocal looked
+            self._progress[job.id] = (done, total)
+            if self.stopping.is_set():
+                raise _StoppedError
+            now = time.monotonic()
+            if now - start > self.limits.seconds:
+                raise RefusedError(
+                    422,
+                    "predicting",
+                    expected=f"a prediction of at most {self.limits.seconds:g} seconds",
+                    found=f"{done:g} of {total:g} slices were done by then",
+                    remedy="send fewer slices, or ask the operator to raise --limit-seconds",
+                )
+            if now - looked > 0.5:
+                looked = now
+                if self.table.get(job.id) is None:
+                    raise _StoppedError
+
+        with self._decoded():
+            case = self._read(image, options["geometry"])
+        report(0, case.slices, "")
+        prediction = model.session.predict(
+            case, probabilities=options["probabilities"], progress=report
+        )
+        with atomic_folder(home / FOLDER) as folder:
+            return write_results(folder, image, prediction, model.session.target, options["format"])
+
+    @contextmanager
+    def _decoded(self) -> Iterator[None]:
+        with at_most(8 * self.limits.voxels, ratio=self.limits.ratio):
+            yield
+
+    def _read(self, image: Path, geometry: Geometry) -> Case:
+        """The case of an upload; its id is no name of the client's."""
+        case = read_case(image, id="image", geometry=geometry, with_label=False)
+        if case.image.size > self.limits.voxels:
+            raise RefusedError(
+                413,
+                "reading an image",
+                expected=f"at most {self.limits.voxels:,} voxels",
+                found=f"{case.image.size:,}",
+                remedy="crop the image, or send fewer slices",
+            )
+        return case
