@@ -150,8 +150,8 @@ def predict(
         from segweave.serve.client import RemoteSession
         from segweave.serve.run import read_token
 
-        given = {"--with": also, "--flips": flips != "none", "--tiles": tiles}
-        given |= {"--checkpoint": checkpoint, "--device": device != "auto"}
+        given = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
+        given |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
         _refuse(server=True, **given, **{"--precision": precision != "32"})
         token = None if token_file is None else read_token(token_file)
         predictor = RemoteSession(server, str(model), token=token)

@@ -59,7 +59,7 @@ def create_app(service: Service, *, token: str | None = None) -> Application:
     _add_pages(app, service)
     _add_jobs(app, service, checking)
     _add_results(app, service)
-    return Gate(app, service.limits, token)  # type: ignore[arg-type]
+    return Gate(app, service.limits, token)
 
 
 def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:

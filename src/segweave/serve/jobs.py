@@ -31,8 +31,11 @@ create table if not exists jobs (
     results text not null default '{}'
 )
 """
-_FIELDS = "id, state, model, image, options, created, started, ended, attempts, status, message"
-_SELECT = f"select {_FIELDS}, results from jobs "
+_NAMES = (
+    "id", "state", "model", "image", "options", "created", "started", "ended", "attempts",
+    "status", "message", "results",
+)  # fmt: skip
+_SELECT = f"select {', '.join(_NAMES)} from jobs "
 
 
 @dataclass(frozen=True)
@@ -188,4 +191,8 @@ class JobTable:
     def _rows(self, query: str, values: tuple[Any, ...]) -> list[Job]:
         with self._lock:
             rows = self._connection.execute(query, values).fetchall()
-        return [Job(*row[:4], json.loads(row[4]), *row[5:11], json.loads(row[11])) for row in rows]
+        return [_job(dict(zip(_NAMES, row, strict=True))) for row in rows]
+
+
+def _job(row: dict[str, Any]) -> Job:
+    return Job(**row | {name: json.loads(row[name]) for name in ("options", "results")})

@@ -49,7 +49,7 @@ def write_results(
     write_label(labels, case, folder / results["labels"], target=target)
     write_label(labels, case, folder / results["array"], format="npz", target=target)
     sheet = draw_overlay(case, labels, target, title=REMARK)
-    sheet.save(folder / results["overlay"], format="PNG")
+    sheet.save(folder / results["overlay"], format="PNG", compress_level=3)
     table = as_csv(measure(case, labels, target))
     (folder / results["measurements"]).write_text(table, encoding="utf-8")
     if prediction.probabilities is not None:

@@ -145,7 +145,7 @@ def _end(*_: object) -> None:
 
 
 def _server(uvicorn: Any, config: Any, service: Service) -> Any:
-    class Server(uvicorn.Server):  # type: ignore[misc]
+    class Server(uvicorn.Server):
         """It stops the job and the streams of events first, so that it need not wait for them."""
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -274,7 +274,7 @@ class Service:
         options: dict[str, Any] = job.options
         looked = 0.0
 
-        def report(done: float, total: float, _: str) -> None:
+        def report(done: float, total: float, name: str) -> None:
             nonlocal looked
             self._progress[job.id] = (done, total)
             if self.stopping.is_set():

@@ -1,0 +1,95 @@
+"""A service with tiny models, and clients of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+from starlette.testclient import TestClient
+
+from segweave.data.specs import InputSpec
+from segweave.serve.app import create_app
+from segweave.serve.limits import Limits
+from segweave.serve.models import Model, load_models
+from segweave.serve.service import Service
+from tests.prediction.tiny import recipe_of, unet, write_model
+
+URL = "http://127.0.0.1"
+COLOUR = InputSpec(size=(16, 16), slices=1, channels=("red", "green", "blue"))
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two model folders: `grey` reads three slices, `colour` one colour picture."""
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder / "grey", unet(), recipe_of(), limits="For research.")
+    recipe = recipe_of(None, spec=COLOUR)
+    write_model(folder / "colour", unet(None, spec=COLOUR), recipe)
+    return [folder / "grey", folder / "colour"]
+
+
+@pytest.fixture(scope="session")
+def models(folders: list[Path]) -> dict[str, Model]:
+    return load_models(folders, device="cpu")
+
+
+class Client:
+    """A client that waits for its jobs."""
+
+    def __init__(self, service: Service, http: TestClient) -> None:
+        self.service, self.http = service, http
+
+    def send(self, *files: tuple[str, bytes], **fields: str) -> Any:
+        data = {"model": "grey"} | fields
+        return self.http.post("/jobs", data=data, files=[("files", file) for file in files])
+
+    def wait(self, answer: Any) -> dict[str, Any]:
+        assert answer.status_code == 202, answer.text
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            job = self.http.get(f"/jobs/{answer.json()['id']}").json()
+            if job["state"] in ("done", "failed"):
+                return job
+            time.sleep(0.02)
+        raise AssertionError(f"the job did not end: {job}")
+
+    def done(self, *files: tuple[str, bytes], **fields: str) -> dict[str, Any]:
+        job = self.wait(self.send(*files, **fields))
+        assert job["state"] == "done", job
+        return job
+
+    def result(self, job: dict[str, Any], name: str) -> bytes:
+        answer = self.http.get(job["results"][name])
+        assert answer.status_code == 200
+        return answer.content
+
+    def refused(self, status: int, *words: str, answer: Any) -> str:
+        assert answer.status_code == status, answer.text
+        message = answer.json()["message"]
+        for word in words:
+            assert word in message
+        return message
+
+
+Start = Callable[..., Client]
+
+
+@pytest.fixture
+def start(models: dict[str, Model], tmp_path: Path) -> Iterator[Start]:
+    """Start a service in this process, with limits by name; returns a client."""
+    with ExitStack() as stack:
+
+        def begin(token: str | None = None, folder: str = "jobs", **limits: Any) -> Client:
+            service = Service(models, tmp_path / folder, Limits(**limits))
+            stack.enter_context(service)
+            http = TestClient(create_app(service, token=token), base_url=URL)
+            return Client(service, stack.enter_context(http))
+
+        yield begin
