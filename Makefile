@@ -58,7 +58,7 @@ lower-bounds:
 $(DEMO_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing what the demo needs (torch is large: some minutes the first time)"
-	$(PIP) ".[train,report]"
+	$(PIP) ".[train,report,serve,dicom]"
 	touch $@
 
 $(STAMP): pyproject.toml constraints.txt

@@ -9,12 +9,20 @@ import sys
 import pytest
 
 # The command line library itself brings pydantic, so that is not among them.
-SLOW = {"torch", "numpy", "scipy", "nibabel", "h5py", "lightning", "matplotlib", "PIL"}
+SLOW = {"torch", "numpy", "scipy", "nibabel", "h5py", "lightning", "matplotlib", "PIL", "fastapi"}
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["networks"], ["contexts"], ["--version"], ["train", "--help"], []],
+    [
+        ["--help"],
+        ["networks"],
+        ["contexts"],
+        ["--version"],
+        ["train", "--help"],
+        ["serve", "--help"],
+        [],
+    ],
     ids=lambda a: " ".join(a) or "nothing",
 )
 def test_no_slow_import(arguments: list[str]) -> None:

@@ -53,6 +53,7 @@ EXTRAS = {
     "zoo": ("timm", "torchvision"),
     "report": ("matplotlib", "jinja2"),
     "fast": ("numba",),
+    "serve": ("fastapi", "uvicorn", "python_multipart"),
 }
 
 

@@ -6,8 +6,10 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -89,9 +91,8 @@ def serve(
             if announce is not None:
                 shown, at = listener.getsockname()[:2]
                 announce(f"http://{f'[{shown}]' if ':' in shown else shown}:{at}")
-            # The signal is raised again when the server has stopped; the service ends after that.
-            signal.signal(signal.SIGTERM, _end)
-            server.run(sockets=[listener])
+            with _ended_by_signal():
+                server.run(sockets=[listener])
 
 
 def read_token(file: str | Path) -> str:
@@ -140,8 +141,21 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _end(*_: object) -> None:
-    raise SystemExit(0)
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """The server raises SIGTERM again when it has stopped: let the service end after that."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _server(uvicorn: Any, config: Any, service: Service) -> Any:
