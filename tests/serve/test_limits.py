@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segweave.errors import InputError, UsageError
+from segweave.errors import InputError, MissingExtraError, UsageError
 from segweave.serve.limits import Limits
 from segweave.serve.run import read_token, serve
 from segweave.serve.service import Service
@@ -206,6 +207,14 @@ def test_another_address_needs_a_token(tmp_path: Path, folders: list[Path]) -> N
         with pytest.raises(InputError, match="reading a token"):
             read_token(tmp_path / file)
     assert not (tmp_path / "jobs").exists()
+
+
+def test_without_the_extra_the_command_names_it(
+    monkeypatch: pytest.MonkeyPatch, folders: list[Path]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match=r"segweave\[serve\]"):
+        serve(folders)
 
 
 def test_two_services_do_not_share_a_folder(start: Start, models, tmp_path: Path) -> None:

@@ -86,8 +86,9 @@ def test_names_of_a_header_are_nowhere(
     assert CANARY.lower() not in "\n".join(shown).lower()
 
 
-def test_a_file_name_of_a_client_is_no_path(start: Start, tmp_path: Path) -> None:
+def test_a_file_name_of_a_client_becomes_no_path(start: Start, tmp_path: Path) -> None:
     client = start()
+    assert client.service.folder.stat().st_mode & 0o077 == 0, "for its owner alone"
     content = np.zeros((20, 24), np.float32)
     np.save(tmp_path / "a.npy", content)
     for name in ("../../../evil.npy", "/etc/evil.npy", "a\0.npy", "x" * 300 + ".npy"):

@@ -48,7 +48,7 @@ def test_what_was_running_keeps_its_place_and_is_given_up_after_some_times(table
         assert (again, given_up) == ((["job0"], []) if attempt < 3 else ([], ["job0"]))
     assert table.get("job0").state == "failed"
     assert table.take().id == "job1"
-    assert table.put_back("job1"), "a stop in order is no attempt"
+    assert table.put_back("job1"), "a stop in order does not count"
     assert table.get("job1").attempts == 0
 
 
@@ -89,6 +89,16 @@ def test_a_start_finishes_what_was_left_and_sweeps_the_rest(
         ]
         assert not (again.folder / "jobs" / ("0" * 32)).exists()
         assert wait.service is again
+
+
+def test_a_job_of_a_model_that_is_gone_fails(start: Start) -> None:
+    client = start()
+    options = {"geometry": "check", "format": None, "probabilities": False}
+    client.service.table.add(Job("0" * 32, "queued", "gone", "input/1.nii", options, 0.0))
+    client.service._do(client.service.table.take())
+    job = client.http.get("/jobs/" + "0" * 32).json()
+    assert (job["state"], job["error"]["status"]) == ("failed", 422)
+    assert "a model of this service" in job["error"]["message"]
 
 
 def test_a_job_is_deleted_when_its_time_is_over(start: Start, tmp_path: Path) -> None:

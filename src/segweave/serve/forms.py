@@ -66,7 +66,7 @@ async def received(request: Request, limits: Limits) -> AsyncIterator[FormData]:
     """The form of a request, whose files are in temporary files that have no name.
 
     Raises RefusedError: 400 for a damaged form, 408 where it takes too long, 413 where it is too
-    large, 415 where it is no form.
+    large, 415 where it is not a form.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":

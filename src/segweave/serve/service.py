@@ -248,7 +248,8 @@ class Service:
             return
         except Exception as error:
             message = public_message(error, home, self.folder)
-            if message.status == 500:
+            # It is not a fault where a running job was deleted, with its folder.
+            if message.status == 500 and self.table.get(job.id) is not None:
                 LOG.error("job %s: unexpected %s", job.id, where(error))
             if self.table.fail(job.id, message.status, message.text):
                 LOG.info("job %s: failed (%d)", job.id, message.status)
@@ -308,7 +309,7 @@ class Service:
             yield
 
     def _read(self, image: Path, geometry: Geometry) -> Case:
-        """The case of an upload; its id is no name of the client's."""
+        """The case of an upload; its id is not taken from the client."""
         case = read_case(image, id="image", geometry=geometry, with_label=False)
         if case.image.size > self.limits.voxels:
             raise RefusedError(
