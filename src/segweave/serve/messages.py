@@ -5,7 +5,9 @@ may come from a file's header.
 from __future__ import annotations
 
 import errno
+import logging
 import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,14 @@ def public_message(error: BaseException, *folders: Path) -> Message:
     if isinstance(error, TooLargeError):
         return Message(413, text)
     return Message(422 if error.exit_code == 2 else 500, text)
+
+
+def silence_readers() -> None:
+    """Keep pydicom from logging and warning: it quotes values of headers, names too. The readers
+    check what they need, and report it in words of the library.
+    """
+    logging.getLogger("pydicom").disabled = True
+    warnings.filterwarnings("ignore", module="pydicom")
 
 
 def where(error: BaseException) -> str:

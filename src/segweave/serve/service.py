@@ -18,7 +18,7 @@ from segweave.formats import Geometry, label_name, read_case
 from segweave.formats.guard import at_most, readable_size
 from segweave.serve.jobs import Job, JobTable
 from segweave.serve.limits import Limits, RefusedError
-from segweave.serve.messages import public_message, where
+from segweave.serve.messages import public_message, silence_readers, where
 from segweave.serve.models import Model
 from segweave.serve.results import FOLDER, write_results
 from segweave.serve.uploads import store_upload
@@ -69,6 +69,7 @@ class Service:
         """Take the folder, queue again what was interrupted, and start. Raises UsageError where
         another service has the folder.
         """
+        silence_readers()
         with self._stack:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._stack.enter_context(
