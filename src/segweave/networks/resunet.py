@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
+from segweave.networks.backbones.resnet import RESNET34
 from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
@@ -45,10 +46,6 @@ CARD = NetworkCard(
     ),
     tiny_options={"encoder": "test_resnet"},
 )
-
-
-RESNET34 = "resnet34.tv_in1k"
-"""ResNet-34 with the weights of torchvision, which the released code takes."""
 
 
 def create(
