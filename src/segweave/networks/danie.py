@@ -108,10 +108,10 @@ class DANIE(SegmentationNetwork):
     No code was released. Form `paper`, the default, is the reading that fits every printed cost: a
     3×3 convolution is in front of each stage of the second stream, and layers leave together with
     an attention that is switched off. Form `literal` has stages as in Eq. 2 to 5 and nothing else
-    (`docs/fidelity.md`). The ablations: A.1 `hierarchical_attention=False`, A.2 `self_attention=False`, A.3
-    `spatial_attention=False`, A.4 `channel_attention=False`; B.1 and B.2
-    `order="spatial-channel"`, B.1 and B.3 `calibration=False`; A, B and C.2 `fusion="add"`, C.1
-    "concatenate", C.3 "eh", C.4 "es", C.5 "joint-preservation".
+    (`docs/fidelity.md`). The ablations: A.1 `hierarchical_attention=False`, A.2
+    `self_attention=False`, A.3 `spatial_attention=False`, A.4 `channel_attention=False`; B.1
+    and B.2 `order="spatial-channel"`, B.1 and B.3 `calibration=False`; A, B and C.2
+    `fusion="add"`, C.1 "concatenate", C.3 "eh", C.4 "es", C.5 "joint-preservation".
 
     Args:
         in_channels: channels of an image.
