@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.danie_bsanet import DANIE, cost
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -199,3 +200,10 @@ def test_the_default_form_is_the_papers() -> None:
 def test_impossible_options_are_refused(options: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["A.2", "A.3", "C.4", "DANIE-S"])
+def test_the_printed_costs(row: str) -> None:
+    name, printed, _, options = DANIE[row]
+    assert cost(name, **options)[0] == pytest.approx(printed, rel=0.03)
