@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_file
@@ -39,7 +40,13 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.format == 1
     WeightedLoss(recipe.training.loss, HEART)
-    network = build_network(recipe, len(recipe.input.channels), HEART)
+    if recipe.network.pretrained is not None:
+        # Weights from elsewhere are loaded in tests/networks/test_pretrained.py.
+        assert registry.networks.card(recipe.network.name).weights
+        built = load_recipe(name, ["network.pretrained=null"])
+    else:
+        built = recipe
+    network = build_network(built, len(recipe.input.channels), HEART)
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare
