@@ -104,7 +104,7 @@ class LDNet(SegmentationNetwork):
 
     Args:
         in_channels: channels of an image.
-        classes: channels of the logits. Each class has a kernel of its own.
+        classes: channels of the logits. Each class has a separate kernel.
         encoder: a timm backbone with five levels (released: `res2net50d`, `resnet34`).
         encoder_options: further options of `timm.create_model`.
         widths: channels to which the maps at strides 4 to 32 are reduced, where they have another

@@ -25,7 +25,7 @@ SMALL = 0.0005
 
 class FewTokensAttention(nn.Module):
     """x plus attention of its pixels to tokens, then that plus a feed-forward part of its layer
-    norm. There is no norm before the attention. (B, C, H, W) and (B, N, C) → (B, C, H, W).
+    norm. No norm before the attention. (B, C, H, W) and (B, N, C) → (B, C, H, W).
 
     Queries, keys and values are linear, so that with few tokens it costs less to take the keys back
     to the map's channels than to compute queries, and likewise for the output: the map is
