@@ -70,6 +70,8 @@ def inputs_of(name: str, dtype: torch.dtype) -> list[Tensor]:
             if isinstance(entry, dict)
             else (entry, spec["input_shape"])
         )
+        if "uniform(" in text:
+            continue  # Numbers that the network holds, which `build` gives.
         called = re.search(r"""["'](.+?)["']""", text)
         values = torch.as_tensor(image(tuple(shape), called[1] if called else "input"))
         tensors.append((values > 0 if text.startswith("mask") else values).to(dtype))

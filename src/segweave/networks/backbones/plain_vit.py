@@ -20,7 +20,7 @@ class PlainViT(nn.Module):
     """(B, C, H, W) → the tokens of the last block as a map (B, width, H / 16, W / 16).
 
     Dosovitskiy et al., An Image is Worth 16×16 Words, ICLR 2021; Touvron et al., Training
-    data-efficient image transformers, ICML 2021 (DeiT); without the class token. The tensors have
+    data-efficient image transformers, ICML 2021 (DeiT). No class token. The tensors have
     timm's names.
 
     Args:
