@@ -92,9 +92,7 @@ def train(
         recipe = recipe.model_copy(update={"data": data})
         source = open_stores(absolute)
         if isinstance(source, JoinedStore):
-            chosen = {recipe.data.split or "its split": recipe.choose_parts(source)}
-            for sentence in source.copies(chosen):
-                _log.warning(sentence)
+            warn_of_copies(recipe, source)
     dataset = source.name
 
     def score_published(
@@ -114,6 +112,15 @@ def train(
     )
     update_report(run)
     return run
+
+
+def warn_of_copies(recipe: Recipe, store: JoinedStore) -> None:
+    """Log a warning for pairs of cases with the same image in different parts of a training: data
+    sets that hold images of each other leak this way.
+    """
+    chosen = {recipe.data.split or "its split": recipe.choose_parts(store)}
+    for sentence in store.copies(chosen):
+        _log.warning(sentence)
 
 
 def _validation_scores(
