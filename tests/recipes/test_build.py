@@ -16,6 +16,7 @@ from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_f
 from segweave.recipes.build import build_network
 from segweave.training.objective import WeightedLoss
 from segweave.weaving import WovenNetwork
+from tests.recipes.test_baselines import NAMES as BASELINES
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
 HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))
@@ -31,7 +32,11 @@ LARGE = ("danie-s", "danie-l", "bsanet")
 CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
 
 
-@pytest.mark.parametrize("name", list_recipes())
+# The papers' baselines at full size take minutes; see test_baselines.py.
+FULL_SIZE = [name for name in list_recipes() if name not in BASELINES]
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_every_shipped_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.format == 1

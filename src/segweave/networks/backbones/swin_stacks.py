@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from segweave.networks.backbones.hybrid_vit import resized
+from segweave.networks.backbones.positions import resized
 from segweave.networks.backbones.swin import SwinBlock
 from segweave.networks.blocks.mlp import start_linear
 
