@@ -147,10 +147,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     side = 64 if options.quick else 256
-    print(
-        f"torch {torch.__version__}. M: millions of parameters. G: billions of multiply-accumulates."
-    )
-    print("for a module, what it adds to the network alone.\n")
+    print(f"torch {torch.__version__}. M: millions of parameters, G: billions of MACs (multiply-")
+    print("accumulates); for a module, what it adds to the network alone.\n")
     print("| network | arm | printed M | printed G | ours, bottleneck M | G | ours, output M | G |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     if options.quick:

@@ -18,6 +18,7 @@ QUICK = {
     "call_trace": (),
     "context": ("--quick",),
     "costs": ("--quick",),
+    "danie_bsanet": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),
     "metrics": ("--tiny",),

@@ -6,6 +6,7 @@ a run learned from, and test cases once, which the run's ledger records.
 from __future__ import annotations
 
 import contextlib
+import logging
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,16 @@ from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
 from segweave.recipes import ArmIdentity
 from segweave.runs.run_folder import WEIGHTS, Run
-from segweave.storage import canonical_json, read_json, sha256_of, sha256_of_text, write_json
+from segweave.storage import (
+    can_write,
+    canonical_json,
+    read_json,
+    sha256_of,
+    sha256_of_text,
+    write_json,
+)
+
+_log = logging.getLogger(__name__)
 
 _BEST_ON_TEST = "best-on-test"
 Ledger = dict[str, dict[str, Any]]
@@ -303,7 +313,8 @@ def check_scored_once(
 
 
 def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
-    """Note in each of the runs that the test cases of a store were scored now.
+    """Note in each of the runs that the test cases of a store were scored now. A run that can't be
+    written is named in a warning.
 
     Args:
         runs: the runs whose ledgers are written.
@@ -314,6 +325,13 @@ def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, fol
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     for run in runs:
+        if not can_write(run.layout.evaluations):
+            _log.warning(
+                "%s can't be written: it does not note that its test cases were scored; do not "
+                "choose anything by these scores",
+                run.folder,
+            )
+            continue
         ledger = _read(run)
         ledger[key] = {
             "protocol": protocol,
