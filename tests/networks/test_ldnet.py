@@ -50,6 +50,7 @@ def test_the_reference_files_are_here() -> None:
     assert set(FILES) == {name + size for name in NETWORKS for size in ("", "@64x96")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_agrees_in_float64(name: str) -> None:
     # Gradients at one of the two sizes, for the sake of time.
