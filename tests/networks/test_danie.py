@@ -203,7 +203,7 @@ def test_impossible_options_are_refused(options: Mapping[str, Any], message: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["A.2", "A.3", "C.4", "DANIE-S"])
+@pytest.mark.parametrize("row", ["A.2", "DANIE-S"])
 def test_the_printed_costs(row: str) -> None:
     name, printed, _, options = DANIE[row]
     assert cost(name, **options)[0] == pytest.approx(printed, rel=0.03)
