@@ -15,7 +15,7 @@ from segweave.author_weights import load_released
 from segweave.errors import UsageError
 from segweave.networks import create_network
 from segweave.networks.fat_net import FATNet, FeatureAdaptation
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of
 
 pytest.importorskip("timm")
 
@@ -31,15 +31,20 @@ def test_the_reference_file_is_here() -> None:
     assert FILES == ["fat-net"]
 
 
-@pytest.mark.slow
-def test_agrees_in_float64() -> None:
+@pytest.fixture(scope="module")
+def agreement() -> Agreement:
     # Outputs alone, for the sake of time; the gradient differs by 6e-8.
-    Agreement("fat-net", build, torch.float64).assert_agrees()
+    return Agreement("fat-net", build, torch.float64)
 
 
-def test_the_released_names_are_complete() -> None:
-    spec = read_spec("fat-net")
-    network, report = built("fat-net", build)
+@pytest.mark.slow
+def test_agrees_in_float64(agreement: Agreement) -> None:
+    agreement.assert_agrees()
+
+
+@pytest.mark.slow
+def test_the_released_names_are_complete(agreement: Agreement) -> None:
+    spec, network, report = agreement.spec, agreement.network, agreement.report
     assert isinstance(network, FATNet)
     names = network.released_names()
     dropped = spec["parameters_without_gradient"]

@@ -16,7 +16,7 @@ from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.backbones.positions import resized
 from segweave.networks.transfuse import BiFusion
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of
 
 pytest.importorskip("timm")
 
@@ -36,17 +36,21 @@ def test_the_reference_file_is_here() -> None:
     assert FILES == ["transfuse-s"]
 
 
-@pytest.mark.slow
-def test_agrees_in_float64() -> None:
+@pytest.fixture(scope="module")
+def agreement() -> Agreement:
     options: dict[str, Any] = {"gradients": True, "outputs": outputs, "auxiliary": True}
-    agreement = Agreement("transfuse-s", build, torch.float64, **options)
+    return Agreement("transfuse-s", build, torch.float64, **options)
+
+
+@pytest.mark.slow
+def test_agrees_in_float64(agreement: Agreement) -> None:
     assert len(agreement.values) == 4
     agreement.assert_agrees()
 
 
-def test_the_released_names_are_complete() -> None:
-    spec = read_spec("transfuse-s")
-    network, report = built("transfuse-s", build)
+@pytest.mark.slow
+def test_the_released_names_are_complete(agreement: Agreement) -> None:
+    spec, network, report = agreement.spec, agreement.network, agreement.report
     assert report.dead == tuple(spec["parameters_without_gradient"]["names"])
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     assert report.missing == report.unexpected == ()
