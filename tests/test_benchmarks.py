@@ -19,6 +19,7 @@ QUICK = {
     "context": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),
+    "memory": ("--quick",),
     "metrics": ("--tiny",),
     "networks": ("--quick",),
     "simulation": ("--tiny",),
