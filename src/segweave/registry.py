@@ -24,7 +24,7 @@ from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
-Form = Literal["paper", "released"]
+Form = Literal["paper", "released", "literal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class NetworkCard(Card):
     """A network.
 
     Attributes:
-        forms: the forms that it has.
+        forms: the forms that it has. A network without released code may have `literal` beside
+            `paper`: the printed equations and nothing else.
         divisor: height and width of an image are multiples of it (default options).
         smallest: height and width of an image are at least this (default options).
         fixed: the only sizes that work, each a (height, width) or one number for a square; empty

@@ -129,6 +129,7 @@ def train(
                 batches,
                 accumulate=recipe.training.accumulate,
                 scales=recipe.training.scales,
+                one_scale_seed=(recipe.seed if recipe.training.scales_per_batch == "one" else None),
                 divisor=getattr(network.network, "divisor", 1),
                 smallest=getattr(network.network, "smallest", 1),
             )
@@ -196,6 +197,7 @@ def _check_cases(
     needed = {
         "training.checkpoint is best": recipe.training.checkpoint == "best",
         "training.patience is set": recipe.training.patience is not None,
+        "training.schedule is plateau": recipe.training.schedule.name == "plateau",
     }
     for reason, needs in needed.items():
         if needs and not parts.get("validation"):
@@ -203,7 +205,8 @@ def _check_cases(
                 "training",
                 expected=f"validation cases, as {reason}",
                 found="none in this split",
-                remedy="set training.checkpoint to last and training.patience to null",
+                remedy="set training.checkpoint to last, training.patience to null and "
+                "training.schedule.name to constant",
             )
 
 
