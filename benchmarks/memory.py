@@ -1,6 +1,6 @@
 """Peak memory of the commands on one large volume: `python benchmarks/memory.py`.
 
-Each command runs as a process of its own, on a volume of 512 × 512 × 600 and on a tiny one; the
+Each command runs as a separate process, on a volume of 512 × 512 × 600 and on a tiny one; the
 figure is the difference of their largest resident sizes, so that Python and the libraries do not
 count. The label map has three ellipsoids of different classes, and predictions are the same ones
 moved by three voxels. The network has random weights; it is small, so that the volume and not its

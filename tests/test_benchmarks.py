@@ -21,6 +21,7 @@ QUICK = {
     "danie_bsanet": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),
+    "memory": ("--quick",),
     "metrics": ("--tiny",),
     "networks": ("--quick",),
     "simulation": ("--tiny",),

@@ -23,7 +23,7 @@ from segweave.storage import atomic_folder, atomic_write
 with (atomic_folder if sys.argv[1] == "folder" else atomic_write)(sys.argv[2]) as path:
     if sys.argv[1] == "h5":
         import h5py
-        with h5py.File(path, "w") as store:  # takes and releases a lock of its own
+        with h5py.File(path, "w") as store:  # takes and releases another lock
             store["a"] = 1
     else:
         (path / "half" if path.is_dir() else path).write_text("half")

@@ -30,6 +30,8 @@ REPORT = "report.html"
 PREDICTIONS = "predictions"
 EVALUATION = "evaluation"
 LEDGER = "tested.json"
+RESIZED = ".resized"
+"""Disposable copies of the training images, where they can't be written beside the store."""
 
 
 @dataclass(frozen=True)

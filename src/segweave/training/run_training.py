@@ -20,7 +20,16 @@ from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.model_card import write_model
-from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
+from segweave.runs.run_folder import (
+    CARD,
+    CHECKPOINTS,
+    ENVIRONMENT,
+    METRICS,
+    MODEL,
+    RECIPE,
+    RESIZED,
+    Run,
+)
 from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
@@ -110,7 +119,7 @@ def train(
             load_weights(network, start_from, "starting from given weights")
         try:
             batches = Batches(
-                _read_images(source, recipe, parts["training"], progress),
+                _read_images(source, recipe, parts["training"], folder, progress),
                 batch_size=recipe.training.batch_size,
                 seed=recipe.seed,
                 augmentation=recipe.training.augmentation,
@@ -202,13 +211,17 @@ def _check_cases(
 
 
 def _read_images(
-    store: CaseStore, recipe: Recipe, ids: Sequence[str], progress: Progress | None
+    store: CaseStore,
+    recipe: Recipe,
+    ids: Sequence[str],
+    run: Path,
+    progress: Progress | None,
 ) -> Resized:
     def report(done: float, total: float, name: str) -> None:
         if progress is not None:
             progress(done, total, "reading images")
 
-    return Resized(store, recipe.input, ids, progress=report)
+    return Resized(store, recipe.input, ids, instead=run / RESIZED, progress=report)
 
 
 def _check_labels(store: CaseStore, parts: Mapping[str, Sequence[str]]) -> None:
