@@ -100,7 +100,7 @@ def released_rows() -> list[str]:
         measured = json.loads((REFERENCE / f"{name}.json").read_text(encoding="utf-8"))
         rows.append(
             f"| `{context}` | {row.parameters[context]:.2f} | {row.gigas[context]:.2f} "
-            f"| {measured['parameter_count'] / 1e6:.2f} "
+            f"| {measured['parameters'] / 1e6:.2f} "
             f"| {measured['multiply_accumulates'] / 1e9:.2f} |"
         )
     return rows
