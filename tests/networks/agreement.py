@@ -135,7 +135,7 @@ class Agreement:
         self.spec = read_spec(name)
         self.reference = dict(np.load(FOLDER / f"{name}.npz"))
         self.dtype = dtype
-        network, _ = built(name, build)
+        network, self.report = built(name, build)
         # Only the gradients of the inputs are compared; those of the weights would cost as much.
         self.network = network.to(dtype).requires_grad_(False)
         run = Passes(self.network, passes, auxiliary=auxiliary)

@@ -28,6 +28,7 @@ def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def
     return build_network(recipe, 1, HEART)
 
 
+LARGE = ("danie-s", "danie-l", "bsanet")
 CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
 
 
@@ -40,12 +41,16 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.format == 1
     WeightedLoss(recipe.training.loss, HEART)
+    sets = []
+    card = registry.networks.card(recipe.network.name)
     if recipe.network.pretrained is not None:
         # Weights from elsewhere are loaded in tests/networks/test_pretrained.py.
-        assert registry.networks.card(recipe.network.name).weights
-        built = load_recipe(name, ["network.pretrained=null"])
-    else:
-        built = recipe
+        assert card.weights
+        sets.append("network.pretrained=null")
+    if recipe.network.name in LARGE:
+        # The default options have a hundred million parameters.
+        sets.append(f"network.options={json.dumps(card.tiny_options)}")
+    built = load_recipe(name, sets)
     network = build_network(built, len(recipe.input.channels), HEART)
     assert network.classes == 4
     assert network.slices == recipe.slices

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from segweave.data.case import Case
+from segweave.data.label_counts import ids_in
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import (
@@ -187,7 +186,7 @@ def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[
         label = read_label_case(mask, geometry=geometry, scaled=False).label
     except SegweaveError:
         return []
-    return [] if label is None else [int(id) for id in np.flatnonzero(np.bincount(label.ravel()))]
+    return [] if label is None else ids_in(label)
 
 
 def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:

@@ -20,6 +20,7 @@ from segweave.networks.blocks.hierarchical_attention import (
     convolutions,
 )
 from segweave.networks.blocks.joint_preservation import FUSIONS, StreamFusion
+from segweave.networks.blocks.summed_outputs import summed_outputs
 from segweave.registry import NetworkCard
 
 PAPER = (
@@ -131,7 +132,7 @@ class DANIE(SegmentationNetwork):
 
     Raises:
         MissingExtraError: timm is not installed.
-        UsageError: options that do not fit.
+        UsageError: an unknown form, order or fusion, widths that are not four, or no stream at all.
     """
 
     def __init__(
@@ -233,13 +234,7 @@ class DANIE(SegmentationNetwork):
         """The maps → logits (B, classes, H, W), and as auxiliary outputs the four that they are the
         sum of.
         """
-        maps = [*(decoded.extra[name] for name in OUTPUTS[:-1]), decoded.map]
-        outputs = {
-            name: _resized(classifier(map), size)
-            for name, classifier, map in zip(OUTPUTS, self.classifiers, maps, strict=True)
-        }
-        logits = torch.stack(list(outputs.values())).sum(0)
-        return Output(logits=logits, auxiliary=outputs if auxiliary else {})
+        return summed_outputs(decoded, OUTPUTS, self.classifiers, size, auxiliary=auxiliary)
 
 
 def _resized(x: Tensor, size: Size) -> Tensor:

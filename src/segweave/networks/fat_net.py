@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.networks.backbones.plain_vit import PATCH, PlainViT
@@ -43,17 +42,17 @@ CARD = NetworkCard(
     weights=(
         {
             "tag": "imagenet",
-            "backbone": "convolutional",
-            "source": "resnet34.tv_in1k",
-            "licence": "BSD-3-Clause",
+            "backbone": "transformer",
+            "source": "deit_tiny_distilled_patch16_224",
+            "licence": "Apache-2.0",
             "mean": (0.485, 0.456, 0.406),
             "sd": (0.229, 0.224, 0.225),
         },
         {
             "tag": "imagenet",
-            "backbone": "transformer",
-            "source": "deit_tiny_distilled_patch16_224",
-            "licence": "Apache-2.0",
+            "backbone": "convolutional",
+            "source": "resnet34.tv_in1k",
+            "licence": "BSD-3-Clause",
             "mean": (0.485, 0.456, 0.406),
             "sd": (0.229, 0.224, 0.225),
         },
@@ -76,7 +75,7 @@ class FeatureAdaptation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same."""
         for _ in range(self.repeats):
-            x = functional.relu(self.conv3(x)) + functional.relu(self.conv1(x))
+            x = self.conv3(x).relu_() + self.conv1(x).relu_()
         return x
 
 

@@ -152,8 +152,8 @@ class TransFuse(SegmentationNetwork):
         heads: heads of the attention, a divisor of `hidden`.
         dropout: rate at which whole channels of each map of both branches are dropped in training;
             half of it behind each fusion.
-        image_size: height and width of the image for which the position table is kept; it is
-            interpolated for others.
+        image_size: side, or height and width, of the image for which the position table is kept; it
+            is interpolated for others.
 
     Raises:
         MissingExtraError: timm is not installed.
@@ -171,15 +171,15 @@ class TransFuse(SegmentationNetwork):
         layers: int = 8,
         heads: int = 6,
         dropout: float = 0.2,
-        image_size: Size = (192, 256),
+        image_size: int | Size = (192, 256),
     ) -> None:
         super().__init__()
-        height, width = image_size
-        if min(image_size) < PATCH or height % PATCH or width % PATCH:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(height, width) < PATCH or height % PATCH or width % PATCH:
             raise UsageError(
                 "creating a TransFuse",
                 expected=f"an image_size that {PATCH} divides",
-                found=f"image_size={tuple(image_size)}",
+                found=f"image_size={image_size}",
             )
         self.convolutional, widths = resnet_stages(
             encoder, in_channels, encoder_options, levels=(1, 2, 3), dropout=dropout

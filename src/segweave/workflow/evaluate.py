@@ -46,6 +46,7 @@ from segweave.workflow.variants import (
     may_replace,
     note_scored,
     open_store,
+    part_of_joined,
 )
 
 _log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def evaluate(
             (seeds, folds). None may have been trained on the cases to score.
         flips: mirror images that are averaged too ("rows", "columns", "both").
         tiles: read images in tiles at their own resolution.
-        store: where the run's store is now, or another data set with the same classes.
+        store: where the run's store is now, one of the stores that it was trained on together, or
+            another data set with the same classes.
         metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
         out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
             other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
@@ -301,6 +303,8 @@ def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
         ids = list(store.ids)
     elif not other:
         ids = run.recipe.choose_parts(store).get(part, [])
+    elif (of_joined := part_of_joined(run, part, store)) is not None:
+        ids = of_joined
     else:
         split = only_split(store.splits)
         named = str(getattr(run.recipe.data, part))

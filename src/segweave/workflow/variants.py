@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from segweave.data.joined_store import open_stores
+from segweave.data.joined_store import JoinedStore, open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import get_protocol, list_protocols, read_evaluation
@@ -213,6 +213,22 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
     return opened
 
 
+def part_of_joined(run: Run, part: str, store: CaseStore) -> list[str] | None:
+    """The cases of `store` that are in this part of the run's split, where the run was trained on
+    several stores together and `store` is one of them; else None.
+    """
+    if isinstance(run.recipe.data.store, str | None):
+        return None
+    with contextlib.suppress(InputError):
+        joined = open_store(run, None)
+        assert isinstance(joined, JoinedStore)
+        for name, one in joined.stores.items():
+            if one.checksum == store.checksum:
+                ids = run.recipe.choose_parts(joined).get(part, [])
+                return [id.removeprefix(f"{name}/") for id in ids if id.startswith(f"{name}/")]
+    return None
+
+
 def check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
     """Raise UsageError where the store's classes are not those of the model."""
     differences = target_differences(model.target, store.target)
@@ -241,7 +257,13 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
     content, or the same group of a data set of the same name.
     """
     data = run.training_data
-    learned = {*data["groups"], *data["validation_groups"]} if data["name"] == store.name else set()
+    # A joined store has the name of each of its stores in front of its groups.
+    prefix = "" if data["name"] == store.name else f"{store.name}/"
+    learned = {
+        group.removeprefix(prefix)
+        for group in (*data["groups"], *data["validation_groups"])
+        if group.startswith(prefix)
+    }
     contents = set(_contents_of_training(run))
     learned_from = [
         id for id in ids if store.groups[id] in learned or store.entry(id).content in contents
