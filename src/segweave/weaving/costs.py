@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from segweave.networks.base import SegmentationNetwork, Size, check_size
@@ -69,8 +70,8 @@ def measure_costs(woven: WovenNetwork, size: Size, *, run: bool = True) -> Costs
     Args:
         woven: the woven network.
         size: height and width of the image.
-        run: False counts parameters and multiply-accumulates from shapes alone (on torch's device
-            `meta`), which takes a moment for any size.
+        run: False counts parameters and multiply-accumulates from shapes alone (torch's fake
+            tensors), which takes a moment for any size.
 
     Raises UsageError for a size that the network does not take, with one that it takes.
     """
@@ -83,17 +84,14 @@ def measure_costs(woven: WovenNetwork, size: Size, *, run: bool = True) -> Costs
             smallest=network.smallest,
             fixed=network.fixed,
         )
-    if not run:
-        woven = copy.deepcopy(woven).to("meta")
     training = woven.training
     woven.eval()
-    device = _device(woven)
-    window = torch.zeros(1, woven.slices, woven.in_channels, *size, device=device)
-    inputs = {}
-    if woven.feedback is not None:
-        inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size, device=device)
     seconds = peak = None
-    with torch.no_grad():
+    with torch.no_grad(), nullcontext() if run else FakeTensorMode(allow_non_fake_inputs=True):
+        window = torch.zeros(1, woven.slices, woven.in_channels, *size)
+        inputs = {}
+        if woven.feedback is not None:
+            inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size)
         _, total = _counted(lambda: woven(window, **inputs))
         steps = _steps(woven, window, inputs)
         if run:
@@ -148,11 +146,8 @@ def _used(network: SegmentationNetwork, step: str) -> int:
     for module in network.modules():
         hooks.append(module.register_forward_pre_hook(note))
     side = some_size(network)
-    device = _device(network)
-    image = torch.zeros(1, network.in_channels, *side, device=device)
-    masks = {}
-    if network.feedback is not None:
-        masks[network.feedback.name] = torch.zeros(1, 1, *side, device=device)
+    image = torch.zeros(1, network.in_channels, *side)
+    masks = {} if network.feedback is None else {network.feedback.name: torch.zeros(1, 1, *side)}
     try:
         features = network.encode(image, **masks)
         if step != "encode":
@@ -206,10 +201,6 @@ def _peak_bytes(run: Callable[[], Any]) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 def _weights(module: nn.Module) -> int:
