@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segweave.networks.base import SegmentationNetwork, Size, check_size
+from segweave.networks.base import SegmentationNetwork, Size, check_size, first_inputs
 from segweave.weaving.woven import WovenNetwork
 
 T = TypeVar("T")
@@ -77,9 +77,10 @@ def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
     training = woven.training
     woven.eval()
     window = torch.zeros(1, woven.slices, woven.in_channels, *size)
-    inputs = {}
-    if woven.feedback is not None:
-        inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size)
+    inputs = {
+        name: value[:, None].expand(-1, woven.slices, *value.shape[1:])
+        for name, value in first_inputs(network, window[:, 0]).items()
+    }
     with torch.no_grad():
         _, total = _counted(lambda: woven(window, **inputs))
         steps = _steps(woven, window, inputs)
@@ -96,8 +97,8 @@ def _steps(woven: WovenNetwork, window: Tensor, inputs: dict[str, Tensor]) -> tu
         return ()
     image = window[:, 0]
     size = (int(image.shape[-2]), int(image.shape[-1]))
-    masks = {name: mask[:, 0] for name, mask in inputs.items()}
-    features, encoding = _counted(lambda: network.encode(image, **masks))
+    first = {name: value[:, 0] for name, value in inputs.items()}
+    features, encoding = _counted(lambda: network.encode(image, **first))
     decoded, decoding = _counted(lambda: network.decode(features))
     output, heading = _counted(lambda: network.head(decoded, size, False))
     runs = 1 if woven.is_bare or woven.at == "encoder" else woven.slices
@@ -135,9 +136,8 @@ def _used(network: SegmentationNetwork, step: str) -> int:
         hooks.append(module.register_forward_pre_hook(note))
     side = _some_side(network)
     image = torch.zeros(1, network.in_channels, *side)
-    masks = {} if network.feedback is None else {network.feedback.name: torch.zeros(1, 1, *side)}
     try:
-        features = network.encode(image, **masks)
+        features = network.encode(image, **first_inputs(network, image))
         if step != "encode":
             seen.clear()
             decoded = network.decode(features)
