@@ -1,5 +1,5 @@
-"""SAM and MedSAM: a vision transformer that encodes the image once, and a light decoder that turns a
-box into a mask.
+"""SAM and MedSAM: a vision transformer that encodes the image once, and a light decoder that turns
+a box into a mask.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ CARD = NetworkCard(
     smallest=16,
     prompt="box",
     positions={
-        "bottleneck": "the image embedding, as it goes through the mask decoder and becomes the mask",
+        "bottleneck": "the image embedding, as it goes through the decoder and becomes the mask",
         "skips": "the image embedding as the prompt's tokens read it first, before it has changed",
         "decoder": "the upsampled embedding at a quarter of the image's size; its product with a "
-        "vector that the box's tokens give is the mask; each slice is decoded with a box of its own",
+        "vector from the box's tokens is the mask; each slice is decoded with a box of its own",
         "output": "the logits; each slice is segmented from a box of its own",
     },
     tiny_options={
@@ -188,7 +188,8 @@ class MedSAM(SegmentationNetwork):
     def masks(self, decoded: Decoded) -> Tensor:
         """What `decode` returned → logits (B, classes, H / 4, W / 4)."""
         kernels = decoded.extra["kernels"].to(decoded.map.dtype)
-        return (kernels @ decoded.map.flatten(2)).unflatten(2, decoded.map.shape[2:])
+        masks: Tensor = kernels @ decoded.map.flatten(2)
+        return masks.reshape(*masks.shape[:2], *decoded.map.shape[2:])
 
     def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
         """The masks, upsampled (bilinear) to the image → logits (B, classes, H, W)."""

@@ -15,6 +15,7 @@ from segweave.data.cache import Resized
 from segweave.data.case import Case
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
+from segweave.networks import first_inputs
 from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
@@ -24,6 +25,7 @@ from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MO
 from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
+from segweave.training.boxes import ReferenceBoxes
 from segweave.training.feedback import MaskMemory
 from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
@@ -108,12 +110,21 @@ def train(
         network = build_network(recipe, len(recipe.input.channels), target)
         if start_from is not None:
             load_weights(network, start_from, "starting from given weights")
+        feedback, prompt = network.feedback, network.prompt
+        if feedback is not None and prompt is not None:
+            raise UsageError(
+                "training",
+                expected="a network with feedback or with a prompt",
+                found=f"{recipe.network.name}, which has both",
+                remedy="train it in your own loop, and save it with segweave.save_model",
+            )
         try:
             batches = Batches(
                 _read_images(source, recipe, parts["training"], progress),
                 batch_size=recipe.training.batch_size,
                 seed=recipe.seed,
                 augmentation=recipe.training.augmentation,
+                labelled_only=prompt is not None,
                 device=chosen_device,
             )
             passes = Passes(
@@ -123,11 +134,12 @@ def train(
                 divisor=getattr(network.network, "divisor", 1),
                 smallest=getattr(network.network, "smallest", 1),
             )
-            feedback = getattr(network.network, "feedback", None)
-            memory = None
+            memory = shown = None
             if feedback is not None:
                 memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
-            _try_out(network, passes, memory)
+            if prompt is not None:
+                shown = ReferenceBoxes(prompt, batches, seed=recipe.seed)
+            _try_out(network, passes)
             session = TrainingSession(
                 recipe,
                 network,
@@ -136,6 +148,7 @@ def train(
                 folder,
                 checkpoint=checkpoint,
                 memory=memory,
+                shown=shown,
                 validate=_bound(score, recipe, source, parts.get("validation", [])),
                 validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
                 progress=progress,
@@ -229,7 +242,7 @@ def _holds_a_class(store: CaseStore, id: str) -> bool:
     return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
 
 
-def _try_out(network: WovenNetwork, passes: Passes, memory: MaskMemory | None) -> None:
+def _try_out(network: WovenNetwork, passes: Passes) -> None:
     """Run the network once at each size of the training, so that what does not fit is reported
     before the run's folder is made.
     """
@@ -238,9 +251,11 @@ def _try_out(network: WovenNetwork, passes: Passes, memory: MaskMemory | None) -
     network.eval()
     for scale in passes.scales:
         window = torch.zeros(1, resized.spec.slices, channels, *passes.size_at(scale))
-        inputs = {}
-        if memory is not None:
-            inputs[memory.feedback.name] = torch.zeros_like(window[:, :, :1])
+        # All slices are zeros: what one is given fits the others.
+        inputs = {
+            name: value[:, None].expand(-1, window.shape[1], *value.shape[1:])
+            for name, value in first_inputs(network.network, window[:, 0]).items()
+        }
         with torch.no_grad():
             network(window, **inputs)
     network.train()

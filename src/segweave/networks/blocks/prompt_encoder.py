@@ -1,7 +1,7 @@
 """What a user points out in an image, as tokens and as a map: boxes, points and a rough mask.
 
-Kirillov et al., Segment Anything, ICCV 2023, Section 3 and Appendix A ("Prompt encoder"); details as
-the authors' code computes them.
+Kirillov et al., Segment Anything, ICCV 2023, Section 3 and Appendix A ("Prompt encoder"); details
+as the authors' code computes them.
 """
 
 from __future__ import annotations
@@ -60,10 +60,9 @@ class PromptEncoder(nn.Module):
 
     def grid(self, height: int, width: int) -> Tensor:
         """The encoding (1, C, height, width) of the centres of a map's pixels."""
-        like = {"device": self.frequencies.device, "dtype": self.frequencies.dtype}
-        y = torch.arange(height, **like) + 0.5
-        x = torch.arange(width, **like) + 0.5
-        places = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), -1)
+        places = self.frequencies.new_empty(height, width, 2)
+        places[..., 0] = torch.arange(width) + 0.5
+        places[..., 1] = torch.arange(height)[:, None] + 0.5
         return self.encode(places, (height, width)).permute(2, 0, 1)[None]
 
     def tokens(

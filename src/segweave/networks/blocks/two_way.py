@@ -1,7 +1,7 @@
 """Tokens and an image that attend to each other, in both directions.
 
-Kirillov et al., Segment Anything, ICCV 2023, Appendix A ("Lightweight mask decoder"); details as the
-authors' code computes them.
+Kirillov et al., Segment Anything, ICCV 2023, Appendix A ("Lightweight mask decoder"); details as
+the authors' code computes them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class CrossAttention(nn.Module):
         return joined
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2).contiguous()
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2).contiguous()
 
 
 class Perceptron(nn.Module):
-    """Linear layers of these widths with ReLU between them: (..., widths[0]) → (..., widths[-1])."""
+    """Linear layers of these widths, ReLU between them: (..., widths[0]) → (..., widths[-1])."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
