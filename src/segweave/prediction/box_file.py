@@ -58,9 +58,11 @@ def boxes_for(given: GivenBoxes | None, names: Collection[str]) -> CaseBoxes | N
     """The boxes of the image that is called one of `names`; None where there are none for it."""
     if not isinstance(given, Mapping):
         return given
+    by_slice: dict[int, Any] = {key: value for key, value in given.items() if isinstance(key, int)}
+    if by_slice:
+        return by_slice
     by_name: dict[str, Any] = {key: value for key, value in given.items() if isinstance(key, str)}
-    by_slice: dict[int, Box] = {key: value for key, value in given.items() if isinstance(key, int)}
-    return by_slice or next((by_name[name] for name in names if name in by_name), None)
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def check_used(given: GivenBoxes | None, names: Collection[str]) -> None:
