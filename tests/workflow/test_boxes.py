@@ -271,3 +271,18 @@ def test_the_published_files_become_model_folders(tmp_path: Path) -> None:
     assert predictor.input.normalisation == "case-minmax"
     x, box = torch.rand(1, 3, SIDE, SIDE), torch.tensor([[4.0, 4, 20, 20]])
     assert torch.equal(predictor.network(x, boxes=box).logits, network.eval()(x, boxes=box).logits)
+    # Under the authors' names, some of which are ours too, as start values.
+    other = create_network("medsam-vit-b", pretrained=tmp_path / "medsam.pth", **OPTIONS).eval()
+    assert torch.equal(other(x, boxes=box).logits, network(x, boxes=box).logits)
+    assert other.pretrained is not None
+    assert set(other.pretrained.loaded) == set(network.state_dict())
+    assert set(other.pretrained.unused) == names.dead
+    more = create_network(
+        "medsam-vit-b", classes=5, pretrained=tmp_path / "medsam.pth", new_head=True, **OPTIONS
+    )
+    assert more.pretrained is not None
+    assert {name.split(".")[0] for name in more.pretrained.missing} == {
+        "kernels",
+        "mask_tokens",
+        "overlap",
+    }

@@ -54,7 +54,7 @@ def boxes_of(given: CaseBoxes, case: Case) -> Boxes:
         given: see `CaseBoxes`.
         case: the case.
 
-    Raises UsageError for what is no box, a box that leaves the image, or a slice that is not there.
+    Raises UsageError for other numbers, a box that leaves the image, or a slice that is not there.
     """
     doing = f"reading the boxes of the case {case.id!r}"
     boxes = np.full((case.slices, 4), np.nan)

@@ -45,8 +45,8 @@ CARD = NetworkCard(
         "bottleneck": "the image embedding, as it goes through the decoder and becomes the mask",
         "skips": "the image embedding as the prompt's tokens read it first, before it has changed",
         "decoder": "the upsampled embedding at a quarter of the image's size; its product with a "
-        "vector from the box's tokens is the mask; each slice is decoded with a box of its own",
-        "output": "the logits; each slice is segmented from a box of its own",
+        "vector from the box's tokens is the mask; each slice is decoded with a separate box",
+        "output": "the logits; each slice is segmented from a separate box",
     },
     tiny_options={
         "width": 24,
@@ -136,7 +136,7 @@ class MedSAM(SegmentationNetwork):
             },
         )
         self.prompt_encoder = PromptEncoder(channels).requires_grad_(False)
-        # The first mask is the single one; more classes than SAM has masks get tokens of their own.
+        # The first mask is the single one; more classes than SAM has masks get further tokens.
         self.used = (0,) if classes == 1 else tuple(range(1, classes + 1))
         masks = max(RELEASED_MASKS, self.used[-1] + 1)
         self.overlap_token = nn.Parameter(torch.randn(1, channels))

@@ -202,8 +202,8 @@ def _prompt_remarks(prompt: str, arm: str) -> list[str]:
         return []
     return [
         f"{arm}: boxes {FROM_REFERENCE}. In each slice the network was shown the box around the "
-        "true label, so that its scores do not tell how well objects are found, and it can't raise "
-        "a false alarm in a slice without any."
+        "true label: its scores do not measure how well it finds objects, and it can't raise a "
+        "false alarm in a slice without any."
     ]
 
 
