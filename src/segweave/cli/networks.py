@@ -157,8 +157,9 @@ def _details(card: NetworkCard) -> dict[str, Any]:
         "positions": {**POSITIONS, **card.positions},
     }
     if card.prompt:
-        details["is shown"] = f"a {card.prompt} around what to segment; training and all scores " + (
-            "take it from the reference"
+        details["is shown"] = (
+            f"a {card.prompt} around what to segment; training and all scores "
+            + ("take it from the reference")
         )
     if card.weights:
         details["weights"] = {entry["source"]: _weights(entry) for entry in card.weights}
