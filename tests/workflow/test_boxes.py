@@ -172,6 +172,8 @@ def test_boxes_are_refused_or_asked_for(
     table.write_text("case,x0,y0,x1,y1\nb,1,1,5,5\n")
     assert "boxes for b" in message("--boxes", table)
     assert "both of them" in message("--boxes", table, "--box", 0, 0, 9, 9)
+    assert command("networks", "medsam-vit-b") == 0
+    assert "a box around what to segment" in " ".join(capsys.readouterr().out.split())
     assert not list(tmp_path.glob("out/*.png"))
     plain = create_network("unet", in_channels=1, width=2)
     target = TargetSpec(kind="binary", names=("background", "disc"))

@@ -158,8 +158,8 @@ def _details(card: NetworkCard) -> dict[str, Any]:
     }
     if card.prompt:
         details["is shown"] = (
-            f"a {card.prompt} around what to segment; training and all scores "
-            + ("take it from the reference")
+            f"a {card.prompt} around what to segment; in training and for scores it is taken from "
+            "the reference"
         )
     if card.weights:
         details["weights"] = {entry["source"]: _weights(entry) for entry in card.weights}
