@@ -17,6 +17,8 @@ FOLDER = ROOT / "benchmarks"
 QUICK = {
     "call_trace": (),
     "context": ("--quick",),
+    "costs": ("--quick",),
+    "danie_bsanet": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),
     "metrics": ("--tiny",),

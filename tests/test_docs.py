@@ -23,11 +23,13 @@ import pytest
 from segweave import registry
 from segweave.cli import main
 from segweave.cli.app import ORDER
+from segweave.recipes import as_set, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
-SMALL = ["training.epochs=1", "network.options.width=2", "input.size=[32,32]"]
+SHORT = ["training.epochs=1", "input.size=[32,32]"]
+SMALL = [*SHORT, "network.options.width=2"]
 NO_COMMANDS = ("make", "pip", ".venv/bin/")
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$",
@@ -99,6 +101,17 @@ def place(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         del sys.modules[name]
 
 
+def small_sets(recipe: str) -> list[str]:
+    """What makes the training of a recipe short."""
+    name = load_recipe(recipe).network.name
+    if name == "timm-unet":  # its default encoder is small, and a page loads weights into it
+        return SHORT
+    tiny = registry.networks.card(name).tiny_options
+    if name in ("unet", "mt-unet"):
+        return SMALL
+    return [*SHORT, *(as_set(f"network.options.{key}", value) for key, value in tiny.items())]
+
+
 def run_shell(body: str, where: str) -> None:
     for line in body.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
@@ -107,7 +120,7 @@ def run_shell(body: str, where: str) -> None:
         assert words[0] == "segweave", f"{where}: {line!r} is not a command of segweave"
         arguments = words[1:]
         if arguments[0] == "train":
-            arguments += [part for text in SMALL for part in ("--set", text)]
+            arguments += [part for text in small_sets(arguments[1]) for part in ("--set", text)]
         if arguments[0] == "demo":
             arguments += ["--quick"]
         with pytest.raises(SystemExit) as end:

@@ -24,7 +24,7 @@ from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
-Form = Literal["paper", "released"]
+Form = Literal["paper", "released", "literal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class NetworkCard(Card):
     """A network.
 
     Attributes:
-        forms: the forms that it has.
+        forms: the forms that it has. A network without released code may have `literal` beside
+            `paper`: the printed equations and nothing else.
         divisor: height and width of an image are multiples of it (default options).
         smallest: height and width of an image are at least this (default options).
         fixed: the only sizes that work, each a (height, width) or one number for a square; empty
@@ -197,6 +198,17 @@ class Registry(Generic[C]):
         self._cards: dict[str, tuple[C, str]] | None = None
         self._plugin_hashes: dict[str, str] = {}
 
+    def names_in(self, file: str) -> list[str]:
+        """The names whose cards are in a file outside segweave that was imported."""
+        modules = {module: sys.modules.get(module) for _, module in self._found().values()}
+        held = {
+            module
+            for module, loaded in modules.items()
+            if not module.startswith(f"{self.package}.")
+            and getattr(loaded, "__file__", None) == file
+        }
+        return [name for name, (_, module) in self._found().items() if module in held]
+
     def cards(self) -> dict[str, C]:
         """Every card by name, in alphabetical order; imports none of the files that the package
         holds.
@@ -278,6 +290,10 @@ class Registry(Generic[C]):
         found[card.name] = (card, module)
 
 
+loading: set[str] = set()
+"""Plug-in files that are being imported, or that failed."""
+
+
 def load_file(path: Path, module_name: str) -> ModuleType:
     """Import one Python file under `module_name`."""
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -285,11 +301,13 @@ def load_file(path: Path, module_name: str) -> ModuleType:
         raise InputError("loading a plug-in", file=path, expected="a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    loading.add(str(path))
     try:
         spec.loader.exec_module(module)
     except Exception:
         del sys.modules[module_name]
         raise
+    loading.discard(str(path))
     return module
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import h5py
 import nibabel as nib
@@ -12,7 +13,7 @@ from PIL import Image
 
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import label_format, label_formats, read_case, read_label
+from segweave.formats import find_images, label_format, label_formats, read_case, read_label
 from segweave.prediction import Predictor, predict_files
 from tests.formats.test_nifti import KEPT, ORIENTATIONS, affine_of, in_ras, raw_header, turned
 from tests.prediction.tiny import BINARY, OVERLAPPING, TARGET, ByBrightness, by_brightness, unet
@@ -406,3 +407,24 @@ def test_names_of_any_kind(tmp_path, name):
     assert not any(file.note for file in report.files)
     listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["cases"]
     assert {case["case"] for case in listed} == {"plain", name}
+
+
+def test_label_maps_beside_their_images_are_never_predicted(tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    images = [folder / "a.jpg", folder / "sub" / "b.jpg"]
+    for image in images:
+        Image.fromarray(pixels).save(image)
+    predictor = by_brightness((16, 16))
+    predict_files(predictor, folder, folder, probabilities=True)
+    assert (folder / "sub" / "b.png").is_file()
+    assert find_images(folder) == images
+    monkeypatch.chdir(folder)
+    assert find_images(".") == [Path("a.jpg"), Path("sub/b.jpg")]
+    with pytest.raises(UsageError, match="--force"):
+        predict_files(predictor, folder, folder)
+    report = predict_files(predictor, folder, tmp_path / "out")
+    assert [file.file for file in report.files] == images
+    # Away from their images, label maps are images like others.
+    assert find_images(tmp_path / "out")[0].name == "a.png"

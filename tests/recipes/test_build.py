@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.networks import first_inputs
@@ -16,6 +17,7 @@ from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_f
 from segweave.recipes.build import build_network
 from segweave.training.objective import WeightedLoss
 from segweave.weaving import WovenNetwork
+from tests.recipes.test_baselines import NAMES as BASELINES
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
 HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))
@@ -27,17 +29,32 @@ def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def
     return build_network(recipe, 1, HEART)
 
 
+LARGE = ("danie-s", "danie-l", "bsanet")
 CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
 
 
-@pytest.mark.parametrize("name", list_recipes())
+# The papers' baselines at full size take minutes; see test_baselines.py.
+FULL_SIZE = [name for name in list_recipes() if name not in BASELINES]
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_every_shipped_recipe_builds(name: str) -> None:
     # Small where the network is too large for a test of every recipe.
     sets = {"isic2018-medsam": ["network.options.layers=1", "input.size=[64,64]"]}
     recipe = load_recipe(name, sets.get(name, []))
     assert recipe.format == 1
     WeightedLoss(recipe.training.loss, HEART)
-    network = build_network(recipe, len(recipe.input.channels), HEART)
+    sets = []
+    card = registry.networks.card(recipe.network.name)
+    if recipe.network.pretrained is not None:
+        # Weights from elsewhere are loaded in tests/networks/test_pretrained.py.
+        assert card.weights
+        sets.append("network.pretrained=null")
+    if recipe.network.name in LARGE:
+        # The default options have a hundred million parameters.
+        sets.append(f"network.options={json.dumps(card.tiny_options)}")
+    built = load_recipe(name, sets)
+    network = build_network(built, len(recipe.input.channels), HEART)
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare

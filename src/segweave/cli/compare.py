@@ -82,7 +82,7 @@ def compare(
     are refused.
     """
     from segweave.cli.show import results, score_tables
-    from segweave.errors import UsageError
+    from segweave.errors import UsageError, printable_line
 
     if published:
         from segweave.comparison.published_tables import published_tables
@@ -110,6 +110,6 @@ def compare(
     comparison = compare_arms(folders, reference, margin=margin, training_groups=training_groups)
     written = [write_comparison(comparison, path) for path in out or ()]
     score_tables(*comparison_tables(comparison))
-    typer.echo("\n".join(f"{verdict}\n" for verdict in comparison.verdicts))
+    typer.echo("\n".join(f"{printable_line(verdict)}\n" for verdict in comparison.verdicts))
     for path in written:
         results(comparison=path)

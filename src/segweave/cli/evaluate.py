@@ -64,7 +64,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="STORE",
-            help="The run's store, if it was moved, or another data set with the same classes.",
+            help="The run's store, if it was moved, one of the stores that it was trained on "
+            "together, or another data set with the same classes.",
             show_default=False,
         ),
     ] = None,

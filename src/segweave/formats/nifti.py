@@ -139,10 +139,18 @@ def _read_values(
         intercept = intercept if math.isfinite(intercept) else 0.0
         if (slope, intercept) != (1.0, 0.0):
             with np.errstate(over="ignore"):
-                values = (values * slope + intercept).astype(np.float32)
+                values = _scaled(values, slope, intercept)
             if as_label:
                 values = _whole_ids(values, slope, doing, file)
     return values
+
+
+def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    """Values · slope + intercept, computed in float64 one plane of the last axis at a time."""
+    scaled = np.empty(values.shape, np.float32, order="F")
+    for k in range(values.shape[-1]):
+        scaled[..., k] = values[..., k] * slope + intercept
+    return scaled
 
 
 def _whole_ids(values: NDArray[Any], slope: float, doing: str, file: Path) -> NDArray[Any]:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from segweave.data.case import Case
+from segweave.data.label_counts import count_ids
 from segweave.data.specs import TargetSpec, class_colours
 from segweave.errors import printable
 
 MOST_TILES = 24
+_SLICES_FOR_WINDOW = 64
 """A montage shows no more slices than this."""
 
 _BACKGROUND, _TEXT = (16, 18, 22), (236, 238, 240)
@@ -60,7 +62,7 @@ def amounts(
 ) -> dict[str, tuple[int, float | None]]:
     """Class name → number of pixels (voxels), and ml where they are a volume of known spacing."""
     overlapping = target.kind == "overlapping"
-    counts = None if overlapping else np.bincount(labels.ravel(), minlength=256)
+    counts = None if overlapping else count_ids(labels)
     voxel = None
     if case.stack == "space" and case.spacing is not None:
         voxel = math.prod(case.spacing) / 1000
@@ -97,7 +99,9 @@ def _window(case: Case) -> tuple[float, float]:
     """
     if case.image.dtype == np.uint8 and case.image.shape[1] == 3:
         return 0.0, 255.0
-    lower, upper = np.percentile(case.image[:, 0], (0.5, 99.5))
+    # They are for the eye, and take a copy of what they are computed of.
+    some = case.image[:: -(-case.slices // _SLICES_FOR_WINDOW), 0]
+    lower, upper = np.percentile(some, (0.5, 99.5))
     if upper <= lower:
         lower, upper = float(case.image.min()), float(case.image.max())
     return float(lower), float(upper) if upper > lower else float(lower) + 1.0

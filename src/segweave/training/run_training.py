@@ -15,7 +15,6 @@ from segweave.data.cache import Resized
 from segweave.data.case import Case
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
-from segweave.networks import first_inputs
 from segweave.recipes import Recipe, differences
 from segweave.recipes.build import build_network
 from segweave.runs.checkpoints import Checkpoint, read_checkpoint
@@ -31,7 +30,7 @@ from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Passes
 from segweave.training.session import Score, TrainingSession, Validation, stopped
-from segweave.weaving import WovenNetwork
+from segweave.training.try_out import try_out
 from segweave.weights import load_weights
 
 _LOCK = ".lock"
@@ -131,6 +130,7 @@ def train(
                 batches,
                 accumulate=recipe.training.accumulate,
                 scales=recipe.training.scales,
+                one_scale_seed=(recipe.seed if recipe.training.scales_per_batch == "one" else None),
                 divisor=getattr(network.network, "divisor", 1),
                 smallest=getattr(network.network, "smallest", 1),
             )
@@ -139,7 +139,7 @@ def train(
                 memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
             if prompt is not None:
                 shown = ReferenceBoxes(prompt, batches, seed=recipe.seed)
-            _try_out(network, passes)
+            try_out(network, passes)
             session = TrainingSession(
                 recipe,
                 network,
@@ -200,6 +200,7 @@ def _check_cases(
     needed = {
         "training.checkpoint is best": recipe.training.checkpoint == "best",
         "training.patience is set": recipe.training.patience is not None,
+        "training.schedule is plateau": recipe.training.schedule.name == "plateau",
     }
     for reason, needs in needed.items():
         if needs and not parts.get("validation"):
@@ -207,7 +208,8 @@ def _check_cases(
                 "training",
                 expected=f"validation cases, as {reason}",
                 found="none in this split",
-                remedy="set training.checkpoint to last and training.patience to null",
+                remedy="set training.checkpoint to last, training.patience to null and "
+                "training.schedule.name to constant",
             )
 
 
@@ -240,25 +242,6 @@ def _holds_a_class(store: CaseStore, id: str) -> bool:
     label = store.case(id).label
     ignored = store.target.ignored
     return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
-
-
-def _try_out(network: WovenNetwork, passes: Passes) -> None:
-    """Run the network once at each size of the training, so that what does not fit is reported
-    before the run's folder is made.
-    """
-    resized = passes.batches.resized
-    channels = resized[resized.ids[0]].image.shape[1]
-    network.eval()
-    for scale in passes.scales:
-        window = torch.zeros(1, resized.spec.slices, channels, *passes.size_at(scale))
-        # All slices are zeros: what one is given fits the others.
-        inputs = {
-            name: value[:, None].expand(-1, window.shape[1], *value.shape[1:])
-            for name, value in first_inputs(network.network, window[:, 0]).items()
-        }
-        with torch.no_grad():
-            network(window, **inputs)
-    network.train()
 
 
 def _bound(

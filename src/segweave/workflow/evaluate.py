@@ -19,7 +19,7 @@ from segweave.data.boxes import FROM_REFERENCE, Boxes, reference_boxes
 from segweave.data.case import Case
 from segweave.data.splits import only_split
 from segweave.data.store import CaseStore
-from segweave.errors import MissingExtraError, UsageError, nearest
+from segweave.errors import MissingExtraError, SegweaveError, UsageError, nearest
 from segweave.evaluation import (
     Evaluation,
     Protocol,
@@ -32,14 +32,14 @@ from segweave.evaluation import (
     score_rows,
     write_evaluation,
 )
-from segweave.evaluation.folder import check_free
+from segweave.evaluation.folder import LABEL_MAPS, check_free
 from segweave.evaluation.score_cases import References
 from segweave.formats import label_format, suitable_format, write_label
 from segweave.prediction import Ensemble, Flips, Session, Tiles
 from segweave.report import write_report
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_folder, locked, sha256_of_text
+from segweave.storage import atomic_folder, can_write, locked, scratch_folder
 from segweave.workflow.variants import (
     Variant,
     check_scored_once,
@@ -47,6 +47,7 @@ from segweave.workflow.variants import (
     may_replace,
     note_scored,
     open_store,
+    part_of_joined,
 )
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,12 @@ def evaluate(
             (seeds, folds). None may have been trained on the cases to score.
         flips: mirror images that are averaged too ("rows", "columns", "both").
         tiles: read images in tiles at their own resolution.
-        store: where the run's store is now, or another data set with the same classes.
+        store: where the run's store is now, one of the stores that it was trained on together, or
+            another data set with the same classes.
         metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
         out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
             other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
+            Needed where the run can't be written.
         force: replace an evaluation, and score test cases a second time.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         progress: called after each case with (cases done, all cases, the case's id).
@@ -93,10 +96,10 @@ def evaluate(
     a second time raises UsageError without `force`, because a choice made after looking at test
     scores turns them into validation scores. The evaluation states how often they were scored. An
     evaluation of another part replaces an earlier one of the same run. The label maps that were
-    scored are kept in `RUN/predictions`, those of each evaluation in a separate folder.
+    scored are kept in `RUN/predictions/NAME`; in `OUT/predictions` where the scores are elsewhere.
 
     Raises UsageError for wrong options and for cases that the run learned from, InputError for
-    files that do not fit. Example:
+    files that do not fit, SegweaveError where the run can't be written and `out` is None. Example:
 
         >>> from segweave import evaluate
         >>> scores = evaluate("runs/a", part="validation", device="cpu")
@@ -120,8 +123,9 @@ def evaluate(
     ids = _choose(run, part, cases, other=other)
     variant.check_cases(ids, part, cases)
     name = variant.evaluation_name(protocol, part)
-    standard = run.folder / "evaluation" / name
+    standard = run.layout.evaluation(name)
     folder = Path(out) if out is not None else standard
+    away = folder.resolve() != standard.resolve()
 
     # Ask the ledger.
     tests = part in ("test", "all")
@@ -138,10 +142,9 @@ def evaluate(
     check_target(model, cases)
     session = model.session()
     models = model.members if isinstance(model, Ensemble) else (model,)
-    maps = _label_maps_folder(run, name, folder)
     rows: list[Row] = []
     references = References()
-    with _alone(run), atomic_folder(maps) as kept:
+    with _alone(run, needed=not away), _label_maps(run, name, folder, away=away) as (kept, maps):
         # Predict, keep and score case by case, so that one is in memory at a time.
         for done, id in enumerate(cases.verify(ids), start=1):
             case = cases.case(id)
@@ -187,7 +190,9 @@ def evaluate(
             prompt=session.prompt,
             remarks=_prompt_remarks(session.prompt, variant.arm),
         )
-        evaluation = write_evaluation(folder, rows, manifest, force=force)
+        evaluation = write_evaluation(
+            folder, rows, manifest, label_maps=kept if away else None, force=force
+        )
 
     # Report.
     if tests:
@@ -208,16 +213,42 @@ def _prompt_remarks(prompt: str, arm: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _alone(run: Run) -> Iterator[None]:
+def _alone(run: Run, *, needed: bool) -> Iterator[None]:
     """Let no other process score the run meanwhile (its ledger has one writer), and remove what
-    killed ones left half written. Raises UsageError where another process does.
+    killed ones left half written. Raises UsageError where another process does, SegweaveError where
+    the run can't be written, unless nothing `needed` is written there.
     """
     folder = run.layout.predictions("")
+    if not (can_write(folder) and can_write(run.layout.evaluations)):
+        if needed:
+            raise SegweaveError(
+                "scoring a run",
+                file=run.folder,
+                expected="a run folder that can be written, for label maps and scores",
+                found="no permission, or a read-only file system",
+                remedy="write both to another folder: --out FOLDER",
+            )
+        yield
+        return
     with locked(folder / ".lock", "scoring a run"):
         for parent in (folder, run.layout.evaluations):
             for left in parent.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+@contextlib.contextmanager
+def _label_maps(
+    run: Run, name: str, evaluation: Path, *, away: bool
+) -> Iterator[tuple[Path, Path]]:
+    """Yield the folder to write label maps into, and where they will be."""
+    if away:
+        with scratch_folder(evaluation) as kept:
+            yield kept, evaluation / LABEL_MAPS
+    else:
+        maps = run.layout.predictions(name)
+        with atomic_folder(maps) as kept:
+            yield kept, maps
 
 
 def predict_for(
@@ -270,6 +301,8 @@ def update_report(run: Run) -> None:
     """Write `RUN/report.html` again, where the libraries that draw it are installed. Whatever fails
     is logged and ends nothing: the run's work is done and written.
     """
+    if not can_write(run.folder):
+        return
     try:
         write_report(run)
     except MissingExtraError:
@@ -287,6 +320,8 @@ def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
         ids = list(store.ids)
     elif not other:
         ids = run.recipe.choose_parts(store).get(part, [])
+    elif (of_joined := part_of_joined(run, part, store)) is not None:
+        ids = of_joined
     else:
         split = only_split(store.splits)
         named = str(getattr(run.recipe.data, part))
@@ -301,13 +336,3 @@ def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
     if not ids:
         raise UsageError(doing, expected="at least one case", found="none")
     return ids
-
-
-def _label_maps_folder(run: Run, name: str, evaluation: Path) -> Path:
-    """The folder for the label maps of the evaluation `name`: `RUN/predictions/NAME`, with a digest
-    of the evaluation's path in its name where that is not the standard one.
-    """
-    path = evaluation.resolve()
-    if path != (run.folder / "evaluation" / name).resolve():
-        name += f"-{path.name}-{sha256_of_text(str(path))[:8]}"
-    return run.folder / "predictions" / name

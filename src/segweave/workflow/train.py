@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from segweave.data.case import Case
-from segweave.data.joined_store import open_stores
+from segweave.data.joined_store import JoinedStore, open_stores
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import CaseStore
 from segweave.errors import UsageError
@@ -21,6 +22,8 @@ from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
 from segweave.workflow.evaluate import predict_for, update_report
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -53,7 +56,8 @@ def train(
             and images are read, then after each optimiser step, with loss and validation Dice.
 
     Validation cases are scored under the protocol `clean`. Test cases are used only where the
-    recipe's protocol is `published`, whose checkpoint is chosen on them. Raises what
+    recipe's protocol is `published`, whose checkpoint is chosen on them. Where several stores are
+    trained on and the same image is in two of the parts, a warning names it. Raises what
     `segweave.training.train` raises. Example:
 
         >>> from segweave import train
@@ -87,6 +91,8 @@ def train(
         )
         recipe = recipe.model_copy(update={"data": data})
         source = open_stores(absolute)
+        if isinstance(source, JoinedStore):
+            warn_of_copies(recipe, source)
     dataset = source.name
 
     def score_published(
@@ -106,6 +112,15 @@ def train(
     )
     update_report(run)
     return run
+
+
+def warn_of_copies(recipe: Recipe, store: JoinedStore) -> None:
+    """Log a warning for pairs of cases with the same image in different parts of a training: data
+    sets that hold images of each other leak this way.
+    """
+    chosen = {recipe.data.split or "its split": recipe.choose_parts(store)}
+    for sentence in store.copies(chosen):
+        _log.warning(sentence)
 
 
 def _validation_scores(

@@ -6,6 +6,7 @@ a run learned from, and test cases once, which the run's ledger records.
 from __future__ import annotations
 
 import contextlib
+import logging
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from segweave.data.joined_store import open_stores
+from segweave.data.joined_store import JoinedStore, open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import get_protocol, list_protocols, read_evaluation
@@ -21,7 +22,16 @@ from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
 from segweave.recipes import ArmIdentity
 from segweave.runs.run_folder import WEIGHTS, Run
-from segweave.storage import canonical_json, read_json, sha256_of, sha256_of_text, write_json
+from segweave.storage import (
+    can_write,
+    canonical_json,
+    read_json,
+    sha256_of,
+    sha256_of_text,
+    write_json,
+)
+
+_log = logging.getLogger(__name__)
 
 _BEST_ON_TEST = "best-on-test"
 Ledger = dict[str, dict[str, Any]]
@@ -203,6 +213,22 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
     return opened
 
 
+def part_of_joined(run: Run, part: str, store: CaseStore) -> list[str] | None:
+    """The cases of `store` that are in this part of the run's split, where the run was trained on
+    several stores together and `store` is one of them; else None.
+    """
+    if isinstance(run.recipe.data.store, str | None):
+        return None
+    with contextlib.suppress(InputError):
+        joined = open_store(run, None)
+        assert isinstance(joined, JoinedStore)
+        for name, one in joined.stores.items():
+            if one.checksum == store.checksum:
+                ids = run.recipe.choose_parts(joined).get(part, [])
+                return [id.removeprefix(f"{name}/") for id in ids if id.startswith(f"{name}/")]
+    return None
+
+
 def check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
     """Raise UsageError where the store's classes are not those of the model."""
     differences = target_differences(model.target, store.target)
@@ -231,7 +257,13 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
     content, or the same group of a data set of the same name.
     """
     data = run.training_data
-    learned = {*data["groups"], *data["validation_groups"]} if data["name"] == store.name else set()
+    # A joined store has the name of each of its stores in front of its groups.
+    prefix = "" if data["name"] == store.name else f"{store.name}/"
+    learned = {
+        group.removeprefix(prefix)
+        for group in (*data["groups"], *data["validation_groups"])
+        if group.startswith(prefix)
+    }
     contents = set(_contents_of_training(run))
     learned_from = [
         id for id in ids if store.groups[id] in learned or store.entry(id).content in contents
@@ -303,7 +335,8 @@ def check_scored_once(
 
 
 def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
-    """Note in each of the runs that the test cases of a store were scored now.
+    """Note in each of the runs that the test cases of a store were scored now. A run that can't be
+    written is named in a warning.
 
     Args:
         runs: the runs whose ledgers are written.
@@ -314,6 +347,13 @@ def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, fol
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     for run in runs:
+        if not can_write(run.layout.evaluations):
+            _log.warning(
+                "%s can't be written: it does not note that its test cases were scored; do not "
+                "choose anything by these scores",
+                run.folder,
+            )
+            continue
         ledger = _read(run)
         ledger[key] = {
             "protocol": protocol,

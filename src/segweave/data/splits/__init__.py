@@ -17,9 +17,13 @@ _FEW = 6
 
 
 def only_split(splits: Splits) -> str | None:
-    """The name of the one split beside the folds; None where there is none, or several."""
+    """The name of the one split beside the folds; None where there is none, or several. Splits that
+    leak count only where there is no other.
+    """
     whole = [name for name in splits if not name.startswith("fold-")]
-    return whole[0] if len(whole) == 1 else None
+    sound = [name for name in whole if not name.endswith(LEAKS)]
+    chosen = sound or whole
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def choose_parts(
