@@ -15,7 +15,7 @@ from segweave.data.inputs import window_indices
 from segweave.data.specs import TargetSpec
 from segweave.errors import SegweaveError
 from segweave.networks import create_network
-from segweave.networks.base import Output, Size, mask_of
+from segweave.networks.base import Output, Size, first_inputs, mask_of
 from segweave.recipes.optimisation import Optimiser
 from segweave.recipes.recipe import LossTerm
 from segweave.runtime.devices import flushed_denormals
