@@ -59,6 +59,7 @@ class NetworkCard(Card):
         smallest: height and width of an image are at least this (default options).
         fixed: the only sizes that work, each a (height, width) or one number for a square; empty
             where every size works that `divisor` and `smallest` allow (default options).
+        prompt: what the network is shown besides the image, "" for most: "box".
         positions: for a position whose meaning is not plain, one sentence that explains it.
         weights: pretrained weights of the backbone with the default options, one mapping for each:
             `tag` ("imagenet"), `source` (a timm name or an address), `licence`, `mean` and `sd` of
@@ -73,6 +74,7 @@ class NetworkCard(Card):
     divisor: int = 1
     smallest: int = 1
     fixed: tuple[tuple[int, int] | int, ...] = ()
+    prompt: Literal["", "box"] = ""
     positions: dict[str, str] = field(default_factory=dict)
     weights: tuple[dict[str, Any], ...] = ()
     unfolded: tuple[int, str] = (0, "")

@@ -72,9 +72,19 @@ def inputs_of(name: str, dtype: torch.dtype) -> list[Tensor]:
         )
         if "uniform(" in text:
             continue  # Numbers that the network holds, which `build` gives.
+        written = re.search(r"image\((\([\d, ]+\)),", text)
+        shape = json.loads(f"[{written[1][1:-1]}]") if written else shape
+        boxes = re.search(r"boxes .*pixels: (\[\[.*?\]\])", text)
+        points = re.search(r"points .*image: (\[\[\[.*?\]\]\]); labels (\[\[.*?\]\])", text)
+        if boxes or points:
+            numbers = [boxes[1]] if boxes else [points[1], points[2]]
+            tensors += [torch.tensor(json.loads(one), dtype=dtype) for one in numbers]
+            continue
         called = re.search(r"""["'](.+?)["']""", text)
         values = torch.as_tensor(image(tuple(shape), called[1] if called else "input"))
-        tensors.append((values > 0 if text.startswith("mask") else values).to(dtype))
+        tensors.append(
+            (values > 0 if text.startswith("mask") and not written else values).to(dtype)
+        )
     return tensors
 
 

@@ -240,6 +240,11 @@ def _details(card: NetworkCard) -> dict[str, Any]:
         "image sizes": sizes(card.fixed, card.divisor, card.smallest),
         "positions": {**POSITIONS, **card.positions},
     }
+    if card.prompt:
+        details["is shown"] = (
+            f"a {card.prompt} around what to segment; in training and for scores it is taken from "
+            "the reference"
+        )
     if card.weights:
         details["weights"] = {entry["source"]: _weights(entry) for entry in card.weights}
     if count:

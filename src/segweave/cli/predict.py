@@ -20,6 +20,10 @@ EXAMPLES = (
         "segweave predict runs/0 scans/ --out labels --with runs/1 --with runs/2 --flips rows",
         "three runs averaged, mirror images too",
     ),
+    (
+        "segweave predict models/medsam photo.png --out labels --box 120 80 310 260",
+        "what is in a box, for a network that is shown what to segment",
+    ),
 )
 
 
@@ -47,6 +51,24 @@ def predict(
         Path,
         typer.Option(metavar="FOLDER", help="The folder for the label maps.", show_default=False),
     ],
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(
+            metavar="X0 Y0 X1 Y1",
+            help="For a network that segments what is in a box: left, upper, right and lower pixel "
+            "of the box, counted from 0, for all images and slices.",
+            show_default=False,
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="In place of --box: a box for each image or slice, in the columns case, x0, y0, "
+            "x1, y1 and, for volumes, slice. A slice without a box becomes background.",
+            show_default=False,
+        ),
+    ] = None,
     overlays: Annotated[
         bool,
         typer.Option(
@@ -100,9 +122,12 @@ def predict(
     goes on where it was.
     """
     from segweave.cli.show import counter, remark, results
-    from segweave.errors import InputError
-    from segweave.prediction import Tiles, load_ensemble, predict_files
+    from segweave.errors import InputError, UsageError
+    from segweave.prediction import Tiles, load_ensemble, predict_files, read_boxes
 
+    if box is not None and boxes is not None:
+        raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
+    given = box if boxes is None else read_boxes(boxes)
     predictor = load_ensemble(
         [model, *(also or ())],
         flips=flips,
@@ -116,6 +141,7 @@ def predict(
             predictor,
             inputs,
             out,
+            boxes=given,
             overlays=overlays,
             probabilities=probabilities,
             format=format,

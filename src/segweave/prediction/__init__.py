@@ -1,6 +1,7 @@
 """Prediction: an image in, a label map in the image's own geometry out."""
 
 from segweave.data.specs import PALETTE, class_colours
+from segweave.prediction.box_file import read_boxes
 from segweave.prediction.files import (
     PredictionFailure,
     PredictionReport,
@@ -30,4 +31,5 @@ __all__ = [
     "load_ensemble",
     "predict",
     "predict_files",
+    "read_boxes",
 ]

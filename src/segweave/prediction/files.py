@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from segweave import __version__
+from segweave.data.boxes import Boxes, boxes_of
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.formats import (
     Geometry,
@@ -24,6 +25,7 @@ from segweave.formats import (
 )
 from segweave.formats.pictures import turned_note
 from segweave.plugin_errors import plugin_error
+from segweave.prediction.box_file import GivenBoxes, boxes_for, check_used
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.progress_file import (
@@ -34,7 +36,14 @@ from segweave.prediction.progress_file import (
 )
 from segweave.prediction.session import Session
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_write, locked, read_json, remove_leftovers, write_json
+from segweave.storage import (
+    atomic_write,
+    locked,
+    read_json,
+    remove_leftovers,
+    sha256_of_text,
+    write_json,
+)
 
 SUMMARY = "predictions.json"
 LOCK = ".predicting.lock"
@@ -89,6 +98,7 @@ def predict_files(
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    boxes: GivenBoxes | None = None,
     overlays: bool = True,
     probabilities: bool = False,
     format: str | None = None,
@@ -103,6 +113,9 @@ def predict_files(
         inputs: image files and folders.
         out: the folder for the results. Each label map keeps the name and the subfolder of its
             image.
+        boxes: for a network that is shown what to segment: as in `segweave.predict`, for all
+            images, or by the name of each image (`segweave.prediction.read_boxes` reads a CSV
+            file).
         overlays: also draw out/overlays/NAME.png.
         probabilities: also write out/probabilities/NAME.npz (float32, slices × classes × height ×
             width; the only case in which the probabilities of a whole volume are in memory).
@@ -120,7 +133,7 @@ def predict_files(
 
     Raises, before anything is written: InputError for inputs that do not exist; UsageError where a
     result exists already (unless `force`), two images would get one name, a result would replace an
-    input, or another process is predicting into `out`.
+    input, boxes are missing or not wanted, or another process is predicting into `out`.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -132,7 +145,9 @@ def predict_files(
     jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
     _check_targets(jobs)
     session = predictor if isinstance(predictor, Session) else predictor.session()
-    settings = {
+    session.check_boxes(boxes)
+    check_used(boxes, {name for job in jobs for name in _names(job.file)})
+    settings: dict[str, Any] = {
         "inputs": [str(Path(path).absolute()) for path in given],
         "model": _model_of(session),
         "overlays": overlays,
@@ -140,6 +155,8 @@ def predict_files(
         "format": format,
         "geometry": geometry,
     }
+    if boxes is not None:
+        settings["boxes"] = sha256_of_text(repr(boxes))
     files: list[PredictedFile] = []
     failures: list[PredictionFailure] = []
 
@@ -164,7 +181,7 @@ def predict_files(
                     resumed += 1
                     continue
                 try:
-                    files.append(_predict_one(session, job, geometry, number, report))
+                    files.append(_predict_one(session, job, boxes, geometry, number, report))
                 except Exception as error:
                     # One unusual file never ends the prediction of the others.
                     failures.append(PredictionFailure(job.file, _as_ours(error, job.file)))
@@ -263,6 +280,7 @@ def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
 def _predict_one(
     session: Session,
     job: _Job,
+    given: GivenBoxes | None,
     geometry: Geometry,
     number: int,
     report: Callable[[float, str], None],
@@ -273,8 +291,18 @@ def _predict_one(
         # Some formats hold one slice; the number is known only now.
         overlapping = session.target.kind == "overlapping"
         label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
+    boxes = boxes_for(given, _names(job.file))
+    if given is not None and boxes is None:
+        raise InputError(
+            "predicting from boxes",
+            file=job.file,
+            expected=f"a box for {job.file.name}",
+            found="none among those that were given",
+        )
+    shown = None if boxes is None else boxes_of(boxes, case)
     prediction = session.predict(
         case,
+        boxes=shown,
         probabilities=job.probabilities is not None,
         progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
@@ -304,7 +332,19 @@ def _predict_one(
         seconds=time.perf_counter() - start,
         classes=amounts(case, prediction.labels, session.target),
         note="; ".join(filter(None, (failed, turned))),
+        boxes=() if shown is None else _as_rows(shown),
     )
+
+
+def _names(file: Path) -> tuple[str, str]:
+    """What an image may be called in a file of boxes."""
+    return file.name, case_name(file)
+
+
+def _as_rows(boxes: Boxes) -> tuple[tuple[float, ...], ...]:
+    """(slice, x0, y0, x1, y1) of each slice that has a box."""
+    shown = np.flatnonzero(~np.isnan(boxes[:, 0]))
+    return tuple((int(index), *map(float, boxes[index])) for index in shown)
 
 
 def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:

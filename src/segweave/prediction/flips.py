@@ -39,6 +39,22 @@ def with_flips(image: Tensor, flips: Flips) -> Tensor:
     return torch.cat([image.flip(axes) if axes else image for axes in _AXES[flips]])
 
 
+def boxes_of_flips(box: Tensor, size: tuple[int, int], flips: Flips) -> Tensor:
+    """A box (4,) of x0, y0, x1, y1 in an image of `size` (height, width) → the boxes (views, 4) in
+    the image and its mirror images.
+    """
+    height, width = size
+    views = []
+    for axes in _AXES[flips]:
+        x0, y0, x1, y1 = box.unbind()
+        if -1 in axes:
+            x0, x1 = width - 1 - x1, width - 1 - x0
+        if -2 in axes:
+            y0, y1 = height - 1 - y1, height - 1 - y0
+        views.append(torch.stack([x0, y0, x1, y1]))
+    return torch.stack(views)
+
+
 def mean_of_flips(maps: Sequence[Tensor], flips: Flips) -> Tensor:
     """Maps (..., height, width) of the views, in their order → the mean of all mirrored back."""
     if flips == "none":

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from segweave.data.boxes import CaseBoxes
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, UsageError, from_validation
@@ -184,13 +185,20 @@ def load_ensemble(
 
 
 def predict(
-    predictor: Predictor | Ensemble, case: Case, *, probabilities: bool = False
+    predictor: Predictor | Ensemble,
+    case: Case,
+    *,
+    boxes: CaseBoxes | None = None,
+    probabilities: bool = False,
 ) -> Prediction:
     """Segment one case slice by slice.
 
     Args:
         predictor: what `load` returned, or an Ensemble.
         case: the image, in the source's own values.
+        boxes: only for a network that is shown what to segment: one box (x0, y0, x1, y1) for all
+            slices, a mapping from slice numbers to boxes, or an array (slices, 4), in the image's
+            pixels counted from 0; a slice without a box becomes background.
         probabilities: also return the probabilities of the whole case.
 
     The probabilities of a slice are brought to the case's own grid, where `decide` makes the
@@ -203,7 +211,7 @@ def predict(
         >>> predict(load("runs/a", device="cpu"), case).labels.shape == (case.slices, *case.size)
         True
     """
-    return predictor.session().predict(case, probabilities=probabilities)
+    return predictor.session().predict(case, boxes=boxes, probabilities=probabilities)
 
 
 def target_differences(target: TargetSpec, other: TargetSpec) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.boxes import FROM_REFERENCE
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import Evaluation, get_protocol, read_evaluation, summary_table
@@ -42,6 +43,8 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         ("seed", str(recipe.seed)),
         ("segweave", str(environment["segweave"])),
     ]
+    if prompt := card.get("prompt"):
+        facts.append((f"{prompt} shown to the network", f"{FROM_REFERENCE}, for all scores"))
     sections = [curves_section({recipe.arm or "run": run})]
     for evaluation in evaluations_of(run):
         sections.append(scores_section([evaluation]))

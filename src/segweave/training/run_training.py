@@ -33,6 +33,7 @@ from segweave.runs.run_folder import (
 from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
+from segweave.training.boxes import ReferenceBoxes
 from segweave.training.feedback import MaskMemory
 from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
@@ -117,12 +118,21 @@ def train(
         network = build_network(recipe, len(recipe.input.channels), target)
         if start_from is not None:
             load_weights(network, start_from, "starting from given weights")
+        feedback, prompt = network.feedback, network.prompt
+        if feedback is not None and prompt is not None:
+            raise UsageError(
+                "training",
+                expected="a network with feedback or with a prompt",
+                found=f"{recipe.network.name}, which has both",
+                remedy="train it in your own loop, and save it with segweave.save_model",
+            )
         try:
             batches = Batches(
                 _read_images(source, recipe, parts["training"], folder, progress),
                 batch_size=recipe.training.batch_size,
                 seed=recipe.seed,
                 augmentation=recipe.training.augmentation,
+                labelled_only=prompt is not None,
                 device=chosen_device,
             )
             passes = Passes(
@@ -133,11 +143,12 @@ def train(
                 divisor=getattr(network.network, "divisor", 1),
                 smallest=getattr(network.network, "smallest", 1),
             )
-            feedback = getattr(network.network, "feedback", None)
-            memory = None
+            memory = shown = None
             if feedback is not None:
                 memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
-            try_out(network, passes, memory)
+            if prompt is not None:
+                shown = ReferenceBoxes(prompt, batches, seed=recipe.seed)
+            try_out(network, passes)
             session = TrainingSession(
                 recipe,
                 network,
@@ -146,6 +157,7 @@ def train(
                 folder,
                 checkpoint=checkpoint,
                 memory=memory,
+                shown=shown,
                 validate=_bound(score, recipe, source, parts.get("validation", [])),
                 validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
                 progress=progress,

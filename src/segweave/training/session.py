@@ -26,6 +26,7 @@ from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.progress import Progress
 from segweave.runtime.randomness import derive_seed
 from segweave.training.averaging import WeightAverage
+from segweave.training.boxes import ReferenceBoxes
 from segweave.training.feedback import MaskMemory
 from segweave.training.objective import WeightedLoss
 from segweave.training.optimisers import make_optimiser
@@ -63,6 +64,7 @@ class TrainingSession:
         folder: the run folder.
         checkpoint: where the training goes on; None for the start.
         memory: the masks of a network with feedback; None for all others.
+        shown: the boxes of a network that is shown what to segment; None for all others.
         validate: scores the validation cases; None where there are none.
         validate_on_test: only where the published protocol asks for a checkpoint that is chosen on
             the test set.
@@ -79,6 +81,7 @@ class TrainingSession:
         *,
         checkpoint: Checkpoint | None = None,
         memory: MaskMemory | None = None,
+        shown: ReferenceBoxes | None = None,
         validate: Validation | None = None,
         validate_on_test: Validation | None = None,
         progress: Progress | None = None,
@@ -92,6 +95,7 @@ class TrainingSession:
         self.stop_asked = False
         self._passes = passes
         self._memory = memory
+        self._shown = shown
         self._validate = validate
         self._validate_on_test = validate_on_test
         self._progress = progress
@@ -182,7 +186,8 @@ class TrainingSession:
     def read(self, one: Pass) -> Batch:
         """The batch of a pass."""
         started = time.perf_counter()
-        batch = self._passes.read(one, None if self._memory is None else self._memory.read)
+        source = self._memory or self._shown
+        batch = self._passes.read(one, None if source is None else source.read)
         self._load_seconds += time.perf_counter() - started
         self._samples += len(batch.keys)
         return batch
@@ -193,6 +198,8 @@ class TrainingSession:
         Raises SegweaveError, before the weights change, where it is NaN or infinite.
         """
         inputs = {} if self._memory is None else self._memory.inputs(batch)
+        if self._shown is not None:
+            inputs |= self._shown.inputs(batch, one.epoch)
         mixed = self.recipe.training.precision == "bf16"
         # Without the cache, gradients of a weight that is used several times add up in float32.
         with torch.autocast(

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from segweave.networks.base import SegmentationNetwork, Size, check_size
+from segweave.networks.base import (
+    Feedback,
+    Prompt,
+    SegmentationNetwork,
+    Size,
+    check_size,
+)
 from segweave.weaving.woven import WovenNetwork
 
 T = TypeVar("T")
@@ -89,9 +95,10 @@ def measure_costs(woven: WovenNetwork, size: Size, *, run: bool = True) -> Costs
     seconds = peak = None
     with torch.no_grad(), nullcontext() if run else FakeTensorMode(allow_non_fake_inputs=True):
         window = torch.zeros(1, woven.slices, woven.in_channels, *size)
-        inputs = {}
-        if woven.feedback is not None:
-            inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size)
+        inputs = {
+            name: value[:, None].expand(-1, woven.slices, *value.shape[1:])
+            for name, value in _empty_inputs(network, window[:, 0]).items()
+        }
         _, total = _counted(lambda: woven(window, **inputs))
         steps = _steps(woven, window, inputs)
         if run:
@@ -108,8 +115,8 @@ def _steps(woven: WovenNetwork, window: Tensor, inputs: dict[str, Tensor]) -> tu
         return ()
     image = window[:, 0]
     size = (int(image.shape[-2]), int(image.shape[-1]))
-    masks = {name: mask[:, 0] for name, mask in inputs.items()}
-    features, encoding = _counted(lambda: network.encode(image, **masks))
+    first = {name: value[:, 0] for name, value in inputs.items()}
+    features, encoding = _counted(lambda: network.encode(image, **first))
     decoded, decoding = _counted(lambda: network.decode(features))
     output, heading = _counted(lambda: network.head(decoded, size, False))
     runs = 1 if woven.is_bare or woven.at == "encoder" else woven.slices
@@ -135,6 +142,20 @@ def _steps(woven: WovenNetwork, window: Tensor, inputs: dict[str, Tensor]) -> tu
     return tuple(steps)
 
 
+def _empty_inputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """What the network takes besides an image, as zeros: without numbers (on the device "meta") a
+    first mask can't be computed.
+    """
+    feedback: Feedback | None = getattr(network, "feedback", None)
+    prompt: Prompt | None = getattr(network, "prompt", None)
+    inputs = {}
+    if feedback is not None:
+        inputs[feedback.name] = torch.zeros_like(image[:, :1])
+    if prompt is not None:
+        inputs[prompt.name] = image.new_zeros(len(image), 4)
+    return inputs
+
+
 def _used(network: SegmentationNetwork, step: str) -> int:
     """Weights that a step reads, found by which submodules run in it."""
     seen: set[int] = set()
@@ -147,9 +168,8 @@ def _used(network: SegmentationNetwork, step: str) -> int:
         hooks.append(module.register_forward_pre_hook(note))
     side = some_size(network)
     image = torch.zeros(1, network.in_channels, *side)
-    masks = {} if network.feedback is None else {network.feedback.name: torch.zeros(1, 1, *side)}
     try:
-        features = network.encode(image, **masks)
+        features = network.encode(image, **_empty_inputs(network, image))
         if step != "encode":
             seen.clear()
             decoded = network.decode(features)

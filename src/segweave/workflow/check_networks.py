@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from segweave import registry
 from segweave.data.inputs import window_indices
 from segweave.data.specs import TargetSpec
 from segweave.errors import SegweaveError
 from segweave.networks import create_network
-from segweave.networks.base import Output, Size, mask_of
+from segweave.networks.base import Output, Size, first_inputs, mask_of
 from segweave.recipes.optimisation import Optimiser
 from segweave.recipes.recipe import LossTerm
 from segweave.runtime.devices import flushed_denormals
@@ -124,10 +123,10 @@ def _train_one_step(woven: WovenNetwork, size: Size) -> None:
     window = torch.rand(2, SLICES, woven.in_channels, *size)
     label = torch.zeros(2, *size, dtype=torch.int64)
     label[:, size[0] // 4 : -size[0] // 4, size[1] // 4 : -size[1] // 4] = 1
-    feedback = woven.feedback
-    inputs: dict[str, Tensor] = {}
-    if feedback is not None:
-        inputs[feedback.name] = feedback.first(window.flatten(0, 1)).reshape(2, SLICES, 1, *size)
+    inputs = {
+        name: value.reshape(2, SLICES, *value.shape[1:])
+        for name, value in first_inputs(woven.network, window.flatten(0, 1)).items()
+    }
     woven.train()
     optimiser, _ = make_optimiser(Optimiser(name="adam", rate=1e-3), woven)
     before = {name: p.detach().clone() for name, p in woven.named_parameters()}
@@ -151,11 +150,13 @@ def _predict(woven: WovenNetwork, size: Size) -> None:
     """A volume of four slices. Raises SegweaveError for logits that are not what they should be."""
     volume = torch.rand(_VOLUME, woven.in_channels, *size)
     woven.eval()
+    shown = "" if woven.prompt is None else woven.prompt.name
     outputs = volume_outputs(
         woven,
         _VOLUME,
         lambda index: volume[index][None],
         lambda index: window_indices(_VOLUME, index, SLICES, "repeat"),
+        get_prompt=lambda index: first_inputs(woven.network, volume[index][None])[shown],
         next_mask=lambda output: mask_of(output, exclusive=True),
     )
     logits = torch.cat([output.logits for output in outputs])

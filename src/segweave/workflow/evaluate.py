@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.boxes import FROM_REFERENCE, Boxes, reference_boxes
 from segweave.data.case import Case
 from segweave.data.splits import only_split
 from segweave.data.store import CaseStore
@@ -186,6 +187,8 @@ def evaluate(
             tested=tested,
             references=references.checksums(),
             grouped=cases.grouped,
+            prompt=session.prompt,
+            remarks=_prompt_remarks(session.prompt, variant.arm),
         )
         evaluation = write_evaluation(
             folder, rows, manifest, label_maps=kept if away else None, force=force
@@ -196,6 +199,17 @@ def evaluate(
         note_scored(variant.runs, key, rules.name, cases.checksum, folder)
     update_report(run)
     return evaluation
+
+
+def _prompt_remarks(prompt: str, arm: str) -> list[str]:
+    """What every table of these scores states of a network that was shown what to segment."""
+    if not prompt:
+        return []
+    return [
+        f"{arm}: boxes {FROM_REFERENCE}. In each slice the network was shown the box around the "
+        "true label: its scores do not measure how well it finds objects, and it can't raise a "
+        "false alarm in a slice without any."
+    ]
 
 
 @contextlib.contextmanager
@@ -244,22 +258,25 @@ def predict_for(
     for, and, where asked for, the probabilities (slices, classes, height, width) on the case's own
     grid. Slices that are not scored stay background.
     """
+    boxes = reference_boxes(case, session.target.ignored) if session.prompt else None
     if protocol.needs.decide_on == "case":
-        prediction = session.predict(case, probabilities=probabilities)
+        prediction = session.predict(case, boxes=boxes, probabilities=probabilities)
         return prediction.labels, prediction.probabilities
-    labels = _labels_on_network_grid(session, case, protocol)
+    labels = _labels_on_network_grid(session, case, protocol, boxes)
     if not probabilities:
         return labels, None
-    return labels, session.predict(case, probabilities=True).probabilities
+    return labels, session.predict(case, boxes=boxes, probabilities=True).probabilities
 
 
-def _labels_on_network_grid(session: Session, case: Case, protocol: Protocol) -> NDArray[np.uint8]:
+def _labels_on_network_grid(
+    session: Session, case: Case, protocol: Protocol, boxes: Boxes | None
+) -> NDArray[np.uint8]:
     """Label map of a protocol that decides on the network's grid, as the released evaluation."""
     target = session.target
     wanted = protocol.needs.slices(case.slices)
     maps = {
         index: protocol.from_network(probabilities, case.size, target)
-        for index, probabilities in enumerate(session.network_probabilities(case))
+        for index, probabilities in enumerate(session.network_probabilities(case, boxes))
         if index in wanted
     }
     classes = (target.classes,) if target.kind == "overlapping" else ()

@@ -127,7 +127,8 @@ def _validation_scores(
     network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
 ) -> dict[str, float]:
     session = Predictor(network, input, target).session()
-    return validation_scores(lambda case: session.predict(case).labels, cases, target)
+    clean = get_protocol("clean")
+    return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
 
 
 def _published_scores(
