@@ -13,14 +13,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
-from segweave.card_files import read_cards
+from segweave.card_files import parameters_of, read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
@@ -214,6 +214,19 @@ class Registry(Generic[C]):
         """The class or function that the card of `name` points to (imports its file)."""
         return self.attribute(name, self.card(name).entry)
 
+    def check_options(self, name: str, options: Iterable[str], doing: str) -> None:
+        """Raise UsageError for an option that the entry `name` does not take, as far as its file
+        shows that without being run.
+        """
+        entry = self.card(name).entry
+        file = _file_of(self._found()[name][1])
+        known = None if file is None else parameters_of(file, entry)
+        for option in options:
+            if known is not None and option not in known:
+                raise UsageError(
+                    doing, found=f"unknown option {option!r}", remedy=nearest(option, known)
+                )
+
     def attribute(self, name: str, attribute: str) -> Any:
         """Any object of the file that holds the card of `name` (imports that file)."""
         self.card(name)
@@ -274,6 +287,18 @@ class Registry(Generic[C]):
                 found=f"{card.name!r} in {module} and in {found[card.name][1]}",
             )
         found[card.name] = (card, module)
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module, without importing it or the package that holds it; None where only
+    that would tell.
+    """
+    if module in sys.modules:
+        file = sys.modules[module].__file__
+        return None if file is None else Path(file)
+    root, *parts = module.split(".")
+    path = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    return path if root == "segweave" and path.is_file() else None
 
 
 def load_file(path: Path, module_name: str) -> ModuleType:

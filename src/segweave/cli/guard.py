@@ -28,11 +28,24 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _WRONG_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<known>'.*')")
 
 
+# The options of `segweave` itself, with what follows them.
+_BEFORE_THE_COMMAND = {"--plugin": " FILE.py", "--debug": ""}
+
+
 class Command(TyperCommand):
     """A command that answers a wrong value of a fixed choice with the nearest right one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of the command line; raises UsageError for a wrong choice."""
+        before = [one for one in args if one.partition("=")[0] in _BEFORE_THE_COMMAND]
+        if before and before[0] not in self._options():
+            raise UsageError(
+                "reading the command line",
+                expected=f"{before[0]} before the command",
+                found=f"{before[0]} behind it",
+                remedy=f"segweave {before[0]}{_BEFORE_THE_COMMAND[before[0].partition('=')[0]]} "
+                f"{ctx.command_path.split()[-1]} ...",
+            )
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -45,6 +58,10 @@ class Command(TyperCommand):
                 found=f"{option} {wrong['value']}",
                 remedy=nearest(wrong["value"], re.findall(r"'([^']*)'", wrong["known"])),
             ) from None
+
+    def _options(self) -> set[str]:
+        """The options that the command itself has."""
+        return {name for parameter in self.params for name in parameter.opts}
 
 
 def check_device(value: str) -> str:

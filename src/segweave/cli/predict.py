@@ -101,10 +101,24 @@ def predict(
     """
     from segweave.cli.show import counter, remark, results
     from segweave.errors import InputError
+    from segweave.prediction.planning import check_prediction
+
+    models = [model, *(also or ())]
+    # Before torch is imported, which takes seconds.
+    check_prediction(
+        models,
+        inputs,
+        out,
+        checkpoint=checkpoint,
+        overlays=overlays,
+        probabilities=probabilities,
+        format=format,
+        force=force,
+    )
     from segweave.prediction import Tiles, load_ensemble, predict_files
 
     predictor = load_ensemble(
-        [model, *(also or ())],
+        models,
         flips=flips,
         tiles=Tiles() if tiles else None,
         checkpoint=checkpoint,

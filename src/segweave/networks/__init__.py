@@ -8,12 +8,12 @@ from segweave.networks.base import (
     Feedback,
     Output,
     SegmentationNetwork,
-    check_size,
     create_network,
     list_networks,
     mask_of,
 )
 from segweave.networks.pretrained import WeightsReport
+from segweave.size_rule import check_size
 
 __all__ = [
     "Decoded",

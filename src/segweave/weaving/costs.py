@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segweave.networks.base import SegmentationNetwork, Size, check_size
+from segweave.networks.base import SegmentationNetwork
+from segweave.size_rule import Size, check_size
 from segweave.weaving.woven import WovenNetwork
 
 T = TypeVar("T")

@@ -8,19 +8,18 @@ from pathlib import Path
 from torch import nn
 
 from segweave.data.case import Case
-from segweave.data.joined_store import open_stores
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import CaseStore
-from segweave.errors import UsageError
 from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
 from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
 from segweave.prediction import Predictor
-from segweave.recipes import Recipe, load_recipe
+from segweave.recipes import Recipe
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
 from segweave.workflow.evaluate import predict_for, update_report
+from segweave.workflow.training_plan import plan_training
 
 
 def train(
@@ -61,32 +60,9 @@ def train(
         >>> run.finished
         True
     """
-    overrides = [*sets]
-    overrides += [f"seed={seed}"] if seed is not None else []
-    overrides += [f"fold={fold}", "data.split=fold-{fold}"] if fold is not None else []
-    overrides += [f"training.precision={precision}"] if precision is not None else []
-    if isinstance(recipe, str | Path):
-        recipe = load_recipe(recipe, overrides)
-    elif overrides:
-        raise UsageError(
-            "overriding fields of a recipe",
-            expected="the name or the file of a recipe",
-            found="a Recipe object",
-            remedy="make the object with the values that are wanted",
-        )
-    source = store if store is not None else recipe.data.store
-    if source is None:
-        raise UsageError(
-            "training", expected="a store", found="none", remedy="give one that `prepare` wrote"
-        )
-    if isinstance(source, str | Path | Sequence):
-        paths = [source] if isinstance(source, str | Path) else list(source)
-        absolute = tuple(str(Path(path).absolute()) for path in paths)
-        data = recipe.data.model_copy(
-            update={"store": absolute[0] if len(absolute) == 1 else absolute}
-        )
-        recipe = recipe.model_copy(update={"data": data})
-        source = open_stores(absolute)
+    recipe, source = plan_training(
+        recipe, store, out, sets=sets, seed=seed, fold=fold, precision=precision, resume=resume
+    )
     dataset = source.name
 
     def score_published(

@@ -14,6 +14,7 @@ Splits = Mapping[str, Mapping[str, Sequence[str]]]
 LEAKS = "-leaks"
 """How the name of a split ends that is kept though groups are in several of its parts."""
 _FEW = 6
+_FOLD = "fold-"
 
 
 def only_split(splits: Splits) -> str | None:
@@ -51,7 +52,7 @@ def choose_parts(
                 found=", ".join(splits) or "no splits",
             )
     if split not in splits:
-        raise UsageError(doing, found=f"data.split: {split}", remedy=nearest(split, splits))
+        raise UsageError(doing, found=f"data.split: {split}", remedy=_right_split(split, splits))
     cases = splits[split]
     chosen: dict[str, list[str]] = {}
     for key, part in parts.items():
@@ -64,6 +65,16 @@ def choose_parts(
         raise UsageError(doing, expected="training cases", found=f"none in {parts['training']}")
     check_parts(chosen, groups, doing, leaks=split.endswith(LEAKS))
     return chosen
+
+
+def _right_split(name: str, splits: Splits) -> str:
+    """The remedy for a split that is not there."""
+    folds = [one.removeprefix(_FOLD) for one in splits if one.startswith(_FOLD)]
+    if not name.startswith(_FOLD):
+        return nearest(name, splits)
+    if not folds:
+        return f"this store has no folds, but {', '.join(splits) or 'no split at all'}"
+    return f"this store has the folds {', '.join(folds)}"
 
 
 def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:
