@@ -15,10 +15,12 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
 from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.tables import counted
+from segweave.report.case_pictures import target_of
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
-from segweave.report.run_report import as_table, panels
-from segweave.report.scored_files import ScoredFiles, target_of
+from segweave.report.panels import panels
+from segweave.report.run_report import as_table
+from segweave.report.scored_files import ScoredFiles
 from segweave.runs.run_folder import Run, RunLayout
 
 if TYPE_CHECKING:

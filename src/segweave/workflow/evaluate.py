@@ -8,7 +8,7 @@ import contextlib
 import logging
 import shutil
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from segweave.formats import label_format, suitable_format, write_label
 from segweave.prediction import Ensemble, Flips, Predictor, Session, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
 from segweave.report import write_report
+from segweave.report.run_report import ValidatedCases
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, locked, sha256_of_text
@@ -227,12 +228,13 @@ def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
     write_label(labels, case, folder / f"{name}{ending}")
 
 
-def update_report(run: Run) -> None:
+def update_report(run: Run, validated: Callable[[], ValidatedCases | None] | None = None) -> None:
     """Write `RUN/report.html` again, where the libraries that draw it are installed. Whatever fails
-    is logged and ends nothing: the run's work is done and written.
+    is logged and ends nothing: the run's work is done and written. `validated` predicts the cases
+    that a report without scores shows.
     """
     try:
-        write_report(run)
+        write_report(run, validated=validated() if validated is not None else None)
     except MissingExtraError:
         pass
     except Exception as error:

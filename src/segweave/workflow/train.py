@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from segweave.data.case import Case
@@ -13,8 +16,10 @@ from segweave.data.store import CaseStore
 from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
 from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
-from segweave.prediction import Predictor
+from segweave.prediction import Predictor, Session, load
 from segweave.recipes import Recipe
+from segweave.report.case_pictures import dice_by_case
+from segweave.report.run_report import ValidatedCases, evaluations_of
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
@@ -80,8 +85,44 @@ def train(
         resume=resume,
         progress=progress,
     )
-    update_report(run)
+    update_report(run, lambda: _validated_cases(run, source, device))
     return run
+
+
+class _Predicted:
+    """Cases of a store as a session predicts them, predicted again where they are drawn, so that
+    one is in memory at a time.
+    """
+
+    seen = True
+
+    def __init__(self, store: CaseStore, session: Session) -> None:
+        self._store = store
+        self._session = session
+
+    def case(self, id: str) -> Case:
+        return self._store.case(id)
+
+    def prediction(self, case: Case) -> NDArray[np.uint8]:
+        return self._session.predict(case).labels
+
+
+def _validated_cases(run: Run, store: CaseStore, device: str) -> ValidatedCases | None:
+    """The validation cases for the report of a training; None where there are none, where scores
+    exist that the report shows, or where the libraries that draw are not installed.
+    """
+    ids = run.recipe.choose_parts(store).get("validation", [])
+    drawn = all(find_spec(name) is not None for name in ("matplotlib", "jinja2"))
+    if not ids or not drawn or evaluations_of(run):
+        return None
+    session = load(run.folder, device=device).session()
+    protocol = get_protocol("clean")
+    rows = []
+    for id in ids:
+        case = store.case(id)
+        labels = session.predict(case).labels
+        rows += score_rows(case, labels, target=session.target, protocol=protocol)
+    return ValidatedCases(dice_by_case(rows), _Predicted(store, session), session.target)
 
 
 def _validation_scores(
