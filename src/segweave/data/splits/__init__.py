@@ -59,10 +59,21 @@ def choose_parts(
         if part is None or (key == "test" and part not in cases):
             continue
         if part not in cases:
-            raise UsageError(doing, found=f"data.{key}: {part}", remedy=nearest(part, cases))
+            remedy = nearest(part, cases)
+            if key == "validation":
+                remedy += "; or train without validation cases (data.validation=null)"
+            raise UsageError(doing, found=f"data.{key}: {part}", remedy=remedy)
         chosen[key] = list(cases[part])
     if not chosen["training"]:
-        raise UsageError(doing, expected="training cases", found=f"none in {parts['training']}")
+        others = [name for name, its in splits.items() if its.get(str(parts["training"]))]
+        raise UsageError(
+            doing,
+            expected="training cases",
+            found=f"none in {parts['training']} of the split {split}",
+            remedy=f"splits that have some: {', '.join(others)} (data.split, or --fold for folds)"
+            if others
+            else "this store has none in any split: it is for testing",
+        )
     check_parts(chosen, groups, doing, leaks=split.endswith(LEAKS))
     return chosen
 
