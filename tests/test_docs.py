@@ -181,6 +181,34 @@ def test_navigation_lists_every_page_once() -> None:
     assert sorted(listed) == sorted(p for p in pages if not re.match(r"reference/\w+/", p))
 
 
+def test_the_index_links_every_page() -> None:
+    # Pages of single objects are linked by the page of their kind.
+    pages = {
+        page.relative_to(DOCS).as_posix()
+        for page in DOCS.rglob("*.md")
+        if len(page.relative_to(DOCS).parts) < 3 and page.name != "index.md"
+    }
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert linked == pages
+
+
+def test_the_diagram_shows_every_position(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from segweave.report import save_figure
+    from segweave.weaving import POSITIONS
+
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_diagram
+
+    assert make_diagram.POSITIONS.keys() == POSITIONS.keys()
+    words = [text.get_text() for text in make_diagram.diagram().axes[0].texts]
+    assert all(position in words for position in POSITIONS)
+    assert save_figure(make_diagram.diagram(), tmp_path / "d.png").stat().st_size > 10_000
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "images/weaving.png" in text
+        assert "images/demo.png" in text
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
