@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segweave.data.store import Store
+from segweave.phantoms.writing import write_picture
 from segweave.recipes import as_set, load_recipe
 from segweave.runs.run_folder import RunLayout
 from segweave.storage import write_json
@@ -81,6 +83,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["summarise", "nowhere"], "nowhere"),
     (["grid", "nothing.yaml"], "no such file"),
     (["info", "nowhere"], "nothing there"),
+    (["check", "store"], "segweave info"),
+    (["prepare", "folder", "pictures", "pictures", "new"], "differs from that of the images"),
+    (["prepare", "folder", "masks", "pictures", "new"], "are swapped"),
+    (["prepare", "folder", "pictures", "masks", "new"], "segweave check pictures --as folder"),
     (["contexts", "--plugin", "x.py"], "segweave --plugin FILE.py contexts"),
 ]
 
@@ -100,6 +106,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layout.environment.write_text(json.dumps({"segweave": "0", "data": data}))
     card = {"format": 1, "recipe": recipe.to_dict(), "target": store.target.model_dump()}
     write_json(folder / "run" / "model" / "card.json", card | {"weights_sha256": "0"})
+    colours = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    for name, mask in (("a", np.ones((20, 24), np.uint8)), ("b", np.ones((18, 24), np.uint8))):
+        write_picture(colours, folder / "pictures" / f"{name}.png")
+        write_picture(mask * 255, folder / "masks" / f"{name}.png")
     write_volume(folder / "scan.nii.gz")
     write_volume(folder / "done" / "scan.nii.gz")
     return folder
@@ -127,3 +137,18 @@ def test_a_mistake_is_answered_before_torch_is_imported(
     assert "torch was imported" not in message
     assert code == 2, message
     assert MISTAKES[number][1] in message
+
+
+def test_a_part_may_be_called_as_in_other_programs(folder: Path) -> None:
+    words = [["evaluate", "run", "--part", "val"], ["evaluate", "run", "--part=train"]]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        input=json.dumps(words),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+    )
+    for status, message in json.loads(done.stdout):
+        # The parts were understood: what stops the command is torch, which it needs now.
+        assert (status, "torch was imported" in message) == (1, True)

@@ -75,6 +75,12 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def is_store(folder: str | Path) -> bool:
+    """Whether a folder looks like a store that `prepare` wrote, damaged or not."""
+    path = Path(folder)
+    return (path / "manifest.json").is_file() and (path / "records").is_dir()
+
+
 class CaseStore(Protocol):
     """The interface that the rest of the project reads cases through, whatever holds them."""
 

@@ -52,6 +52,11 @@ class Predictor:
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
 
+    def __repr__(self) -> str:
+        title = self.card.get("title") or type(self.network).__name__
+        channels = ", ".join(self.input.channels)
+        return f"Predictor({title}; input {channels}; classes {', '.join(self.target.names)})"
+
     def session(self) -> Session:
         """The network made ready once for many cases; a server keeps it."""
         member = Member(self.network, self.input, self.precision)
