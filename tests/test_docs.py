@@ -28,6 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
 SMALL = ["training.epochs=1", "network.options.width=2", "input.size=[32,32]"]
+SMALL_TIMM = [
+    *(text for text in SMALL if "width" not in text),
+    "network.options={encoder: test_efficientnet, decoder_channels: [4, 4, 4, 4]}",
+]
 NO_COMMANDS = ("make", "pip", ".venv/bin/")
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$",
@@ -107,7 +111,9 @@ def run_shell(body: str, where: str) -> None:
         assert words[0] == "segweave", f"{where}: {line!r} is not a command of segweave"
         arguments = words[1:]
         if arguments[0] == "train":
-            arguments += [part for text in SMALL for part in ("--set", text)]
+            pictures = "stores/photos" in arguments
+            small = SMALL_TIMM if pictures else SMALL
+            arguments += [part for text in small for part in ("--set", text)]
         if arguments[0] == "demo":
             arguments += ["--quick"]
         with pytest.raises(SystemExit) as end:
