@@ -54,7 +54,11 @@ def predict(
         ),
     ] = True,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the probabilities of each class.")
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write the probabilities of each class: .nii.gz of a NIfTI image, else .npz.",
+        ),
     ] = False,
     format: Annotated[
         str | None,
@@ -101,7 +105,7 @@ def predict(
     """
     from segweave.cli.show import counter, remark, results
     from segweave.errors import InputError
-    from segweave.prediction.planning import check_prediction
+    from segweave.prediction.planning import OVERLAYS, PROBABILITIES, check_prediction
 
     models = [model, *(also or ())]
     # Before torch is imported, which takes seconds.
@@ -143,7 +147,13 @@ def predict(
         if file.note:
             remark(f"{file.file}: {file.note}")
     if report.files:
-        results(label_maps=f"{len(report.files)} in {report.folder}", summary=report.summary)
+        drawn = any(file.overlay is not None for file in report.files)
+        results(
+            label_maps=f"{len(report.files)} in {report.folder}",
+            overlays=report.folder / OVERLAYS if drawn else None,
+            probabilities=report.folder / PROBABILITIES if probabilities else None,
+            summary=report.summary,
+        )
     if report.failures:
         raise InputError(
             f"predicting {len(report.failures)} of {len(report.failures) + len(report.files)} "

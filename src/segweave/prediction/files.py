@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segweave import __version__
+from segweave.data.case import Case
 from segweave.errors import InputError, SegweaveError, one_line
 from segweave.formats import (
     Geometry,
@@ -20,6 +22,7 @@ from segweave.formats import (
     read_case,
     write_label,
 )
+from segweave.formats.nifti import write_nifti
 from segweave.formats.pictures import turned_note
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.planning import (
@@ -93,8 +96,9 @@ def predict_files(
         out: the folder for the results. Each label map keeps the name and the subfolder of its
             image.
         overlays: also draw out/overlays/NAME.png.
-        probabilities: also write out/probabilities/NAME.npz (float32, slices × classes × height ×
-            width; the only case in which the probabilities of a whole volume are in memory).
+        probabilities: also write out/probabilities/NAME.nii.gz of a NIfTI image (float32, in its
+            geometry, the classes as fourth axis), NAME.npz of another (float32, slices × classes ×
+            height × width). The only case in which those of a whole volume are in memory.
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
@@ -196,8 +200,7 @@ def _predict_one(
         progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
     if job.probabilities is not None and prediction.probabilities is not None:
-        with atomic_write(job.probabilities) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, probabilities=prediction.probabilities)
+        _write_probabilities(prediction.probabilities, case, job.probabilities)
     failed = ""
     if job.overlay is not None:
         try:
@@ -222,6 +225,15 @@ def _predict_one(
         classes=amounts(case, prediction.labels, session.target),
         note="; ".join(filter(None, (failed, turned))),
     )
+
+
+def _write_probabilities(probabilities: NDArray[np.float32], case: Case, file: Path) -> None:
+    """(slices, classes, height, width) in the format of the file's ending."""
+    if file.name.endswith(".nii.gz"):
+        write_nifti(probabilities, case, file)
+        return
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, probabilities=probabilities)
 
 
 def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:

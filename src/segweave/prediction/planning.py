@@ -85,12 +85,15 @@ def plan_files(
             inside = path.is_dir() and file != path
             subfolder = file.parent.relative_to(path) if inside else Path()
             name = case_name(file)
+            # Viewers open the probabilities of a NIfTI image in its geometry.
+            in_space = ".nii" in label_name(file, overlapping=overlapping).lower()
+            maps = f"{name}.nii.gz" if in_space else f"{name}.npz"
             jobs.append(
                 Job(
                     file,
                     folder / subfolder / label_name(file, overlapping=overlapping, format=format),
                     folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
-                    folder / PROBABILITIES / subfolder / f"{name}.npz" if probabilities else None,
+                    folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,
                 )
             )
