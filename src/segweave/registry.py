@@ -352,7 +352,13 @@ def register_plugin(path: str | Path) -> list[str]:
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError("loading a plug-in", file=file, expected="a Python file", found="no file")
+        raise InputError(
+            "loading a plug-in",
+            file=file,
+            expected="a Python file",
+            found="no file",
+            remedy="check the path behind --plugin",
+        )
     names = [name for registry in REGISTRIES for name in registry.add_file(file)]
     if not names:
         raise InputError(

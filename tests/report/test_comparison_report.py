@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,15 @@ def test_notable_cases(scored: list[Path]) -> None:
     gained = max(near.by_case, key=lambda case: near.by_case[case][0] - near.by_case[case][1])
     assert "gained most" in chosen[gained]
     assert len(chosen) <= 8
+
+
+def test_where_all_cases_are_equal_none_is_the_best(scored: list[Path]) -> None:
+    result = compare(scored, "far")
+    (near,) = result.arms
+    zero = replace(near, by_case=dict.fromkeys(near.by_case, (0.0, 0.0)))
+    (why,) = notable_cases(replace(result, arms=[zero])).values()
+    assert "worst" in why
+    assert "best" not in why
 
 
 def test_other_endings(scored: list[Path], tmp_path: Path) -> None:

@@ -135,7 +135,16 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        manifest = read_store_json(self.path / "manifest.json", f"opening the store {self.path}")
+        doing = f"opening the store {self.path}"
+        if not (self.path / "manifest.json").is_file():
+            raise InputError(
+                doing,
+                file=self.path,
+                expected="a store as `segweave prepare` wrote it",
+                found="no manifest.json in it" if self.path.is_dir() else "no such folder",
+                remedy="check the path, or prepare the data set (segweave prepare --help)",
+            )
+        manifest = read_store_json(self.path / "manifest.json", doing)
         try:
             self.name: str = manifest["name"]
             self.target = TargetSpec.model_validate(manifest["target"])

@@ -91,6 +91,8 @@ def notable_cases(comparison: Comparison) -> dict[str, str]:
             case = min(keys, key=lambda case: keys[case], default=None)
             if case is None or (word.endswith("most") and keys[case] >= 0):
                 continue
+            if word == "best" and len({*keys.values()}) == 1:
+                continue  # all cases are equal, and one is shown as the worst
             ours, theirs = arm.by_case[case]
             values = f"{arm.arm} {ours:.3f}, {comparison.reference} {theirs:.3f}"
             reasons.setdefault(case, []).append(f"{word} ({values})")
