@@ -17,6 +17,7 @@ FOLDER = ROOT / "benchmarks"
 QUICK = {
     "call_trace": (),
     "context": ("--quick",),
+    "danie_bsanet": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),
     "metrics": ("--tiny",),

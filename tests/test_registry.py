@@ -14,6 +14,7 @@ import pytest
 from segweave import registry
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
+from segweave.plugin_errors import plugin_error
 from segweave.registry import (
     REGISTRIES,
     Card,
@@ -277,3 +278,41 @@ def test_cards_are_frozen_and_share_their_first_fields(kind: type[Card]) -> None
     card = kind(name="x", title="t", entry="e")
     with pytest.raises(AttributeError):
         card.name = "y"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("body", "line"), [("raise KeyError('a')", 1), ("a = 1\n    return len(a)", 2), ("sorted()", 1)]
+)
+def test_what_a_plugin_raises_names_it_with_file_and_line(
+    tmp_path: Path,
+    fresh: Registry[NetworkCard],
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    line: int,
+) -> None:
+    text = PLUGIN.format(name=f"raises-{line}-{len(body)}") + f"\ndef fails():\n    {body}\n"
+    path = plugin(tmp_path, text, "plugin_raises.py")
+    monkeypatch.setattr("segweave.plugin_errors.REGISTRIES", (fresh,))
+    (name,) = fresh.add_file(path)
+    before = len(text.splitlines()) - len(body.splitlines())
+    with pytest.raises((KeyError, TypeError)) as caught:
+        fresh.attribute(name, "fails")()
+    error = plugin_error(caught.value)
+    assert error is not None
+    assert str(error).startswith(f"plug-in {name} raised {type(caught.value).__name__}: ")
+    assert error.file == path
+    assert f"line {before + line}, in fails: {body.splitlines()[-1].strip()}" in str(error)
+    with pytest.raises(ZeroDivisionError) as caught:
+        1 / 0  # noqa: B018
+    assert plugin_error(caught.value) is None
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(
+    tmp_path: Path, fresh: Registry[NetworkCard]
+) -> None:
+    path = plugin(tmp_path, PLUGIN.format(name="fails-again") + "\n1 / 0\n", "plugin_again.py")
+    with pytest.raises(ZeroDivisionError) as caught:
+        fresh.add_file(path)
+    error = plugin_error(caught.value)
+    assert error is not None
+    assert "plug-in plugin_again.py raised ZeroDivisionError" in str(error)

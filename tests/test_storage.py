@@ -176,6 +176,7 @@ def test_a_failed_rename_brings_the_old_folder_back(
             raise OSError(errno.EIO, "broken")
         rename(source, destination)
 
+    monkeypatch.setattr("segweave.storage.exchange", lambda *paths: False)
     monkeypatch.setattr(os, "replace", fails_for_new)
     with pytest.raises(OSError, match="broken"), atomic_folder(target):
         pass

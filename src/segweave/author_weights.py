@@ -21,8 +21,8 @@ class ReleasedNames:
 
     Attributes:
         tensors: our name in the state dict → the released name.
-        fixed: released names of tables that we recompute (positions, indices): accepted and left
-            alone.
+        fixed: released names of tables that we recompute (positions, indices), and second names of
+            tensors that the released state dict holds twice: accepted and left alone.
         dead: released names of parameters that no output depends on: accepted and dropped.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -65,6 +66,18 @@ def parameters_of(path: Path, entry: str) -> list[str] | None:
         return None
     arguments = [*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs]
     return [one.arg for one in arguments if one.arg != "self"]
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module, without importing it or the package that holds it; None where only
+    that would tell.
+    """
+    if module in sys.modules:
+        file = sys.modules[module].__file__
+        return None if file is None else Path(file)
+    root, *parts = module.split(".")
+    path = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    return path if root == "segweave" and path.is_file() else None
 
 
 def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:

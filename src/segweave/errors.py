@@ -142,6 +142,11 @@ def printable(text: str) -> str:
     )
 
 
+def printable_line(text: str) -> str:
+    """The text without control characters, on one line."""
+    return text if text.isprintable() else printable(text).replace("\n", r"\n").replace("\t", " ")
+
+
 def one_line(error: SegweaveError) -> str:
     """What went wrong on one line, for a list of problems."""
     parts = [error.doing]

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
-from segweave.card_files import parameters_of, read_cards
+from segweave.card_files import file_of, parameters_of, read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
-Form = Literal["paper", "released"]
+Form = Literal["paper", "released", "literal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class NetworkCard(Card):
     """A network.
 
     Attributes:
-        forms: the forms that it has.
+        forms: the forms that it has. A network without released code may have `literal` beside
+            `paper`: the printed equations and nothing else.
         divisor: height and width of an image are multiples of it (default options).
         smallest: height and width of an image are at least this (default options).
         fixed: the only sizes that work, each a (height, width) or one number for a square; empty
@@ -195,6 +196,17 @@ class Registry(Generic[C]):
         self._cards: dict[str, tuple[C, str]] | None = None
         self._plugin_hashes: dict[str, str] = {}
 
+    def names_in(self, file: str) -> list[str]:
+        """The names whose cards are in a file outside segweave that was imported."""
+        modules = {module: sys.modules.get(module) for _, module in self._found().values()}
+        held = {
+            module
+            for module, loaded in modules.items()
+            if not module.startswith(f"{self.package}.")
+            and getattr(loaded, "__file__", None) == file
+        }
+        return [name for name, (_, module) in self._found().items() if module in held]
+
     def cards(self) -> dict[str, C]:
         """Every card by name, in alphabetical order; imports none of the files that the package
         holds.
@@ -219,7 +231,7 @@ class Registry(Generic[C]):
         shows that without being run.
         """
         entry = self.card(name).entry
-        file = _file_of(self._found()[name][1])
+        file = file_of(self._found()[name][1])
         known = None if file is None else parameters_of(file, entry)
         for option in options:
             if known is not None and option not in known:
@@ -289,16 +301,8 @@ class Registry(Generic[C]):
         found[card.name] = (card, module)
 
 
-def _file_of(module: str) -> Path | None:
-    """The file of a module, without importing it or the package that holds it; None where only
-    that would tell.
-    """
-    if module in sys.modules:
-        file = sys.modules[module].__file__
-        return None if file is None else Path(file)
-    root, *parts = module.split(".")
-    path = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
-    return path if root == "segweave" and path.is_file() else None
+loading: set[str] = set()
+"""Plug-in files that are being imported, or that failed."""
 
 
 def load_file(path: Path, module_name: str) -> ModuleType:
@@ -308,11 +312,13 @@ def load_file(path: Path, module_name: str) -> ModuleType:
         raise InputError("loading a plug-in", file=path, expected="a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    loading.add(str(path))
     try:
         spec.loader.exec_module(module)
     except Exception:
         del sys.modules[module_name]
         raise
+    loading.discard(str(path))
     return module
 
 

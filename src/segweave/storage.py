@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from segweave.errors import InputError, SegweaveError, UsageError
+from segweave.temporary import PREFIX, exchange, temporary_file, temporary_folder
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_CAN_NOT_WRITE = (errno.ENOSPC, errno.EDQUOT, *_NOT_ALLOWED)
 _LARGEST_JSON = 1 << 28  # bytes: a store of a million cases, and no file that fills the memory
 
 
@@ -30,26 +32,18 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     SegweaveError (exit code 1) where the disk is full or the folder can't be written.
     """
     target = Path(path)
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        suffix = "".join(target.suffixes)
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
-        temporary = None
+        with temporary_file(target.parent, "".join(target.suffixes)) as temporary:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, target)
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise _no_room("writing a file", target, error) from error
+        if error.errno in _CAN_NOT_WRITE:
+            raise _not_writable("writing a file", target, error) from error
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -60,32 +54,45 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises SegweaveError where the disk is full or the folder can't be written.
     """
     target = Path(path)
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=target.parent))
+    with scratch_folder(target) as temporary:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         replace_folder(temporary, target)
+
+
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, on the same disk; it is removed at the end, unless it was
+    renamed. Raises SegweaveError where the disk is full or the folder can't be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(target.parent) as temporary:
+            yield temporary
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise _no_room("writing a folder", target, error) from error
+        if error.errno in _CAN_NOT_WRITE:
+            raise _not_writable("writing a folder", target, error) from error
         raise
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_folder(new: str | Path, old: str | Path) -> None:
-    """Rename the folder `new` to `old`, whose content is removed; on failure it comes back."""
-    target = Path(old)
+    """Rename the folder `new` to `old`, whose content is removed; on failure it comes back. Where
+    the system can, the two are exchanged, so that `old` is never missing.
+    """
+    source, target = Path(new), Path(old)
     if not os.path.lexists(target):
-        os.replace(new, target)
+        os.replace(source, target)
+        return
+    if exchange(source, target):
+        # The old one gets a name that is swept where this process is killed meanwhile.
+        with suppress(OSError), temporary_folder(target.parent) as aside:
+            os.replace(source, aside / "folder")
         return
     aside = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
     os.replace(target, aside / "folder")
     try:
-        os.replace(new, target)
+        os.replace(source, target)
     except BaseException:
         os.replace(aside / "folder", target)
         raise
@@ -124,7 +131,7 @@ def locked(
             remedy=remedy,
         ) from None
     except OSError as error:
-        raise _no_room(doing, file.parent, error) from error
+        raise _not_writable(doing, file.parent, error) from error
     try:
         yield
     finally:
@@ -144,7 +151,8 @@ def disk_errors(doing: str, path: str | Path) -> Iterator[None]:
         raise SegweaveError(
             f"{doing}: {error.strerror or error}",
             file=path,
-            remedy="free some space or choose another folder; run the same command to continue",
+            remedy=f"{_first_step(error)} or choose another folder; "
+            "run the same command to continue",
         ) from error
 
 
@@ -167,7 +175,7 @@ def remove_leftovers(folder: str | Path) -> None:
     """Remove what killed processes left half written in `folder` and its subfolders. Only for who
     holds the folder's lock: nobody else may be writing there.
     """
-    for path in list(Path(folder).rglob(".writing-*")):
+    for path in list(Path(folder).rglob(f"{PREFIX}*")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -292,15 +300,33 @@ def sha256_of_bytes(*parts: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
+def can_write(folder: str | Path) -> bool:
+    """Whether files can be written into a folder, which need not exist yet. It is tried, because
+    permissions do not tell: the file system may be read-only.
+    """
+    there = Path(folder).absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return True
+    except OSError:
+        return False
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def _no_room(doing: str, path: Path, error: OSError) -> SegweaveError:
+def _not_writable(doing: str, path: Path, error: OSError) -> SegweaveError:
     return SegweaveError(
         f"{doing}: {error.strerror}",
         file=path,
-        remedy="free some space or choose another folder; what was there before is untouched",
+        remedy=f"{_first_step(error)} or choose another folder; what was there before is untouched",
     )
+
+
+def _first_step(error: OSError) -> str:
+    return "allow to write there" if error.errno in _NOT_ALLOWED else "free some space"

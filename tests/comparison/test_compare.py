@@ -324,6 +324,26 @@ def test_markdown_latex_and_csv_hold_the_same(tmp_path: Path) -> None:
         assert first[name] == value
 
 
+def test_names_in_a_comparison_are_texts_in_every_form(tmp_path: Path) -> None:
+    result = found(tmp_path, margin=0.02)
+    name = "=1+1\x1b[2J<script>\n- x"
+    arm = result.arms[0].model_copy(update={"arm": name, "verdict": f"{name} is better"})
+    facts = [
+        one.model_copy(update={"arm": name}) if one.arm == "better" else one for one in result.facts
+    ]
+    result = result.model_copy(
+        update={"arms": [arm], "facts": facts, "verdicts": [f"{name} is better"]}
+    )
+    for text in (as_markdown(result), as_latex(result), as_csv(result)):
+        assert "\x1b" not in text
+        assert "\n- x" not in text
+    assert "<script" not in as_markdown(result)
+    (row, *_) = csv.DictReader(io.StringIO(as_csv(result)))
+    assert row["arm"].startswith("'=1+1")
+    assert row["verdict"].startswith("'=1+1")
+    assert row["difference"] == repr(arm.difference)
+
+
 def test_a_comparison_survives_json(tmp_path: Path) -> None:
     result = found(tmp_path)
     assert Comparison.model_validate_json(result.model_dump_json()) == result

@@ -84,12 +84,17 @@ def test_round_trip(tmp_path: Path) -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=4, max_size=4))
 @example(["a\u2028b", "c\x85d", "e\x0bf", "g\x1ch"])
 @example(["a\rb", "c\nd", "e\r\nf", 'g"h,'])
+@example(["=a", "'=b", "\t-c", "''@d"])
+@example(["-1", "+x", "=", "@"])
 def test_any_names_are_read_back(names: list[str]) -> None:
     case, group, class_name, arm = names
     rows = (Row(case, group, Score(None, class_name, "dice", 0.5), arm, 0),)
     with tempfile.TemporaryDirectory() as folder:
         write_evaluation(Path(folder) / "e", rows, new_manifest("clean", TARGET))
         assert read_evaluation(Path(folder) / "e").rows == rows
+        with (Path(folder) / "e" / "cases.csv").open(newline="") as stream:
+            cells = [cell for row in csv.reader(stream) for cell in row]
+    assert [cell for cell in cells if cell[:1] in tuple("=+-@\t")] in ([], ["-1"])
 
 
 def test_the_table_of_cases_is_long_and_plain(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from segweave.evaluation import Evaluation, evaluate_cases, summary_table
+from segweave.evaluation.tables import Table
 from tests.evaluation.test_folder import TARGET, cases, worse
 
 
@@ -94,3 +96,19 @@ def test_groups_that_are_not_known_are_reported(tmp_path: Path) -> None:
     found = evaluate_cases(pairs, tmp_path / "e", target=TARGET, grouped=False)
     assert not found.manifest.grouped
     assert any("No groups were given" in note for note in summary_table([found]).notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b[31mb", "a\nb", "a\x9bb\tc", "<script>x</script>", "a|b<!--"]
+)
+def test_names_move_no_cursor_and_make_no_tags(name: str) -> None:
+    table = Table(name, (name, "p < 0.05"), ((name, "1"),), (name,))
+    lines = table.markdown().split("\n")
+    assert len(lines) == 8, lines
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table.rich())
+    for text in (table.markdown(), console.file.getvalue()):
+        assert not set(text) & set("\x1b\x9b\t")
+    assert "<s" not in table.markdown()
+    assert "<!" not in table.markdown()
+    assert "p < 0.05" in table.markdown()

@@ -74,6 +74,15 @@ def test_a_backbone_is_filled_in_order_where_names_differ(tmp_path: Path) -> Non
         assert torch.equal(value, state[name]), name
 
 
+def test_weights_of_a_backbone_given_as_those_of_the_network_are_told_apart(tmp_path: Path) -> None:
+    file = saved(tmp_path / "w.pth", classifier())
+    with pytest.raises(InputError, match=f"pretrained='imagenet:{file}'"):
+        network(pretrained=str(file))
+    own = saved(tmp_path / "own.pth", network().state_dict() | {"further": torch.ones(1)})
+    with pytest.raises(InputError, match="the network and the options"):
+        network(pretrained=str(own))
+
+
 def test_the_counters_of_batch_norms_may_be_absent(tmp_path: Path) -> None:
     state = {k: v for k, v in classifier().items() if not k.endswith("num_batches_tracked")}
     filled = network(pretrained=f"imagenet:{saved(tmp_path / 'w.pth', state)}")

@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_file
 from segweave.recipes.build import build_network
 from segweave.training.objective import WeightedLoss
 from segweave.weaving import WovenNetwork
+from tests.recipes.test_baselines import NAMES as BASELINES
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
 HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))
@@ -29,12 +31,22 @@ def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def
 CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
 
 
-@pytest.mark.parametrize("name", list_recipes())
+# The papers' baselines at full size take minutes; see test_baselines.py.
+FULL_SIZE = [name for name in list_recipes() if name not in BASELINES]
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_every_shipped_recipe_builds(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.format == 1
     WeightedLoss(recipe.training.loss, HEART)
-    network = build_network(recipe, len(recipe.input.channels), HEART)
+    if recipe.network.pretrained is not None:
+        # Weights from elsewhere are loaded in tests/networks/test_pretrained.py.
+        assert registry.networks.card(recipe.network.name).weights
+        built = load_recipe(name, ["network.pretrained=null"])
+    else:
+        built = recipe
+    network = build_network(built, len(recipe.input.channels), HEART)
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare

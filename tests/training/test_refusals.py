@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,3 +120,30 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(store: Store, out: P
     with pytest.raises(SegweaveError, match=r"(nan|inf) at optimiser step \d+ \(epoch 1\)"):
         run_of(store, out, **changes)
     assert not (out / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "changes"),
+    [
+        (1, {}),
+        (19, {"training__scales": [2.0, 1.0]}),  # of 20 slices one is left over
+    ],
+)
+def test_a_batch_of_one_on_the_smallest_map_is_refused_with_a_remedy_that_works(
+    store: Store, out: Path, batch: int, changes: dict[str, object]
+) -> None:
+    deep: dict[str, object] = {
+        "network": {"name": "unet", "options": {"width": 2, "levels": 5}},
+        "training__epochs": 1,
+        **changes,
+    }
+    with pytest.raises(UsageError, match="a batch of one slice at 16 × 16") as caught:
+        run_of(store, out, training__batch_size=batch, **deep)
+    assert not (out / "recipe.yaml").exists()
+    larger = re.search(r"training\.batch_size=(\d+)", str(caught.value))
+    size = re.search(r"input\.size=\[(\d+),(\d+)\]", str(caught.value))
+    assert larger is not None
+    assert size is not None
+    run_of(store, out.parent / "a", training__batch_size=int(larger[1]), **deep)
+    deep["input__size"] = [int(size[1]), int(size[2])]
+    run_of(store, out.parent / "b", training__batch_size=batch, **deep)

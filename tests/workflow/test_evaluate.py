@@ -103,6 +103,30 @@ def test_one_process_at_a_time_scores_a_run_and_leftovers_go(run: Run) -> None:
     segweave.evaluate(run, part="validation", device="cpu")
 
 
+def test_a_run_that_cannot_be_written_is_scored_elsewhere(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in ("evaluate", "variants"):
+        monkeypatch.setattr(
+            f"segweave.workflow.{module}.can_write",
+            lambda folder: run.folder.resolve() not in [Path(folder), *Path(folder).parents],
+        )
+    before = files_of(run.folder)
+    for part in ("test", "validation"):
+        with pytest.raises(SegweaveError, match="--out FOLDER") as caught:
+            segweave.evaluate(run, part=part, device="cpu")
+        assert caught.value.exit_code == 1
+        out = tmp_path / part
+        found = segweave.evaluate(run, part=part, out=out, device="cpu")
+        maps = sorted(path.name for path in (out / "predictions").iterdir())
+        assert maps == sorted({f"{row.case}.nii.gz" for row in found.rows})
+        assert found.manifest.sources["predictions"] == str(out / "predictions")
+        segweave.evaluate(run, part=part, out=out, force=True, device="cpu")
+    assert "does not note that its test cases were scored" in caplog.text
+    assert files_of(run.folder) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "test", "validation"]
+
+
 def test_a_report_that_fails_takes_no_scores_away(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ once.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -34,6 +35,7 @@ from segweave.cli import (
 )
 from segweave.cli.guard import Command, Settings, guarded
 from segweave.cli.helps import Examples, examples, paragraphs
+from segweave.errors import printable
 
 ORDER = (
     "demo",
@@ -125,6 +127,13 @@ app = typer.Typer(
 app.callback(help=paragraphs(common), epilog=examples(_BEGIN, "Where to begin"))(common)
 
 
+class _Printable(logging.Formatter):
+    """What is logged for the person at the terminal, without control characters of names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _add(name: str, function: Callable[..., None], shown: Examples) -> None:
     app.command(name, cls=Command, help=paragraphs(function), epilog=examples(shown))(
         guarded(function)
@@ -156,5 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that is not valid text is shown with its invalid bytes escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
     words = list(arguments) if arguments is not None else None
     guarded(lambda: app(words, prog_name="segweave"))()

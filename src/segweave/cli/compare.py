@@ -83,7 +83,7 @@ def compare(
     are refused.
     """
     from segweave.cli.show import results, score_tables
-    from segweave.errors import UsageError
+    from segweave.errors import UsageError, printable_line
 
     if published:
         from segweave.comparison.published_tables import published_tables
@@ -110,7 +110,7 @@ def compare(
 
     comparison = compare_arms(folders, reference, margin=margin, training_groups=training_groups)
     written = [write_comparison(comparison, path) for path in out or ()]
-    verdicts = "\n".join(f"{verdict}\n" for verdict in comparison.verdicts)
+    verdicts = "\n".join(f"{printable_line(verdict)}\n" for verdict in comparison.verdicts)
     # In a terminal the end is seen first, in a file the beginning.
     in_a_file = not sys.stdout.isatty()
     if in_a_file:

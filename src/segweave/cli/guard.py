@@ -17,7 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from segweave.errors import SegweaveError, UsageError, nearest
+from segweave.errors import SegweaveError, UsageError, nearest, printable
+from segweave.plugin_errors import plugin_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -153,6 +154,10 @@ def report(error: BaseException) -> int:
     if isinstance(error, OSError):
         _print(f"error: {error.strerror or error}{_of(error)}\n{_HINT}")
         return 1
+    known = plugin_error(error)
+    if known is not None:
+        _print(f"error: {known}")
+        return known.exit_code
     _print(f"error: unexpected {type(error).__name__}: {_first_line(error)}\n{_HINT}")
     return 1
 
@@ -184,4 +189,4 @@ def _is_torch_memory(error: BaseException) -> bool:
 
 def _print(message: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(message), file=sys.stderr, flush=True)  # noqa: T201

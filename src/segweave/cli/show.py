@@ -57,7 +57,10 @@ def cards_as_json(cards: Mapping[str, Card]) -> None:
 
 def as_json(content: Any) -> None:
     """Anything that JSON takes, indented, to stdout."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str)
+    if printable(text) != text:
+        text = json.dumps(content, indent=2, default=str)
+    sys.stdout.write(text + "\n")
 
 
 def results(**paths: Any) -> None:
@@ -86,17 +89,19 @@ def facts(title: str, found: Mapping[str, Any]) -> None:
     width = max((len(str(name)) for name in found), default=0)
     for name, value in found.items():
         if isinstance(value, Mapping):
-            console.print(f"  {name}", markup=False)
+            console.print(f"  {_clean(str(name))}", markup=False)
             inner = max((len(str(key)) for key in value), default=0)
             for key, item in value.items():
-                console.print(f"    {key!s:<{inner}}  {_plain(item)}", markup=False, soft_wrap=True)
+                line = f"    {_clean(str(key)):<{inner}}  {_plain(item)}"
+                console.print(line, markup=False, soft_wrap=True)
         else:
-            console.print(f"  {name!s:<{width}}  {_plain(value)}", markup=False, soft_wrap=True)
+            line = f"  {_clean(str(name)):<{width}}  {_plain(value)}"
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{_clean(str(key))} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
     if isinstance(value, float):

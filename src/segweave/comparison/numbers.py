@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping
 
 from segweave.comparison.results import ArmComparison, Comparison, Exploratory
+from segweave.formats.csv_table import text_cells
 
 _PARTS = ("groups", "seeds", "rest")
 _COLUMNS = (
@@ -57,7 +58,7 @@ _COLUMNS = (
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One row an arm and endpoint, numbers in full."""
+    """One row per arm and endpoint, numbers in full."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -68,7 +69,7 @@ def as_csv(comparison: Comparison) -> str:
             *((row, _exploratory(row)) for row in arm.exploratory),
         ):
             values: Mapping[str, object] = {**result.model_dump(), **common, **cells}
-            writer.writerow([values.get(name) for name in _COLUMNS])
+            writer.writerow(text_cells(values.get(name) for name in _COLUMNS))
     return stream.getvalue()
 
 

@@ -17,6 +17,7 @@ from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.rows import Evaluation
 from segweave.evaluation.summary import summarise
 from segweave.evaluation.tables import Table, counted, summary_table
+from segweave.formats.csv_table import text_cells
 from segweave.runs.run_folder import RECIPE, RunLayout
 from segweave.storage import atomic_write
 from segweave.words import few
@@ -81,7 +82,9 @@ def write_pooled(pooled: Pooled, path: str | Path) -> Path:
         )
     if file.suffix == ".csv":
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([pooled.runs.header, *pooled.runs.rows])
+        csv.writer(stream, lineterminator="\n").writerows(
+            map(text_cells, [pooled.runs.header, *pooled.runs.rows])
+        )
         text = stream.getvalue()
     elif file.suffix == ".tex":
         text = "\n".join(latex_table(table) for table in tables)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from segweave.comparison.numbers import as_csv
 from segweave.comparison.results import ArmComparison, Comparison
-from segweave.errors import UsageError, nearest
-from segweave.evaluation.tables import Table, counted
+from segweave.errors import UsageError, nearest, printable_line
+from segweave.evaluation.tables import Table, as_markdown_text, counted
 from segweave.storage import atomic_write
 
 _NOTHING = "–"
@@ -48,14 +48,14 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 def as_markdown(comparison: Comparison) -> str:
     """Verdicts, then the tables."""
-    lines = [f"# Arms against {comparison.reference}", ""]
-    lines += [f"- {verdict}" for verdict in comparison.verdicts]
+    lines = [f"# Arms against {as_markdown_text(comparison.reference)}", ""]
+    lines += [f"- {as_markdown_text(verdict)}" for verdict in comparison.verdicts]
     return "\n".join([*lines, "", *(t.markdown() for t in comparison_tables(comparison))])
 
 
 def as_latex(comparison: Comparison) -> str:
     """Verdicts, then the tables for LaTeX (package booktabs)."""
-    verdicts = [rf"\item {_latex(verdict)}" for verdict in comparison.verdicts]
+    verdicts = [rf"\item {_latex(printable_line(verdict))}" for verdict in comparison.verdicts]
     lines = [r"\begin{itemize}", *verdicts, r"\end{itemize}", ""]
     return "\n".join([*lines, *(latex_table(table) for table in comparison_tables(comparison))])
 

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segweave.errors import InputError, UsageError
-from segweave.formats.guard import check_file
-from segweave.formats.table import case_name
+from segweave.formats.csv_table import read_lines
+from segweave.formats.table import whole_name
 from segweave.words import few
 
 
-def read_rows(path: str | Path, doing: str, columns: str = "") -> list[dict[str, str]]:
-    """The rows of a CSV file, names and cells without blanks around them; a table with semicolons
-    is read too.
+class TableRow(dict[str, str]):
+    """Column → cell of one row; `line` is where it ends in the file."""
 
-    Raises InputError where it is not a CSV file, with the `columns` that it should have.
+    line: int = 0
+
+
+def read_rows(
+    path: str | Path, doing: str, columns: str = "", *, own: bool = False
+) -> list[TableRow]:
+    """The rows of a CSV file, names and cells without blanks around them.
+
+    Args:
+        path: the file.
+        doing: what it is read for, for error messages.
+        columns: the columns that it should have, for error messages.
+        own: whether users write such tables; the names of the columns are then put in lower case.
+
+    Raises InputError where it is not a CSV file, or has a column twice.
     """
-    file = Path(path)
-    check_file(file, doing)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        head = text[:4096]
-        separator = ";" if head.count(";") > head.count(",") else ","
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    lines = read_lines(path, doing, columns)
+    names = [name.lower() if own else name for name in lines[0][1]] if lines else []
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
         raise InputError(
-            doing,
-            file=file,
-            expected=columns or "a CSV file",
-            found=(str(error) or type(error).__name__)[:150],
-            kind="layout",
-        ) from error
-    return [
-        {str(name).strip(): str(cell or "").strip() for name, cell in row.items() if name}
-        for row in rows
-    ]
+            doing, file=path, expected="every column once", found=repr(twice[0]), kind="layout"
+        )
+    rows = []
+    for line, cells in lines[1:]:
+        row = TableRow((name, "") for name in names if name)
+        row.update((name, cell) for name, cell in zip(names, cells, strict=False) if name)
+        row.line = line
+        rows.append(row)
+    return rows
 
 
 def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, str]:
@@ -75,22 +81,22 @@ def own_group_warning(grouped: bool) -> list[str]:
 
 
 def rows_by_case(
-    rows: Iterable[Mapping[str, str | None]],
+    rows: Iterable[TableRow],
     case: str,
     columns: Sequence[str],
     *,
     doing: str,
     file: Path,
 ) -> dict[str, dict[str, str]]:
-    """Case id (of the column `case`, file endings left out) → the text in `columns`, "" where there
-    is none. Raises InputError for a row without a case and for two of one case that differ.
+    """Case id (of the column `case`, file endings left out, in the form NFC) → the text in
+    `columns`, "" where there is none. Raises InputError for a row without a case and for two of one
+    case that differ.
     """
     found: dict[str, dict[str, str]] = {}
-    for line, row in enumerate(rows, 2):
-        cells = {name: (row.get(name) or "").strip() for name in columns}
-        id = case_name((row.get(case) or "").strip()) if (row.get(case) or "").strip() else ""
-        if not id and not any(cells.values()):
-            continue  # spreadsheets leave empty lines at the end
+    for row in rows:
+        line = row.line
+        cells = {name: row.get(name, "") for name in columns}
+        id = whole_name(row[case]) if row.get(case) else ""
         if not id:
             raise InputError(
                 doing,

@@ -17,6 +17,7 @@ from segweave.data.specs import TargetSpec
 from segweave.data.splits import only_split
 from segweave.data.store import Store
 from segweave.errors import InputError, UsageError, nearest
+from segweave.formats.csv_table import text_cell
 from segweave.storage import atomic_write, write_json, write_text
 
 _DOING = "writing an nnU-Net data set"
@@ -254,4 +255,5 @@ def _write_about(
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n') else text
+    text = text_cell(text)
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n\r') else text

@@ -24,17 +24,17 @@ from segweave.datasets.base import Item, LeftOut, Plan, alone
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import (
     Geometry,
-    case_name,
     find_images,
     read_case,
     read_label,
     read_label_case,
 )
 from segweave.formats.content import Request
+from segweave.formats.csv_table import check_columns
 from segweave.formats.files import files_of, label_ending, visible
 from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.formats.read import read_content
-from segweave.formats.table import suffix_of
+from segweave.formats.table import suffix_of, whole_name
 from segweave.registry import DatasetCard
 from segweave.words import few
 
@@ -64,6 +64,7 @@ CARD = DatasetCard(
 
 _DOING = "preparing a folder of images"
 _READING = "reading a table of cases"
+_COLUMNS = ("case", "group", "part")
 
 
 def plan(
@@ -117,7 +118,7 @@ def plan(
         images = {name: p for name, p in images.items() if _without_ending(name) not in images}
     found = _mask_files(folder, set(images) if together else set(), errors)
     pairs, left_out = _matched(images, found, errors)
-    table = _read_table(Path(cases)) if cases is not None else {}
+    table, unused = _read_table(Path(cases)) if cases is not None else ({}, [])
     given_groups = _groups(list(pairs), group, table)
     errors += half_filled(given_groups, _DOING, Path(cases)) if cases is not None else []
     groups = {id: name or id for id, name in given_groups.items()}
@@ -133,7 +134,7 @@ def plan(
         held = {mask: _mask_values(mask, mask_threshold, geometry) for mask in found_masks}
         target, scaled, faults = target_of_ids(held, _DOING, kind)
         errors += faults
-    warnings = _too_dark(found_masks, mask_threshold)
+    warnings = unused + _too_dark(found_masks, mask_threshold)
     grouped = any(given_groups.values())
     warnings += own_group_warning(grouped)
     items = [
@@ -208,7 +209,7 @@ def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
 def _by_name(paths: Sequence[Path], errors: list[SegweaveError]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        name = case_name(path)
+        name = whole_name(path)
         if name in found:
             errors.append(
                 InputError(
@@ -232,9 +233,9 @@ def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> 
         )
     found: dict[str, Path] = {}
     for path in visible(folder):
-        if not path.is_file() or not suffix_of(path) or case_name(path) in images:
+        if not path.is_file() or not suffix_of(path) or whole_name(path) in images:
             continue
-        name = case_name(path)
+        name = whole_name(path)
         short = _without_ending(name) or name
         if short in found:
             errors.append(
@@ -272,7 +273,7 @@ def _matched(
     images: Mapping[str, Path], masks: Mapping[str, Path], errors: Sequence[SegweaveError]
 ) -> tuple[dict[str, tuple[Path, Path]], list[LeftOut]]:
     # An image may carry such an ending itself ("scan_label.png" with "scan_label.png").
-    whole = {case_name(path): path for path in masks.values()}
+    whole = {whole_name(path): path for path in masks.values()}
     pairs = {
         name: (path, whole.get(name) or masks[name])
         for name, path in sorted(images.items())
@@ -340,8 +341,10 @@ def _given_parts(
     return {part: sorted(names) for part, names in parts.items()}
 
 
-def _read_table(path: Path) -> dict[str, dict[str, str]]:
-    rows = read_rows(path, _READING)
+def _read_table(path: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Case → its group and part, and warnings."""
+    rows = read_rows(path, _READING, own=True)
+    unused = check_columns(list(rows[0]), _COLUMNS, _READING, path) if rows else []
     if not rows or "case" not in rows[0] or not {"group", "part"} & set(rows[0]):
         raise InputError(
             _READING,
@@ -350,4 +353,4 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
             found=", ".join(str(name) for name in rows[0]) if rows else "no rows",
             kind="layout",
         )
-    return rows_by_case(rows, "case", ("group", "part"), doing=_READING, file=path)
+    return rows_by_case(rows, "case", ("group", "part"), doing=_READING, file=path), unused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 
 from segweave.data.case import Case
 from segweave.data.splits import PARTS, cases_of
-from segweave.datasets._groups import half_filled, own_group_warning, read_rows
+from segweave.datasets._groups import TableRow, half_filled, own_group_warning, read_rows
 from segweave.datasets._volumes import labelled, read_volume, splits_by
 from segweave.datasets.base import Item, LeftOut, Plan, not_there
 from segweave.errors import ErrorKind, InputError, SegweaveError
 from segweave.formats import Geometry, case_name, read_case, read_label_case
+from segweave.formats.csv_table import check_columns
 from segweave.formats.files import files_of
 from segweave.formats.label_ids import check_kind, target_of_ids, target_of_names, too_many_names
 from segweave.registry import DatasetCard
@@ -65,13 +67,13 @@ def plan(
     Raises InputError for a table without these columns and for ids that can't be classes.
     """
     file = _file(source)
-    rows = _rows(file)
+    rows, unused = _rows(file)
     errors: list[SegweaveError] = []
     left_out: list[LeftOut] = []
     files: dict[str, tuple[Path, Path | None]] = {}
     given_groups: dict[str, str] = {}
     parts: dict[str, str] = {}
-    for number, row in enumerate(rows, 2):
+    for row in rows:
         problem = _take(row, file.parent, files, given_groups, parts, left_out)
         if problem:
             errors.append(
@@ -79,7 +81,7 @@ def plan(
                     _DOING,
                     file=file,
                     expected=problem[0],
-                    found=f"line {number}: {problem[1]}",
+                    found=f"line {row.line}: {problem[1]}",
                     kind=problem[2],
                 )
             )
@@ -137,7 +139,7 @@ def plan(
         if parts
         else splits_by(fractions, seed),
         left_out=left_out,
-        warnings=own_group_warning(grouped),
+        warnings=[*unused, *own_group_warning(grouped)],
         grouped=grouped,
         options=f"geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
@@ -176,23 +178,25 @@ def _file(source: Path) -> Path:
     return tables[0]
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    raw = read_rows(file, "reading a table of cases")
-    held = {name.lower(): name for name in (raw[0] if raw else {})}
-    if "image" not in held:
+def _rows(file: Path) -> tuple[list[TableRow], list[str]]:
+    """The rows, and warnings."""
+    doing = "reading a table of cases"
+    rows = read_rows(file, doing, own=True)
+    names = list(rows[0]) if rows else []
+    unused = check_columns(names, _COLUMNS, doing, file)
+    if "image" not in names:
         raise InputError(
-            "reading a table of cases",
+            doing,
             file=file,
             expected="the columns image and mask and, if wanted, case, group and part",
-            found=", ".join(map(str, held.values())) or "no rows",
+            found=", ".join(names) or "no rows",
             kind="layout",
         )
-    columns = [name for name in _COLUMNS if name in held]
-    return [{name: row.get(held[name], "") for name in columns} for row in raw]
+    return rows, unused
 
 
 def _take(
-    row: dict[str, str],
+    row: TableRow,
     folder: Path,
     files: dict[str, tuple[Path, Path | None]],
     groups: dict[str, str],
@@ -204,7 +208,7 @@ def _take(
         return "a path as image", "none", "layout"
     image = folder / row["image"]
     mask = folder / row["mask"] if row.get("mask") else None
-    id = row.get("case") or case_name(image)
+    id = unicodedata.normalize("NFC", row.get("case") or case_name(image))
     if id in files:
         return "an id for each case", f"a second {id!r}", "same-id"
     part = row.get("part", "").lower()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +11,10 @@ from typing import get_args
 from segweave.data.case import Stack
 from segweave.errors import InputError, nearest
 from segweave.evaluation.score_cases import problem_list
+from segweave.formats.csv_table import other_word, read_lines
 
 _DOING = "reading the table of cases"
 _COLUMNS = ("case", "group", "part", "stack", "arm", "seed", "fold", "id", "slice")
-_OTHER_WORDS = {
-    **dict.fromkeys(("patient", "subject", "video", "sequence"), "group"),
-    **dict.fromkeys(("split", "set", "subset"), "part"),
-    **dict.fromkeys(("file", "image", "name", "filename"), "case"),
-}
 
 
 @dataclass(frozen=True)
@@ -46,51 +40,22 @@ def read_entries(path: str | Path) -> dict[str, Entry]:
     InputError with everything that is wrong, by line.
     """
     file = Path(path)
-    text = _text(file)
-    head = text.lstrip("\r\n").partition("\n")[0]
-    separator = max((",", ";", "\t"), key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     entries: dict[str, Entry] = {}
     problems: list[str] = []
     header: list[str] = []
-    try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue  # spreadsheets leave empty rows
-            if not header:
-                header = _header(cells, file)
-                continue
-            problem = _take(header, cells, entries)
-            if problem:
-                problems.append(f"line {reader.line_num}: {problem}")
-    except csv.Error as error:
-        raise InputError(_DOING, file=file, expected="a CSV file", found=str(error)) from error
+    for line, cells in read_lines(file, _DOING):
+        if not header:
+            header = _header(cells, file)
+            continue
+        problem = _take(header, cells, entries)
+        if problem:
+            problems.append(f"line {line}: {problem}")
     if not header:
         _header([], file)
     problems += _met_twice(entries)
     if problems or not entries:
         raise problem_list(f"{_DOING} {file}", problems or ["it has no rows"])
     return entries
-
-
-def _text(file: Path) -> str:
-    try:
-        block = file.read_bytes()
-        return block.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            _DOING, file=file, expected="a CSV file", found=str(error.strerror)
-        ) from error
-    except UnicodeDecodeError as error:
-        wide = block[:2] in (b"\xff\xfe", b"\xfe\xff")
-        raise InputError(
-            _DOING,
-            file=file,
-            expected="a CSV file in UTF-8",
-            found="UTF-16" if wide else f"byte {block[error.start]:#x}, of another encoding",
-            remedy="save it as CSV UTF-8",
-        ) from None
 
 
 def _header(cells: Sequence[str], file: Path) -> list[str]:
@@ -102,7 +67,7 @@ def _header(cells: Sequence[str], file: Path) -> list[str]:
         return names
     remedy = None
     if unknown:
-        other = _OTHER_WORDS.get(unknown[0])
+        other = other_word(unknown[0])
         other = other if other not in names else None
         remedy = f"call that column {other}" if other else nearest(unknown[0], _COLUMNS)
     raise InputError(

@@ -30,6 +30,7 @@ from segweave.evaluation.rows import (
 )
 from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
+from segweave.formats.csv_table import cell_text, text_cell
 from segweave.metrics.compute import Status
 from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
@@ -49,6 +50,8 @@ COLUMNS = (
     "fold",
 )
 FILES = ("manifest.json", "cases.csv", "summary.json")
+LABEL_MAPS = "predictions"
+"""The folder of the label maps that were scored, where the evaluation is not inside its run."""
 
 
 def check_free(folder: str | Path, *, force: bool = False) -> None:
@@ -61,7 +64,7 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
     if not path.is_dir():
         raise UsageError("writing an evaluation", file=path, expected="a folder", found="a file")
     names = sorted(entry.name for entry in path.iterdir())
-    foreign = [name for name in names if name not in FILES]
+    foreign = [name for name in names if name not in (*FILES, LABEL_MAPS)]
     if foreign or (names and not force):
         raise UsageError(
             "writing an evaluation",
@@ -73,7 +76,12 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
 
 
 def write_evaluation(
-    folder: str | Path, rows: Sequence[Row], manifest: Manifest, *, force: bool = False
+    folder: str | Path,
+    rows: Sequence[Row],
+    manifest: Manifest,
+    *,
+    label_maps: Path | None = None,
+    force: bool = False,
 ) -> Evaluation:
     """Write an evaluation folder in one piece: a crash leaves the old one or the new one.
 
@@ -81,6 +89,8 @@ def write_evaluation(
         folder: where; see `check_free`.
         rows: the scores.
         manifest: what describes them (`new_manifest`); its counts are filled in here.
+        label_maps: a folder on the same disk with the label maps that were scored, which becomes
+            the folder's `predictions`; None where they are kept elsewhere.
         force: write over an evaluation.
 
     Raises UsageError where the folder holds something else, InputError where a score comes twice.
@@ -96,6 +106,8 @@ def write_evaluation(
         arms = [arm.model_dump() for arm in summarise([evaluation])]
         write_json(new / FILES[2], {"format": FORMAT, "arms": arms}, indent=1)
         write_json(new / FILES[0], full.model_dump(), indent=1)
+        if label_maps is not None:
+            label_maps.rename(new / LABEL_MAPS)
     return evaluation
 
 
@@ -208,15 +220,15 @@ def _write_rows(file: Path, rows: Iterable[Row]) -> None:
             has_return = "\r" in row.case + row.group + score.class_name + row.arm
             (quoted if has_return else writer).writerow(
                 (
-                    row.case,
+                    text_cell(row.case),
                     "" if score.slice is None else score.slice,
-                    row.group,
-                    score.class_name,
+                    text_cell(row.group),
+                    text_cell(score.class_name),
                     score.metric,
                     "" if score.value is None else repr(float(score.value)),
                     score.unit,
                     score.status,
-                    row.arm,
+                    text_cell(row.arm),
                     "" if row.seed is None else row.seed,
                     "" if row.fold is None else row.fold,
                 )
@@ -236,6 +248,7 @@ def _read_rows(file: Path, text: str) -> Iterator[Row]:
     for cells in reader:
         try:
             case, index, group, name, metric, value, unit, status, arm, seed, fold = cells
+            case, group, name, arm = map(cell_text, (case, group, name, arm))
             statuses = {name: name for name in get_args(Status)}
             if status not in statuses:
                 raise ValueError(f"status {status!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,9 @@ from segweave.errors import InputError
 from segweave.evaluation.score_cases import problem_list
 from segweave.formats import SUFFIXES, case_name, suffix_of
 from segweave.formats.files import label_ending, visible
+from segweave.formats.table import whole_name as whole_name
 
 _DOING = "looking for label maps"
-
-
-def whole_name(path: Path) -> str:
-    """The name of a file without its ending, in the form NFC: macOS decomposes umlauts."""
-    return unicodedata.normalize("NFC", case_name(path))
 
 
 def case_of(path: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segweave.errors import printable_line
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry, Part, Summary
 from segweave.evaluation.summary import by_unit, summarise
@@ -15,25 +17,33 @@ if TYPE_CHECKING:
 
 _DICE = "dice"
 _NOTHING = "–"
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: `heading` above it, `notes` below it."""
+    """One table: `heading` above it, `notes` below it. Control characters of names are escaped."""
 
     heading: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(map(printable_line, row)) for row in self.rows)
+        object.__setattr__(self, "heading", printable_line(self.heading))
+        object.__setattr__(self, "header", tuple(map(printable_line, self.header)))
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "notes", tuple(map(printable_line, self.notes)))
+
     def markdown(self) -> str:
         """The table as Markdown."""
-        lines = [f"### {self.heading}", ""] if self.heading else []
+        lines = [f"### {as_markdown_text(self.heading)}", ""] if self.heading else []
         lines.append("| " + " | ".join(map(_cell, self.header)) + " |")
         lines.append("|" + "|".join([" --- "] + [" ---: "] * (len(self.header) - 1)) + "|")
         lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in self.rows]
         if self.notes:
-            lines += ["", *(f"- {note}" for note in self.notes)]
+            lines += ["", *(f"- {as_markdown_text(note)}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
     def rich(self) -> RenderableType:
@@ -211,8 +221,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def as_markdown_text(text: str) -> str:
+    """A text on one line of Markdown: names in it make no tags and no control characters."""
+    return _TAG.sub("&lt;", printable_line(text))
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return as_markdown_text(text).replace("|", "\\|")
 
 
 def scored_again(evaluations: Iterable[Evaluation]) -> list[str]:

@@ -8,6 +8,7 @@ search for images and the error messages read the rows.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,11 @@ def case_name(path: str | Path) -> str:
     """A file's name without its ending: the id of its case unless another is given."""
     name = _name_of(path)
     return name[: len(name) - len(suffix_of(path))] or name
+
+
+def whole_name(path: str | Path) -> str:
+    """The name of a file without its ending, in the form NFC: macOS decomposes umlauts."""
+    return unicodedata.normalize("NFC", case_name(path))
 
 
 def _name_of(path: str | Path) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, DoubleConvolution
+from segweave.networks.base import Decoded, Features
+from segweave.networks.blocks.attention_gate import AttentionGate
+from segweave.networks.blocks.conv_norm import DoubleConvolution
+from segweave.networks.blocks.u_shape import UShape
 from segweave.networks.blocks.upsampling import NearestConvolution
 from segweave.registry import NetworkCard
 
@@ -30,25 +30,7 @@ CARD = NetworkCard(
 )
 
 
-class AttentionGate(nn.Module):
-    """Gate of a skip (Oktay et al., Section 3.2): x · σ(BN(ψ(ReLU(BN(W_g g) + BN(W_x x))))), (B, C,
-    H, W) and the signal g of the same shape → (B, C, H, W). The released code takes for g the
-    decoder's map that is upsampled already; the paper the coarser one.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = channels // 2
-        self.signal = ConvNorm(channels, inner, 1, bias=True)
-        self.skip = ConvNorm(channels, inner, 1, bias=True)
-        self.score = nn.Sequential(*ConvNorm(inner, 1, 1, bias=True), nn.Sigmoid())
-
-    def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
-        """(B, C, H, W) twice → the gated skip (B, C, H, W)."""
-        return skip * cast(Tensor, self.score((self.signal(signal) + self.skip(skip)).relu()))
-
-
-class AttentionUNet(SegmentationNetwork):
+class AttentionUNet(UShape):
     """UNet with five levels, nearest-neighbour upsampling and gated skips. `width` is the number of
     channels of the first level, each further level has twice as many (released: 64 to 1024). The
     released code ends in a sigmoid; this one returns logits. Raises UsageError for a width below 2,
@@ -56,39 +38,17 @@ class AttentionUNet(SegmentationNetwork):
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 1, *, width: int = 64) -> None:
-        super().__init__()
         if width < 2:
             raise UsageError(
                 "creating an Attention U-Net", expected="width at least 2", found=f"width={width}"
             )
         widths = [width * 2**level for level in range(LEVELS)]
-        self.in_channels, self.classes = in_channels, classes
-        self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)
-        self.channels = {
-            "skips": tuple(widths[:-1]),
-            "bottleneck": (widths[-1],),
-            "decoder": (width,),
-            "output": (classes,),
-        }
-        self.encoder = nn.ModuleList(
-            DoubleConvolution(before, after)
-            for before, after in zip([in_channels, *widths], widths, strict=False)
-        )
-        self.pool = nn.MaxPool2d(2)
+        super().__init__(in_channels, classes, widths, DoubleConvolution)
         upward = list(reversed(widths[:-1]))
         self.upsampling = nn.ModuleList(NearestConvolution(2 * after, after) for after in upward)
-        self.gates = nn.ModuleList(AttentionGate(after) for after in upward)
+        self.gates = nn.ModuleList(AttentionGate(after, after, after // 2) for after in upward)
         self.decoder = nn.ModuleList(DoubleConvolution(2 * after, after) for after in upward)
         self.classifier = nn.Conv2d(width, classes, 1)
-
-    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
-        """(B, C, H, W) → skips at strides 1 to 8 and the bottleneck at 16."""
-        self.check_image(x, **inputs)
-        maps = []
-        for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x)
-            maps.append(x)
-        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
 
     def decode(self, features: Features) -> Decoded:
         """Features → the map (B, width, H, W) before the head."""
@@ -99,10 +59,6 @@ class AttentionUNet(SegmentationNetwork):
             x = up(x)
             x = block(torch.cat([gate(x, skip), x], dim=1))
         return Decoded(map=x, extra={})
-
-    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
-        """The last map, which has the image's size already → logits (B, classes, H, W)."""
-        return Output(logits=self.classifier(decoded.map), auxiliary={})
 
     def released_names(self) -> ReleasedNames:
         """Names of UNet_Family: Conv1 … Conv5 down; Up, Att, Up_conv 5 … 2 up; Conv_1x1."""

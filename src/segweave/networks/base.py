@@ -225,7 +225,8 @@ def create_network(
         name: one of `list_networks()`.
         in_channels: channels of an image.
         classes: channels of the logits.
-        form: "paper" or "released"; matters only where the card names both.
+        form: one of those that the card names; matters only where there are several. Where the card
+            has no "released", which is the default here, it stands for the card's first form.
         pretrained: where start values come from: "imagenet" (the backbone's weights through timm,
             which downloads them if they are not in its cache), "imagenet:FILE" (a local file of the
             same weights), a file of weights of the whole network, or the folder of a run. What
@@ -252,7 +253,8 @@ def create_network(
     def build_with(classes: int) -> SegmentationNetwork:
         given: dict[str, Any] = {"in_channels": in_channels, "classes": classes, **options}
         if len(card.forms) > 1:
-            given["form"] = form
+            missing = form == "released" and form not in card.forms
+            given["form"] = card.forms[0] if missing else form
         network: SegmentationNetwork = build(doing, entry, card.options, given)
         return network
 

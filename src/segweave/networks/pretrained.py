@@ -259,15 +259,26 @@ def _load_whole(
             file=file,
             expected=f"weights of the same network, {len(state)} tensors",
             found=str(misfit),
-            remedy="only the head differs, for another number of classes: start with a new one, "
-            "new_head=True"
-            if misfit.names <= set(head())
-            else "take the network and the options that these weights were trained with",
+            remedy=_way_to_load(network, file, misfit.names <= set(head()), kept),
         )
     network.load_state_dict(kept, strict=False)
     return WeightsReport(
         tuple(kept), tuple(name for name in state if name in renewed), tuple(unused)
     )
+
+
+def _way_to_load(network: nn.Module, file: Path, only_head: bool, weights: Weights) -> str:
+    """What to do about a file that is not of the whole network as it stands."""
+    if only_head:
+        return (
+            "only the head differs, for another number of classes: start with a new one, "
+            "new_head=True"
+        )
+    backbones: Mapping[str, str | None] = getattr(network, "backbones", {})
+    if backbones and not any(name.startswith(f"{b}.") for b in backbones for name in weights):
+        files = str(file) if len(backbones) == 1 else ",".join(f"{b}={file}" for b in backbones)
+        return f"weights of a backbone alone are loaded by pretrained='{IMAGENET}:{files}'"
+    return "take the network and the options that these weights were trained with"
 
 
 def _load_released(network: nn.Module, weights: Weights, renewed: Collection[str]) -> WeightsReport:

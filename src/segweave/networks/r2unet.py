@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.base import Decoded, Features
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.networks.blocks.u_shape import UShape
 from segweave.networks.blocks.upsampling import NearestConvolution
 from segweave.registry import NetworkCard
 
@@ -64,7 +67,7 @@ class RecurrentResidualBlock(nn.Module):
         return x + self.recurrent(x)
 
 
-class R2UNet(SegmentationNetwork):
+class R2UNet(UShape):
     """UNet with five levels of recurrent residual blocks. `width` is the number of channels of the
     first level, each further level has twice as many (released: 64 to 1024); `steps` is the number
     of recurrent steps. The released code ends in a sigmoid; this one returns logits. Raises
@@ -74,7 +77,6 @@ class R2UNet(SegmentationNetwork):
     def __init__(
         self, in_channels: int = 3, classes: int = 1, *, width: int = 64, steps: int = 2
     ) -> None:
-        super().__init__()
         if width < 1 or steps < 1:
             raise UsageError(
                 "creating an R2U-Net",
@@ -82,34 +84,12 @@ class R2UNet(SegmentationNetwork):
                 found=f"width={width}, steps={steps}",
             )
         widths = [width * 2**level for level in range(LEVELS)]
-        self.in_channels, self.classes = in_channels, classes
-        self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)
-        self.channels = {
-            "skips": tuple(widths[:-1]),
-            "bottleneck": (widths[-1],),
-            "decoder": (width,),
-            "output": (classes,),
-        }
-        self.encoder = nn.ModuleList(
-            RecurrentResidualBlock(before, after, steps)
-            for before, after in zip([in_channels, *widths], widths, strict=False)
-        )
-        self.pool = nn.MaxPool2d(2)
+        block = partial(RecurrentResidualBlock, steps=steps)
+        super().__init__(in_channels, classes, widths, block)
         upward = list(reversed(widths[:-1]))
         self.upsampling = nn.ModuleList(NearestConvolution(2 * after, after) for after in upward)
-        self.decoder = nn.ModuleList(
-            RecurrentResidualBlock(2 * after, after, steps) for after in upward
-        )
+        self.decoder = nn.ModuleList(block(2 * after, after) for after in upward)
         self.classifier = nn.Conv2d(width, classes, 1)
-
-    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
-        """(B, C, H, W) → skips at strides 1 to 8 and the bottleneck at 16."""
-        self.check_image(x, **inputs)
-        maps = []
-        for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x)
-            maps.append(x)
-        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
 
     def decode(self, features: Features) -> Decoded:
         """Features → the map (B, width, H, W) before the head."""
@@ -119,10 +99,6 @@ class R2UNet(SegmentationNetwork):
         ):
             x = block(torch.cat([skip, up(x)], dim=1))
         return Decoded(map=x, extra={})
-
-    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
-        """The last map, which has the image's size already → logits (B, classes, H, W)."""
-        return Output(logits=self.classifier(decoded.map), auxiliary={})
 
     def released_names(self) -> ReleasedNames:
         """Names of UNet_Family: RRCNN1 … RRCNN5 down, Up and Up_RRCNN 5 … 2 up, Conv_1x1."""

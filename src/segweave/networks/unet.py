@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.base import Decoded, Features
 from segweave.networks.blocks.conv_norm import DoubleConvolution
+from segweave.networks.blocks.u_shape import UShape
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -26,7 +27,7 @@ CARD = NetworkCard(
 )
 
 
-class PlainUNet(SegmentationNetwork):
+class PlainUNet(UShape):
     """Double convolutions, pooling down, transposed convolutions up, skips joined.
 
     `width` is the number of channels of the first level; each further level has twice as many.
@@ -40,7 +41,6 @@ class PlainUNet(SegmentationNetwork):
     def __init__(
         self, in_channels: int = 3, classes: int = 1, *, width: int = 32, levels: int = 5
     ) -> None:
-        super().__init__()
         if width < 1 or levels < 2:
             raise UsageError(
                 f"creating a {type(self).__name__}",
@@ -48,37 +48,13 @@ class PlainUNet(SegmentationNetwork):
                 found=f"width={width}, levels={levels}",
             )
         widths = [width * 2**level for level in range(levels)]
-        self.in_channels, self.classes = in_channels, classes
-        self.stride = self.divisor = self.smallest = 2 ** (levels - 1)
-        self.channels = {
-            "skips": tuple(widths[:-1]),
-            "bottleneck": (widths[-1],),
-            "decoder": (width,),
-            "output": (classes,),
-        }
-        self.encoder = nn.ModuleList(
-            type(self).block(before, after)
-            for before, after in zip([in_channels, *widths], widths, strict=False)
-        )
-        self.pool = nn.MaxPool2d(2)
+        block = type(self).block
+        super().__init__(in_channels, classes, widths, block)
         self.upsampling = nn.ModuleList(
             nn.ConvTranspose2d(2 * after, after, 2, stride=2) for after in reversed(widths[:-1])
         )
-        self.decoder = nn.ModuleList(
-            type(self).block(2 * after, after) for after in reversed(widths[:-1])
-        )
+        self.decoder = nn.ModuleList(block(2 * after, after) for after in reversed(widths[:-1]))
         self.classifier = nn.Conv2d(width, classes, 1)
-
-    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
-        """(B, C, H, W) → skips at strides 1, 2, 4, ... and the bottleneck at `stride`. Raises
-        UsageError for a wrong number of channels or a size that is not divisible by `divisor`.
-        """
-        self.check_image(x, **inputs)
-        maps = []
-        for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x)
-            maps.append(x)
-        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
 
     def decode(self, features: Features) -> Decoded:
         """Features → the map (B, width, H, W) before the head."""
@@ -88,10 +64,6 @@ class PlainUNet(SegmentationNetwork):
         ):
             x = block(torch.cat([up(x), skip], dim=1))
         return Decoded(map=x, extra={})
-
-    def head(self, decoded: Decoded, size: Size, auxiliary: bool) -> Output:
-        """The last map, which has the image's size already → logits (B, classes, H, W)."""
-        return Output(logits=self.classifier(decoded.map), auxiliary={})
 
 
 class UNet(PlainUNet):

@@ -6,13 +6,14 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
+from segweave.networks.base import Decoded, Features, Output, Size
 from segweave.networks.blocks.conv_norm import DoubleConvolution
+from segweave.networks.blocks.u_shape import UShape
 from segweave.registry import NetworkCard
 
 LEVELS = 5
@@ -34,7 +35,7 @@ CARD = NetworkCard(
 )
 
 
-class UNetPlusPlus(SegmentationNetwork):
+class UNetPlusPlus(UShape):
     """Block X(i, j) reads X(i, 0), …, X(i, j − 1) and the upsampled X(i + 1, j − 1) (Eq. 1). The
     blocks X(i, 0) are the encoder.
 
@@ -53,25 +54,12 @@ class UNetPlusPlus(SegmentationNetwork):
         width: int = 32,
         deep_supervision: bool = False,
     ) -> None:
-        super().__init__()
         if width < 1:
             raise UsageError(
                 "creating a UNet++", expected="width at least 1", found=f"width={width}"
             )
         widths = [width * 2**level for level in range(LEVELS)]
-        self.in_channels, self.classes = in_channels, classes
-        self.stride = self.divisor = self.smallest = 2 ** (LEVELS - 1)
-        self.channels = {
-            "skips": tuple(widths[:-1]),
-            "bottleneck": (widths[-1],),
-            "decoder": (width,),
-            "output": (classes,),
-        }
-        self.encoder = nn.ModuleList(
-            DoubleConvolution(before, after)
-            for before, after in zip([in_channels, *widths], widths, strict=False)
-        )
-        self.pool = nn.MaxPool2d(2)
+        super().__init__(in_channels, classes, widths, DoubleConvolution)
         # columns[j - 1][i] is X(i, j).
         self.columns = nn.ModuleList(
             nn.ModuleList(
@@ -84,15 +72,6 @@ class UNetPlusPlus(SegmentationNetwork):
             nn.Conv2d(width, classes, 1) for _ in range(LEVELS - 2 if deep_supervision else 0)
         )
         self.classifier = nn.Conv2d(width, classes, 1)
-
-    def encode(self, x: Tensor, **inputs: Tensor) -> Features:
-        """(B, C, H, W) → X(0, 0) to X(3, 0) and the bottleneck X(4, 0) at stride 16."""
-        self.check_image(x, **inputs)
-        maps = []
-        for level, block in enumerate(self.encoder):
-            x = block(self.pool(x) if level else x)
-            maps.append(x)
-        return Features(skips=tuple(maps[:-1]), bottleneck=maps[-1], extra={})
 
     def decode(self, features: Features) -> Decoded:
         """Features → X(0, 4), (B, width, H, W), and X(0, 1) to X(0, 3) for deep supervision."""

@@ -24,6 +24,7 @@ from segweave.formats import (
 )
 from segweave.formats.nifti import write_nifti
 from segweave.formats.pictures import turned_note
+from segweave.plugin_errors import plugin_error
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.planning import (
     DOING,
@@ -174,6 +175,9 @@ def _as_ours(error: Exception, file: Path) -> SegweaveError:
         return error
     if isinstance(error, MemoryError):
         return SegweaveError("predicting: not enough memory", file=file)
+    from_plugin = plugin_error(error)
+    if from_plugin is not None:
+        return from_plugin
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
     ours = SegweaveError(f"predicting: unexpected {reason}", file=file)

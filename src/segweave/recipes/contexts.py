@@ -10,7 +10,8 @@ from pydantic import Field
 
 from segweave.errors import UsageError
 from segweave.recipes.loading import as_set, load_recipe
-from segweave.recipes.recipe import Recipe, Section
+from segweave.recipes.optimisation import Section
+from segweave.recipes.recipe import Recipe
 
 NO_CONTEXT = "none"
 DEFAULT_SLICES = 3

@@ -13,6 +13,7 @@ from segweave.comparison import Comparison, comparison_tables, write_text
 from segweave.comparison.results import ScoredRun
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
+from segweave.evaluation.folder import LABEL_MAPS
 from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.tables import counted
 from segweave.report.case_pictures import target_of
@@ -169,6 +170,9 @@ def _label_folders(scored: ScoredRun, protocol: str) -> list[Path]:
     kept = scored.sources.get("predictions")
     if "run" not in scored.sources:
         return [Path(kept)] if kept is not None else []
+    beside = Path(scored.folder) / LABEL_MAPS
+    if beside.is_dir():
+        return [beside]
     # Older evaluations of runs don't state the name; it was that of their folder.
     names = [Path(kept).name] if kept is not None else [Path(scored.folder).name, protocol]
     runs = [RunLayout(run) for run in _runs(scored)]

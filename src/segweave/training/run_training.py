@@ -31,6 +31,7 @@ from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Passes
 from segweave.training.session import Score, TrainingSession, Validation, stopped
+from segweave.training.try_out import try_out
 from segweave.weaving import WovenNetwork
 from segweave.weights import load_weights
 
@@ -126,6 +127,7 @@ def train(
                 batches,
                 accumulate=recipe.training.accumulate,
                 scales=recipe.training.scales,
+                one_scale_seed=(recipe.seed if recipe.training.scales_per_batch == "one" else None),
                 divisor=getattr(network.network, "divisor", 1),
                 smallest=getattr(network.network, "smallest", 1),
             )
@@ -133,7 +135,8 @@ def train(
             memory = None
             if feedback is not None:
                 memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
-            _try_out(recipe, network, passes, memory)
+            _check_size(recipe, network)
+            try_out(network, passes, memory)
             session = TrainingSession(
                 recipe,
                 network,
@@ -193,6 +196,7 @@ def _check_cases(
     needed = {
         "training.checkpoint is best": recipe.training.checkpoint == "best",
         "training.patience is set": recipe.training.patience is not None,
+        "training.schedule is plateau": recipe.training.schedule.name == "plateau",
     }
     for reason, needs in needed.items():
         if needs and not parts.get("validation"):
@@ -200,7 +204,8 @@ def _check_cases(
                 "training",
                 expected=f"validation cases, as {reason}",
                 found="none in this split",
-                remedy="set training.checkpoint to last and training.patience to null",
+                remedy="set training.checkpoint to last, training.patience to null and "
+                "training.schedule.name to constant",
             )
 
 
@@ -235,26 +240,10 @@ def _holds_a_class(store: CaseStore, id: str) -> bool:
     return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
 
 
-def _try_out(
-    recipe: Recipe, network: WovenNetwork, passes: Passes, memory: MaskMemory | None
-) -> None:
-    """Run the network once at each size of the training, so that what does not fit is reported
-    before the run's folder is made.
-    """
+def _check_size(recipe: Recipe, network: WovenNetwork) -> None:
+    """Raise UsageError where `input.size` breaks the size rule of the network as it was made."""
     rules = {k: getattr(network.network, k) for k in SIZE_RULES if hasattr(network.network, k)}
-    if recipe.input.size is not None:
-        check_input_size(recipe, **rules)
-    resized = passes.batches.resized
-    channels = resized[resized.ids[0]].image.shape[1]
-    network.eval()
-    for scale in passes.scales:
-        window = torch.zeros(1, resized.spec.slices, channels, *passes.size_at(scale))
-        inputs = {}
-        if memory is not None:
-            inputs[memory.feedback.name] = torch.zeros_like(window[:, :, :1])
-        with torch.no_grad():
-            network(window, **inputs)
-    network.train()
+    check_input_size(recipe, **rules)
 
 
 def _bound(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -46,23 +47,31 @@ class Costs:
         steps: the network's steps and the context modules.
         parameters: all weights.
         multiply_accumulates: of the whole window, measured at once.
-        seconds: of one forward pass, the median of three after one that is left out.
-        peak_bytes: the most that one forward pass allocates beside the weights and the image.
+        seconds: of one forward pass, the median of three after one that is left out; None where
+            nothing was run.
+        peak_bytes: the most that one forward pass allocates beside the weights and the image; None
+            where nothing was run.
     """
 
     steps: tuple[Step, ...]
     parameters: int
     multiply_accumulates: int
-    seconds: float
-    peak_bytes: int
+    seconds: float | None
+    peak_bytes: int | None
 
 
-def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
+def measure_costs(woven: WovenNetwork, size: Size, *, run: bool = True) -> Costs:
     """The costs of one window at `size` = (height, width), in eval mode on the CPU.
 
     The encoder runs once per slice, the decoder and the head once; beside a network that weaves at
     `encoder`, neighbours are embedded and not encoded. Another network than a `SegmentationNetwork`
     has no steps of its kind: the totals alone are given.
+
+    Args:
+        woven: the woven network.
+        size: height and width of the image.
+        run: False counts parameters and multiply-accumulates from shapes alone (on torch's device
+            `meta`), which takes a moment for any size.
 
     Raises UsageError for a size that the network does not take, with one that it takes.
     """
@@ -75,17 +84,22 @@ def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
             smallest=network.smallest,
             fixed=network.fixed,
         )
+    if not run:
+        woven = copy.deepcopy(woven).to("meta")
     training = woven.training
     woven.eval()
-    window = torch.zeros(1, woven.slices, woven.in_channels, *size)
+    device = _device(woven)
+    window = torch.zeros(1, woven.slices, woven.in_channels, *size, device=device)
     inputs = {}
     if woven.feedback is not None:
-        inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size)
+        inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size, device=device)
+    seconds = peak = None
     with torch.no_grad():
         _, total = _counted(lambda: woven(window, **inputs))
         steps = _steps(woven, window, inputs)
-        seconds = _seconds(lambda: woven(window, **inputs))
-        peak = _peak_bytes(lambda: woven(window, **inputs))
+        if run:
+            seconds = _seconds(lambda: woven(window, **inputs))
+            peak = _peak_bytes(lambda: woven(window, **inputs))
     woven.train(training)
     return Costs(steps, _weights(woven), total, seconds, peak)
 
@@ -134,9 +148,12 @@ def _used(network: SegmentationNetwork, step: str) -> int:
 
     for module in network.modules():
         hooks.append(module.register_forward_pre_hook(note))
-    side = _some_side(network)
-    image = torch.zeros(1, network.in_channels, *side)
-    masks = {} if network.feedback is None else {network.feedback.name: torch.zeros(1, 1, *side)}
+    side = some_size(network)
+    device = _device(network)
+    image = torch.zeros(1, network.in_channels, *side, device=device)
+    masks = {}
+    if network.feedback is not None:
+        masks[network.feedback.name] = torch.zeros(1, 1, *side, device=device)
     try:
         features = network.encode(image, **masks)
         if step != "encode":
@@ -151,7 +168,8 @@ def _used(network: SegmentationNetwork, step: str) -> int:
     return sum(p.numel() for p in network.parameters() if id(p) in seen)
 
 
-def _some_side(network: SegmentationNetwork) -> Size:
+def some_size(network: SegmentationNetwork) -> Size:
+    """A small height and width that a network takes."""
     if network.fixed:
         first = network.fixed[0]
         return (first, first) if isinstance(first, int) else first
@@ -189,6 +207,10 @@ def _peak_bytes(run: Callable[[], Any]) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def _weights(module: nn.Module) -> int:

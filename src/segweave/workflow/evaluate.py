@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.store import CaseStore
-from segweave.errors import MissingExtraError, UsageError
+from segweave.errors import MissingExtraError, SegweaveError, UsageError
 from segweave.evaluation import (
     Evaluation,
     Protocol,
@@ -27,6 +27,7 @@ from segweave.evaluation import (
     score_rows,
     write_evaluation,
 )
+from segweave.evaluation.folder import LABEL_MAPS
 from segweave.evaluation.score_cases import References
 from segweave.formats import label_format, suitable_format, write_label
 from segweave.prediction import Ensemble, Flips, Predictor, Session, Tiles, load_ensemble
@@ -35,7 +36,7 @@ from segweave.report import write_report
 from segweave.report.run_report import ValidatedCases
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_folder, locked, sha256_of_text
+from segweave.storage import atomic_folder, can_write, locked, scratch_folder
 from segweave.workflow.evaluation_plan import Part, plan_evaluation
 from segweave.workflow.ledger import note_scored
 
@@ -73,6 +74,7 @@ def evaluate(
         metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
         out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
             other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
+            Needed where the run can't be written.
         force: replace an evaluation, and score test cases a second time.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         progress: called after each case with (cases done, all cases, the case's id).
@@ -81,10 +83,10 @@ def evaluate(
     a second time raises UsageError without `force`, because a choice made after looking at test
     scores turns them into validation scores. The evaluation states how often they were scored. An
     evaluation of another part replaces an earlier one of the same run. The label maps that were
-    scored are kept in `RUN/predictions`, those of each evaluation in a separate folder.
+    scored are kept in `RUN/predictions/NAME`; in `OUT/predictions` where the scores are elsewhere.
 
     Raises UsageError for wrong options and for cases that the run learned from, InputError for
-    files that do not fit. Example:
+    files that do not fit, SegweaveError where the run can't be written and `out` is None. Example:
 
         >>> from segweave import evaluate
         >>> scores = evaluate("runs/a", part="validation", device="cpu")
@@ -105,7 +107,7 @@ def evaluate(
         force=force,
     )
     run, cases, variant, rules = plan.run, plan.store, plan.variant, plan.protocol
-    ids, added, folder = plan.ids, plan.metrics, plan.folder
+    ids, added, folder, away = plan.ids, plan.metrics, plan.folder, plan.away
     model = load_ensemble(
         [one.folder for one in variant.runs],
         flips=flips,
@@ -116,10 +118,12 @@ def evaluate(
     _check_target(model, cases)
     session = model.session()
     models = model.members if isinstance(model, Ensemble) else (model,)
-    maps = _label_maps_folder(run, plan.name, folder)
     rows: list[Row] = []
     references = References()
-    with _alone(run), atomic_folder(maps) as kept:
+    with (
+        _alone(run, needed=not away),
+        _label_maps(run, plan.name, folder, away=away) as (kept, maps),
+    ):
         # Predict, keep and score case by case, so that one is in memory at a time.
         for done, id in enumerate(cases.verify(ids), start=1):
             case = cases.case(id)
@@ -163,7 +167,9 @@ def evaluate(
             references=references.checksums(),
             grouped=cases.grouped,
         )
-        evaluation = write_evaluation(folder, rows, manifest, force=plan.force)
+        evaluation = write_evaluation(
+            folder, rows, manifest, label_maps=kept if away else None, force=plan.force
+        )
 
     # Report.
     if plan.tests:
@@ -173,16 +179,42 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _alone(run: Run) -> Iterator[None]:
+def _alone(run: Run, *, needed: bool) -> Iterator[None]:
     """Let no other process score the run meanwhile (its ledger has one writer), and remove what
-    killed ones left half written. Raises UsageError where another process does.
+    killed ones left half written. Raises UsageError where another process does, SegweaveError where
+    the run can't be written, unless nothing `needed` is written there.
     """
     folder = run.layout.predictions("")
+    if not (can_write(folder) and can_write(run.layout.evaluations)):
+        if needed:
+            raise SegweaveError(
+                "scoring a run",
+                file=run.folder,
+                expected="a run folder that can be written, for label maps and scores",
+                found="no permission, or a read-only file system",
+                remedy="write both to another folder: --out FOLDER",
+            )
+        yield
+        return
     with locked(folder / ".lock", "scoring a run"):
         for parent in (folder, run.layout.evaluations):
             for left in parent.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+@contextlib.contextmanager
+def _label_maps(
+    run: Run, name: str, evaluation: Path, *, away: bool
+) -> Iterator[tuple[Path, Path]]:
+    """Yield the folder to write label maps into, and where they will be."""
+    if away:
+        with scratch_folder(evaluation) as kept:
+            yield kept, evaluation / LABEL_MAPS
+    else:
+        maps = run.layout.predictions(name)
+        with atomic_folder(maps) as kept:
+            yield kept, maps
 
 
 def predict_for(
@@ -233,6 +265,8 @@ def update_report(run: Run, validated: Callable[[], ValidatedCases | None] | Non
     is logged and ends nothing: the run's work is done and written. `validated` predicts the cases
     that a report without scores shows.
     """
+    if not can_write(run.folder):
+        return
     try:
         write_report(run, validated=validated() if validated is not None else None)
     except MissingExtraError:
@@ -253,13 +287,3 @@ def _check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
             found=differences,
             remedy="prepare the store with the same classes, or predict files and score those",
         )
-
-
-def _label_maps_folder(run: Run, name: str, evaluation: Path) -> Path:
-    """The folder for the label maps of the evaluation `name`: `RUN/predictions/NAME`, with a digest
-    of the evaluation's path in its name where that is not the standard one.
-    """
-    path = evaluation.resolve()
-    if path != (run.folder / "evaluation" / name).resolve():
-        name += f"-{path.name}-{sha256_of_text(str(path))[:8]}"
-    return run.folder / "predictions" / name

@@ -35,6 +35,7 @@ class EvaluationPlan:
         ids: the cases.
         name: the evaluation's name.
         folder: where it is written.
+        away: whether that is elsewhere than in the run.
         tests: whether there are test cases among them.
         key: its name in the ledger.
         tested: how often test cases were scored, with this time.
@@ -49,6 +50,7 @@ class EvaluationPlan:
     ids: list[str]
     name: str
     folder: Path
+    away: bool
     tests: bool
     key: str
     tested: dict[str, int]
@@ -92,8 +94,9 @@ def plan_evaluation(
             model_folder(one.folder, checkpoint)
     variant.check_cases(ids, part, cases)
     name = variant.evaluation_name(protocol, part)
-    standard = run.folder / "evaluation" / name
+    standard = run.layout.evaluation(name)
     folder = Path(out) if out is not None else standard
+    away = folder.resolve() != standard.resolve()
 
     # Ask the ledger.
     tests = part in ("test", "all")
@@ -107,7 +110,7 @@ def plan_evaluation(
     check_free(folder, force=force)
 
     return EvaluationPlan(
-        run, cases, variant, rules, added, ids, name, folder, tests, key, tested, force
+        run, cases, variant, rules, added, ids, name, folder, away, tests, key, tested, force
     )
 
 

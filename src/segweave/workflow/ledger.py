@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import get_protocol, list_protocols
 from segweave.runs.run_folder import Run
-from segweave.storage import read_json, write_json
+from segweave.storage import can_write, read_json, write_json
+
+_log = logging.getLogger(__name__)
 
 _BEST_ON_TEST = "best-on-test"
 Ledger = dict[str, dict[str, Any]]
@@ -63,7 +66,8 @@ def check_scored_once(
 
 
 def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
-    """Note in each of the runs that the test cases of a store were scored now.
+    """Note in each of the runs that the test cases of a store were scored now. A run that can't be
+    written is named in a warning.
 
     Args:
         runs: the runs whose ledgers are written.
@@ -74,6 +78,13 @@ def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, fol
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     for run in runs:
+        if not can_write(run.layout.evaluations):
+            _log.warning(
+                "%s can't be written: it does not note that its test cases were scored; do not "
+                "choose anything by these scores",
+                run.folder,
+            )
+            continue
         ledger = _read(run)
         ledger[key] = {
             "protocol": protocol,

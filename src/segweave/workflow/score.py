@@ -70,8 +70,8 @@ def score(
                 file=folder,
                 expected="a folder of label maps",
                 found="a store",
-                remedy="segweave evaluate RUN --store STORE scores a run on a store; to score files "
-                "give the folder of the true label maps",
+                remedy="segweave evaluate RUN --store STORE scores a run on a store; to score "
+                "files give the folder of the true label maps",
             )
     return evaluate_folders(
         predictions,
