@@ -30,6 +30,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
 SHORT = ["training.epochs=1", "input.size=[32,32]"]
 SMALL = [*SHORT, "network.options.width=2"]
+SMALL_TIMM = [
+    *SHORT,
+    "network.options={encoder: test_efficientnet, decoder_channels: [4, 4, 4, 4]}",
+]
 NO_COMMANDS = ("make", "pip", ".venv/bin/")
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$",
@@ -120,7 +124,9 @@ def run_shell(body: str, where: str) -> None:
         assert words[0] == "segweave", f"{where}: {line!r} is not a command of segweave"
         arguments = words[1:]
         if arguments[0] == "train":
-            arguments += [part for text in small_sets(arguments[1]) for part in ("--set", text)]
+            pictures = "stores/photos" in arguments
+            small = SMALL_TIMM if pictures else small_sets(arguments[1])
+            arguments += [part for text in small for part in ("--set", text)]
         if arguments[0] == "demo":
             arguments += ["--quick"]
         with pytest.raises(SystemExit) as end:
@@ -192,6 +198,34 @@ def test_navigation_lists_every_page_once() -> None:
     # The page of one object is linked from its overview, which the navigation lists.
     pages = [str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")]
     assert sorted(listed) == sorted(p for p in pages if not re.match(r"reference/\w+/", p))
+
+
+def test_the_index_links_every_page() -> None:
+    # Pages of single objects are linked by the page of their kind.
+    pages = {
+        page.relative_to(DOCS).as_posix()
+        for page in DOCS.rglob("*.md")
+        if len(page.relative_to(DOCS).parts) < 3 and page.name != "index.md"
+    }
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert linked == pages
+
+
+def test_the_diagram_shows_every_position(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from segweave.report import save_figure
+    from segweave.weaving import POSITIONS
+
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_diagram
+
+    assert make_diagram.POSITIONS.keys() == POSITIONS.keys()
+    words = [text.get_text() for text in make_diagram.diagram().axes[0].texts]
+    assert all(position in words for position in POSITIONS)
+    assert save_figure(make_diagram.diagram(), tmp_path / "d.png").stat().st_size > 10_000
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "images/weaving.png" in text
+        assert "images/demo.png" in text
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -255,9 +255,33 @@ def test_overlapping_classes_and_probabilities(images, tmp_path):
     assert not report.failures
     assert np.load(tmp_path / "out/d.npz")["label"].shape == (1, 2, 20, 30)
     assert nib.load(tmp_path / "out/heart.nii.gz").shape == (16, 16, 3, 2)
-    maps = np.load(tmp_path / "out/probabilities/heart.npz")["probabilities"]
-    assert maps.shape == (3, 2, 16, 16)
+    maps = np.load(tmp_path / "out/probabilities/d.npz")["probabilities"]
+    assert maps.shape == (1, 2, 20, 30)
     assert maps.dtype == np.float32
+    # A viewer opens those of a NIfTI image, in its geometry.
+    for file in (
+        images / "p1/heart.nii.gz",
+        other_byte_order(images / "p1/heart.nii.gz", tmp_path),
+    ):
+        case = read_case(file)
+        expected = predictor.session().predict(case, probabilities=True).probabilities
+        if not (tmp_path / "out/probabilities" / file.name).exists():
+            predict_files(predictor, file, tmp_path / "out", probabilities=True)
+        kept = nib.load(tmp_path / "out/probabilities" / file.name)
+        assert kept.get_data_dtype().newbyteorder("=") == np.float32
+        np.testing.assert_array_equal(kept.affine, nib.load(file).affine)
+        for number in range(2):
+            plane = case.source_grid.to_case(np.asarray(kept.dataobj)[..., number])
+            np.testing.assert_array_equal(plane, expected[:, number])
+
+
+def other_byte_order(file, folder):
+    """The same image as a file of the other byte order."""
+    image = nib.load(file)
+    header = image.header.as_byteswapped(">" if image.header.endianness == "<" else "<")
+    swapped = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, header)
+    nib.save(swapped, folder / "swapped.nii.gz")
+    return folder / "swapped.nii.gz"
 
 
 def test_colour_pictures(tmp_path):

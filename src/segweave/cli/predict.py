@@ -76,7 +76,11 @@ def predict(
         ),
     ] = True,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the probabilities of each class.")
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write the probabilities of each class: .nii.gz of a NIfTI image, else .npz.",
+        ),
     ] = False,
     format: Annotated[
         str | None,
@@ -123,13 +127,28 @@ def predict(
     """
     from segweave.cli.show import counter, remark, results
     from segweave.errors import InputError, UsageError
-    from segweave.prediction import Tiles, load_ensemble, predict_files, read_boxes
+    from segweave.prediction.box_file import read_boxes
+    from segweave.prediction.planning import OVERLAYS, PROBABILITIES, check_prediction
 
     if box is not None and boxes is not None:
         raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
     given = box if boxes is None else read_boxes(boxes)
+    models = [model, *(also or ())]
+    # Before torch is imported, which takes seconds.
+    check_prediction(
+        models,
+        inputs,
+        out,
+        checkpoint=checkpoint,
+        overlays=overlays,
+        probabilities=probabilities,
+        format=format,
+        force=force,
+    )
+    from segweave.prediction import Tiles, load_ensemble, predict_files
+
     predictor = load_ensemble(
-        [model, *(also or ())],
+        models,
         flips=flips,
         tiles=Tiles() if tiles else None,
         checkpoint=checkpoint,
@@ -155,7 +174,13 @@ def predict(
         if file.note:
             remark(f"{file.file}: {file.note}")
     if report.files:
-        results(label_maps=f"{len(report.files)} in {report.folder}", summary=report.summary)
+        drawn = any(file.overlay is not None for file in report.files)
+        results(
+            label_maps=f"{len(report.files)} in {report.folder}",
+            overlays=report.folder / OVERLAYS if drawn else None,
+            probabilities=report.folder / PROBABILITIES if probabilities else None,
+            summary=report.summary,
+        )
     if report.failures:
         raise InputError(
             f"predicting {len(report.failures)} of {len(report.failures) + len(report.files)} "

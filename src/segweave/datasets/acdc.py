@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ from segweave.words import few
 
 CARD = DatasetCard(
     name="acdc",
-    title="ACDC, Automated Cardiac Diagnosis Challenge (training set)",
+    title="ACDC, Automated Cardiac Diagnosis Challenge",
     entry="plan",
     paper="Bernard, Lalande, Zotti, Cervenansky et al., Deep Learning Techniques for Automatic "
     "MRI Cardiac Multi-structures Segmentation and Diagnosis: Is the Problem Solved?, IEEE TMI "
@@ -39,6 +40,10 @@ CARD = DatasetCard(
     ranges={"slices": (6, 18), "size": (154, 512), "step": (5, 10), "pixel": (0.70, 1.92)},
     examples=(
         ("segweave prepare acdc ACDC/database stores/acdc", "the release, as it was downloaded"),
+        (
+            "segweave prepare acdc ACDC/database/training stores/acdc-100",
+            "the 100 training patients alone",
+        ),
         ("segweave prepare acdc ACDC stores/acdc --strict", "refuse where anything is missing"),
     ),
 )
@@ -48,16 +53,23 @@ _VOLUME = re.compile(r"(patient\d{3})_frame(\d{2})\.h5")
 _NPZ_SLICE = re.compile(r"case_(\d{3})_slice(ED|ES)_(\d+)\.npz")
 _NPZ_VOLUME = re.compile(r"case_(\d{3})_volume_(ED|ES)\.npz")
 _PHASES = ("ED", "ES")
+_TRAINING = {f"patient{number:03d}" for number in range(1, 101)}
+_TESTING = {f"patient{number:03d}" for number in range(101, 151)}
 
 
 def plan(source: Path, *, layout: Layout = "auto") -> Plan:
     """Find ACDC in one of its layouts.
 
     `raw` is the official release, `patientXXX/patientXXX_frameYY.nii.gz` with `_gt` and Info.cfg,
-    here or below `training`; its affines have unit steps, so millimetres are taken from pixdim.
+    here or below `training` and `testing`; its affines have unit steps, so millimetres are taken
+    from pixdim.
     `h5` is one `patientXXX_frameYY.h5` per volume with `image` and `label`, here or below
     `ACDC_training_volumes`. `npz` is `train` and `valid` with one npz per slice, `test` with one
     npz per volume. Case ids are `patientXXX_ED` and `patientXXX_ES`; the group is the patient.
+
+    Splits: `70-10-20` of the 100 training patients, as the papers' code deals them; five folds of
+    them; and, where patients 101 to 150 are there, `official`: 100 to train, these 50 to test (it
+    has no validation cases: `--set data.validation=null`).
 
     Args:
         source: The folder that holds the data set.
@@ -76,7 +88,8 @@ def plan(source: Path, *, layout: Layout = "auto") -> Plan:
     planned = {"raw": _plan_raw, "h5": _plan_h5, "npz": _plan_npz}[name](folder)
     missing, warnings = planned.missing, planned.warnings
     here = {item.id.partition("_")[0] for item in planned.items}
-    absent = sorted({f"patient{number:03d}" for number in range(1, 101)} - here)
+    wanted = _TRAINING if here & _TRAINING else set()
+    absent = sorted((wanted | (_TESTING if here & _TESTING else set())) - here)
     if absent:
         missing.insert(0, f"{len(absent)} patients are not there: {few(absent)}")
     return replace(planned, missing=missing, warnings=warnings)
@@ -84,11 +97,18 @@ def plan(source: Path, *, layout: Layout = "auto") -> Plan:
 
 def _splits(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     split = load_split("acdc")
+    training = {id: group for id, group in groups.items() if group not in _TESTING}
+    testing = [id for id, group in groups.items() if group in _TESTING]
+    official = {"official": {"train": [*training], "test": testing}} if testing else {}
+    if not training:
+        return official
     # The release orders its patients by diagnosis, twenty of each.
     diagnosis = {
-        group: f"{(int(group.removeprefix('patient')) - 1) // 20}" for group in groups.values()
+        group: f"{(int(group.removeprefix('patient')) - 1) // 20}" for group in training.values()
     }
-    return {split.name: split.cases(groups), **usual_folds(groups, strata=diagnosis)}
+    # The folds leave the official test patients out, so that they stay unseen.
+    folds = usual_folds(training, strata=diagnosis)
+    return {split.name: split.cases(training), **official, **folds}
 
 
 def _target() -> TargetSpec:
@@ -130,8 +150,33 @@ def _first(folders: list[Path], pattern: str) -> Path | None:
 
 
 def _raw_folder(source: Path) -> Path | None:
-    folders = [source, source / "training", source / "database" / "training"]
-    return _first(folders, "patient[0-9][0-9][0-9]/")
+    pattern = "patient[0-9][0-9][0-9]/"
+    for folder in (source, source / "database"):
+        parts = [folder, folder / "training", folder / "testing"]
+        if _first(parts, pattern) is not None:
+            return folder
+    return None
+
+
+def _patients(folder: Path) -> list[Path]:
+    """The folders of the patients, here or below training and testing."""
+    found = [
+        path
+        for part in (folder, folder / "training", folder / "testing")
+        for path in part.glob("patient[0-9][0-9][0-9]")
+        if path.is_dir()
+    ]
+    twice = [name for name, count in Counter(p.name for p in found).items() if count > 1]
+    if twice:
+        raise InputError(
+            "looking for ACDC",
+            file=folder,
+            expected="each patient once",
+            found=f"{twice[0]} in two folders",
+            remedy="give the folder of one copy",
+            kind="same-id",
+        )
+    return sorted(found, key=lambda path: path.name)
 
 
 def _plan_raw(folder: Path) -> Plan:
@@ -140,7 +185,7 @@ def _plan_raw(folder: Path) -> Plan:
     warnings: list[str] = []
     left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
-    for patient in sorted(p for p in folder.glob("patient[0-9][0-9][0-9]") if p.is_dir()):
+    for patient in _patients(folder):
         facts = collected(errors, partial(_facts, patient, warnings), _phases_in_order(patient))
         for phase in _PHASES:
             if phase not in facts:

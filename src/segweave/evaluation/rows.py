@@ -140,7 +140,15 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder: its path, manifest and rows."""
+    """An evaluation folder.
+
+    `segweave.evaluation.summary_table([evaluation])` makes its table, `summarise` its means.
+
+    Attributes:
+        folder: where it is.
+        manifest: what was scored, and how.
+        rows: one value each: case, class, metric, value, unit, status.
+    """
 
     folder: Path
     manifest: Manifest

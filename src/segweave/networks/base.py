@@ -5,7 +5,7 @@ in plain tuples; and networks by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,9 +17,8 @@ from segweave import registry
 from segweave.errors import UsageError
 from segweave.networks.pretrained import WeightsReport, head_tensors, load_pretrained
 from segweave.registry import build
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from segweave.size_rule import Size as Size
+from segweave.size_rule import check_size
 
 
 class Features(NamedTuple):
@@ -268,46 +267,6 @@ def mask_of(output: Output, *, exclusive: bool) -> Tensor:
     else:
         foreground = (logits > 0).any(1, keepdim=True)
     return foreground.to(logits.dtype)
-
-
-def check_size(
-    name: str,
-    size: Size,
-    *,
-    divisor: int = 1,
-    smallest: int = 1,
-    fixed: Sequence[Size | int] = (),
-) -> None:
-    """Raise UsageError naming a size that works where an image breaks a network's size rule.
-
-    Args:
-        name: the network, for the message.
-        size: height and width of the image in pixels.
-        divisor: height and width must be multiples of it.
-        smallest: height and width must be at least this.
-        fixed: the only sizes that work, if not empty.
-    """
-    height, width = size
-    allowed = [(n, n) if isinstance(n, int) else n for n in fixed]
-    fits = height % divisor == 0 and width % divisor == 0 and min(height, width) >= smallest
-    if fits and (not allowed or size in allowed):
-        return
-    if allowed:
-        expected = "the size " + " or ".join(f"{h}×{w}" for h, w in allowed)
-        near = min(allowed, key=lambda one: abs(one[0] - height) + abs(one[1] - width))
-    else:
-        expected = f"height and width divisible by {divisor} and at least {smallest}"
-        lowest = -(-smallest // divisor) * divisor
-        near = (
-            max(lowest, round(height / divisor) * divisor),
-            max(lowest, round(width / divisor) * divisor),
-        )
-    raise UsageError(
-        f"running {name} on an image of {height}×{width}",
-        expected=expected,
-        found=f"{height}×{width}",
-        remedy=f"resize or pad to {near[0]}×{near[1]}",
-    )
 
 
 def list_networks() -> list[str]:

@@ -11,22 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segweave import __version__
 from segweave.data.boxes import Boxes, boxes_of
-from segweave.errors import InputError, SegweaveError, UsageError, one_line
+from segweave.data.case import Case
+from segweave.errors import InputError, SegweaveError, one_line
 from segweave.formats import (
     Geometry,
     case_name,
-    find_images,
     label_name,
     read_case,
     write_label,
 )
+from segweave.formats.nifti import write_nifti
 from segweave.formats.pictures import turned_note
 from segweave.plugin_errors import plugin_error
 from segweave.prediction.box_file import GivenBoxes, boxes_for, check_used
 from segweave.prediction.overlay import amounts, draw_overlay
+from segweave.prediction.planning import (
+    DOING,
+    Job,
+    check_folder,
+    check_free,
+    check_targets,
+    plan_files,
+)
 from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.progress_file import (
     PredictedFile,
@@ -47,10 +57,7 @@ from segweave.storage import (
 
 SUMMARY = "predictions.json"
 LOCK = ".predicting.lock"
-OVERLAYS = "overlays"
-PROBABILITIES = "probabilities"
 FORMAT = 1
-_DOING = "predicting files"
 
 
 @dataclass(frozen=True)
@@ -80,19 +87,6 @@ class PredictionReport:
     resumed: int = 0
 
 
-@dataclass(frozen=True)
-class _Job:
-    file: Path
-    labels: Path
-    overlay: Path | None
-    probabilities: Path | None
-    format: str | None
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        return tuple(t for t in (self.labels, self.overlay, self.probabilities) if t is not None)
-
-
 def predict_files(
     predictor: Predictor | Ensemble | Session,
     inputs: str | Path | Sequence[str | Path],
@@ -117,8 +111,9 @@ def predict_files(
             images, or by the name of each image (`segweave.prediction.read_boxes` reads a CSV
             file).
         overlays: also draw out/overlays/NAME.png.
-        probabilities: also write out/probabilities/NAME.npz (float32, slices × classes × height ×
-            width; the only case in which the probabilities of a whole volume are in memory).
+        probabilities: also write out/probabilities/NAME.nii.gz of a NIfTI image (float32, in its
+            geometry, the classes as fourth axis), NAME.npz of another (float32, slices × classes ×
+            height × width). The only case in which those of a whole volume are in memory.
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
@@ -136,14 +131,11 @@ def predict_files(
     input, boxes are missing or not wanted, or another process is predicting into `out`.
     """
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(
-            "predicting", file=folder, expected="a folder for the label maps", found="a file"
-        )
+    check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     overlapping = predictor.target.kind == "overlapping"
-    jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
-    _check_targets(jobs)
+    jobs = plan_files(given, folder, overlays, probabilities, overlapping, format)
+    check_targets(jobs)
     session = predictor if isinstance(predictor, Session) else predictor.session()
     session.check_boxes(boxes)
     check_used(boxes, {name for job in jobs for name in _names(job.file)})
@@ -164,11 +156,11 @@ def predict_files(
         if progress is not None:
             progress(done, len(jobs), name)
 
-    with locked(folder / LOCK, _DOING, remedy="wait for it to end, or choose another folder"):
+    with locked(folder / LOCK, DOING, remedy="wait for it to end, or choose another folder"):
         remove_leftovers(folder)
         interrupted = ProgressFile(folder, settings, restart=force)
         if not (force or interrupted.resumes):
-            _check_free(jobs, folder)
+            check_free(jobs, folder)
         earlier = _read_summary(folder / SUMMARY, force or interrupted.resumes)
         interrupted.start()
         resumed = 0
@@ -211,75 +203,9 @@ def _as_ours(error: Exception, file: Path) -> SegweaveError:
     return ours
 
 
-def _plan(
-    given: Sequence[str | Path],
-    folder: Path,
-    overlays: bool,
-    probabilities: bool,
-    overlapping: bool,
-    format: str | None,
-) -> list[_Job]:
-    """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
-    jobs: list[_Job] = []
-    for path in map(Path, given):
-        for file in find_images(path):
-            # A folder may itself be the image, a DICOM series.
-            inside = path.is_dir() and file != path
-            subfolder = file.parent.relative_to(path) if inside else Path()
-            name = case_name(file)
-            jobs.append(
-                _Job(
-                    file,
-                    folder / subfolder / label_name(file, overlapping=overlapping, format=format),
-                    folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
-                    folder / PROBABILITIES / subfolder / f"{name}.npz" if probabilities else None,
-                    format,
-                )
-            )
-    return jobs
-
-
-def _check_targets(jobs: Sequence[_Job]) -> None:
-    read = {job.file.resolve() for job in jobs}
-    written: dict[Path, Path] = {}
-    for job in jobs:
-        for target in job.targets:
-            resolved = target.resolve()
-            if resolved in read:
-                raise UsageError(
-                    _DOING,
-                    file=job.file,
-                    expected="an output folder other than that of the images",
-                    found=f"{target}, which is an input",
-                    remedy="choose another output folder",
-                )
-            if resolved in written:
-                raise UsageError(
-                    _DOING,
-                    file=job.file,
-                    expected="one result per image",
-                    found=f"{target}, which is also the result of {written[resolved]}",
-                    remedy="predict them into separate folders",
-                )
-            written[resolved] = job.file
-
-
-def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
-    existing = [target for job in jobs for target in job.targets if target.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(
-            _DOING,
-            file=folder,
-            expected="a folder without results of these images",
-            found=f"{existing[0]}{more}",
-            remedy="choose another folder, or replace them with force (--force)",
-        )
-
-
 def _predict_one(
     session: Session,
-    job: _Job,
+    job: Job,
     given: GivenBoxes | None,
     geometry: Geometry,
     number: int,
@@ -307,8 +233,7 @@ def _predict_one(
         progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
     if job.probabilities is not None and prediction.probabilities is not None:
-        with atomic_write(job.probabilities) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, probabilities=prediction.probabilities)
+        _write_probabilities(prediction.probabilities, case, job.probabilities)
     failed = ""
     if job.overlay is not None:
         try:
@@ -347,6 +272,15 @@ def _as_rows(boxes: Boxes) -> tuple[tuple[float, ...], ...]:
     return tuple((int(index), *map(float, boxes[index])) for index in shown)
 
 
+def _write_probabilities(probabilities: NDArray[np.float32], case: Case, file: Path) -> None:
+    """(slices, classes, height, width) in the format of the file's ending."""
+    if file.name.endswith(".nii.gz"):
+        write_nifti(probabilities, case, file)
+        return
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, probabilities=probabilities)
+
+
 def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
     """The cases that an earlier call into the same folder listed."""
     if not file.exists():
@@ -354,11 +288,11 @@ def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
     expected = "a summary of predictions that can be added to"
     remedy = "choose another folder, or replace it with force (--force)"
     try:
-        content = read_json(file, _DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
+        content = read_json(file, DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
         cases = content.get("cases")
         if not isinstance(cases, list) or not all("labels" in case for case in cases):
             raise InputError(
-                _DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
+                DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
             )
     except InputError:
         if force:

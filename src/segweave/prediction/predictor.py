@@ -21,7 +21,8 @@ from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
-from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
+from segweave.runs.model_folder import card_of_unfinished, model_folder
+from segweave.runs.run_folder import CARD, RECIPE, WEIGHTS, Run
 from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights
@@ -51,6 +52,11 @@ class Predictor:
     target: TargetSpec
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
+
+    def __repr__(self) -> str:
+        title = self.card.get("title") or type(self.network).__name__
+        channels = ", ".join(self.input.channels)
+        return f"Predictor({title}; input {channels}; classes {', '.join(self.target.names)})"
 
     def session(self) -> Session:
         """The network made ready once for many cases; a server keeps it."""
@@ -123,7 +129,7 @@ def load(
     Args:
         path: the folder.
         checkpoint: take the weights of this checkpoint of a run ("last", "best" or "best-on-test")
-            instead of the finished model's.
+            instead of the finished model's; the training need not have ended.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         precision: "32", or "bf16" for bfloat16 autocast.
 
@@ -135,8 +141,13 @@ def load(
         >>> load("runs/a", device="cpu").target.names
         ('background', 'right ventricle', 'myocardium', 'left ventricle')
     """
-    folder = _model_folder(Path(path))
-    card = read_json(folder / CARD, _DOING, formats=_FORMATS, expected="a model card")
+    folder = model_folder(Path(path), checkpoint)
+    ended = (folder / CARD).is_file()
+    card = (
+        read_json(folder / CARD, _DOING, formats=_FORMATS, expected="a model card")
+        if ended
+        else card_of_unfinished(Run(folder))
+    )
     recipe = _recipe(card, folder)
     input_spec = _spec(InputSpec, card, "input", folder / CARD)
     target = _spec(TargetSpec, card, "target", folder / CARD)
@@ -145,7 +156,7 @@ def load(
         weights_file = folder / WEIGHTS
         weights = read_weights(weights_file)
     else:
-        run = Run(folder.parent)
+        run = Run(folder.parent if ended else folder)
         weights = run.weights(checkpoint)
         weights_file = run.checkpoints[checkpoint]
     title = str(card.get("title", recipe.network.name))
@@ -221,31 +232,6 @@ def target_differences(target: TargetSpec, other: TargetSpec) -> str:
         f"{key} is {second[key]}, not {value}"
         for key, value in first.items()
         if second[key] != value
-    )
-
-
-def _model_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise InputError(
-            _DOING,
-            file=path,
-            expected="a run folder or a model folder",
-            found="a file" if path.exists() else "nothing there",
-            remedy=f"give the folder that holds {MODEL}/{CARD}" if path.exists() else None,
-        )
-    for folder in (path / MODEL, path):
-        if (folder / CARD).is_file():
-            return folder
-    entries = sorted(entry.name for entry in path.iterdir())[:6]
-    unfinished = (path / RECIPE).is_file()
-    raise InputError(
-        _DOING,
-        file=path,
-        expected=f"a folder with {MODEL}/{CARD} or {CARD}",
-        found="a run that has not ended" if unfinished else ", ".join(entries) or "an empty folder",
-        remedy="train again with the same recipe and folder: the training continues"
-        if unfinished
-        else None,
     )
 
 

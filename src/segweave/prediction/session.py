@@ -150,6 +150,14 @@ class Session:
         declares. Raises InputError for a case that does not fit the InputSpec, UsageError for boxes
         that are missing, not wanted or not inside the image.
         """
+        if not isinstance(case, Case):
+            raise UsageError(
+                "predicting",
+                expected="a Case",
+                found=f"{type(case).__module__}.{type(case).__name__}",
+                remedy="segweave.formats.read_case(FILE) makes one of a file; of an array, "
+                "segweave.Case(id=, group=, image=(slices, channels, height, width), stack=)",
+            )
         labels: NDArray[np.uint8] | None = None
         kept: Planes | None = None
         for index, maps in enumerate(self.probabilities(case, boxes)):

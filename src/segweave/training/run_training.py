@@ -15,21 +15,14 @@ from segweave.data.cache import Resized
 from segweave.data.case import Case
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
-from segweave.recipes import Recipe, differences
+from segweave.recipes import Recipe
 from segweave.recipes.build import build_network
-from segweave.runs.checkpoints import Checkpoint, read_checkpoint
+from segweave.recipes.first_checks import SIZE_RULES, check_input_size
+from segweave.runs.checkpoints import read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.model_card import write_model
-from segweave.runs.run_folder import (
-    CARD,
-    CHECKPOINTS,
-    ENVIRONMENT,
-    METRICS,
-    MODEL,
-    RECIPE,
-    RESIZED,
-    Run,
-)
+from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, MODEL, RECIPE, RESIZED, Run
+from segweave.runs.starting import check_folder
 from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
@@ -40,6 +33,7 @@ from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Passes
 from segweave.training.session import Score, TrainingSession, Validation, stopped
 from segweave.training.try_out import try_out
+from segweave.weaving import WovenNetwork
 from segweave.weights import load_weights
 
 _LOCK = ".lock"
@@ -108,10 +102,14 @@ def train(
     chosen_device = choose_device(device)
     source = Store(store) if isinstance(store, str | Path) else store
     parts = recipe.choose_parts(source)
+    check_folder(folder, recipe, source, resume=resume)
     _check_cases(recipe, source, parts, score, progress)
     on_test = score_on_test if recipe.protocol == "published" and parts.get("test") else None
     with _locked(folder), flushed_denormals(), _separate_randomness(chosen_device):
-        checkpoint = _check_folder(folder, recipe, source, resume=resume)
+        check_folder(folder, recipe, source, resume=resume)
+        last = folder / CHECKPOINTS / "last.ckpt"
+        begun = (folder / RECIPE).is_file() and last.is_file()
+        checkpoint = read_checkpoint(last) if begun else None
         if (folder / MODEL / CARD).is_file():
             return Run(folder)
         target = source.target
@@ -148,6 +146,7 @@ def train(
                 memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
             if prompt is not None:
                 shown = ReferenceBoxes(prompt, batches, seed=recipe.seed)
+            _check_size(recipe, network)
             try_out(network, passes)
             session = TrainingSession(
                 recipe,
@@ -257,6 +256,12 @@ def _holds_a_class(store: CaseStore, id: str) -> bool:
     return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
 
 
+def _check_size(recipe: Recipe, network: WovenNetwork) -> None:
+    """Raise UsageError where `input.size` breaks the size rule of the network as it was made."""
+    rules = {k: getattr(network.network, k) for k in SIZE_RULES if hasattr(network.network, k)}
+    check_input_size(recipe, **rules)
+
+
 def _bound(
     score: Score | None, recipe: Recipe, store: CaseStore, ids: Sequence[str]
 ) -> Validation | None:
@@ -265,58 +270,6 @@ def _bound(
         return None
     cases = LazyCases(store, ids)
     return lambda network: score(network, recipe.input, store.target, cases)
-
-
-def _check_folder(
-    folder: Path, recipe: Recipe, store: CaseStore, *, resume: bool
-) -> Checkpoint | None:
-    """The last checkpoint of this training in the folder, or None. Raises where the folder holds
-    anything else; changes nothing.
-    """
-    doing = "starting a training"
-    known = {RECIPE, ENVIRONMENT, METRICS, CHECKPOINTS, MODEL, "tensorboard"}
-    held = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if RECIPE not in held:
-        if held - known:
-            raise UsageError(
-                doing,
-                file=folder,
-                expected="a new or empty folder, or a run of the same recipe",
-                found=", ".join(sorted(held - known)[:5]),
-                remedy="choose another folder",
-            )
-        return None
-    if not resume:
-        raise UsageError(
-            doing,
-            file=folder,
-            expected="a new or empty folder",
-            found="a run",
-            remedy="choose another folder, or resume",
-        )
-    run = Run(folder)
-    # The store may have moved; its checksum says whether it is the same data.
-    changed = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
-    if changed:
-        shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items()]
-        raise UsageError(
-            doing,
-            file=folder,
-            expected="a run of the same recipe",
-            found="; ".join(shown[:6]) + ("; ..." if len(shown) > 6 else ""),
-            remedy="choose another folder for this recipe",
-        )
-    checksum = run.environment["data"]["checksum"]
-    if checksum != store.checksum:
-        raise InputError(
-            doing,
-            file=folder,
-            expected=f"the data that the run began with (checksum {checksum[:12]})",
-            found=f"the store {store.name} with checksum {store.checksum[:12]}",
-            remedy="choose another folder, or the store as it was",
-        )
-    last = folder / CHECKPOINTS / "last.ckpt"
-    return read_checkpoint(last) if last.is_file() else None
 
 
 def _start_folder(
