@@ -15,6 +15,7 @@ import numpy as np
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.splits.folds import usual_folds
+from segweave.datasets._acdc_facts import PHASES, phases_in_order, read_facts
 from segweave.datasets._volumes import join_slices, read_labelled
 from segweave.datasets.base import Item, LeftOut, Plan, alone, choose_layout, collected, not_there
 from segweave.datasets.published_splits import load_split
@@ -52,7 +53,6 @@ Layout = Literal["auto", "raw", "h5", "npz"]
 _VOLUME = re.compile(r"(patient\d{3})_frame(\d{2})\.h5")
 _NPZ_SLICE = re.compile(r"case_(\d{3})_slice(ED|ES)_(\d+)\.npz")
 _NPZ_VOLUME = re.compile(r"case_(\d{3})_volume_(ED|ES)\.npz")
-_PHASES = ("ED", "ES")
 _TRAINING = {f"patient{number:03d}" for number in range(1, 101)}
 _TESTING = {f"patient{number:03d}" for number in range(101, 151)}
 
@@ -186,8 +186,8 @@ def _plan_raw(folder: Path) -> Plan:
     left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
     for patient in _patients(folder):
-        facts = collected(errors, partial(_facts, patient, warnings), _phases_in_order(patient))
-        for phase in _PHASES:
+        facts = collected(errors, partial(read_facts, patient, warnings), phases_in_order(patient))
+        for phase in PHASES:
             if phase not in facts:
                 missing.append(f"{patient.name} has no frame for {phase}")
                 continue
@@ -224,41 +224,6 @@ def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[st
     return replace(case, attributes={**case.attributes, **known})
 
 
-def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
-    """The facts in Info.cfg; without it, the frames that are there in the order of time."""
-    path = patient / "Info.cfg"
-    if not path.is_file():
-        warnings.append(f"{patient.name} has no Info.cfg: its first frame is taken for ED")
-        return _phases_in_order(patient)
-    names = {"Group": "diagnosis", "Height": "height_cm", "Weight": "weight_kg"}
-    facts: dict[str, Any] = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            key, colon, value = (part.strip() for part in line.partition(":"))
-            if not colon:
-                continue
-            if key in _PHASES:
-                facts[key] = int(value)
-            elif key in names:
-                facts[names[key]] = value if key == "Group" else float(value)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"reading what is known of {patient.name}",
-            file=path,
-            expected="lines like 'ED: 1' and 'Height: 170.0'",
-            found=str(error),
-            kind="layout",
-        ) from error
-    return facts
-
-
-def _phases_in_order(patient: Path) -> dict[str, Any]:
-    """The frames that are there, the first one taken for ED."""
-    pattern = re.compile(rf"{patient.name}_frame(\d+)\.nii(?:\.gz)?")
-    frames = sorted(int(m[1]) for p in patient.iterdir() if (m := pattern.fullmatch(p.name)))
-    return dict(zip(_PHASES, frames, strict=False))
-
-
 def _nifti(folder: Path, stem: str) -> Path | None:
     names = (f"{stem}.nii.gz", f"{stem}.nii")
     return next((folder / name for name in names if (folder / name).is_file()), None)
@@ -284,7 +249,7 @@ def _plan_h5(folder: Path) -> Plan:
     for patient, volumes in frames.items():
         named = [_h5_phase(path) for _, path in volumes]
         # Without a name: ED is the earlier of the two in every patient of the release.
-        phases = [phase for phase in named if phase] if all(named) else [*_PHASES[: len(volumes)]]
+        phases = [phase for phase in named if phase] if all(named) else [*PHASES[: len(volumes)]]
         if len(volumes) > 2 or len(set(phases)) != len(volumes):
             errors.append(
                 InputError(
@@ -295,8 +260,8 @@ def _plan_h5(folder: Path) -> Plan:
                     kind="same-id",
                 )
             )
-            volumes, phases = volumes[:2], [*_PHASES[: len(volumes)]]
-        for phase in sorted(set(_PHASES) - set(phases)):
+            volumes, phases = volumes[:2], [*PHASES[: len(volumes)]]
+        for phase in sorted(set(PHASES) - set(phases)):
             missing.append(f"{patient} has no {phase} volume")
         for (frame, path), phase in zip(volumes, phases, strict=True):
             read = partial(_read_h5, path, patient, phase, frame)
@@ -324,7 +289,7 @@ def _h5_attribute(path: Path, name: str) -> Any:
 
 def _h5_phase(path: Path) -> str | None:
     phase = _h5_attribute(path, "phase")
-    return phase if phase in _PHASES else None
+    return phase if phase in PHASES else None
 
 
 def _read_h5(path: Path, patient: str, phase: str, frame: int) -> Case:
