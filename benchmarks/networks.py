@@ -26,16 +26,35 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import _released_networks as released
+from benchmarks import _released_repeats as repeats
 
 from segweave import create_network, load_released
+from segweave.networks.base import Output
 from segweave.networks.blocks.conv_norm import fold_batch_norms
+from segweave.networks.blocks.dual_attention import EfficientAttention
+
+
+class Block(nn.Module):
+    """A part of a network, whose result is given as a network's."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Output:
+        """Anything → what the block returns, as logits."""
+        return Output(self.block(x), {})
 
 
 def pairs(quick: bool) -> list[tuple[str, nn.Module, nn.Module, tuple[int, ...]]]:
     """(title, released, ours, shape of the image) with equal weights and settled batch norms."""
     unet, mt = (4, 4) if quick else (32, 64)
-    side = 64 if quick else 256
+    side, r2 = (64, 4) if quick else (256, 64)
+    channels, tokens = (16, 16) if quick else (128, 56)
     torch.manual_seed(0)
+    theirs_attention = repeats.EfficientAttention(channels)
+    ours_attention = EfficientAttention(channels)
+    ours_attention.load_state_dict(theirs_attention.state_dict())
     rows = [
         (
             f"unet, width {unet}, batch 1, {side}×{side}",
@@ -49,8 +68,22 @@ def pairs(quick: bool) -> list[tuple[str, nn.Module, nn.Module, tuple[int, ...]]
             create_network("mt-unet", classes=4, width=mt),
             (1, 3, 224, 224),
         ),
+        (
+            f"r2unet, width {r2}, batch 1, 64×64",
+            repeats.R2UNet(width=r2),
+            create_network("r2unet", width=r2),
+            (1, 3, 64, 64),
+        ),
+        (
+            f"efficient attention of dae-former, {channels} channels, {tokens}×{tokens} tokens",
+            theirs_attention,
+            Block(ours_attention),
+            (1, tokens, tokens, channels),
+        ),
     ]
     for _, theirs, ours, shape in rows:
+        if isinstance(ours, Block):
+            continue
         theirs.train()
         with torch.no_grad():
             for _ in range(2):
@@ -103,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny networks, few rounds")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", default="", help="rows whose title has this text")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bfloat16", action="store_true", help="under autocast to bfloat16")
     options = parser.parse_args()
@@ -119,6 +153,8 @@ def main() -> None:
     print("| network | released | ours | ratio | ours folded, channels last | ratio | difference |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for title, theirs, ours, shape in pairs(options.quick):
+        if options.only not in title:
+            continue
         with torch.no_grad():
             # Checked in float64, where rounding cannot hide a difference.
             x = torch.randn(shape, dtype=torch.float64)

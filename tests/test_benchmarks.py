@@ -17,8 +17,11 @@ FOLDER = ROOT / "benchmarks"
 QUICK = {
     "call_trace": (),
     "context": ("--quick",),
+    "costs": ("--quick",),
+    "danie_bsanet": ("--quick",),
     "ensemble": ("--quick",),
     "loading": ("--quick",),
+    "memory": ("--quick",),
     "metrics": ("--tiny",),
     "networks": ("--quick",),
     "simulation": ("--tiny",),

@@ -23,11 +23,17 @@ import pytest
 from segweave import registry
 from segweave.cli import main
 from segweave.cli.app import ORDER
+from segweave.recipes import as_set, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
-SMALL = ["training.epochs=1", "network.options.width=2", "input.size=[32,32]"]
+SHORT = ["training.epochs=1", "input.size=[32,32]"]
+SMALL = [*SHORT, "network.options.width=2"]
+SMALL_TIMM = [
+    *SHORT,
+    "network.options={encoder: test_efficientnet, decoder_channels: [4, 4, 4, 4]}",
+]
 NO_COMMANDS = ("make", "pip", ".venv/bin/")
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$",
@@ -99,6 +105,17 @@ def place(miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         del sys.modules[name]
 
 
+def small_sets(recipe: str) -> list[str]:
+    """What makes the training of a recipe short."""
+    name = load_recipe(recipe).network.name
+    if name == "timm-unet":  # its default encoder is small, and a page loads weights into it
+        return SHORT
+    tiny = registry.networks.card(name).tiny_options
+    if name in ("unet", "mt-unet"):
+        return SMALL
+    return [*SHORT, *(as_set(f"network.options.{key}", value) for key, value in tiny.items())]
+
+
 def run_shell(body: str, where: str) -> None:
     for line in body.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
@@ -107,7 +124,9 @@ def run_shell(body: str, where: str) -> None:
         assert words[0] == "segweave", f"{where}: {line!r} is not a command of segweave"
         arguments = words[1:]
         if arguments[0] == "train":
-            arguments += [part for text in SMALL for part in ("--set", text)]
+            pictures = "stores/photos" in arguments
+            small = SMALL_TIMM if pictures else small_sets(arguments[1])
+            arguments += [part for text in small for part in ("--set", text)]
         if arguments[0] == "demo":
             arguments += ["--quick"]
         with pytest.raises(SystemExit) as end:
@@ -179,6 +198,34 @@ def test_navigation_lists_every_page_once() -> None:
     # The page of one object is linked from its overview, which the navigation lists.
     pages = [str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")]
     assert sorted(listed) == sorted(p for p in pages if not re.match(r"reference/\w+/", p))
+
+
+def test_the_index_links_every_page() -> None:
+    # Pages of single objects are linked by the page of their kind.
+    pages = {
+        page.relative_to(DOCS).as_posix()
+        for page in DOCS.rglob("*.md")
+        if len(page.relative_to(DOCS).parts) < 3 and page.name != "index.md"
+    }
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    assert linked == pages
+
+
+def test_the_diagram_shows_every_position(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from segweave.report import save_figure
+    from segweave.weaving import POSITIONS
+
+    monkeypatch.syspath_prepend(str(DOCS))
+    import make_diagram
+
+    assert make_diagram.POSITIONS.keys() == POSITIONS.keys()
+    words = [text.get_text() for text in make_diagram.diagram().axes[0].texts]
+    assert all(position in words for position in POSITIONS)
+    assert save_figure(make_diagram.diagram(), tmp_path / "d.png").stat().st_size > 10_000
+    for page in (ROOT / "README.md", DOCS / "index.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "images/weaving.png" in text
+        assert "images/demo.png" in text
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -21,7 +21,12 @@ _WRITES = """
 import sys
 from segweave.storage import atomic_folder, atomic_write
 with (atomic_folder if sys.argv[1] == "folder" else atomic_write)(sys.argv[2]) as path:
-    (path / "half" if path.is_dir() else path).write_text("half")
+    if sys.argv[1] == "h5":
+        import h5py
+        with h5py.File(path, "w") as store:  # takes and releases another lock
+            store["a"] = 1
+    else:
+        (path / "half" if path.is_dir() else path).write_text("half")
     print("ready", flush=True)
     sys.stdin.read()
 """
@@ -36,7 +41,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "folder", "h5"])
 def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path, kind: str) -> None:
     (tmp_path / ".writing-by-hand").symlink_to(tmp_path.parent)
     writer = subprocess.Popen(

@@ -5,7 +5,7 @@ store are checked or skipped.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -21,31 +21,56 @@ class ReleasedNames:
 
     Attributes:
         tensors: our name in the state dict → the released name.
-        fixed: released names of tables that we recompute (positions, indices): accepted and left
-            alone.
+        fixed: released names of tables that we recompute (positions, indices), and second names of
+            tensors that the released state dict holds twice: accepted and left alone.
         dead: released names of parameters that no output depends on: accepted and dropped.
+        stacked: our name → the released names of the tensors that it holds one after the other
+            along its first axis.
     """
 
     tensors: Mapping[str, str]
     fixed: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def all(self) -> set[str]:
+        """Every released name."""
+        several = {theirs for names in self.stacked.values() for theirs in names}
+        return {*self.tensors.values(), *several, *self.fixed, *self.dead}
+
+    def parts(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors under our names → under the released ones; those of `stacked` are views."""
+        named = {theirs: tensors[ours] for ours, theirs in self.tensors.items()}
+        for ours, several in self.stacked.items():
+            named |= dict(zip(several, tensors[ours].unbind(), strict=True))
+        return named
 
 
 def names_by_prefix(
-    module: nn.Module, prefixes: Mapping[str, str], *, dead: Collection[str] = ()
+    module: nn.Module,
+    prefixes: Mapping[str, str],
+    *,
+    dead: Collection[str] = (),
+    stacked: Mapping[str, tuple[str, ...]] | None = None,
 ) -> ReleasedNames:
     """Released names that differ from ours in their first parts alone.
 
     Args:
-        module: the module; each tensor of its state dict begins with one of the prefixes.
+        module: the module; each tensor of its state dict begins with one of the prefixes, or is
+            one of `stacked`.
         prefixes: our prefix → the released one. The longest that fits is replaced.
         dead: released names of parameters that no output depends on.
+        stacked: see `ReleasedNames`.
     """
+    stacked = stacked or {}
     tensors = {}
     for name in module.state_dict():
+        if name in stacked:
+            continue
         ours = max((p for p in prefixes if name.startswith(p)), key=len)
         tensors[name] = prefixes[ours] + name.removeprefix(ours)
-    return ReleasedNames(tensors, dead=frozenset(dead))
+    return ReleasedNames(tensors, dead=frozenset(dead), stacked=stacked)
 
 
 @runtime_checkable
@@ -90,10 +115,9 @@ def released_misfit(module: nn.Module, state_dict: Mapping[str, Tensor]) -> Misf
             found=type(module).__name__,
         )
     names = module.released_names()
-    tensors = module.state_dict()
     recomputed = names.fixed | names.dead
     return compare_weights(
-        {theirs: tensors[ours] for ours, theirs in names.tensors.items()},
+        names.parts(module.state_dict()),
         {k: tensor for k, tensor in without_prefix(state_dict).items() if k not in recomputed},
     )
 
@@ -122,7 +146,6 @@ def load_released(
     misfit = released_misfit(module, state_dict)
     assert isinstance(module, HasReleasedNames)
     names = module.released_names()
-    tensors = module.state_dict(keep_vars=True)
     given = without_prefix(state_dict)
     if misfit.shapes or (strict and misfit):
         raise InputError(
@@ -132,12 +155,13 @@ def load_released(
             remedy="check that the checkpoint belongs to this network, made with the options that "
             "it was trained with",
         )
-    matched = [(ours, theirs) for ours, theirs in names.tensors.items() if theirs in given]
     with torch.no_grad():
-        for ours, theirs in matched:
-            tensors[ours].copy_(given[theirs])
+        tensors = names.parts(module.state_dict())
+        matched = [theirs for theirs in tensors if theirs in given]
+        for theirs in matched:
+            tensors[theirs].copy_(given[theirs])
     return LoadReport(
-        matched=tuple(theirs for _, theirs in matched),
+        matched=tuple(matched),
         missing=misfit.missing,
         unexpected=tuple(sorted(misfit.unexpected)),
         dead=tuple(sorted(set(given) & names.dead)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -46,6 +47,37 @@ def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
                 and call.func.id == card_type.__name__
             ):
                 yield _card_from_call(call, card_type, path, constants)
+
+
+def parameters_of(path: Path, entry: str) -> list[str] | None:
+    """The names of the arguments of a function of a file, or of the constructor of a class, read
+    without running it. None where they are not all written there (inherited from another file, or
+    **options).
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    named = {getattr(one, "name", ""): one for one in tree.body}
+    found = named.get(entry)
+    while isinstance(found, ast.ClassDef):
+        own = {getattr(one, "name", ""): one for one in found.body}
+        parent = found.bases[0] if len(found.bases) == 1 else None
+        inherited = named.get(parent.id) if isinstance(parent, ast.Name) else None
+        found = own.get("__init__", inherited)
+    if not isinstance(found, ast.FunctionDef) or found.args.kwarg is not None:
+        return None
+    arguments = [*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs]
+    return [one.arg for one in arguments if one.arg != "self"]
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module, without importing it or the package that holds it; None where only
+    that would tell.
+    """
+    if module in sys.modules:
+        file = sys.modules[module].__file__
+        return None if file is None else Path(file)
+    root, *parts = module.split(".")
+    path = Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    return path if root == "segweave" and path.is_file() else None
 
 
 def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:

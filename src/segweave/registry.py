@@ -13,18 +13,18 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
-from segweave.card_files import read_cards
+from segweave.card_files import file_of, parameters_of, read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
-Form = Literal["paper", "released"]
+Form = Literal["paper", "released", "literal"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,13 @@ class NetworkCard(Card):
     """A network.
 
     Attributes:
-        forms: the forms that it has.
+        forms: the forms that it has. A network without released code may have `literal` beside
+            `paper`: the printed equations and nothing else.
         divisor: height and width of an image are multiples of it (default options).
         smallest: height and width of an image are at least this (default options).
         fixed: the only sizes that work, each a (height, width) or one number for a square; empty
             where every size works that `divisor` and `smallest` allow (default options).
+        prompt: what the network is shown besides the image, "" for most: "box".
         positions: for a position whose meaning is not plain, one sentence that explains it.
         weights: pretrained weights of the backbone with the default options, one mapping for each:
             `tag` ("imagenet"), `source` (a timm name or an address), `licence`, `mean` and `sd` of
@@ -72,6 +74,7 @@ class NetworkCard(Card):
     divisor: int = 1
     smallest: int = 1
     fixed: tuple[tuple[int, int] | int, ...] = ()
+    prompt: Literal["", "box"] = ""
     positions: dict[str, str] = field(default_factory=dict)
     weights: tuple[dict[str, Any], ...] = ()
     unfolded: tuple[int, str] = (0, "")
@@ -225,6 +228,19 @@ class Registry(Generic[C]):
         """The class or function that the card of `name` points to (imports its file)."""
         return self.attribute(name, self.card(name).entry)
 
+    def check_options(self, name: str, options: Iterable[str], doing: str) -> None:
+        """Raise UsageError for an option that the entry `name` does not take, as far as its file
+        shows that without being run.
+        """
+        entry = self.card(name).entry
+        file = file_of(self._found()[name][1])
+        known = None if file is None else parameters_of(file, entry)
+        for option in options:
+            if known is not None and option not in known:
+                raise UsageError(
+                    doing, found=f"unknown option {option!r}", remedy=nearest(option, known)
+                )
+
     def attribute(self, name: str, attribute: str) -> Any:
         """Any object of the file that holds the card of `name` (imports that file)."""
         self.card(name)
@@ -344,7 +360,13 @@ def register_plugin(path: str | Path) -> list[str]:
     """
     file = Path(path)
     if not file.is_file():
-        raise InputError("loading a plug-in", file=file, expected="a Python file", found="no file")
+        raise InputError(
+            "loading a plug-in",
+            file=file,
+            expected="a Python file",
+            found="no file",
+            remedy="check the path behind --plugin",
+        )
     names = [name for registry in REGISTRIES for name in registry.add_file(file)]
     if not names:
         raise InputError(

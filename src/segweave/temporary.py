@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,7 +49,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     while True:
         name = tempfile.mkdtemp(prefix=PREFIX, dir=folder)
         handle = _open_folder(name)
-        if handle is None or _hold(handle, name):
+        if handle is None or _hold(handle, name, is_folder=True):
             break
         os.close(handle)
     try:
@@ -92,10 +93,14 @@ def _sweep(folder: Path) -> None:
 
 def _remove_abandoned(entry: os.DirEntry[str]) -> None:
     is_folder = entry.is_dir(follow_symlinks=False)
+    if not (is_folder or entry.is_file(follow_symlinks=False)):
+        return
     with suppress(OSError):
-        handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        access = os.O_RDONLY if is_folder else os.O_RDWR
+        handle = os.open(entry.path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock(handle, is_folder=is_folder):
+                return
             if is_folder:
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
@@ -108,13 +113,13 @@ def _open_folder(name: str) -> int | None:
     return None if fcntl is None else os.open(name, os.O_RDONLY)
 
 
-def _hold(handle: int, name: str) -> bool:
+def _hold(handle: int, name: str, *, is_folder: bool = False) -> bool:
     """Lock a new file or folder; False where another process took it for abandoned meanwhile."""
     if fcntl is None:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        _lock(handle, is_folder=is_folder)
+    except (BlockingIOError, PermissionError):
         return False
     except OSError:
         return True  # no locks on this file system: nobody else can take it for abandoned either
@@ -122,3 +127,19 @@ def _hold(handle: int, name: str) -> bool:
     with suppress(OSError):
         there = os.stat(name)
     return there is not None and os.path.samestat(there, os.fstat(handle))
+
+
+def _lock(handle: int, *, is_folder: bool) -> bool:
+    """Lock an open file or folder until it is closed; False where the system has no such locks.
+    Raises OSError where another one holds it.
+    """
+    if is_folder:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    # The lock of the open file, which closing another handle does not release. HDF5 takes the
+    # other kind (flock) of the files that it writes.
+    command = getattr(fcntl, "F_OFD_SETLK", None)
+    if command is None:
+        return False
+    fcntl.fcntl(handle, command, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    return True

@@ -71,8 +71,10 @@ def test_predict_writes_labels_overlays_and_probabilities(
     assert np.array_equal(image.affine, label.affine)
     assert image.shape == label.shape
     assert (out / "overlays" / "one.png").is_file()
-    with np.load(out / "probabilities" / "two.npz") as content:
-        assert content["probabilities"].shape == (4, 4, 40, 36)
+    maps = nibabel.load(out / "probabilities" / "two.nii.gz")
+    assert maps.shape == (36, 40, 4, 4)
+    assert np.array_equal(maps.affine, image.affine)
+    assert re.search(rf"^overlays: +{re.escape(str(out / 'overlays'))}$", seen.out, re.MULTILINE)
     plain = command("predict", made / "run", scan, "--out", tmp_path / "b", "--no-overlays", "-q")
     assert plain.code == 0
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [

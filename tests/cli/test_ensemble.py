@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -75,8 +76,12 @@ def test_files_are_predicted_by_all_of_them(command: Command, made: Path, tmp_pa
     expected = segweave.predict(
         Ensemble(members, tiles=Tiles()), read_case(file, geometry="check"), probabilities=True
     )
-    kept = np.load(tmp_path / "out" / "probabilities" / "scan.npz")["probabilities"]
-    np.testing.assert_array_equal(kept, expected.probabilities)
+    kept = np.asarray(nibabel.load(tmp_path / "out" / "probabilities" / "scan.nii.gz").dataobj)
+    grid = read_case(file, geometry="check").source_grid
+    assert grid is not None
+    for number in range(kept.shape[-1]):
+        plane = grid.to_case(kept[..., number])
+        np.testing.assert_array_equal(plane, expected.probabilities[:, number])
     summary = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert summary["model"]["title"] == "the mean of 2 models"
     command(*words, "--flips", "row").refused("did you mean rows")

@@ -38,6 +38,28 @@ def test_one_network_in_detail(command: Command) -> None:
     command("networks", "unett").refused("did you mean unet")
 
 
+def test_check_tries_networks_and_names_what_fails(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = command("networks", "--check", "--only", "unet")
+    assert seen.code == 0
+    assert "11 of 11" in seen.out
+    assert "trying networks: 11 of 11" in seen.err
+    command("networks", "--only", "unet").refused("--check beside --only")
+    command("networks", "--check", "--only", "unett").refused("did you mean unet")
+
+    def failing(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("segweave.workflow.check_networks.weave", failing)
+    seen = command("networks", "dwunet", "--check", "--json")
+    assert seen.code == 1
+    assert "failed: dwunet" in seen.err
+    trials = json.loads(seen.out)
+    assert len(trials) == 11
+    assert {trial["error"] for trial in trials} == {"ZeroDivisionError: no such luck"}
+
+
 def test_contexts_by_kind(command: Command) -> None:
     listed = json.loads(command("contexts", "--kind", "control", "--json").out)
     assert {"identity", "mean", "conv"} <= {card["name"] for card in listed}

@@ -273,6 +273,8 @@ def test_notes_name_what_weakens_the_result(tmp_path: Path) -> None:
         grouped=False,
         checkpoint="best-on-test",
         sources={"part": "validation", "store": "a checksum"},
+        prompt="box",
+        remarks=["b: boxes taken from the reference."],
     )
     notes = " ".join(compare(made, "a").notes)
     for words in (
@@ -280,6 +282,7 @@ def test_notes_name_what_weakens_the_result(tmp_path: Path) -> None:
         "chosen on the test set",
         "validation cases, on which choices were made",
         "--reference conv",
+        "b: boxes taken from the reference.",
     ):
         assert words in notes
 

@@ -129,6 +129,7 @@ LIMITS = {
     },
     "groups unknown": {"grouped": False},
     "had been scored before": {"tested": {"clean": 2}},
+    "boxes taken from the reference": {"prompt": "box"},
 }
 
 

@@ -76,6 +76,27 @@ def test_damaged_copies_are_made_again(tmp_path: Path, name: str, damage: str) -
     np.testing.assert_array_equal(Resized(store, SPEC, ["case0"])["case0"].image, whole)
 
 
+def test_where_the_store_cannot_be_written_copies_are_made_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made_store(tmp_path / "s")
+    beside = store.cache_folder("case0")
+    first = Resized(store, SPEC, ["case0", "case1"])
+    damaged = first.path_of("case1") / "image.npy"
+    whole = {id: np.array(first[id].image) for id in first.ids}
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    before = {path: path.read_bytes() for path in beside.rglob("*.npy")}
+    monkeypatch.setattr("segweave.data.cache.can_write", lambda folder: folder != beside)
+    for _ in range(2):
+        resized = Resized(store, SPEC, instead=tmp_path / "run" / ".resized")
+        for id, image in whole.items():
+            np.testing.assert_array_equal(resized[id].image, image)
+    # What is whole beside the store is read there.
+    made = {path.name for path in (tmp_path / "run" / ".resized").iterdir() if path.is_dir()}
+    assert made == {resized.key("case1"), resized.key("case2")}
+    assert {path: path.read_bytes() for path in beside.rglob("*.npy")} == before
+
+
 def test_copies_that_others_make_and_replace_meanwhile_do_no_harm(tmp_path: Path) -> None:
     """Several trainings start at once, and some of them replace a damaged copy."""
     store = made_store(tmp_path / "s")

@@ -103,12 +103,33 @@ def test_a_split_that_leaks_says_so_in_its_name(tmp_path: Path) -> None:
     assert list(joined.splits) == ["default-leaks"]
 
 
+def test_what_leaks_in_some_stores_leaks_in_the_whole(tmp_path: Path) -> None:
+    other = {"train": ["c"], "test": ["a"]}
+    first = store(tmp_path / "1", "first", splits={"seed-0": SPLIT, "test-only": {"test": ["a"]}})
+    second = store(
+        tmp_path / "2", "second", ids="abcd", splits={"seed-0": other, "seed-0-leaks": SPLIT}
+    )
+    third = store(tmp_path / "3", "third", ids="abce", splits={"seed-0-leaks": other})
+    # With both draws in every store that has a sound one, the whole has both.
+    whole = JoinedStore([first, second])
+    assert set(whole.splits) == {"seed-0", "seed-0-leaks"}
+    assert whole.splits["seed-0"]["train"] == ["first/a", "first/b", "second/c"]
+    assert whole.splits["seed-0-leaks"]["train"] == [
+        *("first/a", "first/b"),
+        *("second/a", "second/b"),
+    ]
+    assert set(JoinedStore([first, second, third]).splits) == {"seed-0-leaks"}
+    assert set(JoinedStore([third, first]).splits) == {"seed-0-leaks"}
+
+
 def test_copies_across_stores_are_found(tmp_path: Path, joined: JoinedStore) -> None:
     assert joined.copies() == []
     first = store(tmp_path / "3", "first", splits={"default": {"train": ["a", "b"]}})
     second = store(tmp_path / "4", "second", ids="cda", splits={"default": {"test": ["a"]}})
     (sentence,) = JoinedStore([first, second]).copies()
     assert "first/a and second/a have the same image" in sentence
+    whole = JoinedStore([first, second])
+    assert whole.copies({"x": {"train": ["first/a"], "test": ["second/c"]}}) == []
 
 
 def test_grouped_only_where_all_are(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from segweave.datasets.acdc import CARD
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.phantoms.cardiac import write_cardiac
 from segweave.registry import datasets
+from segweave.workflow.training_plan import plan_training
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +83,47 @@ def test_the_raw_layout(phantom: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.linalg.norm(case.affine[:3, :3], axis=0), case.spacing)
         assert case.provenance is not None
         assert len(case.provenance.sha256) == 64
+
+
+@pytest.mark.parametrize("above", [".", "database"])
+def test_the_official_test_set_is_a_split_of_its_own(
+    phantom: Path, tmp_path: Path, above: str
+) -> None:
+    database = tmp_path / "ACDC" / above
+    shutil.copytree(phantom, database / "training")
+    trained = sorted(path.name for path in phantom.iterdir())
+    for old, new in zip(trained, ("patient101", "patient150", "patient123"), strict=True):
+        folder = shutil.copytree(phantom / old, database / "testing" / new)
+        for file in folder.glob(f"{old}_*"):
+            file.rename(folder / file.name.replace(old, new))
+    report = prepare("acdc", tmp_path / "ACDC", tmp_path / "s")
+    assert (report.groups, report.cases) == (6, 12)
+    store = Store(tmp_path / "s")
+    split = store.splits["official"]
+    official = {part: {store.groups[id] for id in ids} for part, ids in split.items()}
+    assert official == {"train": {*trained}, "test": {"patient101", "patient150", "patient123"}}
+    assert "144 patients" in str(report.missing)
+    for name, parts in store.splits.items():
+        if name != "official":
+            # Choices made in them must not see the official test patients.
+            assert {store.groups[id] for ids in parts.values() for id in ids} == {*trained}
+    alone = prepare("acdc", database / "testing", tmp_path / "alone")
+    assert alone.splits == {"official": {"train": 0, "test": 6}}
+    train = partial(plan_training, "acdc-unet-128", out=tmp_path / "r")
+    sets = ["data.split=official"]
+    with pytest.raises(UsageError, match=r"data\.validation=null"):
+        train(tmp_path / "s", sets=sets)
+    sets.append("data.validation=null")
+    train(tmp_path / "s", sets=sets)
+    with pytest.raises(UsageError, match="it is for testing"):
+        train(tmp_path / "alone", sets=sets)
+
+
+def test_a_patient_in_two_folders_is_refused(phantom: Path, tmp_path: Path) -> None:
+    for part in ("training", "testing"):
+        shutil.copytree(phantom, tmp_path / "ACDC" / part)
+    with pytest.raises(InputError, match="each patient once"):
+        prepare("acdc", tmp_path / "ACDC", tmp_path / "s")
 
 
 def test_what_is_missing_is_reported(raw: Path, tmp_path: Path) -> None:

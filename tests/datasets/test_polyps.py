@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from segweave.data.inputs import window_indices
+from segweave.data.splits import crossing, only_split
 from segweave.data.store import Store
 from segweave.datasets import prepare
 from segweave.datasets._polyps import fcbformer_split, read_sequences
@@ -185,7 +186,9 @@ def test_sets_that_papers_test_on(tmp_path: Path, name: str, images: str, masks:
     assert any("own group" in line for line in report.warnings)
     store = Store(tmp_path / "s")
     assert store.ids == [str(number) for number in range(1, 10)]
-    assert set(store.splits) == {"test-only"}
+    by_frame = {"seed-0-leaks"} if name == "cvc-colondb" else set()
+    assert set(store.splits) == {"test-only", *by_frame}
+    assert only_split(store.splits) == "test-only"
     for id in store.ids:
         check_case(store, id, raw / images.format(id), raw / masks.format(id))
     # Whoever knows the sequences says so.
@@ -212,6 +215,18 @@ def test_endoscene_and_its_test_frames(tmp_path: Path) -> None:
     raw = write_polyps(tmp_path / "raw", 2, 3, layout="cvc-endoscene", size=SMALL)
     report = prepare("cvc-endoscene", raw, tmp_path / "s")
     assert report.cases == 6
+    assert report.splits["seed-0-leaks"] == {"train": 4, "valid": 1, "test": 1}
+    # With the videos known there is a draw by video beside the papers' draw by frame.
+    table = tmp_path / "groups.csv"
+    table.write_text(
+        "case,group\n" + "".join(f"{id},{id[:7]}\n" for id in Store(tmp_path / "s").ids),
+        encoding="utf-8",
+    )
+    report = prepare("cvc-endoscene", raw, tmp_path / "u", groups=table)
+    assert {"test-only", "seed-0", "seed-0-leaks"} == set(report.splits)
+    groups = Store(tmp_path / "u").groups
+    assert crossing(Store(tmp_path / "u").splits["seed-0"], groups) is None
+    assert crossing(Store(tmp_path / "u").splits["seed-0-leaks"], groups) is not None
     store = Store(tmp_path / "s")
     assert store.ids[0] == "CVC-300_1"
     check_case(store, "CVC-612_5", raw / "CVC-612/bbdd/5.bmp", raw / "CVC-612/gtpolyp/5.bmp")

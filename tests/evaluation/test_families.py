@@ -258,7 +258,9 @@ def test_a_run_is_scored_at_the_networks_size_and_kept_at_the_cases(
     small = np.zeros((1, 4, 4), np.float32)
     small[0, 1:3, 1:3] = 0.9
     case = Case("a/b", "a", np.zeros((1, 3, 9, 8), np.uint8), label=np.zeros((1, 9, 8), np.uint8))
-    session = SimpleNamespace(target=POLYP, network_probabilities=lambda case: iter([small]))
+    session = SimpleNamespace(
+        target=POLYP, prompt="", network_probabilities=lambda case, boxes: iter([small])
+    )
     for name, shape in (("published-isic", (1, 4, 4)), ("published-polyps", (1, 9, 8))):
         found, _ = predict_for(session, case, get_protocol(name))  # type: ignore[arg-type]
         assert found.shape == shape

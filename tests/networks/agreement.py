@@ -70,22 +70,36 @@ def inputs_of(name: str, dtype: torch.dtype) -> list[Tensor]:
             if isinstance(entry, dict)
             else (entry, spec["input_shape"])
         )
+        if "uniform(" in text:
+            continue  # Numbers that the network holds, which `build` gives.
+        written = re.search(r"image\((\([\d, ]+\)),", text)
+        shape = json.loads(f"[{written[1][1:-1]}]") if written else shape
+        boxes = re.search(r"boxes .*pixels: (\[\[.*?\]\])", text)
+        points = re.search(r"points .*image: (\[\[\[.*?\]\]\]); labels (\[\[.*?\]\])", text)
+        if boxes or points:
+            numbers = [boxes[1]] if boxes else [points[1], points[2]]
+            tensors += [torch.tensor(json.loads(one), dtype=dtype) for one in numbers]
+            continue
         called = re.search(r"""["'](.+?)["']""", text)
         values = torch.as_tensor(image(tuple(shape), called[1] if called else "input"))
-        tensors.append((values > 0 if text.startswith("mask") else values).to(dtype))
+        tensors.append(
+            (values > 0 if text.startswith("mask") and not written else values).to(dtype)
+        )
     return tensors
 
 
 class Passes(nn.Module):
     """A network run as a reference file was made, with the file's inputs: on one image; on the
     slices of a window; or, where it reads its earlier mask, on image and first mask, `count` times.
+    The auxiliary outputs are computed if `auxiliary`, for the statistics of their batch norms too.
     """
 
-    def __init__(self, network: nn.Module, count: int) -> None:
+    def __init__(self, network: nn.Module, count: int, *, auxiliary: bool) -> None:
         super().__init__()
-        self.network, self.count = network, count
+        self.network, self.count, self.auxiliary = network, count, auxiliary
 
-    def forward(self, *inputs: Tensor, auxiliary: bool = False) -> list[Output]:
+    def forward(self, *inputs: Tensor) -> list[Output]:
+        auxiliary = self.auxiliary
         feedback: Feedback | None = getattr(self.network, "feedback", None)
         if feedback is None:
             x = torch.stack(inputs, 1) if len(inputs) > 1 else inputs[0]
@@ -131,9 +145,10 @@ class Agreement:
         self.spec = read_spec(name)
         self.reference = dict(np.load(FOLDER / f"{name}.npz"))
         self.dtype = dtype
-        network, _ = built(name, build)
-        self.network = network.to(dtype)
-        run = Passes(self.network, passes)
+        network, self.report = built(name, build)
+        # Only the gradients of the inputs are compared; those of the weights would cost as much.
+        self.network = network.to(dtype).requires_grad_(False)
+        run = Passes(self.network, passes, auxiliary=auxiliary)
         inputs = inputs_of(name, dtype)
         window = len(inputs) > 1 and getattr(network, "feedback", None) is None
         # Of a whole model the shared network sees three slices; with momentum 1 the statistics of
@@ -149,11 +164,7 @@ class Agreement:
         for tensor, has_gradient in zip(inputs, read, strict=True):
             tensor.requires_grad_(gradients and has_gradient)
         with torch.set_grad_enabled(gradients):
-            results = [
-                result
-                for output in run(*inputs, auxiliary=auxiliary)
-                for result in outputs(output, self.spec)
-            ]
+            results = [result for output in run(*inputs) for result in outputs(output, self.spec)]
         self.values = {f"out.{k}": result.detach() for k, result in enumerate(results)}
         if gradients:
             total = torch.zeros((), dtype=dtype)

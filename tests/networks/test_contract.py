@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segweave import registry
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
-from segweave.networks import Output, SegmentationNetwork, create_network, mask_of
+from segweave.networks import Output, SegmentationNetwork, create_network, first_inputs, mask_of
 from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.registry import NetworkCard
 
@@ -59,9 +59,8 @@ def image(network: SegmentationNetwork, size: Size, batch: int = 2) -> Tensor:
 
 
 def inputs(network: SegmentationNetwork, x: Tensor) -> dict[str, Tensor]:
-    """The first mask, where the network reads one."""
-    feedback = network.feedback
-    return {} if feedback is None else {feedback.name: feedback.first(x)}
+    """The first mask and the box of the whole image, where the network reads them."""
+    return first_inputs(network, x)
 
 
 def run(network: SegmentationNetwork, x: Tensor, **options: Any) -> Output:
@@ -144,13 +143,27 @@ def test_auxiliary_outputs_are_computed_only_when_wanted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_feedback_is_the_only_further_input(name: str) -> None:
+def test_feedback_and_prompt_are_the_only_further_inputs(name: str) -> None:
     network = tiny(name, classes=2).eval()
     x = image(network, sizes(name)[1])
     mask = torch.zeros_like(x[:, :1])
     with pytest.raises(UsageError, match="another="):
         network.encode(x, **inputs(network, x), another=mask)
-    feedback = network.feedback
+    feedback, prompt = network.feedback, network.prompt
+    assert CARDS[name].prompt == ("" if prompt is None else prompt.kind)
+    if prompt is None:
+        with pytest.raises(UsageError, match="boxes="):
+            network.encode(x, **inputs(network, x), boxes=torch.zeros(2, 4))
+    else:
+        boxes = inputs(network, x)[prompt.name]
+        assert boxes.shape == (2, 4)
+        with pytest.raises(UsageError, match=f"{prompt.name}="):
+            network.encode(x)
+        with pytest.raises(UsageError, match=f"{prompt.name} of shape"):
+            network.encode(x, **{**inputs(network, x), prompt.name: boxes[:, :3]})
+        smaller = {**inputs(network, x), prompt.name: boxes / 2}
+        assert not torch.allclose(network(x, **smaller).logits, run(network, x).logits)
+        assert 0 <= prompt.jitter < 1
     if feedback is None:
         with pytest.raises(UsageError, match="mask="):
             network.encode(x, mask=mask)

@@ -10,6 +10,7 @@ from torch import nn
 
 from segweave.errors import UsageError
 from segweave.networks import create_network
+from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.networks.dcsau_net import SplitAttention
 from tests.networks.agreement import Agreement, built, files_of, read_spec
 
@@ -92,3 +93,12 @@ def test_with_one_image_the_running_statistics_hold() -> None:
 def test_impossible_widths_are_refused(width: int) -> None:
     with pytest.raises(UsageError, match="8 divides"):
         create_network("dcsau-net", width=width)
+
+
+def test_one_image_goes_through_the_folded_network() -> None:
+    """Prediction and validation fold the norms; a folded norm has no mode of training."""
+    network = create_network("dcsau-net", in_channels=3, classes=1, width=8).eval()
+    image = torch.rand(1, 3, 32, 32)
+    folded = fold_batch_norms(network)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(image).logits, network(image).logits)

@@ -14,7 +14,8 @@ from torch.nn import functional
 from segweave import registry
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.backbones.hybrid_vit import StandardisedConvolution, resized
+from segweave.networks.backbones.hybrid_vit import StandardisedConvolution
+from segweave.networks.backbones.positions import resized
 from tests.networks.agreement import Agreement, built, files_of, read_spec
 
 FILES = files_of("transunet")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from segweave.networks.blocks import upsampling
 from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.networks.blocks.upsampling import NearestConvolution, NearestUpsampledConv2d
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.booleans())
 def test_it_is_the_convolution_of_the_upsampled_map(
-    before: int, after: int, height: int, width: int
+    before: int, after: int, height: int, width: int, few: bool
 ) -> None:
     torch.manual_seed(0)
     layer = NearestUpsampledConv2d(before, after).double()
@@ -23,7 +25,9 @@ def test_it_is_the_convolution_of_the_upsampled_map(
     cotangent = torch.randn(2, after, 2 * height, 2 * width, dtype=torch.float64)
     upsampled = functional.interpolate(x, scale_factor=2, mode="nearest")
     by_hand = functional.conv2d(upsampled, layer.weight, layer.bias, padding=1)
-    result = layer(x)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upsampling, "_FEW_PIXELS", 1000 if few else 0)
+        result = layer(x)
     assert torch.allclose(result, by_hand, atol=1e-12)
     wanted = [x, layer.weight, layer.bias]
     ours = torch.autograd.grad(result, wanted, cotangent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import h5py
 import nibabel as nib
@@ -12,7 +13,7 @@ from PIL import Image
 
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import label_format, label_formats, read_case, read_label
+from segweave.formats import find_images, label_format, label_formats, read_case, read_label
 from segweave.prediction import Predictor, predict_files
 from tests.formats.test_nifti import KEPT, ORIENTATIONS, affine_of, in_ras, raw_header, turned
 from tests.prediction.tiny import BINARY, OVERLAPPING, TARGET, ByBrightness, by_brightness, unet
@@ -254,9 +255,33 @@ def test_overlapping_classes_and_probabilities(images, tmp_path):
     assert not report.failures
     assert np.load(tmp_path / "out/d.npz")["label"].shape == (1, 2, 20, 30)
     assert nib.load(tmp_path / "out/heart.nii.gz").shape == (16, 16, 3, 2)
-    maps = np.load(tmp_path / "out/probabilities/heart.npz")["probabilities"]
-    assert maps.shape == (3, 2, 16, 16)
+    maps = np.load(tmp_path / "out/probabilities/d.npz")["probabilities"]
+    assert maps.shape == (1, 2, 20, 30)
     assert maps.dtype == np.float32
+    # A viewer opens those of a NIfTI image, in its geometry.
+    for file in (
+        images / "p1/heart.nii.gz",
+        other_byte_order(images / "p1/heart.nii.gz", tmp_path),
+    ):
+        case = read_case(file)
+        expected = predictor.session().predict(case, probabilities=True).probabilities
+        if not (tmp_path / "out/probabilities" / file.name).exists():
+            predict_files(predictor, file, tmp_path / "out", probabilities=True)
+        kept = nib.load(tmp_path / "out/probabilities" / file.name)
+        assert kept.get_data_dtype().newbyteorder("=") == np.float32
+        np.testing.assert_array_equal(kept.affine, nib.load(file).affine)
+        for number in range(2):
+            plane = case.source_grid.to_case(np.asarray(kept.dataobj)[..., number])
+            np.testing.assert_array_equal(plane, expected[:, number])
+
+
+def other_byte_order(file, folder):
+    """The same image as a file of the other byte order."""
+    image = nib.load(file)
+    header = image.header.as_byteswapped(">" if image.header.endianness == "<" else "<")
+    swapped = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, header)
+    nib.save(swapped, folder / "swapped.nii.gz")
+    return folder / "swapped.nii.gz"
 
 
 def test_colour_pictures(tmp_path):
@@ -406,3 +431,24 @@ def test_names_of_any_kind(tmp_path, name):
     assert not any(file.note for file in report.files)
     listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["cases"]
     assert {case["case"] for case in listed} == {"plain", name}
+
+
+def test_label_maps_beside_their_images_are_never_predicted(tmp_path, monkeypatch):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    images = [folder / "a.jpg", folder / "sub" / "b.jpg"]
+    for image in images:
+        Image.fromarray(pixels).save(image)
+    predictor = by_brightness((16, 16))
+    predict_files(predictor, folder, folder, probabilities=True)
+    assert (folder / "sub" / "b.png").is_file()
+    assert find_images(folder) == images
+    monkeypatch.chdir(folder)
+    assert find_images(".") == [Path("a.jpg"), Path("sub/b.jpg")]
+    with pytest.raises(UsageError, match="--force"):
+        predict_files(predictor, folder, folder)
+    report = predict_files(predictor, folder, tmp_path / "out")
+    assert [file.file for file in report.files] == images
+    # Away from their images, label maps are images like others.
+    assert find_images(tmp_path / "out")[0].name == "a.png"

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
+from segweave.networks import first_inputs
 from segweave.recipes import ContextSetting, list_recipes, load_recipe, recipe_file
 from segweave.recipes.build import build_network
 from segweave.training.objective import WeightedLoss
 from segweave.weaving import WovenNetwork
+from tests.recipes.test_baselines import NAMES as BASELINES
 
 REFERENCE = Path(__file__).parent.parent / "reference" / "networks"
 HEART = TargetSpec(names=("background", "right ventricle", "myocardium", "left ventricle"))
@@ -27,30 +29,43 @@ def small(name: str = "demo", **changes: object):  # type: ignore[no-untyped-def
     return build_network(recipe, 1, HEART)
 
 
+LARGE = ("danie-s", "danie-l", "bsanet")
 CONTEXTS = ("sa-lstm", "lstm-sa", "sa-embedded-lstm", "conv")
 
 
-@pytest.mark.parametrize("name", list_recipes())
+# The papers' baselines at full size take minutes; see test_baselines.py.
+FULL_SIZE = [name for name in list_recipes() if name not in BASELINES]
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_every_shipped_recipe_builds(name: str) -> None:
-    recipe = load_recipe(name)
+    # Small where the network is too large for a test of every recipe.
+    sets = {"isic2018-medsam": ["network.options.layers=1", "input.size=[64,64]"]}
+    recipe = load_recipe(name, sets.get(name, []))
     assert recipe.format == 1
     WeightedLoss(recipe.training.loss, HEART)
+    sets = []
+    card = registry.networks.card(recipe.network.name)
     if recipe.network.pretrained is not None:
         # Weights from elsewhere are loaded in tests/networks/test_pretrained.py.
-        assert registry.networks.card(recipe.network.name).weights
-        built = load_recipe(name, ["network.pretrained=null"])
-    else:
-        built = recipe
+        assert card.weights
+        sets.append("network.pretrained=null")
+    if recipe.network.name in LARGE:
+        # The default options have a hundred million parameters.
+        sets.append(f"network.options={json.dumps(card.tiny_options)}")
+    built = load_recipe(name, sets)
     network = build_network(built, len(recipe.input.channels), HEART)
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare
-    assert load_recipe(recipe_file(name)) == recipe
+    assert load_recipe(recipe_file(name), sets.get(name, [])) == recipe
     if not name.startswith("acdc-mt"):
         size = recipe.input.size
         assert size is not None
         window = torch.zeros(1, recipe.slices, len(recipe.input.channels), *size)
-        assert network(window).logits.shape == (1, 4, *size)
+        given = first_inputs(network.network, window[:, 0])
+        windows = {key: value[:, None] for key, value in given.items()}
+        assert network(window, **windows).logits.shape == (1, 4, *size)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

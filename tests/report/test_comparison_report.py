@@ -110,8 +110,7 @@ def test_pictures_are_of_the_label_maps_that_were_scored(runs: list[Path], tmp_p
     assert folders["a"] == [held / "clean-validation"]
     assert folders["a-flips-both"] == [held / "clean-validation-flips-both"]
     (mean,) = folders["a-mean-of-2-seeds-0-b-seeds-1"]
-    assert mean.name.startswith("clean-validation-mean-of-2-")
-    assert "-mean-" in mean.name.removeprefix("clean-validation-mean-of-2-")
+    assert mean == tmp_path / "mean" / "predictions"
     # A run that was moved takes its label maps along; an evaluation that was copied finds them.
     moved = Path(shutil.move(copies[0], tmp_path / "moved"))
     scored = result.scored_runs[0].model_copy(
@@ -149,6 +148,15 @@ def test_notable_cases(scored: list[Path]) -> None:
     gained = max(near.by_case, key=lambda case: near.by_case[case][0] - near.by_case[case][1])
     assert "gained most" in chosen[gained]
     assert len(chosen) <= 8
+
+
+def test_where_all_cases_are_equal_none_is_the_best(scored: list[Path]) -> None:
+    result = compare(scored, "far")
+    (near,) = result.arms
+    zero = near.model_copy(update={"by_case": dict.fromkeys(near.by_case, (0.0, 0.0))})
+    (why,) = notable_cases(result.model_copy(update={"arms": [zero]})).values()
+    assert "worst" in why
+    assert "best" not in why
 
 
 def test_other_endings(scored: list[Path], tmp_path: Path) -> None:

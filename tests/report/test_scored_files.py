@@ -14,7 +14,8 @@ from segweave.comparison import compare
 from segweave.errors import InputError
 from segweave.evaluation import Evaluation
 from segweave.report import comparison_report, write_scores
-from segweave.report.scored_files import ScoredFiles, notable
+from segweave.report.case_pictures import notable
+from segweave.report.scored_files import ScoredFiles
 
 CASES = 5
 
@@ -100,5 +101,6 @@ def test_the_command_writes_the_page(folders: Path, capsys: pytest.CaptureFixtur
 
 
 def test_one_case_is_the_worst_and_the_best() -> None:
-    assert notable({"a": 0.5}) == {"a": "worst and median and best"}
+    assert notable({"a": 0.5}) == {"a": "the only case"}
+    assert notable({"a": 0.0, "b": 0.0}) == {"a": "one of equal cases"}
     assert notable({}) == {}

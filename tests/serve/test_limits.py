@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from segweave.errors import InputError, MissingExtraError, UsageError
 from segweave.serve.limits import Limits
-from segweave.serve.run import read_token, serve
+from segweave.serve.run import serve
 from segweave.serve.service import Service
+from segweave.serve.token import read_token
 from tests.formats.test_dicom import write_series
 from tests.small import write_volume
 

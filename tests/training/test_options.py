@@ -105,6 +105,33 @@ def test_a_training_ends_where_validation_no_longer_improves(store: Store, out: 
     assert whole.model_card["ended"] == "all steps were done"
 
 
+def test_the_rate_falls_where_validation_stands_still_and_a_resumed_one_too(
+    store: Store, out: Path
+) -> None:
+    schedule = {"name": "plateau", "factor": 0.5, "patience": 1}
+    recipe = toy.recipe(training__epochs=5, training__schedule=schedule)
+    dice = [0.2, 0.1, 0.1, 0.1, 0.1]
+
+    def run(folder: Path, scores: list[float]) -> Run:
+        given = iter([*scores, None])  # None: the training breaks off
+        return train(recipe, store, folder, score=lambda *_: {"dice": float(next(given))})  # type: ignore[arg-type]
+
+    whole = run(out, dice)
+    rates = [row["rate"] for row in whole.metrics][::5]
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.005])
+    with pytest.raises(TypeError):
+        run(out.parent / "resumed", dice[:3])
+    again = run(out.parent / "resumed", dice[3:])
+    assert [row["rate"] for row in again.metrics] == [row["rate"] for row in whole.metrics]
+    with pytest.raises(InputError, match="'plateau' needs validation cases"):
+        run_of(store, out.parent / "x", training__schedule=schedule, data__validation=None)
+
+
+def test_one_scale_per_batch_makes_an_epoch_no_longer(store: Store, out: Path) -> None:
+    several = {"training__scales": [1, 1.5], "training__scales_per_batch": "one"}
+    assert len(run_of(store, out, **several, training__epochs=1).metrics) == 5
+
+
 def test_an_ended_training_stays_ended(
     store: Store, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +187,7 @@ def test_a_checkpoint_without_the_newer_fields_is_read(store: Store, out: Path) 
     run = run_of(store, out)
     path = run.checkpoints["last"]
     content = torch.load(path, weights_only=True)
-    for name in ("average", "masks", "stale", "ended"):
+    for name in ("average", "masks", "stale", "falls", "ended"):
         del content[name]
     torch.save(content, path)
     checkpoint = read_checkpoint(path)

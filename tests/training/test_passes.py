@@ -47,6 +47,25 @@ def test_an_epoch_has_every_batch_at_every_scale_once(
         assert [p.last for p in one] == [p.scale == several[-1] for p in one]
 
 
+def test_one_scale_is_drawn_for_each_batch() -> None:
+    scales = [0.75, 1, 1.25]
+
+    def drawn(seed: int) -> list[list[float]]:
+        passes = Passes(Counted(40), accumulate=2, scales=scales, one_scale_seed=seed)  # type: ignore[arg-type]
+        assert passes.steps_per_epoch == 20
+        steps = [[one for k in range(20) for one in passes.of_step(20 * e + k)] for e in (0, 1)]
+        for epoch in steps:
+            assert [one.number for one in epoch] == list(range(40))
+            assert all(one.last for one in epoch)
+        return [[one.scale for one in epoch] for epoch in steps]
+
+    first, second = drawn(0)
+    assert drawn(0) == [first, second]  # whatever step is entered
+    assert first != second
+    assert drawn(1)[0] != first
+    assert min(first.count(scale) for scale in scales) >= 5
+
+
 def test_sizes_are_those_of_pranet() -> None:
     passes = Passes(Counted(1), scales=[0.75, 1, 1.25], divisor=32)  # type: ignore[arg-type]
     assert [passes.size_at(scale) for scale in passes.scales] == [

@@ -51,7 +51,7 @@ def test_a_folder_with_other_things_is_left_alone(store: Store, out: Path) -> No
         ({"context": {"name": "sa-lstn"}}, "did you mean sa-lstm"),
         ({"training__loss": [{"name": "dicee"}]}, "did you mean dice"),
         ({"input__channels": ["red", "green"]}, "2 \\(red, green\\)"),
-        ({"input__size": [18, 16]}, "16×16"),
+        ({"input__size": [18, 16]}, r"input\.size: \[16, 16\]"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(

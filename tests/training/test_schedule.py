@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segweave.recipes.recipe import Schedule
-from segweave.training.schedule import rate_at
+from segweave.recipes.optimisation import Schedule
+from segweave.training.schedule import falls_now, rate_at
 
 POLY = json.loads((Path(__file__).parent.parent / "reference" / "protocol_cases.json").read_text())[
     "poly"
@@ -51,3 +52,28 @@ def test_a_warm_up_rises_to_the_full_rate() -> None:
 
 def test_cosine_is_half_way_at_half_time() -> None:
     assert rate_at(Schedule(name="cosine"), 2.0, 5, 10) == pytest.approx(1.0)
+
+
+def test_step_falls_after_every_so_many_epochs() -> None:
+    schedule = Schedule(name="step", factor=0.5, every=2)
+    rates = [rate_at(schedule, 1.0, step, 18, steps_per_epoch=3) for step in range(18)]
+    assert rates == [1.0] * 6 + [0.5] * 6 + [0.25] * 6
+
+
+def test_plateau_falls_when_torch_s_does() -> None:
+    """Against ReduceLROnPlateau with the published settings of FCBFormer (patience shortened)."""
+    schedule = Schedule(name="plateau", factor=0.5, patience=2, lowest=0.15)
+    parameter = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, mode="max", factor=0.5, patience=2, threshold=0, min_lr=0.15
+    )
+    best, stale, falls = -1.0, 0, 0
+    for dice in [0.1, 0.2, 0.2, 0.1, 0.2, 0.3, *[0.3] * 7, 0.4, *[0.2] * 9]:
+        stale = 0 if dice > best else stale + 1
+        best = max(dice, best)
+        falls += falls_now(schedule, stale)
+        theirs.step(dice)
+        assert rate_at(schedule, 1.0, 5, 10, falls=falls) == optimiser.param_groups[0]["lr"]
+    assert falls >= 3
+    assert not falls_now(Schedule(name="step", patience=2), 3)

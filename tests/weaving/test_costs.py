@@ -54,7 +54,9 @@ def test_the_steps_add_up(at: str) -> None:
     costs = measure_costs(woven, (32, 48))
     assert costs.parameters == sum(p.numel() for p in woven.parameters())
     assert sum(step.parameters for step in costs.steps) == costs.parameters
+    assert costs.seconds is not None
     assert costs.seconds > 0
+    assert costs.peak_bytes is not None
     assert costs.peak_bytes > 32 * 48 * 4 * 4
     bare = measure_costs(weave(network, "identity", at=at, slices=3), (32, 48))
     assert bare.multiply_accumulates < costs.multiply_accumulates
@@ -67,3 +69,19 @@ def test_a_wrong_size_names_one_that_works() -> None:
     network = create_network("unet", in_channels=1, classes=2, width=4)
     with pytest.raises(UsageError, match="32×48"):
         measure_costs(weave(network, "identity"), (33, 48))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("unet", "released"), ("fanet", "paper"), ("mt-unet", "paper")]
+)
+def test_counting_without_running_gives_the_same_numbers(name: str, form: str) -> None:
+    network = create_network(name, in_channels=3, classes=2, width=4)
+    woven = weave(network, "sa-lstm", at="bottleneck", slices=3, form=form)
+    before = {key: value.clone() for key, value in woven.state_dict().items()}
+    counted = measure_costs(woven, (64, 64), run=False)
+    assert (counted.seconds, counted.peak_bytes) == (None, None)
+    assert all(torch.equal(before[key], value) for key, value in woven.state_dict().items())
+    ran = measure_costs(woven, (64, 64))
+    assert counted.steps == ran.steps
+    assert counted.parameters == ran.parameters
+    assert counted.multiply_accumulates == ran.multiply_accumulates

@@ -15,7 +15,7 @@ from torch import Tensor
 from segweave import registry
 from segweave.data import inputs as data_inputs
 from segweave.errors import UsageError
-from segweave.networks import Output, create_network, mask_of
+from segweave.networks import Output, create_network, first_inputs, mask_of
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 from tests.reference.fill import calibrate
 from tests.weaving.toy import FeedbackNetwork, ToyNetwork, Weighted, one_sided, settle
@@ -46,7 +46,7 @@ def tiny(name: str) -> tuple[torch.nn.Module, int]:
 
 class FirstPass(torch.nn.Module):
     """A network that is called with images or windows alone; it gets the first masks of its
-    feedback, if it has one.
+    feedback, or the whole image as a box, if it takes them.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -54,11 +54,9 @@ class FirstPass(torch.nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Output:
-        feedback = self.network.feedback
-        if feedback is None:
-            return self.network(x)  # type: ignore[no-any-return]
-        masks = feedback.first(x.flatten(0, -4)).reshape(*x.shape[:-3], 1, *x.shape[-2:])
-        return self.network(x, **{feedback.name: masks})  # type: ignore[no-any-return]
+        given = first_inputs(self.network, x.flatten(0, -4))
+        shaped = {name: v.reshape(*x.shape[:-3], *v.shape[1:]) for name, v in given.items()}
+        return self.network(x, **shaped)  # type: ignore[no-any-return]
 
 
 @cache
@@ -75,9 +73,25 @@ def next_mask(output: Output) -> Tensor:
     return mask_of(output, exclusive=True)
 
 
+def boxes(index: int, side: int = 16) -> Tensor:
+    """What a network with a prompt is shown of a slice: another box in each."""
+    return torch.tensor([[index, 0, side - 1, side - 1 - 2 * index]], dtype=torch.float64)
+
+
+def shown(network: Any, *indices: int) -> dict[str, Tensor]:
+    """The boxes of these slices, where the network takes them."""
+    prompt = getattr(network, "prompt", None)
+    return {} if prompt is None else {prompt.name: torch.stack([boxes(i) for i in indices], 1)}
+
+
 def at_once(woven: WovenNetwork, slices: Tensor) -> list[Tensor]:
     outputs = volume_outputs(
-        woven, len(slices), lambda i: slices[i], window_indices, next_mask=next_mask
+        woven,
+        len(slices),
+        lambda i: slices[i],
+        window_indices,
+        get_prompt=boxes,
+        next_mask=next_mask,
     )
     return [output.logits for output in outputs]
 
@@ -101,6 +115,7 @@ def window_by_window(woven: WovenNetwork, slices: Tensor) -> list[Tensor]:
     def run(index: int, masks: list[Tensor]) -> Output:
         window = window_indices(index)
         given = {"mask": torch.stack([masks[j] for j in window], 1)} if masks else {}
+        given |= shown(woven, *window)
         return woven(torch.stack([slices[j] for j in window], 1), **given)  # type: ignore[no-any-return]
 
     return in_rounds(woven, slices, run)
@@ -108,7 +123,9 @@ def window_by_window(woven: WovenNetwork, slices: Tensor) -> list[Tensor]:
 
 def image_by_image(network: torch.nn.Module, slices: Tensor) -> list[Tensor]:
     def run(index: int, masks: list[Tensor]) -> Output:
-        return network(slices[index], **({"mask": masks[index]} if masks else {}))  # type: ignore[no-any-return]
+        given = {"mask": masks[index]} if masks else {}
+        given |= {name: values[:, 0] for name, values in shown(network, index).items()}
+        return network(slices[index], **given)  # type: ignore[no-any-return]
 
     return in_rounds(network, slices, run)
 
@@ -124,13 +141,9 @@ def check(network_name: str, context: str, at: str, form: str, **options: Any) -
         windows = torch.stack([slices[window_indices(i), 0] for i in (0, 2)])
         calibrate(FirstPass(woven), windows)
     found, expected = at_once(woven, slices), window_by_window(woven, slices)
-    feedback = woven.feedback
     with torch.no_grad():
         window = [
-            woven.prepare(
-                slices[i], **({feedback.name: feedback.first(slices[i])} if feedback else {})
-            )
-            for i in window_indices(1)
+            woven.prepare(slices[i], **first_inputs(network, slices[i])) for i in window_indices(1)
         ]
         # Decoding changes nothing of what a slice has prepared.
         assert torch.equal(woven.fuse(window).logits, woven.fuse(window).logits)
@@ -294,3 +307,14 @@ def test_feedback_needs_the_next_mask() -> None:
     woven = settle(weave(FeedbackNetwork(), Weighted))
     with pytest.raises(UsageError, match="next_mask"):
         list(volume_outputs(woven, COUNT, lambda i: volume(8)[i], window_indices))
+
+
+def test_a_prompt_needs_its_boxes() -> None:
+    network, side = tiny("medsam-vit-b")
+    woven = weave(network, "identity").double().eval()
+    with pytest.raises(UsageError, match="get_prompt"):
+        list(volume_outputs(woven, COUNT, lambda i: volume(side)[i], window_indices))
+    with pytest.raises(UsageError, match=r"boxes of shape .batch, slices, 4."):
+        woven(torch.stack(list(volume(side)), 1), boxes=boxes(0))
+    with pytest.raises(UsageError, match="pass a box"):
+        woven(torch.stack(list(volume(side)), 1))

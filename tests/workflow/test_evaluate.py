@@ -79,7 +79,7 @@ def test_published_decides_on_the_networks_grid_and_leaves_the_ends_out(
 def test_a_failure_while_scoring_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files_of(run.folder)
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise SegweaveError("scoring")
 
     monkeypatch.setattr("segweave.workflow.evaluate.keep", fails)
@@ -106,7 +106,7 @@ def test_one_process_at_a_time_scores_a_run_and_leftovers_go(run: Run) -> None:
 def test_a_run_that_cannot_be_written_is_scored_elsewhere(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("evaluate", "variants"):
+    for module in ("evaluate", "ledger"):
         monkeypatch.setattr(
             f"segweave.workflow.{module}.can_write",
             lambda folder: run.folder.resolve() not in [Path(folder), *Path(folder).parents],
@@ -130,7 +130,7 @@ def test_a_run_that_cannot_be_written_is_scored_elsewhere(
 def test_a_report_that_fails_takes_no_scores_away(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise ValueError("no figure")
 
     monkeypatch.setattr("segweave.workflow.evaluate.write_report", fails)

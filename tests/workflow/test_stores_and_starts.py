@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from segweave.cli import main
+from segweave.data.joined_store import JoinedStore
 from segweave.data.store import Store
+from segweave.data.store_writer import StoreWriter
 from segweave.datasets import prepare
 from segweave.errors import UsageError
 from segweave.evaluation import read_evaluation
 from segweave.phantoms.cardiac import write_cardiac
+from segweave.recipes import load_recipe
 from segweave.runs.run_folder import Run
-from segweave.workflow.train import train
+from segweave.workflow.evaluate import evaluate
+from segweave.workflow.train import train, warn_of_copies
+from segweave.workflow.variants import _check_other_store
+from tests.data.made import TARGET, made_case
 from tests.small import SETS
 
 
@@ -62,6 +70,43 @@ def test_a_run_on_two_stores_is_scored_on_a_third(joined: Run, stores: dict[str,
     command("evaluate", joined.folder, "-q", "--device", "cpu")
     rows = read_evaluation(joined.folder / "evaluation" / "clean").rows
     assert len({row.case.partition("/")[0] for row in rows}) == 2
+    # With one of the two it is scored on that one's test cases, and on no others.
+    command("evaluate", joined.folder, "--store", stores["a"], "-q", "--device", "cpu")
+    (folder,) = (joined.folder / "evaluation").glob("clean-on-acdc")
+    expected = set(Store(stores["a"]).split("70-10-20", "test"))
+    assert {row.case for row in read_evaluation(folder).rows} == expected
+    with pytest.raises(UsageError, match="did not learn from"):
+        evaluate(joined, store=stores["a"], part="all")
+
+
+def test_cases_of_one_of_several_stores_are_known_by_its_name() -> None:
+    # Its run's stores are gone, so that no content can be compared.
+    data = SimpleNamespace(store=None)
+    run = SimpleNamespace(
+        folder=Path("run"),
+        recipe=SimpleNamespace(data=data),
+        training_data={"name": "one+two", "groups": ["one/p1"], "validation_groups": ["two/p2"]},
+    )
+    entry = SimpleNamespace(content="")
+    for name, groups, learned in (("one", "p1", True), ("one", "p2", False), ("two", "p2", True)):
+        store = SimpleNamespace(name=name, groups={"a": groups}, entry=lambda id: entry)
+        refused = pytest.raises(UsageError) if learned else contextlib.nullcontext()
+        with refused:
+            _check_other_store(run, ["a"], "all", store)  # type: ignore[arg-type]
+
+
+def test_the_same_image_in_training_and_test_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+    for name, split in (("one", {"train": ["a"], "valid": ["b"]}), ("two", {"test": ["a"]})):
+        with StoreWriter(tmp_path / name, name, TARGET) as writer:
+            for id in "ab" if name == "one" else "ac":
+                writer.add(made_case(id))
+            made.append(writer.finish({"default": split}))
+    warn_of_copies(load_recipe("demo", ["data.split=default"]), JoinedStore(made))
+    assert "one/a and two/a have the same image" in caplog.text
+    assert "training and test" in caplog.text
 
 
 def test_stores_are_part_of_the_arm_by_content_not_by_path(

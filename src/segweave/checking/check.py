@@ -13,7 +13,9 @@ from segweave.checking.complete import short, unsplit
 from segweave.checking.probe import Look, ids_in, label_file, majority, probe
 from segweave.checking.report import CheckReport, Fact, Problem
 from segweave.checking.survey import Survey, plain_name, readable, survey, unused
+from segweave.data.store import is_store
 from segweave.datasets.base import Item, inverted_note
+from segweave.errors import UsageError
 from segweave.formats.guard import at_most, largest_bytes
 from segweave.formats.table import PICTURES, case_name, suffix_of
 from segweave.registry import datasets
@@ -43,6 +45,14 @@ def check(
     """
     started = time.perf_counter()
     folder = Path(source)
+    if is_store(folder):
+        raise UsageError(
+            "checking a data set",
+            file=folder,
+            expected="images and labels before their conversion",
+            found="a store, which segweave prepare has checked and written",
+            remedy="segweave info shows what a store holds; training checks its checksums",
+        )
     with at_most(min(largest_bytes(), _memory() // _SHARE_OF_MEMORY)):
         found = survey(folder, name, options)
         report = CheckReport(folder, found.name, found.plan.layout, folders=found.folders)

@@ -18,6 +18,7 @@ from segweave.checking.report import Problem
 from segweave.checking.survey import Survey
 from segweave.data.case import Case
 from segweave.data.geometry import farthest_apart
+from segweave.data.label_counts import count_ids
 from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import check_case
 from segweave.datasets.base import Item
@@ -105,7 +106,7 @@ def probe(item: Item, found_in: Survey) -> Probe:
 def _look(case: Case, item: Item, found_in: Survey) -> Look:
     ids: dict[int, int] = {}
     if case.label is not None:
-        counts = np.bincount(case.label.ravel())
+        counts = count_ids(case.label)
         ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
         if case.label.ndim == 4:
             ids = {k: int(case.label[:, k].sum()) for k in range(case.label.shape[1])}

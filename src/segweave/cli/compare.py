@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -109,7 +110,13 @@ def compare(
 
     comparison = compare_arms(folders, reference, margin=margin, training_groups=training_groups)
     written = [write_comparison(comparison, path) for path in out or ()]
+    verdicts = "\n".join(f"{printable_line(verdict)}\n" for verdict in comparison.verdicts)
+    # In a terminal the end is seen first, in a file the beginning.
+    in_a_file = not sys.stdout.isatty()
+    if in_a_file:
+        typer.echo(verdicts)
     score_tables(*comparison_tables(comparison))
-    typer.echo("\n".join(f"{printable_line(verdict)}\n" for verdict in comparison.verdicts))
+    if not in_a_file:
+        typer.echo(verdicts)
     for path in written:
         results(comparison=path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -64,7 +64,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="STORE",
-            help="The run's store, if it was moved, or another data set with the same classes.",
+            help="The run's store, if it was moved, one of the stores that it was trained on "
+            "together, or another data set with the same classes.",
             show_default=False,
         ),
     ] = None,
@@ -88,24 +89,26 @@ def evaluate(
     """
     from segweave.cli.show import counter, results, score_tables
     from segweave.evaluation import summary_table
-    from segweave.prediction import Tiles
+    from segweave.prediction.tiles import Tiles
+    from segweave.workflow.evaluation_plan import plan_evaluation
+
+    chosen: dict[str, Any] = {
+        "part": part,
+        "protocol": protocol,
+        "metrics": metric or (),
+        "checkpoint": checkpoint,
+        "members": also or (),
+        "flips": flips,
+        "tiles": Tiles() if tiles else None,
+        "store": store,
+        "out": out,
+        "force": force,
+    }
+    # Before torch is imported, which takes seconds.
+    plan_evaluation(run, **chosen)
     from segweave.workflow.evaluate import evaluate as evaluate_run
 
     with counter("scoring", show=not quiet) as progress:
-        done = evaluate_run(
-            run,
-            part=part,
-            protocol=protocol,
-            metrics=metric or (),
-            checkpoint=checkpoint,
-            members=also or (),
-            flips=flips,
-            tiles=Tiles() if tiles else None,
-            store=store,
-            out=out,
-            force=force,
-            device=device,
-            progress=progress,
-        )
+        done = evaluate_run(run, **chosen, device=device, progress=progress)
     score_tables(summary_table([done]))
     results(scores=done.folder / "cases.csv", summary=done.folder / "summary.json")

@@ -29,11 +29,29 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _WRONG_CHOICE = re.compile(r"'(?P<value>.*)' is not one of (?P<known>'.*')")
 
 
+# The options of `segweave` itself, with what follows them.
+_BEFORE_THE_COMMAND = {"--plugin": " FILE.py", "--debug": ""}
+
+
+# Words of other programs for parts of a split → ours.
+_OTHER_WORDS = {"val": "validation", "valid": "validation", "train": "training"}
+
+
 class Command(TyperCommand):
     """A command that answers a wrong value of a fixed choice with the nearest right one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of the command line; raises UsageError for a wrong choice."""
+        given = list(args)  # the parser empties its list
+        before = [one for one in args if one.partition("=")[0] in _BEFORE_THE_COMMAND]
+        if before and before[0] not in self._options():
+            raise UsageError(
+                "reading the command line",
+                expected=f"{before[0]} before the command",
+                found=f"{before[0]} behind it",
+                remedy=f"segweave {before[0]}{_BEFORE_THE_COMMAND[before[0].partition('=')[0]]} "
+                f"{ctx.command_path.split()[-1]} ...",
+            )
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
@@ -41,11 +59,29 @@ class Command(TyperCommand):
             if wrong is None:
                 raise
             option = error.param.opts[0] if error.param is not None else ""
+            usual = _OTHER_WORDS.get(wrong["value"])
+            if usual is not None and f"'{usual}'" in wrong["known"]:
+                return self.parse_args(ctx, _replaced(given, option, wrong["value"], usual))
             raise UsageError(
                 "reading the command line",
                 found=f"{option} {wrong['value']}",
                 remedy=nearest(wrong["value"], re.findall(r"'([^']*)'", wrong["known"])),
             ) from None
+
+    def _options(self) -> set[str]:
+        """The options that the command itself has."""
+        return {name for parameter in self.params for name in parameter.opts}
+
+
+def _replaced(words: list[str], option: str, value: str, by: str) -> list[str]:
+    """The words of a command line with another value of an option."""
+    found = list(words)
+    for index, word in enumerate(words):
+        if word == f"{option}={value}":
+            found[index] = f"{option}={by}"
+        elif word == value and index and words[index - 1] == option:
+            found[index] = by
+    return found
 
 
 def check_device(value: str) -> str:

@@ -53,6 +53,8 @@ EXTRAS = {
     "zoo": ("timm", "torchvision"),
     "report": ("matplotlib", "jinja2"),
     "fast": ("numba",),
+    "dicom": ("pydicom",),
+    "formats": ("SimpleITK",),
     "serve": ("fastapi", "uvicorn", "python_multipart"),
 }
 

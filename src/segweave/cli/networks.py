@@ -18,6 +18,8 @@ EXAMPLES = (
     ),
     ("segweave networks --json", "every field of every card, for scripts"),
     ("segweave --plugin mine.py networks", "with those of a file of yours"),
+    ("segweave networks --check", "try every network with two modules at every position"),
+    ("segweave networks --check --only unet --only mt-unet", "these alone"),
 )
 
 
@@ -57,10 +59,33 @@ def networks(
     form: Annotated[
         str, typer.Option(metavar="FORM", help="paper or released, where a card names both.")
     ] = "released",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Try them at a reduced size, alone and with the context modules sa-lstm and conv "
+            "at every position: build, train one step, predict a volume. Some minutes.",
+        ),
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="With --check: this network; may be repeated.", show_default=False
+        ),
+    ] = None,
+    count: Annotated[
+        bool,
+        typer.Option(
+            "--count",
+            help="With --size: count parameters and multiply-accumulates without running anything.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="The cards as JSON, for scripts.")] = False,
 ) -> None:
     """List the networks: name, image sizes that they take, paper. With a NAME: all about one; with
     --size also what it costs.
+
+    With --check the exit code is 1 where a network fails, and the last line names it.
 
     A network is what a context module is woven into. The names go into a recipe
     (network.name) or into segweave.create_network(name).
@@ -68,6 +93,9 @@ def networks(
     from segweave.cli.show import cards_as_json, facts, table
     from segweave.registry import networks as found
 
+    if check or only:
+        _check_networks([*([name] if name else []), *(only or [])], asked=check, as_json=json)
+        return
     cards = found.cards() if name is None else {name: found.card(name)}
     if json and size is None:
         cards_as_json(cards)
@@ -75,7 +103,13 @@ def networks(
     if size is not None:
         _check_named(name)
         _print_costs(
-            str(name), size, (context, at, slices), (channels, classes), form, as_json=json
+            str(name),
+            size,
+            (context, at, slices),
+            (channels, classes),
+            form,
+            run=not count,
+            as_json=json,
         )
         return
     if name is not None:
@@ -100,6 +134,48 @@ def _check_named(name: str | None) -> None:
         )
 
 
+def _check_networks(names: list[str], *, asked: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from segweave.cli.show import as_json as print_json
+    from segweave.cli.show import counter, remark, table
+    from segweave.errors import UsageError
+    from segweave.workflow.check_networks import check_networks, failed_networks
+
+    if not asked:
+        raise UsageError("listing networks", expected="--check beside --only", found="--only alone")
+    with counter("trying networks", show=True) as progress:
+        trials = list(check_networks(names, progress=progress))
+    failed = failed_networks(trials)
+    if as_json:
+        print_json([asdict(trial) for trial in trials])
+    else:
+        rows = []
+        for name in dict.fromkeys(trial.network for trial in trials):
+            its = [trial for trial in trials if trial.network == name]
+            size = next((trial.size for trial in its if trial.size), None)
+            errors = [f"{trial.place}: {trial.error}" for trial in its if trial.error]
+            rows.append(
+                (
+                    name,
+                    f"{size[0]}×{size[1]}" if size else "-",
+                    f"{len(its) - len(errors)} of {len(its)}",
+                    f"{sum(trial.seconds for trial in its):.1f}",
+                    "; ".join(errors),
+                )
+            )
+        table(
+            "Networks alone, with sa-lstm and with conv at every position",
+            ("network", "size", "work", "seconds", "what failed"),
+            rows,
+            note="Reduced width; windows of three slices; one step of training, then a volume of "
+            "four slices.",
+        )
+    if failed:
+        remark("failed: " + ", ".join(failed))
+        raise typer.Exit(1)
+
+
 def _print_costs(
     name: str,
     size: tuple[int, int],
@@ -107,6 +183,7 @@ def _print_costs(
     counts: tuple[int, int],
     form: str,
     *,
+    run: bool,
     as_json: bool,
 ) -> None:
     import os
@@ -122,7 +199,9 @@ def _print_costs(
 
     context, at, slices = woven_in
     network = create_network(name, in_channels=counts[0], classes=counts[1], form=form)
-    costs = measure_costs(weave(network, context or "identity", at=at, slices=slices), size)
+    costs = measure_costs(
+        weave(network, context or "identity", at=at, slices=slices), size, run=run
+    )
     if as_json:
         print_json(asdict(costs))
         return
@@ -135,15 +214,20 @@ def _print_costs(
         )
         for step in costs.steps
     ]
+    taken = ""
+    if costs.seconds is not None and costs.peak_bytes is not None:
+        taken = (
+            f"One forward pass: {costs.seconds:.2f} s on this CPU, "
+            f"{costs.peak_bytes / 1e6:.0f} MB beside weights and image. "
+        )
     total = f"{costs.multiply_accumulates / 1e9:.3f} G"
     title = f"{name}, {size[0]}×{size[1]}" + (f", {context} at {at}" if context else "")
     table(
         title + (f", {slices} slices" if slices > 1 else ""),
         ("step", "returns (channels × height × width)", "parameters", "multiply-accumulates"),
         [*rows, ("all", "", f"{costs.parameters:,}", total)],
-        note=f"One forward pass: {costs.seconds:.2f} s on this CPU, "
-        f"{costs.peak_bytes / 1e6:.0f} MB beside weights and image. Multiply-accumulates are half "
-        "of what torch's FlopCounterMode counts: convolutions and matrix products.",
+        note=taken + "Multiply-accumulates are half of what torch's FlopCounterMode counts: "
+        "convolutions and matrix products.",
     )
 
 
@@ -156,6 +240,11 @@ def _details(card: NetworkCard) -> dict[str, Any]:
         "image sizes": sizes(card.fixed, card.divisor, card.smallest),
         "positions": {**POSITIONS, **card.positions},
     }
+    if card.prompt:
+        details["is shown"] = (
+            f"a {card.prompt} around what to segment; in training and for scores it is taken from "
+            "the reference"
+        )
     if card.weights:
         details["weights"] = {entry["source"]: _weights(entry) for entry in card.weights}
     if count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,10 @@ EXAMPLES = (
     (
         "segweave predict runs/0 scans/ --out labels --with runs/1 --with runs/2 --flips rows",
         "three runs averaged, mirror images too",
+    ),
+    (
+        "segweave predict models/medsam photo.png --out labels --box 120 80 310 260",
+        "what is in a box, for a network that is shown what to segment",
     ),
     (
         "segweave predict heart scans/ --out labels --server http://127.0.0.1:8000",
@@ -55,6 +60,24 @@ def predict(
         Path,
         typer.Option(metavar="FOLDER", help="The folder for the label maps.", show_default=False),
     ],
+    box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(
+            metavar="X0 Y0 X1 Y1",
+            help="For a network that segments what is in a box: left, upper, right and lower pixel "
+            "of the box, counted from 0, for all images and slices.",
+            show_default=False,
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="In place of --box: a box for each image or slice, in the columns case, x0, y0, "
+            "x1, y1 and, for volumes, slice. A slice without a box becomes background.",
+            show_default=False,
+        ),
+    ] = None,
     overlays: Annotated[
         bool,
         typer.Option(
@@ -62,7 +85,11 @@ def predict(
         ),
     ] = True,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the probabilities of each class.")
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also write the probabilities of each class: .nii.gz of a NIfTI image, else .npz.",
+        ),
     ] = False,
     format: Annotated[
         str | None,
@@ -125,7 +152,30 @@ def predict(
     and spacing are sent, no header and no name.
     """
     from segweave.cli.show import counter, remark, results
-    from segweave.errors import InputError
+    from segweave.errors import InputError, UsageError
+    from segweave.prediction.box_file import read_boxes
+    from segweave.prediction.planning import OVERLAYS, PROBABILITIES, check_prediction
+
+    if box is not None and boxes is not None:
+        raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
+    given = box if boxes is None else read_boxes(boxes)
+    models = [model, *(also or ())]
+    options = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
+    options |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
+    options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
+    _check_options(server is not None, options, token_file is not None)
+    if server is None:
+        # Before torch is imported, which takes seconds.
+        check_prediction(
+            models,
+            inputs,
+            out,
+            checkpoint=checkpoint,
+            overlays=overlays,
+            probabilities=probabilities,
+            format=format,
+            force=force,
+        )
     from segweave.prediction import (
         Ensemble,
         Predictor,
@@ -137,9 +187,8 @@ def predict(
 
     predictor: Predictor | Ensemble | Predicts
     if server is None:
-        _refuse(**{"--token-file": token_file is not None})
         predictor = load_ensemble(
-            [model, *(also or ())],
+            models,
             flips=flips,
             tiles=Tiles() if tiles else None,
             checkpoint=checkpoint,
@@ -148,11 +197,8 @@ def predict(
         )
     else:
         from segweave.serve.client import RemoteSession
-        from segweave.serve.run import read_token
+        from segweave.serve.token import read_token
 
-        given = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
-        given |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
-        _refuse(server=True, **given, **{"--precision": precision != "32"})
         token = None if token_file is None else read_token(token_file)
         predictor = RemoteSession(server, str(model), token=token)
     with counter("predicting", show=not quiet) as progress:
@@ -160,6 +206,7 @@ def predict(
             predictor,
             inputs,
             out,
+            boxes=given,
             overlays=overlays,
             probabilities=probabilities,
             format=format,
@@ -173,7 +220,13 @@ def predict(
         if file.note:
             remark(f"{file.file}: {file.note}")
     if report.files:
-        results(label_maps=f"{len(report.files)} in {report.folder}", summary=report.summary)
+        drawn = any(file.overlay is not None for file in report.files)
+        results(
+            label_maps=f"{len(report.files)} in {report.folder}",
+            overlays=report.folder / OVERLAYS if drawn else None,
+            probabilities=report.folder / PROBABILITIES if probabilities else None,
+            summary=report.summary,
+        )
     if report.failures:
         raise InputError(
             f"predicting {len(report.failures)} of {len(report.failures) + len(report.files)} "
@@ -182,17 +235,19 @@ def predict(
         )
 
 
-def _refuse(*, server: bool = False, **given: object) -> None:
+def _check_options(server: bool, options: Mapping[str, bool], token: bool) -> None:
     """Raise UsageError for options that have no meaning with, or without, --server."""
     from segweave.errors import UsageError
 
-    wrong = [name for name, value in given.items() if value]
+    wrong = [name for name, is_given in options.items() if is_given and server]
     if wrong:
         raise UsageError(
-            "predicting on a server" if server else "predicting",
-            expected="only options that a service takes" if server else "--server beside it",
+            "predicting on a server",
+            expected="no options of the network: it is the server's",
             found=", ".join(wrong),
         )
+    if token and not server:
+        raise UsageError("predicting", expected="--server URL", found="--token-file alone")
 
 
 def _indented(error: Exception) -> str:

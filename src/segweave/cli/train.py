@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -130,9 +130,10 @@ def train(
     Options override the recipe; --set overrides both. Where network, context module or position
     are changed, the label of the arm is NETWORK+CONTEXT@POSITION.
     """
-    from segweave.cli.show import counter, results
+    from segweave.cli.show import counter, remark, results
     from segweave.recipes import chosen_sets
-    from segweave.workflow.train import train as train_run
+    from segweave.runs.run_folder import Run, RunLayout
+    from segweave.workflow.training_plan import plan_training
 
     overrides = chosen_sets(
         recipe,
@@ -143,19 +144,23 @@ def train(
         slices=slices,
         start_from=start_from,
     )
-    with counter("training", show=not quiet) as progress:
-        run = train_run(
-            recipe,
-            store or None,
-            out,
-            sets=overrides,
-            seed=seed,
-            fold=fold,
-            device=device,
-            precision=precision,
-            resume=resume,
-            progress=progress,
-        )
+    chosen: dict[str, Any] = {
+        "sets": overrides,
+        "seed": seed,
+        "fold": fold,
+        "precision": precision,
+        "resume": resume,
+    }
+    # Before torch is imported, which takes seconds.
+    plan_training(recipe, store or None, out, **chosen)
+    if RunLayout(out).finished:
+        remark("the run is finished already: nothing was done; for another one choose another RUN")
+        run = Run(out)
+    else:
+        from segweave.workflow.train import train as train_run
+
+        with counter("training", show=not quiet) as progress:
+            run = train_run(recipe, store or None, out, **chosen, device=device, progress=progress)
     results(
         run=run.folder,
         model=run.layout.model,

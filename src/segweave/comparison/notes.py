@@ -52,6 +52,7 @@ def notes_of(
         notes.append(f"How the weights were chosen is unknown for: {', '.join(unknown)}.")
     if any(arm.known("checkpoint") == {"best-on-test"} for arm in arms.values()):
         notes.append("The weights were chosen on the test set: all scores here are too good.")
+    notes += dict.fromkeys(text for m in manifests if m.prompt for text in m.remarks)
     notes += scored_again(e for arm in arms.values() for e in arm.evaluations)
     evaluations = [e for arm in arms.values() for e in arm.evaluations]
     notes += [f"These are {text}." for text in _no_test_cases(evaluations)]
@@ -87,6 +88,9 @@ def limits_of(arm: Arm, reference: Arm, design: Design) -> list[str]:
     if any(one.known("checkpoint") == {"best-on-test"} for one in both):
         limits.append("weights chosen on the test set (all scores are too good)")
     evaluations = [e for one in both for e in one.evaluations]
+    shown = [arm.name for arm in both if any(e.manifest.prompt for e in arm.evaluations)]
+    if shown:
+        limits.append(f"boxes taken from the reference ({', '.join(shown)})")
     limits += _no_test_cases(evaluations)
     if scored_again(evaluations):
         limits.append("test cases that had been scored before")

@@ -12,6 +12,7 @@ import numpy as np
 
 from segweave.data.augmentations.base import Samples
 from segweave.data.augmentations.plan import AugmentationChoice, AugmentationPlan, Moves
+from segweave.data.boxes import foreground
 from segweave.data.cache import Resized
 from segweave.data.inputs import window_indices
 from segweave.errors import InputError, UsageError
@@ -38,7 +39,7 @@ class Batch:
             where classes overlap.
         keys: (case, slice) of each sample.
         masks: float32 (batch, slices, 1, height, width), augmented as the image; None unless they
-            were asked for.
+            were asked for, by a network with feedback or with a prompt.
         moves: what moved the pixels, for `segweave.data.augmentations.plan.undo`.
     """
 
@@ -66,6 +67,8 @@ class Batches:
         augmentation: a recipe's `training.augmentation`; None for no augmentation.
         shuffle: False reads the samples in the order of cases and slices.
         keep_last: whether a last batch with fewer samples is kept.
+        labelled_only: leave out slices without any class, which a network that is shown the object
+            has nothing to learn from.
         device: where the batches are wanted.
 
     Raises InputError where the cases' sizes on the network's grid differ, UsageError for numbers
@@ -81,6 +84,7 @@ class Batches:
         augmentation: AugmentationChoice | None = None,
         shuffle: bool = True,
         keep_last: bool = True,
+        labelled_only: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         if batch_size < 1:
@@ -107,6 +111,13 @@ class Batches:
         self.samples = [
             (id, index) for id in sorted(resized.ids) for index in range(resized[id].image.shape[0])
         ]
+        if labelled_only:
+            ignored = resized.target.ignored
+            self.samples = [
+                (id, index)
+                for id, index in self.samples
+                if foreground(resized[id].label[index], ignored).any()
+            ]
         if len(self) == 0:
             raise UsageError(
                 "making batches",

@@ -20,6 +20,7 @@ from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.runtime.progress import Progress
 from segweave.storage import (
     atomic_folder,
+    can_write,
     canonical_json,
     disk_errors,
     locked,
@@ -67,6 +68,7 @@ class Resized:
         spec: how the network is fed.
         ids: the cases; None for all.
         folder: where the copies are kept; None for `NAME.cache` beside the store.
+        instead: where copies are made that are not beside the store and can't be written there.
         dtype: "float32" holds exactly what prediction computes, "float16" needs half the space.
         progress: called after each case.
 
@@ -81,6 +83,7 @@ class Resized:
         ids: Sequence[str] | None = None,
         *,
         folder: str | Path | None = None,
+        instead: str | Path | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         progress: Progress | None = None,
     ) -> None:
@@ -91,6 +94,8 @@ class Resized:
         if not self.ids:
             raise UsageError("reading training cases", expected="at least one case", found="none")
         self._folder = None if folder is None else Path(folder)
+        self._instead = None if instead is None else Path(instead)
+        self._can_write: dict[Path, bool] = {}
         self.dtype = dtype
         self._cases: dict[str, ResizedCase] = {}
         for done, id in enumerate(self.ids, start=1):
@@ -125,11 +130,21 @@ class Resized:
         folder = self.store.cache_folder(id) if self._folder is None else self._folder
         return folder / self.key(id)
 
+    def _writable(self, path: Path) -> Path:
+        """Where a copy that belongs to `path` can be written."""
+        folder = path.parent
+        if self._instead is None:
+            return path
+        if folder not in self._can_write:
+            self._can_write[folder] = can_write(folder)
+        return path if self._can_write[folder] else self._instead / path.name
+
     def _open_or_build(self, id: str) -> ResizedCase:
         path = self.path_of(id)
         copy = self._open(path, id)
         if copy is not None:
             return copy
+        path = self._writable(path)
         # Several trainings may start at once: one makes the copy, and the others wait for it.
         with locked(path.parent / LOCK, "writing resized copies", wait=True):
             copy = self._open(path, id)

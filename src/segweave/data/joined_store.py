@@ -38,10 +38,11 @@ class JoinedStore:
     store `acdc` is `acdc/patient001`. So they are unique, and the streams of random numbers of a
     case depend on the store that it is from. The order in which the stores are given plays no part.
 
-    A split of this name in every store becomes a split of the whole, part by part. Where the names
-    differ, `splits` says what belongs together; without it, and where each store has exactly one
-    split beside its folds, these become the split `joined`. A split that leaks in one store leaks
-    in the whole, and its name then ends with "-leaks".
+    A split of this name in every store becomes a split of the whole, part by part. A split that
+    leaks in one store leaks in the whole, and its name then ends with "-leaks": NAME of some stores
+    and NAME-leaks of the others become NAME-leaks. Where the names differ otherwise, `splits` says
+    what belongs together; without it, and where each store has exactly one split beside its folds,
+    these become the split `joined`.
 
     Args:
         stores: the stores.
@@ -126,11 +127,13 @@ class JoinedStore:
             found[id] = store.image_checksums([inner])[inner]
         return found
 
-    def copies(self) -> list[str]:
-        """Sentences on cases with the same image that are in different parts of a split: data sets
-        that were made from each other leak this way.
+    def copies(self, splits: Splits | None = None) -> list[str]:
+        """Sentences on cases with the same image that are in different parts of a split (of these,
+        or of all): data sets that were made from each other leak this way.
         """
-        return copies_across(self.splits, self.image_checksums())
+        splits = self.splits if splits is None else splits
+        ids = {id for parts in splits.values() for some in parts.values() for id in some}
+        return copies_across(splits, self.image_checksums(sorted(ids)))
 
     def _find(self, id: str) -> tuple[CaseStore, str, str]:
         """The store of a case, its id there, and the name of the store."""
@@ -184,12 +187,19 @@ def _joined_splits(
     wanted: Mapping[str, Mapping[str, str]] | None,
     groups: Mapping[str, str],
 ) -> dict[str, dict[str, list[str]]]:
-    first, *others = stores.values()
-    chosen = {
-        name: dict.fromkeys(stores, name)
-        for name in first.splits
-        if all(name in store.splits for store in others)
-    }
+    chosen: dict[str, dict[str, str]] = {}
+    for name in next(iter(stores.values())).splits:
+        plain = name.removesuffix(LEAKS)
+        # As it is in every store, and with what leaks wherever that is there.
+        for suffixes in (("",), (LEAKS, "")):
+            found = {
+                store: next((plain + end for end in suffixes if plain + end in one.splits), None)
+                for store, one in stores.items()
+            }
+            inner = {store: split for store, split in found.items() if split is not None}
+            if len(inner) == len(stores):
+                leaks = any(split.endswith(LEAKS) for split in inner.values())
+                chosen[plain + LEAKS if leaks else plain] = inner
     only = {name: only_split(store.splits) for name, store in stores.items()}
     alone = {name: split for name, split in only.items() if split is not None}
     if wanted is not None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PALETTE = ("#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#d55e00", "#f0e442", "#0072b2", "#999999")
-"""Okabe and Ito's colours, which people with any colour vision can tell apart."""
+from segweave.data.colours import PALETTE as PALETTE
+from segweave.data.colours import colours_of
 
 
 class InputSpec(BaseModel):
@@ -153,12 +153,9 @@ def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]
 
 
 def class_colours(target: TargetSpec) -> dict[int, str]:
-    """Label id → colour of every foreground class: the target's own, else from `PALETTE`."""
+    """Label id → colour of every foreground class: the target's own, else that of its organ."""
     colours = target.colours
-    if colours is None and target.kind == "binary":
-        # Skin and mucosa are warm: blue stands out there.
-        return {1: PALETTE[2]}
     if colours is None:
-        return {label: PALETTE[k % len(PALETTE)] for k, label in enumerate(target.foreground)}
+        return colours_of(target.foreground)
     # A binary target may have one name only, that of its foreground (label 1).
     return {label: colours[min(label, len(colours) - 1)] for label in target.foreground}

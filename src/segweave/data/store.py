@@ -75,6 +75,12 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def is_store(folder: str | Path) -> bool:
+    """Whether a folder looks like a store that `prepare` wrote, damaged or not."""
+    path = Path(folder)
+    return (path / "manifest.json").is_file() and (path / "records").is_dir()
+
+
 class CaseStore(Protocol):
     """The interface that the rest of the project reads cases through, whatever holds them."""
 
@@ -129,7 +135,16 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        manifest = read_store_json(self.path / "manifest.json", f"opening the store {self.path}")
+        doing = f"opening the store {self.path}"
+        if not (self.path / "manifest.json").is_file():
+            raise InputError(
+                doing,
+                file=self.path,
+                expected="a store as `segweave prepare` wrote it",
+                found="no manifest.json in it" if self.path.is_dir() else "no such folder",
+                remedy="check the path, or prepare the data set (segweave prepare --help)",
+            )
+        manifest = read_store_json(self.path / "manifest.json", doing)
         try:
             self.name: str = manifest["name"]
             self.target = TargetSpec.model_validate(manifest["target"])

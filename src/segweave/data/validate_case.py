@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from segweave.data.case import Case
+from segweave.data.label_counts import ids_in
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 
@@ -57,7 +58,7 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
     known = {0, 1} if target.kind != "exclusive" else set(range(len(target.names)))
     if target.ignored is not None:
         known.add(target.ignored)
-    unknown = sorted(set(np.flatnonzero(np.bincount(case.label.ravel())).tolist()) - known)
+    unknown = sorted(set(ids_in(case.label)) - known)
     if unknown:
         raise InputError(
             doing,
@@ -87,4 +88,4 @@ def classes_held(case: Case, target: TargetSpec) -> set[int]:
         return set()
     if target.kind == "overlapping":
         return {k for k in range(case.label.shape[1]) if case.label[:, k].any()}
-    return set(np.flatnonzero(np.bincount(case.label.ravel())).tolist())
+    return set(ids_in(case.label))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from segweave import __version__
+from segweave.data.case import Case
 from segweave.data.splits import check_splits
 from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
 from segweave.datasets.base import Item, Plan, invalid_names, inverted_note, short_of
-from segweave.errors import InputError
+from segweave.errors import InputError, SegweaveError
 from segweave.formats.guard import check_file
 from segweave.formats.pictures import exif_turn
 from segweave.formats.table import PICTURES, suffix_of
@@ -86,7 +88,7 @@ def prepare(
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
     if errors := [*plan.errors, *invalid_names(plan.items)]:
-        raise errors[0]
+        raise _with_check(errors[0], len(errors), name, folder)
     if not plan.items:
         raise InputError(
             doing, file=folder, expected="at least one labelled case", found="none", kind="missing"
@@ -105,7 +107,7 @@ def prepare(
                 progress(done, len(plan.items), item.id)
             fingerprint = _fingerprint(item, plan.options)
             if not writer.has(item.id, fingerprint):
-                case = item.read()
+                case = _read(item, name, folder)
                 if plan.target.kind == "binary" and case.label is not None:
                     shares.append(float(np.count_nonzero(case.label == 1) / case.label.size))
                 writer.add(case, fingerprint)
@@ -173,6 +175,31 @@ def _absent(classes: list[str], plan: Plan, cases: int) -> list[str]:
         return [f"no label holds any class: {labels} background throughout"]
     which = "the class" if len(classes) == 1 else "the classes"
     return [f"no label holds {which} {few(classes)}"]
+
+
+def _read(item: Item, name: str, source: Path) -> Case:
+    try:
+        return item.read()
+    except InputError as error:
+        raise _with_check(error, 1, name, source) from error
+
+
+def _with_check(error: SegweaveError, count: int, name: str, source: Path) -> SegweaveError:
+    """The error that ends a conversion, with the command that lists all others of its kind."""
+    if type(error) is not InputError:
+        return error
+    more = f"; {count - 1} more such faults are known" if count > 1 else ""
+    remedy = (
+        f"segweave check {shlex.quote(str(source))} --as {name} lists every fault at once{more}"
+    )
+    return InputError(
+        error.doing,
+        file=error.file,
+        expected=error.expected,
+        found=error.found,
+        remedy="; ".join(filter(None, [error.remedy, remedy])),
+        kind=error.kind,
+    )
 
 
 def _incomplete(doing: str, folder: Path, missing: list[str]) -> InputError:

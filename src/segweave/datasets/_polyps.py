@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from segweave.data.splits import LEAKS
+from segweave.data.splits.folds import stratified_split
 from segweave.datasets._groups import read_rows
 from segweave.datasets._pairs import FolderFinder, Pair, PairFolders, find_pairs, pair_folders
 from segweave.datasets._pairs import subfolder as sub
 from segweave.datasets._pictures import (
+    FRACTIONS,
     common_splits,
     provenance_of,
     read_groups,
@@ -143,11 +146,14 @@ def plan_stills(
     expected: str,
     sequences: str | Path | None = None,
     groups: str | Path | None = None,
+    *,
+    by_image: bool = False,
 ) -> Plan:
-    """The plan of a set that papers only test on, and whose sequences the release does not name.
+    """The plan of a set that papers mostly test on, and whose sequences the release does not name.
 
     With a table of `sequences` each becomes a video, else each frame is a case (its group from the
-    table `groups`, if given). Splits: `test-only` (all of it); by group where groups are known.
+    table `groups`, if given). Splits: `test-only` (all of it); by group where groups are known;
+    where frames are cases and `by_image`, `seed-0-leaks`, a draw as papers train on them.
     """
     name, where = choose_layout(card.title, source, layout, finders, expected)
     pairs, left_out, errors = find_pairs(where)
@@ -174,6 +180,9 @@ def plan_stills(
     splits = {"test-only": {"train": [], "valid": [], "test": [item.id for item in items]}}
     if known:
         splits |= common_splits(home, weights=weights)
+    if by_image and sequences is None:
+        single = {item.id: item.id for item in items}
+        splits[f"seed-0{LEAKS}"] = stratified_split(single, FRACTIONS, 0)
     return Plan(
         layout=name,
         target=target_of(card),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ import numpy as np
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.data.splits.folds import usual_folds
+from segweave.datasets._acdc_facts import PHASES, phases_in_order, read_facts
 from segweave.datasets._volumes import join_slices, read_labelled
 from segweave.datasets.base import Item, LeftOut, Plan, alone, choose_layout, collected, not_there
 from segweave.datasets.published_splits import load_split
@@ -24,7 +26,7 @@ from segweave.words import few
 
 CARD = DatasetCard(
     name="acdc",
-    title="ACDC, Automated Cardiac Diagnosis Challenge (training set)",
+    title="ACDC, Automated Cardiac Diagnosis Challenge",
     entry="plan",
     paper="Bernard, Lalande, Zotti, Cervenansky et al., Deep Learning Techniques for Automatic "
     "MRI Cardiac Multi-structures Segmentation and Diagnosis: Is the Problem Solved?, IEEE TMI "
@@ -39,6 +41,10 @@ CARD = DatasetCard(
     ranges={"slices": (6, 18), "size": (154, 512), "step": (5, 10), "pixel": (0.70, 1.92)},
     examples=(
         ("segweave prepare acdc ACDC/database stores/acdc", "the release, as it was downloaded"),
+        (
+            "segweave prepare acdc ACDC/database/training stores/acdc-100",
+            "the 100 training patients alone",
+        ),
         ("segweave prepare acdc ACDC stores/acdc --strict", "refuse where anything is missing"),
     ),
 )
@@ -47,17 +53,23 @@ Layout = Literal["auto", "raw", "h5", "npz"]
 _VOLUME = re.compile(r"(patient\d{3})_frame(\d{2})\.h5")
 _NPZ_SLICE = re.compile(r"case_(\d{3})_slice(ED|ES)_(\d+)\.npz")
 _NPZ_VOLUME = re.compile(r"case_(\d{3})_volume_(ED|ES)\.npz")
-_PHASES = ("ED", "ES")
+_TRAINING = {f"patient{number:03d}" for number in range(1, 101)}
+_TESTING = {f"patient{number:03d}" for number in range(101, 151)}
 
 
 def plan(source: Path, *, layout: Layout = "auto") -> Plan:
     """Find ACDC in one of its layouts.
 
     `raw` is the official release, `patientXXX/patientXXX_frameYY.nii.gz` with `_gt` and Info.cfg,
-    here or below `training`; its affines have unit steps, so millimetres are taken from pixdim.
+    here or below `training` and `testing`; its affines have unit steps, so millimetres are taken
+    from pixdim.
     `h5` is one `patientXXX_frameYY.h5` per volume with `image` and `label`, here or below
     `ACDC_training_volumes`. `npz` is `train` and `valid` with one npz per slice, `test` with one
     npz per volume. Case ids are `patientXXX_ED` and `patientXXX_ES`; the group is the patient.
+
+    Splits: `70-10-20` of the 100 training patients, as the papers' code deals them; five folds of
+    them; and, where patients 101 to 150 are there, `official`: 100 to train, these 50 to test (it
+    has no validation cases: `--set data.validation=null`).
 
     Args:
         source: The folder that holds the data set.
@@ -76,7 +88,8 @@ def plan(source: Path, *, layout: Layout = "auto") -> Plan:
     planned = {"raw": _plan_raw, "h5": _plan_h5, "npz": _plan_npz}[name](folder)
     missing, warnings = planned.missing, planned.warnings
     here = {item.id.partition("_")[0] for item in planned.items}
-    absent = sorted({f"patient{number:03d}" for number in range(1, 101)} - here)
+    wanted = _TRAINING if here & _TRAINING else set()
+    absent = sorted((wanted | (_TESTING if here & _TESTING else set())) - here)
     if absent:
         missing.insert(0, f"{len(absent)} patients are not there: {few(absent)}")
     return replace(planned, missing=missing, warnings=warnings)
@@ -84,11 +97,18 @@ def plan(source: Path, *, layout: Layout = "auto") -> Plan:
 
 def _splits(groups: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     split = load_split("acdc")
+    training = {id: group for id, group in groups.items() if group not in _TESTING}
+    testing = [id for id, group in groups.items() if group in _TESTING]
+    official = {"official": {"train": [*training], "test": testing}} if testing else {}
+    if not training:
+        return official
     # The release orders its patients by diagnosis, twenty of each.
     diagnosis = {
-        group: f"{(int(group.removeprefix('patient')) - 1) // 20}" for group in groups.values()
+        group: f"{(int(group.removeprefix('patient')) - 1) // 20}" for group in training.values()
     }
-    return {split.name: split.cases(groups), **usual_folds(groups, strata=diagnosis)}
+    # The folds leave the official test patients out, so that they stay unseen.
+    folds = usual_folds(training, strata=diagnosis)
+    return {split.name: split.cases(training), **official, **folds}
 
 
 def _target() -> TargetSpec:
@@ -130,8 +150,33 @@ def _first(folders: list[Path], pattern: str) -> Path | None:
 
 
 def _raw_folder(source: Path) -> Path | None:
-    folders = [source, source / "training", source / "database" / "training"]
-    return _first(folders, "patient[0-9][0-9][0-9]/")
+    pattern = "patient[0-9][0-9][0-9]/"
+    for folder in (source, source / "database"):
+        parts = [folder, folder / "training", folder / "testing"]
+        if _first(parts, pattern) is not None:
+            return folder
+    return None
+
+
+def _patients(folder: Path) -> list[Path]:
+    """The folders of the patients, here or below training and testing."""
+    found = [
+        path
+        for part in (folder, folder / "training", folder / "testing")
+        for path in part.glob("patient[0-9][0-9][0-9]")
+        if path.is_dir()
+    ]
+    twice = [name for name, count in Counter(p.name for p in found).items() if count > 1]
+    if twice:
+        raise InputError(
+            "looking for ACDC",
+            file=folder,
+            expected="each patient once",
+            found=f"{twice[0]} in two folders",
+            remedy="give the folder of one copy",
+            kind="same-id",
+        )
+    return sorted(found, key=lambda path: path.name)
 
 
 def _plan_raw(folder: Path) -> Plan:
@@ -140,9 +185,9 @@ def _plan_raw(folder: Path) -> Plan:
     warnings: list[str] = []
     left_out: list[LeftOut] = []
     errors: list[SegweaveError] = []
-    for patient in sorted(p for p in folder.glob("patient[0-9][0-9][0-9]") if p.is_dir()):
-        facts = collected(errors, partial(_facts, patient, warnings), _phases_in_order(patient))
-        for phase in _PHASES:
+    for patient in _patients(folder):
+        facts = collected(errors, partial(read_facts, patient, warnings), phases_in_order(patient))
+        for phase in PHASES:
             if phase not in facts:
                 missing.append(f"{patient.name} has no frame for {phase}")
                 continue
@@ -179,41 +224,6 @@ def _read_raw(image: Path, label: Path, patient: str, phase: str, facts: dict[st
     return replace(case, attributes={**case.attributes, **known})
 
 
-def _facts(patient: Path, warnings: list[str]) -> dict[str, Any]:
-    """The facts in Info.cfg; without it, the frames that are there in the order of time."""
-    path = patient / "Info.cfg"
-    if not path.is_file():
-        warnings.append(f"{patient.name} has no Info.cfg: its first frame is taken for ED")
-        return _phases_in_order(patient)
-    names = {"Group": "diagnosis", "Height": "height_cm", "Weight": "weight_kg"}
-    facts: dict[str, Any] = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            key, colon, value = (part.strip() for part in line.partition(":"))
-            if not colon:
-                continue
-            if key in _PHASES:
-                facts[key] = int(value)
-            elif key in names:
-                facts[names[key]] = value if key == "Group" else float(value)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"reading what is known of {patient.name}",
-            file=path,
-            expected="lines like 'ED: 1' and 'Height: 170.0'",
-            found=str(error),
-            kind="layout",
-        ) from error
-    return facts
-
-
-def _phases_in_order(patient: Path) -> dict[str, Any]:
-    """The frames that are there, the first one taken for ED."""
-    pattern = re.compile(rf"{patient.name}_frame(\d+)\.nii(?:\.gz)?")
-    frames = sorted(int(m[1]) for p in patient.iterdir() if (m := pattern.fullmatch(p.name)))
-    return dict(zip(_PHASES, frames, strict=False))
-
-
 def _nifti(folder: Path, stem: str) -> Path | None:
     names = (f"{stem}.nii.gz", f"{stem}.nii")
     return next((folder / name for name in names if (folder / name).is_file()), None)
@@ -239,7 +249,7 @@ def _plan_h5(folder: Path) -> Plan:
     for patient, volumes in frames.items():
         named = [_h5_phase(path) for _, path in volumes]
         # Without a name: ED is the earlier of the two in every patient of the release.
-        phases = [phase for phase in named if phase] if all(named) else [*_PHASES[: len(volumes)]]
+        phases = [phase for phase in named if phase] if all(named) else [*PHASES[: len(volumes)]]
         if len(volumes) > 2 or len(set(phases)) != len(volumes):
             errors.append(
                 InputError(
@@ -250,8 +260,8 @@ def _plan_h5(folder: Path) -> Plan:
                     kind="same-id",
                 )
             )
-            volumes, phases = volumes[:2], [*_PHASES[: len(volumes)]]
-        for phase in sorted(set(_PHASES) - set(phases)):
+            volumes, phases = volumes[:2], [*PHASES[: len(volumes)]]
+        for phase in sorted(set(PHASES) - set(phases)):
             missing.append(f"{patient} has no {phase} volume")
         for (frame, path), phase in zip(volumes, phases, strict=True):
             read = partial(_read_h5, path, patient, phase, frame)
@@ -279,7 +289,7 @@ def _h5_attribute(path: Path, name: str) -> Any:
 
 def _h5_phase(path: Path) -> str | None:
     phase = _h5_attribute(path, "phase")
-    return phase if phase in _PHASES else None
+    return phase if phase in PHASES else None
 
 
 def _read_h5(path: Path, patient: str, phase: str, frame: int) -> Case:

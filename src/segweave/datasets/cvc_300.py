@@ -56,8 +56,8 @@ def plan(
 
     EndoScene: `release` (CVC-300 and CVC-612, each with bbdd for images and gtpolyp for masks; case
     ids CVC-300_N and CVC-612_N; only polyps are read, not lumen and highlights). CVC-300: `pairs`
-    (images and masks) or `pranet` (TestDataset/CVC-300). Splits: `test-only`, and by group where
-    groups are known.
+    (images and masks) or `pranet` (TestDataset/CVC-300). Splits: `test-only`; by group where groups
+    are known; of EndoScene `seed-0-leaks` (70 : 10 : 20 by frame).
 
     Args:
         source: The folder that holds the data set.
@@ -72,7 +72,9 @@ def plan(
     card = CARDS[1] if whole else CARDS[0]
     if whole:
         expected = "CVC-300 and CVC-612 with folders bbdd and gtpolyp"
-        return plan_stills(card, source, layout, {"release": _release}, expected, None, groups)
+        return plan_stills(
+            card, source, layout, {"release": _release}, expected, None, groups, by_image=True
+        )
     finders = {
         "pairs": lambda folder: plain_folders(folder, NUMBER),
         "pranet": lambda folder: pranet_folders(folder, ["CVC-300", "CVC-T"]),

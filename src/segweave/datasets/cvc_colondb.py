@@ -36,8 +36,8 @@ def plan(
     and masks) or `pranet` (TestDataset/CVC-ColonDB).
 
     The release does not say which frames belong to which of its 15 sequences. With `sequences` each
-    becomes a video, with `groups` frames stay single images. Splits: `test-only`, and by group
-    where groups are known.
+    becomes a video, with `groups` frames stay single images. Splits: `test-only`; by group where
+    groups are known; `seed-0-leaks` (70 : 10 : 20 by frame) where frames are single images.
 
     Args:
         source: The folder that holds the data set.
@@ -49,7 +49,7 @@ def plan(
     """
     finders = frame_finders(_release, ["CVC-ColonDB"])
     expected = "N.tiff with pN.tiff, folders images and masks, or TestDataset/CVC-ColonDB"
-    return plan_stills(CARD, source, layout, finders, expected, sequences, groups)
+    return plan_stills(CARD, source, layout, finders, expected, sequences, groups, by_image=True)
 
 
 def _release(source: Path) -> list[PairFolders]:

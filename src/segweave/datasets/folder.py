@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from segweave.data.case import Case
+from segweave.data.label_counts import ids_in
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import (
@@ -80,7 +79,7 @@ def plan(
     seed: int = 0,
     geometry: Geometry = "check",
 ) -> Plan:
-    """Match every image with the mask of its name.
+    """Match every image, or every volume, with the mask of its name.
 
     A mask's name is the image's, with or without an ending such as `_mask`, `_segmentation` or
     `_gt`. Masks hold class ids, or all of them 0 and 255, or are 1-bit; JPEG masks hold 0 and 255
@@ -187,7 +186,7 @@ def _mask_values(mask: Path, threshold: int | None, geometry: Geometry) -> list[
         label = read_label_case(mask, geometry=geometry, scaled=False).label
     except SegweaveError:
         return []
-    return [] if label is None else [int(id) for id in np.flatnonzero(np.bincount(label.ravel()))]
+    return [] if label is None else ids_in(label)
 
 
 def _too_dark(masks: Iterable[Path], threshold: int | None) -> list[str]:
@@ -250,7 +249,15 @@ def _mask_files(folder: Path, images: set[str], errors: list[SegweaveError]) -> 
         found.setdefault(short, path)
     if not found:
         raise InputError(
-            _DOING, file=folder, expected="at least one mask", found="none", kind="missing"
+            _DOING,
+            file=folder,
+            expected="at least one mask"
+            + (" whose name is that of an image and _mask, _gt or the like" if images else ""),
+            found="none; images and masks are the same folder" if images else "none",
+            remedy="give the folder of the masks, which differs from that of the images"
+            if images
+            else "PNG, JPEG, TIFF, BMP, NIfTI, HDF5 and NumPy files are read",
+            kind="missing",
         )
     return found
 

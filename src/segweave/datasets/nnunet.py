@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
+from segweave.data.label_counts import ids_in
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, mark_leaking
 from segweave.datasets._groups import groups_by, own_group_warning, read_rows, rows_by_case
@@ -352,7 +353,7 @@ def _split(
 ) -> NDArray[np.uint8]:
     """Class ids → one 0/1 map a region (slices, regions, height, width)."""
     known = {0, *(i for ids in regions for i in ids)}
-    unknown = sorted(set(np.flatnonzero(np.bincount(label.ravel())).tolist()) - known)
+    unknown = sorted(set(ids_in(label)) - known)
     if unknown:
         raise InputError(
             "reading a label map",

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from segweave.data.case import Case
+from segweave.data.label_counts import ids_in
 from segweave.data.splits import PARTS, cases_of
 from segweave.datasets._groups import TableRow, half_filled, own_group_warning, read_rows
 from segweave.datasets._volumes import labelled, read_volume, splits_by
@@ -238,7 +237,7 @@ def _ids(image: Path, mask: Path | None, geometry: Geometry) -> list[int]:
             label = read_case(image, geometry=geometry).label
     except SegweaveError:
         return []
-    return [] if label is None else [int(i) for i in np.flatnonzero(np.bincount(label.ravel()))]
+    return [] if label is None else ids_in(label)
 
 
 def _read(

@@ -94,7 +94,8 @@ class Manifest(BaseModel):
         margin: the difference in Dice too small to matter that was fixed before the training; None
             where none was.
         margin_reason: why it is too small to matter.
-        remarks: what is worth knowing of the files that were scored, a sentence each.
+        prompt: what the network was shown, taken from the reference: "box", "" for nothing.
+        remarks: what is worth knowing of what was scored, a sentence each.
         sources: where predictions and references came from.
         versions: versions of what computed the scores.
         rows: number of rows of cases.csv.
@@ -129,6 +130,7 @@ class Manifest(BaseModel):
     recipe: dict[str, Any] | None = None
     margin: float | None = None
     margin_reason: str = ""
+    prompt: str = ""
     remarks: list[str] = Field(default_factory=list)
     sources: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
@@ -138,7 +140,15 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation folder: its path, manifest and rows."""
+    """An evaluation folder.
+
+    `segweave.evaluation.summary_table([evaluation])` makes its table, `summarise` its means.
+
+    Attributes:
+        folder: where it is.
+        manifest: what was scored, and how.
+        rows: one value each: case, class, metric, value, unit, status.
+    """
 
     folder: Path
     manifest: Manifest

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Stack
+from segweave.data.label_counts import ids_in
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.metrics import EmptyPolicy, LabelPair, compute_metric, connected_objects, get_policy
@@ -338,7 +339,5 @@ def _check_ids(what: str, labels: NDArray[Any], allowed: set[int]) -> None:
 def unique_ids(labels: NDArray[Any]) -> list[int]:
     """The ids in a label map, ascending."""
     if labels.dtype == np.uint8:
-        counts = np.zeros(256, np.bool_)
-        counts[labels.ravel()] = True
-        return [int(i) for i in np.flatnonzero(counts)]
+        return ids_in(labels)
     return [int(i) for i in np.unique(labels)]

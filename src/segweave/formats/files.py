@@ -10,6 +10,7 @@ from segweave.errors import InputError
 from segweave.formats.dicom import images_in, series_files
 from segweave.formats.dicom_file import is_dicom
 from segweave.formats.table import DICOM, SUFFIXES, case_name, suffix_of
+from segweave.storage import read_json
 
 LABEL_ENDINGS = (
     "_gt",
@@ -56,8 +57,8 @@ def find_images(path: str | Path) -> list[Path]:
 
     Links to folders are followed. Hidden files, stores and folders of predictions are passed over,
     and so are label files beside their image (`NAME_gt.nii.gz` beside `NAME.nii.gz`;
-    `LABEL_ENDINGS`). Raises InputError where nothing is there to read, and for a folder that may
-    not be read.
+    `LABEL_ENDINGS`) and what `predict` wrote beside the images. Raises InputError where nothing is
+    there to read, and for a folder that may not be read.
     """
     doing = "looking for images"
     folder = Path(path)
@@ -77,12 +78,34 @@ def find_images(path: str | Path) -> list[Path]:
     below = [path for inside in homes.values() for path in inside]
     named = {path for path in below if suffix_of(path) and path.is_file()}
     series = {image for home in homes for image in images_in(home)}
-    found = sorted(series | {path for path in named if suffix_of(path) not in DICOM})
+    written = _written_beside(folder)
+    found = sorted(
+        path
+        for path in series | {path for path in named if suffix_of(path) not in DICOM}
+        if path not in written and not any(home in path.parents for home in written)
+    )
     names = {(file.parent, case_name(file)) for file in found}
     images = [file for file in found if not _is_label_of(file, names)]
     if not images:
         raise nothing_to_read(folder, below, doing)
     return images
+
+
+def _written_beside(folder: Path) -> set[Path]:
+    """What `predict` wrote into the folder of its images: label maps, and folders of pictures."""
+    try:
+        cases = read_json(folder / PREDICTIONS, "looking for images").get("cases", [])
+        pairs = [(Path(case["file"]), folder / case["labels"]) for case in cases]
+    except (InputError, KeyError, TypeError, ValueError):
+        return set()
+    home = folder.resolve()
+    written = {
+        labels
+        for file, labels in pairs
+        # Paths are noted as they were given, perhaps from another folder; names stay.
+        if labels.with_name(file.name).exists() or home in file.resolve().parents
+    }
+    return written | {folder / "overlays", folder / "probabilities"} if written else written
 
 
 def nothing_to_read(folder: Path, below: Sequence[Path], doing: str) -> InputError:

@@ -139,10 +139,18 @@ def _read_values(
         intercept = intercept if math.isfinite(intercept) else 0.0
         if (slope, intercept) != (1.0, 0.0):
             with np.errstate(over="ignore"):
-                values = (values * slope + intercept).astype(np.float32)
+                values = _scaled(values, slope, intercept)
             if as_label:
                 values = _whole_ids(values, slope, doing, file)
     return values
+
+
+def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    """Values · slope + intercept, computed in float64 one plane of the last axis at a time."""
+    scaled = np.empty(values.shape, np.float32, order="F")
+    for k in range(values.shape[-1]):
+        scaled[..., k] = values[..., k] * slope + intercept
+    return scaled
 
 
 def _whole_ids(values: NDArray[Any], slope: float, doing: str, file: Path) -> NDArray[Any]:
@@ -216,15 +224,19 @@ def _to_case(values: NDArray[Any], grid: SourceGrid) -> NDArray[Any]:
 
 
 def write_nifti(
-    labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
+    labels: NDArray[np.uint8 | np.float32],
+    case: Case,
+    path: Path,
+    target: TargetSpec | None = None,
 ) -> None:
-    """Write a label map with the header of the case's file: size, pixdim, sform, qform and their
-    codes and units byte for byte; only the pixel type, scaling and display range are the label's.
+    """Write a label map, or probabilities (float32), with the header of the case's file: size,
+    pixdim, sform, qform and their codes and units byte for byte; only the pixel type, scaling and
+    display range are new.
 
     `labels` (slices, height, width), or (slices, classes, height, width) as a fourth axis. Header
     extensions are left out (they can hold a patient's name).
     """
-    doing = "writing a label map"
+    doing = "writing a label map" if labels.dtype == np.uint8 else "writing probabilities"
     stored = case.attributes.get(HEADER_ATTRIBUTE)
     if stored is None or case.source_grid is None:
         raise InputError(
@@ -242,7 +254,9 @@ def write_nifti(
         header["dim"][1:5] = (*case.source_grid.shape, len(planes))
         header["dim"][5:] = 1
         header["pixdim"][4:] = 1
-    header["datatype"], header["bitpix"] = 2, 8
+    # NIfTI's codes of uint8 and float32.
+    header["datatype"], header["bitpix"] = (2, 8) if labels.dtype == np.uint8 else (16, 32)
+    values_type = labels.dtype.newbyteorder(header.endianness)
     header["vox_offset"] = header.structarr.nbytes + 4
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_max"], header["cal_min"] = 0, 0
@@ -255,7 +269,8 @@ def write_nifti(
             stream = cast(IO[bytes], plain)
         stream.write(bytes(header.binaryblock) + b"\0\0\0\0")
         for plane in planes:
-            stream.write(case.source_grid.to_file(plane).tobytes(order="F"))
+            values = case.source_grid.to_file(plane).astype(values_type, copy=False)
+            stream.write(values.tobytes(order="F"))
         if stream is not plain:
             stream.close()
 

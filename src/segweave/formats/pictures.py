@@ -262,7 +262,8 @@ def _one_channel(values: NDArray[Any], file: Path, doing: str, lossy: bool) -> N
                 file=file,
                 expected="a label image with class ids in one channel",
                 found="colours",
-                remedy="map each colour to a class id first",
+                remedy="map each colour to a class id first; if these are the images, the folders "
+                "of images and masks are swapped",
                 kind="labels",
             )
         values = values[..., 0]

@@ -7,23 +7,27 @@ from segweave.networks.base import (
     Features,
     Feedback,
     Output,
+    Prompt,
     SegmentationNetwork,
-    check_size,
     create_network,
+    first_inputs,
     list_networks,
     mask_of,
 )
 from segweave.networks.pretrained import WeightsReport
+from segweave.size_rule import check_size
 
 __all__ = [
     "Decoded",
     "Features",
     "Feedback",
     "Output",
+    "Prompt",
     "SegmentationNetwork",
     "WeightsReport",
     "check_size",
     "create_network",
+    "first_inputs",
     "list_networks",
     "mask_of",
 ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features
-from segweave.networks.blocks.conv_norm import ConvNorm, DoubleConvolution
+from segweave.networks.blocks.attention_gate import AttentionGate
+from segweave.networks.blocks.conv_norm import DoubleConvolution
 from segweave.networks.blocks.u_shape import UShape
 from segweave.networks.blocks.upsampling import NearestConvolution
 from segweave.registry import NetworkCard
@@ -31,24 +30,6 @@ CARD = NetworkCard(
 )
 
 
-class AttentionGate(nn.Module):
-    """Gate of a skip (Oktay et al., Section 3.2): x · σ(BN(ψ(ReLU(BN(W_g g) + BN(W_x x))))), (B, C,
-    H, W) and the signal g of the same shape → (B, C, H, W). The released code takes for g the
-    decoder's map that is upsampled already; the paper the coarser one.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = channels // 2
-        self.signal = ConvNorm(channels, inner, 1, bias=True)
-        self.skip = ConvNorm(channels, inner, 1, bias=True)
-        self.score = nn.Sequential(*ConvNorm(inner, 1, 1, bias=True), nn.Sigmoid())
-
-    def forward(self, signal: Tensor, skip: Tensor) -> Tensor:
-        """(B, C, H, W) twice → the gated skip (B, C, H, W)."""
-        return skip * cast(Tensor, self.score((self.signal(signal) + self.skip(skip)).relu()))
-
-
 class AttentionUNet(UShape):
     """UNet with five levels, nearest-neighbour upsampling and gated skips. `width` is the number of
     channels of the first level, each further level has twice as many (released: 64 to 1024). The
@@ -65,7 +46,7 @@ class AttentionUNet(UShape):
         super().__init__(in_channels, classes, widths, DoubleConvolution)
         upward = list(reversed(widths[:-1]))
         self.upsampling = nn.ModuleList(NearestConvolution(2 * after, after) for after in upward)
-        self.gates = nn.ModuleList(AttentionGate(after) for after in upward)
+        self.gates = nn.ModuleList(AttentionGate(after, after, after // 2) for after in upward)
         self.decoder = nn.ModuleList(DoubleConvolution(2 * after, after) for after in upward)
         self.classifier = nn.Conv2d(width, classes, 1)
 

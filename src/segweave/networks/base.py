@@ -5,10 +5,10 @@ in plain tuples; and networks by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from segweave import registry
 from segweave.errors import UsageError
 from segweave.networks.pretrained import WeightsReport, head_tensors, load_pretrained
 from segweave.registry import build
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from segweave.size_rule import Size as Size
+from segweave.size_rule import check_size
 
 
 class Features(NamedTuple):
@@ -83,6 +82,30 @@ class Feedback:
     rounds: int
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A network that is shown what to segment declares this as `network.prompt`, and names its kind
+    on its card.
+
+    Of kind "box", `encode` takes under `name` one box for each image, a float tensor (B, 4) of x0,
+    y0, x1, y1: the first and the last column and row of the object in pixels of the image as the
+    network gets it, counted from 0. In a window each slice has a separate box: (B, S, 4).
+
+    The user gives the boxes in prediction. In training and wherever scores are computed they are
+    taken from the reference, and all that states these scores says so.
+
+    Attributes:
+        name: the keyword under which `encode` takes the prompt.
+        kind: what is shown.
+        jitter: in training, each side of a box is moved outwards by 0 to this part of the image's
+            height or width.
+    """
+
+    name: str
+    kind: Literal["box"] = "box"
+    jitter: float = 0.0
+
+
 class SegmentationNetwork(nn.Module, ABC):
     """A 2D segmentation network. A subclass sets `channels` and `stride` in its constructor.
 
@@ -101,6 +124,7 @@ class SegmentationNetwork(nn.Module, ABC):
         fixed: the only sizes that work, each a (height, width) or one number for a square; empty
             where every size works that `divisor` and `smallest` allow.
         feedback: the mask that `encode` takes besides the image, None for most networks.
+        prompt: what the network is shown besides the image, None for most networks.
         backbones: dotted name of each submodule that has ImageNet weights → name of the timm model
             whose weights they are, or None where they exist as a file only.
         pretrained: what became of each tensor where start values were loaded.
@@ -114,6 +138,7 @@ class SegmentationNetwork(nn.Module, ABC):
     smallest: int = 1
     fixed: tuple[Size | int, ...] = ()
     feedback: Feedback | None = None
+    prompt: Prompt | None = None
     backbones: Mapping[str, str | None] = {}
     pretrained: WeightsReport | None = None
 
@@ -121,7 +146,8 @@ class SegmentationNetwork(nn.Module, ABC):
         """Check the arguments of `encode`, which calls this first.
 
         Raises UsageError where `x` is not (B, in_channels, H, W) of a size that works, and where
-        `inputs` are not exactly the mask that `feedback` declares, (B, 1, H, W).
+        `inputs` are not exactly what `feedback` and `prompt` declare: a mask (B, 1, H, W), boxes
+        (B, 4).
         """
         name = type(self).__name__
         if x.ndim != 4 or x.shape[1] != self.in_channels:
@@ -141,26 +167,25 @@ class SegmentationNetwork(nn.Module, ABC):
         self._check_inputs(x, inputs)
 
     def _check_inputs(self, x: Tensor, inputs: Mapping[str, Tensor]) -> None:
-        expected = [] if self.feedback is None else [self.feedback.name]
-        if list(inputs) != expected:
-            raise UsageError(
-                f"running {type(self).__name__} on an image",
-                expected=f"the image and {expected[0]}=" if expected else "the image alone",
-                found=", ".join(f"{name}=" for name in inputs) or "the image alone",
-                remedy="pass the first mask, network.feedback.first(image)" if expected else None,
-            )
-        for name, mask in inputs.items():
-            if mask.shape != (x.shape[0], 1, *x.shape[-2:]):
+        doing = f"running {type(self).__name__} on an image"
+        check_names(doing, self, inputs)
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.feedback is not None:
+            shapes[self.feedback.name] = (int(x.shape[0]), 1, int(x.shape[-2]), int(x.shape[-1]))
+        if self.prompt is not None:
+            shapes[self.prompt.name] = (int(x.shape[0]), 4)
+        for name, value in inputs.items():
+            if tuple(value.shape) != shapes[name]:
                 raise UsageError(
-                    f"running {type(self).__name__} on an image",
-                    expected=f"{name} of shape {(int(x.shape[0]), 1, *map(int, x.shape[-2:]))}",
-                    found=f"shape {tuple(mask.shape)}",
+                    doing,
+                    expected=f"{name} of shape {shapes[name]}",
+                    found=f"shape {tuple(value.shape)}",
                 )
 
     @abstractmethod
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
-        """(B, C, H, W) → features. `inputs` is the mask of `feedback`, or nothing. Raises
-        UsageError for an image that `check_image` refuses.
+        """(B, C, H, W) → features. `inputs` is what `feedback` and `prompt` declare.
+        Raises UsageError for an image that `check_image` refuses.
         """
 
     @abstractmethod
@@ -179,11 +204,50 @@ class SegmentationNetwork(nn.Module, ABC):
         Args:
             x: the image.
             auxiliary: whether to compute the auxiliary outputs; None: in training mode only.
-            inputs: the mask of `feedback`, or nothing.
+            inputs: what `feedback` and `prompt` declare, nothing for most networks.
         """
         size = (int(x.shape[-2]), int(x.shape[-1]))
         wanted = self.training if auxiliary is None else auxiliary
         return self.head(self.decode(self.encode(x, **inputs)), size, wanted)
+
+
+def first_inputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """What `encode` takes besides an image (B, C, H, W) where nothing is known yet: the first mask
+    of a network with `feedback`, the whole image as the box of one with a prompt; nothing for most.
+    """
+    inputs: dict[str, Tensor] = {}
+    feedback: Feedback | None = getattr(network, "feedback", None)
+    prompt: Prompt | None = getattr(network, "prompt", None)
+    if feedback is not None:
+        inputs[feedback.name] = feedback.first(image)
+    if prompt is not None:
+        height, width = image.shape[-2:]
+        whole = image.new_tensor([0, 0, width - 1, height - 1])
+        inputs[prompt.name] = whole.expand(image.shape[0], 4)
+    return inputs
+
+
+def check_names(doing: str, network: nn.Module, inputs: Mapping[str, Tensor]) -> None:
+    """Raise UsageError unless `inputs` are exactly those that the network's `feedback` and `prompt`
+    declare.
+    """
+    feedback: Feedback | None = getattr(network, "feedback", None)
+    prompt: Prompt | None = getattr(network, "prompt", None)
+    remedies = {}
+    if feedback is not None:
+        remedies[feedback.name] = "pass the first mask, network.feedback.first(image)"
+    if prompt is not None:
+        remedies[prompt.name] = "pass a box for each image: x0, y0, x1, y1 in its pixels"
+    if set(inputs) != set(remedies):
+        missing = [remedy for name, remedy in remedies.items() if name not in inputs]
+        raise UsageError(
+            doing,
+            expected=" and ".join(["the image", *(f"{name}=" for name in remedies)])
+            if remedies
+            else "the image alone",
+            found=", ".join(f"{name}=" for name in inputs) or "the image alone",
+            remedy="; ".join(missing) or None,
+        )
 
 
 def mask_of(output: Output, *, exclusive: bool) -> Tensor:
@@ -203,46 +267,6 @@ def mask_of(output: Output, *, exclusive: bool) -> Tensor:
     else:
         foreground = (logits > 0).any(1, keepdim=True)
     return foreground.to(logits.dtype)
-
-
-def check_size(
-    name: str,
-    size: Size,
-    *,
-    divisor: int = 1,
-    smallest: int = 1,
-    fixed: Sequence[Size | int] = (),
-) -> None:
-    """Raise UsageError naming a size that works where an image breaks a network's size rule.
-
-    Args:
-        name: the network, for the message.
-        size: height and width of the image in pixels.
-        divisor: height and width must be multiples of it.
-        smallest: height and width must be at least this.
-        fixed: the only sizes that work, if not empty.
-    """
-    height, width = size
-    allowed = [(n, n) if isinstance(n, int) else n for n in fixed]
-    fits = height % divisor == 0 and width % divisor == 0 and min(height, width) >= smallest
-    if fits and (not allowed or size in allowed):
-        return
-    if allowed:
-        expected = "the size " + " or ".join(f"{h}×{w}" for h, w in allowed)
-        near = min(allowed, key=lambda one: abs(one[0] - height) + abs(one[1] - width))
-    else:
-        expected = f"height and width divisible by {divisor} and at least {smallest}"
-        lowest = -(-smallest // divisor) * divisor
-        near = (
-            max(lowest, round(height / divisor) * divisor),
-            max(lowest, round(width / divisor) * divisor),
-        )
-    raise UsageError(
-        f"running {name} on an image of {height}×{width}",
-        expected=expected,
-        found=f"{height}×{width}",
-        remedy=f"resize or pad to {near[0]}×{near[1]}",
-    )
 
 
 def list_networks() -> list[str]:
@@ -266,7 +290,8 @@ def create_network(
         name: one of `list_networks()`.
         in_channels: channels of an image.
         classes: channels of the logits.
-        form: "paper" or "released"; matters only where the card names both.
+        form: one of those that the card names; matters only where there are several. Where the card
+            has no "released", which is the default here, it stands for the card's first form.
         pretrained: where start values come from: "imagenet" (the backbone's weights through timm,
             which downloads them if they are not in its cache), "imagenet:FILE" (a local file of the
             same weights), a file of weights of the whole network, or the folder of a run. What
@@ -293,7 +318,8 @@ def create_network(
     def build_with(classes: int) -> SegmentationNetwork:
         given: dict[str, Any] = {"in_channels": in_channels, "classes": classes, **options}
         if len(card.forms) > 1:
-            given["form"] = form
+            missing = form == "released" and form not in card.forms
+            given["form"] = card.forms[0] if missing else form
         network: SegmentationNetwork = build(doing, entry, card.options, given)
         return network
 

@@ -86,10 +86,10 @@ class SplitAttention(nn.Module):
 
     def _squeezed(self, pooled: Tensor) -> Tensor:
         convolution, norm, activation = self.squeeze
-        if not (norm.training and len(pooled) == 1):
+        # Folded, the norm is another module, which computes nothing.
+        if not isinstance(norm, nn.BatchNorm2d) or not norm.training or len(pooled) > 1:
             return cast(Tensor, self.squeeze(pooled))
         # One value per channel has no variance, and torch refuses it.
-        assert isinstance(norm, nn.BatchNorm2d)
         normed = batch_norm(
             convolution(pooled),
             norm.running_mean,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
@@ -19,8 +17,8 @@ from segweave.networks.base import (
     Size,
 )
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.networks.blocks.excited_residual import RELEASED_LAYERS, ExcitedResidualBlock
 from segweave.networks.blocks.otsu import otsu_mask
-from segweave.networks.blocks.squeeze_excitation import SqueezeExcitation
 from segweave.registry import NetworkCard
 
 LEVELS = 4
@@ -41,26 +39,6 @@ CARD = NetworkCard(
     },
     tiny_options={"width": 4, "rounds": 2},
 )
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions with batch norm, plus a 1×1 shortcut with batch norm whose channels are
-    weighted by squeeze and excitation; ReLU. The hidden layer of the latter has one unit, as in the
-    released code. (B, C_in, H, W) → (B, C_out, H, W).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            ConvNorm(in_channels, out_channels, 3, bias=True, activation=relu),
-            ConvNorm(out_channels, out_channels, 3, bias=True),
-        )
-        self.shortcut = ConvNorm(in_channels, out_channels, 1, bias=True)
-        self.excitation = SqueezeExcitation(out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) → (B, C_out, H, W)."""
-        return cast(Tensor, (self.body(x) + self.excitation(self.shortcut(x))).relu_())
 
 
 class MixPool(nn.Module):
@@ -126,7 +104,7 @@ class FANet(SegmentationNetwork):
             "output": (classes,),
         }
         self.encoder = nn.ModuleList(
-            nn.Sequential(ResidualBlock(before, after), ResidualBlock(after, after))
+            _blocks(before, after)
             for before, after in zip([in_channels, *widths], widths, strict=False)
         )
         self.encoder_mix = nn.ModuleList(MixPool(after) for after in widths)
@@ -135,10 +113,7 @@ class FANet(SegmentationNetwork):
             for before in reversed(widths)
         )
         self.decoder = nn.ModuleList(
-            nn.Sequential(
-                ResidualBlock(2 * before, before // 2), ResidualBlock(before // 2, before // 2)
-            )
-            for before in reversed(widths)
+            _blocks(2 * before, before // 2) for before in reversed(widths)
         )
         self.decoder_mix = nn.ModuleList(MixPool(before // 2) for before in reversed(widths))
         self.classifier = nn.Conv2d(width // 2 + 1, classes, 1)
@@ -177,8 +152,6 @@ class FANet(SegmentationNetwork):
         """Names of the released code: e1 … e4, d1 … d4, output."""
         layers = {"score.0.0": "fmask.0", "score.0.1": "fmask.1", "score.1": "fmask.3"}
         layers |= {"selected": "conv1", "all": "conv2"}
-        blocks = {"body.0.0": "conv1", "body.0.1": "bn1", "body.1.0": "conv2", "body.1.1": "bn2"}
-        blocks |= {"shortcut.0": "conv3", "shortcut.1": "bn3", "excitation": "se"}
         prefixes = {"classifier.": "output."}
         for level in range(LEVELS):
             prefixes[f"upsampling.{level}."] = f"d{level + 1}.upsample."
@@ -187,11 +160,21 @@ class FANet(SegmentationNetwork):
                 for ours, theirs in layers.items():
                     prefixes[f"{path}_mix.{level}.{ours}."] = f"{stage}.p1.{theirs}."
                 for block in range(2):
-                    for ours, theirs in blocks.items():
+                    for ours, theirs in RELEASED_LAYERS.items():
                         prefixes[f"{path}.{level}.{block}.{ours}."] = (
                             f"{stage}.r{block + 1}.{theirs}."
                         )
         return names_by_prefix(self, prefixes)
+
+
+def _blocks(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two residual blocks. The hidden layer of squeeze and excitation has one unit, as in the
+    released code.
+    """
+    return nn.Sequential(
+        ExcitedResidualBlock(in_channels, out_channels, 1),
+        ExcitedResidualBlock(out_channels, out_channels, 1),
+    )
 
 
 def _pyramid(mask: Tensor, levels: int) -> list[Tensor]:

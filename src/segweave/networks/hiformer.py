@@ -14,7 +14,7 @@ from segweave.errors import UsageError
 from segweave.networks.backbones.swin import SwinStages
 from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.double_level import DoubleLevelFusion
+from segweave.networks.blocks.double_level import DoubleLevelFusion, released_fusion_names
 from segweave.registry import NetworkCard
 
 _PAPER = (
@@ -297,7 +297,7 @@ class HiFormer(SegmentationNetwork):
                 f"{ours}1.": norm.format("convs_level"),
             }
         tensors = _renamed(list(self.state_dict()), prefixes)
-        fusion = self._fusion_names()
+        fusion = released_fusion_names(self.fusion_depths)
         if self.fusion is not None:
             tensors |= fusion
         twice = {
@@ -318,51 +318,12 @@ class HiFormer(SegmentationNetwork):
             dead=frozenset(fusion.values()) if self.fusion is None else frozenset(),
         )
 
-    def _fusion_names(self) -> dict[str, str]:
-        # Our name in form `paper` → the released one.
-        top, block = "All2Cross.", "All2Cross.blocks.0."
-        modules: dict[str, str] = {}
-        for i in range(2):
-            modules[f"norms.{i}."] = f"{top}pyramid.norm_{i + 1}."
-            for layer in (0, 2):
-                modules[f"project.{i}.{layer}."] = f"{block}projs.{i}.{layer}."
-                modules[f"revert.{i}.{layer}."] = f"{block}revert_projs.{i}.{layer}."
-            modules |= {
-                f"cross.{i}.{ours}.": f"{block}fusion.{i}.{theirs}."
-                for ours, theirs in _CROSS.items()
-            }
-            for j in range(self.fusion_depths[i]):
-                modules |= {
-                    f"blocks.{i}.{j}.{ours}.": f"{block}blocks.{i}.{j}.{theirs}."
-                    for ours, theirs in _BLOCK.items()
-                }
-        return {
-            f"fusion.{ours}{leaf}": f"{theirs}{leaf}"
-            for ours, theirs in modules.items()
-            for leaf in ("weight", "bias")
-        }
-
 
 _TWICE = (
     ("resnet_layers.5.", "p2."),
     ("resnet_layers.6.", "p3."),
     ("conv_tower.", "convs_level."),
 )
-_CROSS = {
-    "norm": "norm1",
-    "query": "attn.wq",
-    "key": "attn.wk",
-    "value": "attn.wv",
-    "output": "attn.proj",
-}
-_BLOCK = {
-    "norm1": "norm1",
-    "query_key_value": "attn.qkv",
-    "output": "attn.proj",
-    "norm2": "norm2",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
 
 
 def _renamed(names: list[str], prefixes: dict[str, str]) -> dict[str, str]:

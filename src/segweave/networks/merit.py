@@ -12,6 +12,7 @@ from segweave.errors import UsageError
 from segweave.networks.backbones.maxvit import STRIDE, MaxViT
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.cascade import CascadeDecoder
+from segweave.networks.blocks.summed_outputs import summed_outputs
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -170,13 +171,7 @@ class MERIT(SegmentationNetwork):
         """The maps → logits (B, classes, H, W), and as auxiliary outputs the four that they are the
         sum of.
         """
-        maps = [*(decoded.extra[name] for name in OUTPUTS[:-1]), decoded.map]
-        outputs = {
-            name: _resized(classifier(map), size)
-            for name, classifier, map in zip(OUTPUTS, self.classifiers, maps, strict=True)
-        }
-        logits = torch.stack(list(outputs.values())).sum(0)
-        return Output(logits=logits, auxiliary=outputs if auxiliary else {})
+        return summed_outputs(decoded, OUTPUTS, self.classifiers, size, auxiliary=auxiliary)
 
 
 def second_size(size: Size) -> Size:

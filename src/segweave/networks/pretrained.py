@@ -248,8 +248,11 @@ def _load_whole(
     else:
         unused = []
     state = network.state_dict()
-    if not set(weights) & set(state) and isinstance(network, HasReleasedNames):
-        return _load_released(network, weights, renewed)
+    if isinstance(network, HasReleasedNames):
+        # Some names may be the same in both.
+        given = {name.removeprefix("module.") for name in weights}
+        if len(given & network.released_names().all) > len(set(weights) & set(state)):
+            return _load_released(network, weights, renewed)
     unused += [name for name in weights if name in renewed]
     kept = {name: tensor for name, tensor in weights.items() if name not in renewed}
     misfit = compare_weights({n: t for n, t in state.items() if n not in renewed}, kept)
@@ -284,15 +287,18 @@ def _way_to_load(network: nn.Module, file: Path, only_head: bool, weights: Weigh
 def _load_released(network: nn.Module, weights: Weights, renewed: Collection[str]) -> WeightsReport:
     """A file under the authors' names."""
     assert isinstance(network, HasReleasedNames)
-    names = network.released_names().tensors
+    names = network.released_names()
     state = network.state_dict()
     given = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    parts = {ours: (theirs,) for ours, theirs in names.tensors.items()} | dict(names.stacked)
     # A new head is loaded from its start values.
-    given |= {names[name]: state[name] for name in renewed if name in names}
-    ours = {theirs: name for name, theirs in names.items()}
-    loaded = [ours[theirs] for theirs in load_released(network, given).matched]
-    loaded = [name for name in loaded if name not in renewed]
-    used = {names[name] for name in loaded}
+    own = names.parts(state)
+    given |= {theirs: own[theirs] for name in renewed for theirs in parts.get(name, ())}
+    matched = set(load_released(network, given).matched)
+    loaded = [
+        name for name, several in parts.items() if name not in renewed and matched >= {*several}
+    ]
+    used = {theirs for name in loaded for theirs in parts[name]}
     return WeightsReport(
         tuple(loaded),
         tuple(name for name in state if name in renewed),

@@ -13,9 +13,11 @@ from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
+from segweave.networks.backbones.resnet import RESNET34
 from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.networks.blocks.link import LinkBlock, LinkHead
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -45,10 +47,6 @@ CARD = NetworkCard(
     ),
     tiny_options={"encoder": "test_resnet"},
 )
-
-
-RESNET34 = "resnet34.tv_in1k"
-"""ResNet-34 with the weights of torchvision, which the released code takes."""
 
 
 def create(
@@ -91,30 +89,6 @@ def create(
     return ResNetLinkNet(in_channels, classes, encoder=encoder or RESNET34)
 
 
-class LinkBlock(nn.Sequential):
-    """LinkNet's decoder block: 1×1 to a quarter, 3×3 transposed with stride 2, 1×1, each with batch
-    norm and ReLU: (B, C_in, H, W) → (B, C_out, 2H, 2W).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        inner = in_channels // 4
-        super().__init__(
-            ConvNorm(in_channels, inner, 1, bias=True, activation=relu),
-            ConvNorm(
-                inner,
-                inner,
-                3,
-                transposed=True,
-                bias=True,
-                activation=relu,
-                padding=1,
-                stride=2,
-                output_padding=1,
-            ),
-            ConvNorm(inner, out_channels, 1, bias=True, activation=relu),
-        )
-
-
 class ResNetLinkNet(SegmentationNetwork):
     """Form released: torchvision's ResNet-34 as encoder, LinkNet's decoder, whose skips are added.
     The released code ends in a sigmoid; this one returns logits.
@@ -145,14 +119,7 @@ class ResNetLinkNet(SegmentationNetwork):
         self.decoder = nn.ModuleList(
             LinkBlock(before, after) for before, after in itertools.pairwise(upward)
         )
-        half = first // 2
-        self.classifier = nn.Sequential(
-            nn.ConvTranspose2d(first, half, 4, stride=2, padding=1),
-            relu(),
-            nn.Conv2d(half, half, 3, padding=1),
-            relu(),
-            nn.Conv2d(half, classes, 3, padding=1),
-        )
+        self.classifier = LinkHead(first, first // 2, classes)
 
     def encode(self, x: Tensor, **inputs: Tensor) -> Features:
         """(B, C, H, W) → skips at strides 4, 8, 16 and the bottleneck at 32."""

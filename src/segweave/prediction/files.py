@@ -11,20 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segweave import __version__
-from segweave.errors import InputError, SegweaveError, UsageError, one_line
+from segweave.data.boxes import Boxes, boxes_of
+from segweave.data.case import Case
+from segweave.errors import InputError, SegweaveError, one_line
 from segweave.formats import (
     Geometry,
     case_name,
-    find_images,
     label_name,
     read_case,
     write_label,
 )
+from segweave.formats.nifti import write_nifti
 from segweave.formats.pictures import turned_note
 from segweave.plugin_errors import plugin_error
+from segweave.prediction.box_file import GivenBoxes, boxes_for, check_used
 from segweave.prediction.overlay import amounts, draw_overlay
+from segweave.prediction.planning import (
+    DOING,
+    Job,
+    check_folder,
+    check_free,
+    check_targets,
+    plan_files,
+)
 from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.progress_file import (
     PredictedFile,
@@ -34,14 +46,18 @@ from segweave.prediction.progress_file import (
 )
 from segweave.prediction.session import Predicts
 from segweave.runtime.progress import Progress
-from segweave.storage import atomic_write, locked, read_json, remove_leftovers, write_json
+from segweave.storage import (
+    atomic_write,
+    locked,
+    read_json,
+    remove_leftovers,
+    sha256_of_text,
+    write_json,
+)
 
 SUMMARY = "predictions.json"
 LOCK = ".predicting.lock"
-OVERLAYS = "overlays"
-PROBABILITIES = "probabilities"
 FORMAT = 1
-_DOING = "predicting files"
 
 
 @dataclass(frozen=True)
@@ -71,24 +87,12 @@ class PredictionReport:
     resumed: int = 0
 
 
-@dataclass(frozen=True)
-class _Job:
-    file: Path
-    labels: Path
-    overlay: Path | None
-    probabilities: Path | None
-    format: str | None
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        return tuple(t for t in (self.labels, self.overlay, self.probabilities) if t is not None)
-
-
 def predict_files(
     predictor: Predictor | Ensemble | Predicts,
     inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
+    boxes: GivenBoxes | None = None,
     overlays: bool = True,
     probabilities: bool = False,
     format: str | None = None,
@@ -104,9 +108,13 @@ def predict_files(
         inputs: image files and folders.
         out: the folder for the results. Each label map keeps the name and the subfolder of its
             image.
+        boxes: for a network that is shown what to segment: as in `segweave.predict`, for all
+            images, or by the name of each image (`segweave.prediction.read_boxes` reads a CSV
+            file).
         overlays: also draw out/overlays/NAME.png.
-        probabilities: also write out/probabilities/NAME.npz (float32, slices × classes × height ×
-            width; the only case in which the probabilities of a whole volume are in memory).
+        probabilities: also write out/probabilities/NAME.nii.gz of a NIfTI image (float32, in its
+            geometry, the classes as fourth axis), NAME.npz of another (float32, slices × classes ×
+            height × width). The only case in which those of a whole volume are in memory.
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
@@ -121,21 +129,20 @@ def predict_files(
 
     Raises, before anything is written: InputError for inputs that do not exist; UsageError where a
     result exists already (unless `force`), two images would get one name, a result would replace an
-    input, or another process is predicting into `out`.
+    input, boxes are missing or not wanted, or another process is predicting into `out`.
     """
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(
-            "predicting", file=folder, expected="a folder for the label maps", found="a file"
-        )
+    check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     overlapping = predictor.target.kind == "overlapping"
-    jobs = _plan(given, folder, overlays, probabilities, overlapping, format)
-    _check_targets(jobs)
+    jobs = plan_files(given, folder, overlays, probabilities, overlapping, format)
+    check_targets(jobs)
     session: Predicts = (
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
     )
-    settings = {
+    session.check_boxes(boxes)
+    check_used(boxes, {name for job in jobs for name in _names(job.file)})
+    settings: dict[str, Any] = {
         "inputs": [str(Path(path).absolute()) for path in given],
         "model": _model_of(session),
         "overlays": overlays,
@@ -143,6 +150,8 @@ def predict_files(
         "format": format,
         "geometry": geometry,
     }
+    if boxes is not None:
+        settings["boxes"] = sha256_of_text(repr(boxes))
     files: list[PredictedFile] = []
     failures: list[PredictionFailure] = []
 
@@ -150,11 +159,11 @@ def predict_files(
         if progress is not None:
             progress(done, len(jobs), name)
 
-    with locked(folder / LOCK, _DOING, remedy="wait for it to end, or choose another folder"):
+    with locked(folder / LOCK, DOING, remedy="wait for it to end, or choose another folder"):
         remove_leftovers(folder)
         interrupted = ProgressFile(folder, settings, restart=force)
         if not (force or interrupted.resumes):
-            _check_free(jobs, folder)
+            check_free(jobs, folder)
         earlier = _read_summary(folder / SUMMARY, force or interrupted.resumes)
         interrupted.start()
         resumed = 0
@@ -167,7 +176,7 @@ def predict_files(
                     resumed += 1
                     continue
                 try:
-                    files.append(_predict_one(session, job, geometry, number, report))
+                    files.append(_predict_one(session, job, boxes, geometry, number, report))
                 except Exception as error:
                     # One unusual file never ends the prediction of the others.
                     failures.append(PredictionFailure(job.file, _as_ours(error, job.file)))
@@ -197,75 +206,10 @@ def _as_ours(error: Exception, file: Path) -> SegweaveError:
     return ours
 
 
-def _plan(
-    given: Sequence[str | Path],
-    folder: Path,
-    overlays: bool,
-    probabilities: bool,
-    overlapping: bool,
-    format: str | None,
-) -> list[_Job]:
-    """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
-    jobs: list[_Job] = []
-    for path in map(Path, given):
-        for file in find_images(path):
-            # A folder may itself be the image, a DICOM series.
-            inside = path.is_dir() and file != path
-            subfolder = file.parent.relative_to(path) if inside else Path()
-            name = case_name(file)
-            jobs.append(
-                _Job(
-                    file,
-                    folder / subfolder / label_name(file, overlapping=overlapping, format=format),
-                    folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
-                    folder / PROBABILITIES / subfolder / f"{name}.npz" if probabilities else None,
-                    format,
-                )
-            )
-    return jobs
-
-
-def _check_targets(jobs: Sequence[_Job]) -> None:
-    read = {job.file.resolve() for job in jobs}
-    written: dict[Path, Path] = {}
-    for job in jobs:
-        for target in job.targets:
-            resolved = target.resolve()
-            if resolved in read:
-                raise UsageError(
-                    _DOING,
-                    file=job.file,
-                    expected="an output folder other than that of the images",
-                    found=f"{target}, which is an input",
-                    remedy="choose another output folder",
-                )
-            if resolved in written:
-                raise UsageError(
-                    _DOING,
-                    file=job.file,
-                    expected="one result per image",
-                    found=f"{target}, which is also the result of {written[resolved]}",
-                    remedy="predict them into separate folders",
-                )
-            written[resolved] = job.file
-
-
-def _check_free(jobs: Sequence[_Job], folder: Path) -> None:
-    existing = [target for job in jobs for target in job.targets if target.exists()]
-    if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UsageError(
-            _DOING,
-            file=folder,
-            expected="a folder without results of these images",
-            found=f"{existing[0]}{more}",
-            remedy="choose another folder, or replace them with force (--force)",
-        )
-
-
 def _predict_one(
     session: Predicts,
-    job: _Job,
+    job: Job,
+    given: GivenBoxes | None,
     geometry: Geometry,
     number: int,
     report: Callable[[float, str], None],
@@ -276,14 +220,23 @@ def _predict_one(
         # Some formats hold one slice; the number is known only now.
         overlapping = session.target.kind == "overlapping"
         label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
+    boxes = boxes_for(given, _names(job.file))
+    if given is not None and boxes is None:
+        raise InputError(
+            "predicting from boxes",
+            file=job.file,
+            expected=f"a box for {job.file.name}",
+            found="none among those that were given",
+        )
+    shown = None if boxes is None else boxes_of(boxes, case)
     prediction = session.predict(
         case,
+        boxes=shown,
         probabilities=job.probabilities is not None,
         progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
     if job.probabilities is not None and prediction.probabilities is not None:
-        with atomic_write(job.probabilities) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, probabilities=prediction.probabilities)
+        _write_probabilities(prediction.probabilities, case, job.probabilities)
     failed = ""
     if job.overlay is not None:
         try:
@@ -307,7 +260,28 @@ def _predict_one(
         seconds=time.perf_counter() - start,
         classes=amounts(case, prediction.labels, session.target),
         note="; ".join(filter(None, (failed, turned))),
+        boxes=() if shown is None else _as_rows(shown),
     )
+
+
+def _names(file: Path) -> tuple[str, str]:
+    """What an image may be called in a file of boxes."""
+    return file.name, case_name(file)
+
+
+def _as_rows(boxes: Boxes) -> tuple[tuple[float, ...], ...]:
+    """(slice, x0, y0, x1, y1) of each slice that has a box."""
+    shown = np.flatnonzero(~np.isnan(boxes[:, 0]))
+    return tuple((int(index), *map(float, boxes[index])) for index in shown)
+
+
+def _write_probabilities(probabilities: NDArray[np.float32], case: Case, file: Path) -> None:
+    """(slices, classes, height, width) in the format of the file's ending."""
+    if file.name.endswith(".nii.gz"):
+        write_nifti(probabilities, case, file)
+        return
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, probabilities=probabilities)
 
 
 def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
@@ -317,11 +291,11 @@ def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
     expected = "a summary of predictions that can be added to"
     remedy = "choose another folder, or replace it with force (--force)"
     try:
-        content = read_json(file, _DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
+        content = read_json(file, DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
         cases = content.get("cases")
         if not isinstance(cases, list) or not all("labels" in case for case in cases):
             raise InputError(
-                _DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
+                DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
             )
     except InputError:
         if force:

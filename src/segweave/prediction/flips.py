@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from segweave.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Flips = Literal["none", "rows", "columns", "both"]
 """Which mirror images are predicted too, in the words of the augmentation's `mirror`: along `rows`
@@ -36,12 +36,35 @@ def with_flips(image: Tensor, flips: Flips) -> Tensor:
     """(1, channels, height, width) → (views, channels, height, width), the image itself first."""
     if flips == "none":
         return image
+    # Here, so that the names of flips are known without torch.
+    import torch
+
     return torch.cat([image.flip(axes) if axes else image for axes in _AXES[flips]])
+
+
+def boxes_of_flips(box: Tensor, size: tuple[int, int], flips: Flips) -> Tensor:
+    """A box (4,) of x0, y0, x1, y1 in an image of `size` (height, width) → the boxes (views, 4) in
+    the image and its mirror images.
+    """
+    import torch
+
+    height, width = size
+    views = []
+    for axes in _AXES[flips]:
+        x0, y0, x1, y1 = box.unbind()
+        if -1 in axes:
+            x0, x1 = width - 1 - x1, width - 1 - x0
+        if -2 in axes:
+            y0, y1 = height - 1 - y1, height - 1 - y0
+        views.append(torch.stack([x0, y0, x1, y1]))
+    return torch.stack(views)
 
 
 def mean_of_flips(maps: Sequence[Tensor], flips: Flips) -> Tensor:
     """Maps (..., height, width) of the views, in their order → the mean of all mirrored back."""
     if flips == "none":
         return maps[0]
+    import torch
+
     views = zip(maps, _AXES[flips], strict=True)
     return torch.stack([view.flip(axes) if axes else view for view, axes in views]).mean(0)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from segweave.data.case import Case
+from segweave.data.label_counts import count_ids
 from segweave.data.specs import TargetSpec, class_colours
 from segweave.errors import printable
 
 MOST_TILES = 24
+_SLICES_FOR_WINDOW = 64
 """A montage shows no more slices than this."""
 
 _BACKGROUND, _TEXT = (16, 18, 22), (236, 238, 240)
@@ -97,7 +99,7 @@ def amounts(
 ) -> dict[str, tuple[int, float | None]]:
     """Class name → number of pixels (voxels), and ml where they are a volume of known spacing."""
     overlapping = target.kind == "overlapping"
-    counts = None if overlapping else np.bincount(labels.ravel(), minlength=256)
+    counts = None if overlapping else count_ids(labels)
     voxel = None
     if case.stack == "space" and case.spacing is not None:
         voxel = math.prod(case.spacing) / 1000
@@ -134,7 +136,9 @@ def _window(case: Case) -> tuple[float, float]:
     """
     if case.image.dtype == np.uint8 and case.image.shape[1] == 3:
         return 0.0, 255.0
-    lower, upper = np.percentile(case.image[:, 0], (0.5, 99.5))
+    # They are for the eye, and take a copy of what they are computed of.
+    some = case.image[:: -(-case.slices // _SLICES_FOR_WINDOW), 0]
+    lower, upper = np.percentile(some, (0.5, 99.5))
     if upper <= lower:
         lower, upper = float(case.image.min()), float(case.image.max())
     return float(lower), float(upper) if upper > lower else float(lower) + 1.0
@@ -153,7 +157,9 @@ def _grey_or_colour(slice_: NDArray[Any], lower: float, upper: float) -> NDArray
 def _painted(
     picture: Image.Image, label: NDArray[np.uint8], target: TargetSpec, fill: float = _FILL
 ) -> Image.Image:
-    """The picture with each class as a translucent colour and a contour of two pixels."""
+    """The picture with each class as a translucent colour and a contour of two pixels with a dark
+    edge.
+    """
     pixels = np.asarray(picture, dtype=np.float32).copy()
     for value, colour in class_colours(target).items():
         mask = label[value] > 0 if target.kind == "overlapping" else label == value
@@ -163,6 +169,8 @@ def _painted(
         inside = np.asarray(large.resize(picture.size, Image.Resampling.BILINEAR)) >= 128
         tone = np.asarray(ImageColor.getrgb(colour)[:3], dtype=np.float32)
         pixels[inside] = pixels[inside] * (1 - fill) + tone * fill
+        # A dark edge keeps the contour legible on tissue of its own brightness.
+        pixels[~inside & ~_eroded(~inside)] *= 0.35
         pixels[inside & ~_eroded(_eroded(inside))] = tone
     return Image.fromarray(pixels.round().astype(np.uint8))
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from segweave.data.boxes import CaseBoxes
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, UsageError, from_validation
@@ -20,7 +21,8 @@ from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
-from segweave.runs.run_folder import CARD, MODEL, RECIPE, WEIGHTS, Run
+from segweave.runs.model_folder import card_of_unfinished, model_folder
+from segweave.runs.run_folder import CARD, RECIPE, WEIGHTS, Run
 from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights
@@ -50,6 +52,11 @@ class Predictor:
     target: TargetSpec
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
+
+    def __repr__(self) -> str:
+        title = self.card.get("title") or type(self.network).__name__
+        channels = ", ".join(self.input.channels)
+        return f"Predictor({title}; input {channels}; classes {', '.join(self.target.names)})"
 
     def session(self) -> Session:
         """The network made ready once for many cases; a server keeps it."""
@@ -122,7 +129,7 @@ def load(
     Args:
         path: the folder.
         checkpoint: take the weights of this checkpoint of a run ("last", "best" or "best-on-test")
-            instead of the finished model's.
+            instead of the finished model's; the training need not have ended.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         precision: "32", or "bf16" for bfloat16 autocast.
 
@@ -134,8 +141,13 @@ def load(
         >>> load("runs/a", device="cpu").target.names
         ('background', 'right ventricle', 'myocardium', 'left ventricle')
     """
-    folder = _model_folder(Path(path))
-    card = read_json(folder / CARD, _DOING, formats=_FORMATS, expected="a model card")
+    folder = model_folder(Path(path), checkpoint)
+    ended = (folder / CARD).is_file()
+    card = (
+        read_json(folder / CARD, _DOING, formats=_FORMATS, expected="a model card")
+        if ended
+        else card_of_unfinished(Run(folder))
+    )
     recipe = _recipe(card, folder)
     input_spec = _spec(InputSpec, card, "input", folder / CARD)
     target = _spec(TargetSpec, card, "target", folder / CARD)
@@ -144,7 +156,7 @@ def load(
         weights_file = folder / WEIGHTS
         weights = read_weights(weights_file)
     else:
-        run = Run(folder.parent)
+        run = Run(folder.parent if ended else folder)
         weights = run.weights(checkpoint)
         weights_file = run.checkpoints[checkpoint]
     title = str(card.get("title", recipe.network.name))
@@ -184,13 +196,20 @@ def load_ensemble(
 
 
 def predict(
-    predictor: Predictor | Ensemble, case: Case, *, probabilities: bool = False
+    predictor: Predictor | Ensemble,
+    case: Case,
+    *,
+    boxes: CaseBoxes | None = None,
+    probabilities: bool = False,
 ) -> Prediction:
     """Segment one case slice by slice.
 
     Args:
         predictor: what `load` returned, or an Ensemble.
         case: the image, in the source's own values.
+        boxes: only for a network that is shown what to segment: one box (x0, y0, x1, y1) for all
+            slices, a mapping from slice numbers to boxes, or an array (slices, 4), in the image's
+            pixels counted from 0; a slice without a box becomes background.
         probabilities: also return the probabilities of the whole case.
 
     The probabilities of a slice are brought to the case's own grid, where `decide` makes the
@@ -203,7 +222,7 @@ def predict(
         >>> predict(load("runs/a", device="cpu"), case).labels.shape == (case.slices, *case.size)
         True
     """
-    return predictor.session().predict(case, probabilities=probabilities)
+    return predictor.session().predict(case, boxes=boxes, probabilities=probabilities)
 
 
 def target_differences(target: TargetSpec, other: TargetSpec) -> str:
@@ -213,31 +232,6 @@ def target_differences(target: TargetSpec, other: TargetSpec) -> str:
         f"{key} is {second[key]}, not {value}"
         for key, value in first.items()
         if second[key] != value
-    )
-
-
-def _model_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise InputError(
-            _DOING,
-            file=path,
-            expected="a run folder or a model folder",
-            found="a file" if path.exists() else "nothing there",
-            remedy=f"give the folder that holds {MODEL}/{CARD}" if path.exists() else None,
-        )
-    for folder in (path / MODEL, path):
-        if (folder / CARD).is_file():
-            return folder
-    entries = sorted(entry.name for entry in path.iterdir())[:6]
-    unfinished = (path / RECIPE).is_file()
-    raise InputError(
-        _DOING,
-        file=path,
-        expected=f"a folder with {MODEL}/{CARD} or {CARD}",
-        found="a run that has not ended" if unfinished else ", ".join(entries) or "an empty folder",
-        remedy="train again with the same recipe and folder: the training continues"
-        if unfinished
-        else None,
     )
 
 

@@ -30,6 +30,7 @@ class PredictedFile:
         classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
         note: what is unusual beside the label map: an overlay that could not be drawn, an EXIF
             orientation that is not applied.
+        boxes: slice, x0, y0, x1 and y1 of each box that it was segmented from.
     """
 
     file: Path
@@ -41,6 +42,7 @@ class PredictedFile:
     seconds: float
     classes: dict[str, tuple[int, float | None]]
     note: str = ""
+    boxes: tuple[tuple[float, ...], ...] = ()
 
 
 class ProgressFile:
@@ -124,6 +126,7 @@ def as_entry(file: PredictedFile, folder: Path) -> dict[str, Any]:
             for name, (count, volume) in file.classes.items()
         },
         **({"note": file.note} if file.note else {}),
+        **({"boxes": [list(box) for box in file.boxes]} if file.boxes else {}),
     }
 
 
@@ -142,4 +145,5 @@ def from_entry(entry: dict[str, Any], folder: Path) -> PredictedFile:
             name: (amount["pixels"], amount.get("ml")) for name, amount in entry["classes"].items()
         },
         note=entry.get("note", ""),
+        boxes=tuple(tuple(box) for box in entry.get("boxes", ())),
     )

@@ -12,13 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segweave.data.boxes import Boxes, CaseBoxes, boxes_of, network_boxes
 from segweave.data.case import Case
-from segweave.data.inputs import network_slice, normalise, to_case_grid, window_indices
+from segweave.data.inputs import (
+    network_slice,
+    normalise,
+    placement,
+    to_case_grid,
+    window_indices,
+)
 from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
 from segweave.networks import mask_of
 from segweave.networks.blocks.conv_norm import fold_batch_norms
-from segweave.prediction.flips import Flips, mean_of_flips, with_flips
+from segweave.prediction.flips import Flips, boxes_of_flips, mean_of_flips, with_flips
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
 from segweave.runtime.devices import flushed_denormals
@@ -55,8 +62,16 @@ class Predicts(Protocol):
     def card(self) -> Mapping[str, Any]:
         """What summaries report about the model."""
 
+    def check_boxes(self, given: object | None) -> None:
+        """Raise UsageError where boxes are needed and none are given, or the other way round."""
+
     def predict(
-        self, case: Case, *, probabilities: bool = False, progress: Progress | None = None
+        self,
+        case: Case,
+        *,
+        boxes: CaseBoxes | None = None,
+        probabilities: bool = False,
+        progress: Progress | None = None,
     ) -> Prediction:
         """Segment a case, as `Session.predict` does."""
 
@@ -105,24 +120,72 @@ class Session:
             member._replace(network=_ready(member.network, member.input, target))
             for member in members
         ]
+        tiled = tiles is not None or any(member.input.fit == "tile" for member in members)
+        if self.prompt and tiled:
+            raise UsageError(
+                "predicting from boxes",
+                expected="whole images: input.fit stretch or pad, no tiles",
+                found="tiles, which show a part of an object",
+            )
+
+    @property
+    def prompt(self) -> str:
+        """What a network is shown besides the image, "" where none is: "box"."""
+        prompts = (getattr(member.network, "prompt", None) for member in self._members)
+        return next((prompt.kind for prompt in prompts if prompt is not None), "")
+
+    def check_boxes(self, given: object | None) -> None:
+        """Raise UsageError where boxes are needed and none are given, or the other way round."""
+        if self.prompt and given is None:
+            raise UsageError(
+                "predicting",
+                expected="a box around what to segment, as this network segments what is in a box",
+                found="no box",
+                remedy="give one: boxes=(x0, y0, x1, y1) in Python, --box X0 Y0 X1 Y1 or --boxes "
+                "FILE.csv on the command line",
+            )
+        if not self.prompt and given is not None:
+            raise UsageError(
+                "predicting",
+                expected="no box, as this network finds what it segments by itself",
+                found="a box",
+                remedy="leave it out",
+            )
 
     def predict(
-        self, case: Case, *, probabilities: bool = False, progress: Progress | None = None
+        self,
+        case: Case,
+        *,
+        boxes: CaseBoxes | None = None,
+        probabilities: bool = False,
+        progress: Progress | None = None,
     ) -> Prediction:
         """Segment a case slice by slice.
 
         Args:
             case: what to segment, in the source's own values.
+            boxes: for a network that is shown what to segment: one box x0, y0, x1, y1 for all
+                slices, or one for each of some slices (see `segweave.data.boxes.CaseBoxes`), in the
+                case's pixels counted from 0. A slice without a box becomes background.
             probabilities: also return the probabilities of the whole case.
             progress: called after each slice with (slices done, all slices, the case's id).
 
         The probabilities of a slice are brought to the case's own grid, where `decide` makes the
         labels. A network that reads its own earlier mask runs as many passes over the case as it
-        declares. Raises InputError for a case that does not fit the InputSpec.
+        declares. Raises InputError for a case that does not fit the InputSpec, UsageError for boxes
+        that are missing, not wanted or not inside the image.
         """
+        if not isinstance(case, Case):
+            raise UsageError(
+                "predicting",
+                expected="a Case",
+                found=f"{type(case).__module__}.{type(case).__name__}",
+                remedy="segweave.formats.read_case(FILE) makes one of a file; of an array, "
+                "segweave.Case(id=, group=, image=(slices, channels, height, width), stack=)",
+            )
         labels: NDArray[np.uint8] | None = None
         kept: Planes | None = None
-        for index, maps in enumerate(self.probabilities(case)):
+        for index, maps in enumerate(self.probabilities(case, boxes)):
             decided = decide(maps, self.target)
             if labels is None:
                 labels = np.zeros((case.slices, *decided.shape), np.uint8)
@@ -143,15 +206,18 @@ class Session:
         for member in self._members:
             network_slice(case, 0, member.input)
 
-    def probabilities(self, case: Case) -> Iterator[Planes]:
+    def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
-        mean over members and mirror images.
+        mean over members and mirror images. `boxes` as in `predict`.
         """
-        every = [self._on_case_grid(member, case) for member in self._members]
+        self.check_boxes(boxes)
+        shown = None if boxes is None else boxes_of(boxes, case)
+        every = [self._on_case_grid(member, case, shown) for member in self._members]
         return every[0] if len(every) == 1 else _mean(every)
 
-    def network_probabilities(self, case: Case) -> Iterator[Planes]:
-        """Probabilities (classes, height, width) of each slice on the network's own grid.
+    def network_probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
+        """Probabilities (classes, height, width) of each slice on the network's own grid. `boxes`
+        as in `predict`.
 
         For protocols that decide there; everything else takes `probabilities`. Raises UsageError
         for averaged predictions and tiles, which have no single grid.
@@ -164,12 +230,14 @@ class Session:
                 found="fit: tile or tiles" if tiled else "averaged predictions",
                 remedy="score under the protocol clean",
             )
-        return self._on_network_grid(self._members[0], case)
+        self.check_boxes(boxes)
+        shown = None if boxes is None else boxes_of(boxes, case)
+        return self._on_network_grid(self._members[0], case, shown)
 
-    def _on_case_grid(self, member: Member, case: Case) -> Iterator[Planes]:
+    def _on_case_grid(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
         spec = member.input
         if self.tiles is None and spec.fit != "tile":
-            for maps in self._on_network_grid(member, case):
+            for maps in self._on_network_grid(member, case, boxes):
                 yield to_case_grid(maps, case.size, spec)
             return
 
@@ -182,7 +250,7 @@ class Session:
 
         yield from tiled_probabilities(case, spec, self.tiles or Tiles(), run)
 
-    def _on_network_grid(self, member: Member, case: Case) -> Iterator[Planes]:
+    def _on_network_grid(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
         spec = member.input
         numbers = normalise(case, spec)
 
@@ -192,7 +260,22 @@ class Session:
         def window(index: int) -> list[int]:
             return window_indices(case.slices, index, spec.slices, spec.edge, case.gaps)
 
-        return self._run_slices(member, case.slices, get_slice, window)
+        if boxes is None or getattr(member.network, "prompt", None) is None:
+            yield from self._run_slices(member, case.slices, get_slice, window)
+            return
+        # A slice without a box holds nothing: it is encoded only as a neighbour.
+        shown = np.flatnonzero(~np.isnan(boxes[:, 0])).tolist()
+        placed = torch.from_numpy(network_boxes(boxes, case, spec))
+        found = self._run_slices(
+            member, len(shown), get_slice, lambda number: window(shown[number]), placed
+        )
+        nothing = np.zeros(
+            (self.target.classes, *placement(case.size, case.spacing, spec).canvas), np.float32
+        )
+        if self.target.kind == "exclusive":
+            nothing[0] = 1
+        for index in range(case.slices):
+            yield next(found) if index in shown else nothing
 
     def _run_slices(
         self,
@@ -200,9 +283,11 @@ class Session:
         count: int,
         get_slice: Callable[[int], Planes],
         window: Callable[[int], Sequence[int]],
+        boxes: Tensor | None = None,
     ) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of `count` slices (channels, height, width) in
-        turn. Each slice is encoded once, its mirror images in the same batch.
+        turn. Each slice is encoded once, its mirror images in the same batch. `boxes` (slices, 4)
+        are those of all slices on the network's grid.
         """
         network = member.network
         assert isinstance(network, WovenNetwork)
@@ -215,9 +300,21 @@ class Session:
             image = image if flips == "none" else with_flips(image, flips)
             return image.to(device=device, dtype=dtype, memory_format=layout)
 
+        def get_boxes(index: int) -> Tensor:
+            assert boxes is not None
+            size = (int(get_slice(index).shape[-2]), int(get_slice(index).shape[-1]))
+            return boxes_of_flips(boxes[index], size, flips).to(device)
+
         # A network with feedback runs several passes before its first output.
         next_mask = partial(mask_of, exclusive=self.target.kind == "exclusive")
-        outputs = volume_outputs(network, count, get_views, window, next_mask=next_mask)
+        outputs = volume_outputs(
+            network,
+            count,
+            get_views,
+            window,
+            get_prompt=None if boxes is None else get_boxes,
+            next_mask=next_mask,
+        )
         for _ in range(count):
             # Inside the loop, so that the code that takes the maps does not run in these modes.
             with (

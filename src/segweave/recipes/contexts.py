@@ -10,7 +10,8 @@ from pydantic import Field
 
 from segweave.errors import UsageError
 from segweave.recipes.loading import as_set, load_recipe
-from segweave.recipes.recipe import Recipe, Section
+from segweave.recipes.optimisation import Section
+from segweave.recipes.recipe import Recipe
 
 NO_CONTEXT = "none"
 DEFAULT_SLICES = 3
@@ -119,7 +120,10 @@ def chosen_sets(
         changes += network_changes(load_recipe(recipe, sets), network)
     setting = ContextSetting(context=context, at=at, slices=slices)
     if setting != ContextSetting():
-        changes += setting.changes(load_recipe(recipe, [*changes, *sets]))
+        # Fields of the module that is only now chosen can't be set before it is.
+        later = ("context.",) if context is not None else ()
+        earlier = [text for text in sets if not text.strip().startswith(later)] if later else sets
+        changes += setting.changes(load_recipe(recipe, [*changes, *earlier]))
     if start_from is not None:
         changes.append(as_set("network.pretrained", str(Path(start_from).absolute())))
     return [*changes, *sets]

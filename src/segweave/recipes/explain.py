@@ -24,6 +24,28 @@ _TYPES = {
 }
 
 
+# What pairs of numbers mean, by the last part of their key.
+_PAIRS = {
+    "size": "[height, width] in pixels",
+    "spacing": "[row, column] in mm",
+    "clip": "[lowest, highest] value",
+    "clip_percentiles": "[lowest, highest] percentile",
+    "betas": "[first, second]",
+}
+# Names of other programs → ours.
+_SYNONYMS = {
+    "lr": "rate",
+    "learning_rate": "rate",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "batch": "batch_size",
+    "wd": "weight_decay",
+    "image_size": "size",
+    "model": "network",
+    "criterion": "loss",
+}
+
+
 def dotted_key(error: ErrorDetails) -> str:
     """The key that an error is about, as in "training.epochs"."""
     return ".".join(str(part) for part in error["loc"])
@@ -49,11 +71,21 @@ def explain(error: ErrorDetails) -> tuple[str | None, str, str | None]:
     for name, symbol in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
         if name in context:
             return f"{key} {symbol} {context[name]}", value, None
+    pair = _PAIRS.get(location[-1] if location else "")
+    if pair is not None and kind.split("_")[0] in ("tuple", "list", "too", "missing"):
+        return f"{key}: {pair}", value, _as_pair(key, error["input"])
     if kind in ("too_short", "too_long"):
         count = context.get("min_length", context.get("max_length"))
         return f"a list of {count}", value, None
     expected_type = _TYPES.get(kind.split("_")[0], error["msg"])
     return expected_type, value, None
+
+
+def _as_pair(key: str, value: Any) -> str | None:
+    """What to write where one number was given for two."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{key}=[{value},{value}]"
+    return None
 
 
 def _keys_at(location: Sequence[str]) -> dict[str, Any]:
@@ -107,6 +139,7 @@ def _all_keys(annotation: Any, path: str = "") -> dict[str, str]:
 
 
 def _suggest(name: str, section: Sequence[str], known: Mapping[str, Any]) -> str:
+    name = _SYNONYMS.get(name, name) if name not in known else name
     elsewhere = [dotted for dotted, last in _all_keys(Recipe).items() if last == name]
     if elsewhere:
         return "did you mean " + " or ".join(elsewhere) + "?"

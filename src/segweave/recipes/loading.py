@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from segweave import registry
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes.explain import dotted_key, explain
 from segweave.recipes.recipe import Recipe
@@ -41,6 +42,13 @@ def recipe_file(name: str) -> Path:
     shipped = _shipped()
     if name not in shipped:
         is_part = name.partition("/")[0] in _PARTS
+        if name in registry.networks.cards():
+            raise UsageError(
+                "choosing a recipe",
+                expected="a YAML file or the name of a shipped recipe",
+                found=f"{name!r}, which is a network",
+                remedy=f"give a recipe and --network {name}; recipes: {', '.join(list_recipes())}",
+            )
         raise UsageError(
             "choosing a recipe",
             expected="a YAML file or the name of a shipped recipe",

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     field_validator,
@@ -19,6 +17,7 @@ from segweave.data.augmentations.geometry import Geometry
 from segweave.data.augmentations.plan import AugmentationChoice, AugmentationTerm
 from segweave.data.specs import InputSpec
 from segweave.data.splits import choose_parts
+from segweave.recipes.optimisation import Average, Optimiser, Schedule, Section
 
 if TYPE_CHECKING:
     from segweave.data.store import CaseStore
@@ -30,12 +29,6 @@ _TERMS = TypeAdapter(tuple[AugmentationTerm, ...])
 
 FORMAT: Literal[1] = 1
 DEFAULT_POSITION = "bottleneck"
-
-
-class Section(BaseModel):
-    """A section of a recipe: unknown keys are refused, values can't be changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataChoice(Section):
@@ -111,69 +104,6 @@ class WeavingChoice(Section):
     channels: int | None = Field(default=None, ge=1)
 
 
-class ParameterGroup(Section):
-    """Parameters with a rate or a weight decay that differs from the optimiser's.
-
-    Attributes:
-        match: pattern of parameter names, "network.backbone.*": `*` stands for any text, `?` for
-            one character. A parameter belongs to the first group that matches it.
-        rate: the full learning rate, ≥ 0; None takes the optimiser's. The schedule acts on it.
-        weight_decay: ≥ 0; None takes the optimiser's.
-    """
-
-    match: str
-    rate: float | None = Field(default=None, ge=0)
-    weight_decay: float | None = Field(default=None, ge=0)
-
-
-class Optimiser(Section):
-    """The optimiser.
-
-    Attributes:
-        name: "adam", "adamw" or "sgd".
-        rate: the full learning rate, > 0; the schedule lowers it.
-        weight_decay: ≥ 0; decoupled from the gradient in "adamw" alone.
-        momentum: 0 ≤ momentum < 1, of "sgd".
-        betas: decay of both running means, of "adam" and "adamw".
-        groups: parameters with another rate or weight decay.
-    """
-
-    name: Literal["adam", "adamw", "sgd"] = "adamw"
-    rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
-    groups: tuple[ParameterGroup, ...] = ()
-
-
-class Schedule(Section):
-    """How the rate falls over all optimiser steps.
-
-    Attributes:
-        name: "poly" is rate × (1 − step / steps)^power, "cosine" half a cosine down to 0,
-            "constant" the full rate.
-        power: > 0, of "poly".
-        warm_up: number of first steps in which the rate rises linearly to the full rate.
-        released: repeats the published code, in which step t uses the value of step t − 1.
-    """
-
-    name: Literal["poly", "cosine", "constant"] = "poly"
-    power: float = Field(default=0.9, gt=0)
-    warm_up: int = Field(default=0, ge=0)
-    released: bool = False
-
-
-class Average(Section):
-    """An exponential moving average of the weights, which is validated and becomes the model.
-
-    Attributes:
-        decay: 0 < decay < 1; after each step, average ← decay · average + (1 − decay) · weights.
-            The average begins with the weights after the first step.
-    """
-
-    decay: float = Field(default=0.999, gt=0, lt=1)
-
-
 class LossTerm(Section):
     """One term of the loss.
 
@@ -221,6 +151,7 @@ class TrainingChoice(Section):
             the end of an epoch makes a step with fewer batches.
         scales: each batch is trained on at each of these scales, one after the other, > 0. Sizes
             are rounded to the network's divisor. Each scale counts as a batch.
+        scales_per_batch: "all", or "one" for one of `scales`, drawn for each batch.
         optimiser: see `Optimiser`.
         schedule: see `Schedule`.
         loss: a list of terms, whose weighted values are added; see `LossTerm`.
@@ -244,6 +175,7 @@ class TrainingChoice(Section):
     batch_size: int = Field(default=8, ge=1)
     accumulate: int = Field(default=1, ge=1)
     scales: tuple[Scale, ...] = Field(default=(1.0,), min_length=1)
+    scales_per_batch: Literal["all", "one"] = "all"
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     loss: tuple[LossTerm, ...] = Field(default_factory=_default_loss, min_length=1)
@@ -333,6 +265,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _best_needs_validation(self) -> Recipe:
+        if self.training.schedule.name == "plateau" and self.data.validation is None:
+            raise ValueError("schedule 'plateau' needs validation cases (data.validation)")
         if self.training.checkpoint == "best" and self.data.validation is None:
             raise ValueError("checkpoint 'best' needs validation cases (data.validation)")
         if self.training.patience is not None and self.data.validation is None:

@@ -12,7 +12,8 @@ from segweave.report.figures import (
     training_curves,
 )
 from segweave.report.page import Image, Page, Section, Table, write_page
-from segweave.report.run_report import panels, write_report
+from segweave.report.panels import panels
+from segweave.report.run_report import write_report
 from segweave.report.scored_files import write_scores
 
 __all__ = [

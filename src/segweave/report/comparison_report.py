@@ -16,10 +16,12 @@ from segweave.errors import InputError, SegweaveError, one_line
 from segweave.evaluation.folder import LABEL_MAPS
 from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.tables import counted
+from segweave.report.case_pictures import target_of
 from segweave.report.figures import as_png, difference_dots, prediction_panel
 from segweave.report.page import Image, Page, Section, write_page
-from segweave.report.run_report import as_table, panels
-from segweave.report.scored_files import ScoredFiles, target_of
+from segweave.report.panels import panels
+from segweave.report.run_report import as_table
+from segweave.report.scored_files import ScoredFiles
 from segweave.runs.run_folder import Run, RunLayout
 
 if TYPE_CHECKING:
@@ -90,6 +92,8 @@ def notable_cases(comparison: Comparison) -> dict[str, str]:
             case = min(keys, key=lambda case: keys[case], default=None)
             if case is None or (word.endswith("most") and keys[case] >= 0):
                 continue
+            if word == "best" and len({*keys.values()}) == 1:
+                continue  # all cases are equal, and one is shown as the worst
             ours, theirs = arm.by_case[case]
             values = f"{arm.arm} {ours:.3f}, {comparison.reference} {theirs:.3f}"
             reasons.setdefault(case, []).append(f"{word} ({values})")

@@ -72,10 +72,18 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
     return figure
 
 
+def dice_scale(values: Iterable[float]) -> tuple[float, float]:
+    """The one scale of all Dice on a page: from 0, 0.5 or 0.8, whatever is below all, to 1."""
+    lowest = min((value for value in values if np.isfinite(value)), default=0.0)
+    return max(start for start in (0.0, 0.5, 0.8) if start == 0 or lowest >= start), 1.0
+
+
 def training_curves(
     curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    scale: tuple[float, float] | None = None,
 ) -> Figure:
     """One small plot per quantity, one line per arm; `curves` maps quantity → arm → (epoch, value).
+    The best Dice of a line has a ring. `scale` is that of all Dice of the page.
 
     Raises UsageError where there is nothing to draw.
     """
@@ -84,7 +92,8 @@ def training_curves(
     if not shown:
         raise UsageError("drawing training curves", expected="at least one value", found="none")
     figure = figure_type(figsize=(4.6 * len(shown), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    axes = figure.subplots(1, len(shown), squeeze=False, sharex=True)[0]
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
     everyone = list(dict.fromkeys(arm for arms in shown.values() for arm in arms))
     styles = {arm: _LINES[i % len(_LINES)] for i, arm in enumerate(everyone)}
     for axis, (name, arms) in zip(axes, shown.items(), strict=True):
@@ -103,15 +112,23 @@ def training_curves(
         axis.set_xlabel("epoch", fontsize=9)
         axis.set_title(name, fontsize=10)
         _plain_axis(axis)
+        if name.endswith("Dice"):
+            _mark_best(axis, arms, styles)
+            low, high = scale or dice_scale(y for points in arms.values() for _, y in points)
+            axis.set_ylim(low, high + 0.02 * (high - low))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     return figure
 
 
 def score_dots(
-    scores: Mapping[str, Mapping[str, Sequence[float]]], quantity: str = "Dice"
+    scores: Mapping[str, Mapping[str, Sequence[float]]],
+    quantity: str = "Dice",
+    scale: tuple[float, float] | None = None,
 ) -> Figure:
-    """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values."""
+    """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values. All
+    classes have one scale, by default `dice_scale` of the scores.
+    """
     figure_type = _matplotlib()
     arms = list(dict.fromkeys(arm for values in scores.values() for arm in values))
     if not arms:
@@ -120,6 +137,9 @@ def score_dots(
         figsize=(2.6 * len(scores) + 1.6, 0.34 * len(arms) + 1.3), layout="constrained"
     )
     axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
+    low, high = scale or dice_scale(
+        value for arms_of in scores.values() for values in arms_of.values() for value in values
+    )
     for axis, (name, values) in zip(axes, scores.items(), strict=True):
         for y, arm in enumerate(arms):
             points = np.asarray(values.get(arm, ()), dtype=float)
@@ -130,6 +150,7 @@ def score_dots(
                 axis.plot([points.mean()] * 2, [y - 0.3, y + 0.3], color="#000", lw=1.6)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(quantity, fontsize=8)
+        axis.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
         _plain_axis(axis)
     axes[0].set_yticks(range(len(arms)), _printable(arms), fontsize=8)
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
@@ -200,16 +221,42 @@ def _draw(
     if labels is not None:
         overlay = np.zeros((*labels.shape, 4))
         for label, colour in colours.items():
-            overlay[labels == label] = (*to_rgb(colour), 0.45)
+            # On black a thin fill would not have the colour of the legend.
+            overlay[labels == label] = (*to_rgb(colour), 0.4 if row.seen else 1.0)
         axis.imshow(overlay, aspect=row.pixel, interpolation="nearest")
         for label, colour in colours.items():
             inside = labels == label
             if inside.any() and not inside.all():
-                axis.contour(inside, levels=[0.5], colors=[colour], linewidths=0.9)
+                # The dark edge keeps the line legible on tissue of its own brightness.
+                axis.contour(inside, levels=[0.5], colors=["#000000"], linewidths=2.0, alpha=0.55)
+                axis.contour(inside, levels=[0.5], colors=[colour], linewidths=1.1)
     axis.set_xticks([])
     axis.set_yticks([])
     for side in axis.spines.values():
         side.set_visible(False)
+
+
+def _mark_best(
+    axis: Any,
+    arms: Mapping[str, Sequence[tuple[float, float]]],
+    styles: Mapping[str, str],
+) -> None:
+    """A ring around the highest value of each line, and its number where there is one line."""
+    drawn = {arm: points for arm, points in arms.items() if len(points) > 1}
+    for arm, points in drawn.items():
+        epoch, value = max(points, key=lambda point: point[1])
+        axis.plot(
+            [epoch], [value], "o", markersize=9, markerfacecolor="none", color=styles[arm], zorder=3
+        )
+        if len(drawn) == 1:
+            axis.annotate(
+                f"best {value:.3f}",
+                (epoch, value),
+                textcoords="offset points",
+                xytext=(0, -16),
+                ha="center",
+                fontsize=8,
+            )
 
 
 def _legend(figure: Figure, target: TargetSpec, colours: Mapping[int, str]) -> None:

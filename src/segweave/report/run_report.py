@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.boxes import FROM_REFERENCE
 from segweave.data.case import Case
+from segweave.data.joined_store import open_stores
 from segweave.data.specs import TargetSpec
-from segweave.evaluation import Evaluation, get_protocol, read_evaluation, summary_table
+from segweave.data.store import CaseStore
+from segweave.errors import InputError, SegweaveError, one_line
+from segweave.evaluation import Evaluation, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
-from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.summary import case_values
 from segweave.formats import read_label
-from segweave.metrics import confusion
-from segweave.report.figures import Panel, as_png, score_dots, training_curves
+from segweave.report.case_pictures import TITLE, Pictured, dice_by_case, pictures
+from segweave.report.figures import as_png, dice_scale, score_dots, training_curves
 from segweave.report.page import Image, Page, Section, Table, write_page
+from segweave.report.panels import kept_label
 
 if TYPE_CHECKING:
     from segweave.runs.run_folder import Run
@@ -27,9 +31,31 @@ if TYPE_CHECKING:
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
-def write_report(run: Run, path: str | Path | None = None) -> Path:
+_FAR = 0.05
+"""A last validation Dice that is so much below the best one is remarked."""
+
+
+@dataclass(frozen=True)
+class ValidatedCases:
+    """Validation cases as the model predicts them at the end of a training.
+
+    Attributes:
+        dice: case → Dice.
+        cases: the cases and their predictions.
+        target: the classes.
+    """
+
+    dice: Mapping[str, float]
+    cases: Pictured
+    target: TargetSpec
+
+
+def write_report(
+    run: Run, path: str | Path | None = None, *, validated: ValidatedCases | None = None
+) -> Path:
     """The report of one run, by default `RUN/report.html`: what was trained, its curves, the scores
-    that exist, the recipe. Returns the path.
+    that exist with the best, the median and the worst case as pictures, the recipe. Returns the
+    path. `validated` are shown where no scores exist yet.
     """
     card = run.model_card if run.finished else {}
     recipe = run.recipe
@@ -42,9 +68,22 @@ def write_report(run: Run, path: str | Path | None = None) -> Path:
         ("seed", str(recipe.seed)),
         ("segweave", str(environment["segweave"])),
     ]
-    sections = [curves_section({recipe.arm or "run": run})]
-    for evaluation in evaluations_of(run):
-        sections.append(scores_section([evaluation]))
+    if prompt := card.get("prompt"):
+        facts.append((f"{prompt} shown to the network", f"{FROM_REFERENCE}, for all scores"))
+    evaluations = evaluations_of(run)
+    scale = dice_scale(
+        [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
+        + [v for one in evaluations for v in case_values(one.rows, "dice").values()]
+    )
+    sections = [curves_section({recipe.arm or "run": run}, scale)]
+    for number, evaluation in enumerate(evaluations):
+        # The same definitions stand once on the page.
+        earlier = {line for one in evaluations[:number] for line in summary_table([one]).notes}
+        sections.append(scores_section([evaluation], scale, known=earlier))
+        sections.append(_pictures(run, evaluation))
+    if validated is not None and not evaluations:
+        title = f"Validation cases: {TITLE.removeprefix('Cases ')}"
+        sections.append(pictures(validated.dice, validated.cases, validated.target, title=title))
     sections.append(Section("Recipe", ["Everything, defaults included."], code=recipe.to_yaml()))
     page = Page(
         f"Run {recipe.arm or run.folder.name}",
@@ -84,18 +123,91 @@ def curves_of(runs: Mapping[str, Run]) -> Curves:
     return {"training loss": loss, "validation Dice": dice}
 
 
-def curves_section(runs: Mapping[str, Run]) -> Section:
-    """The section with the training curves, or a line where nothing was written yet."""
+def curves_section(runs: Mapping[str, Run], scale: tuple[float, float] | None = None) -> Section:
+    """The section with the training curves, or a line where nothing was written yet. Runs whose
+    last validation Dice is far below their best are named. `scale` is that of all Dice of the page.
+    """
     curves = curves_of(runs)
     if not any(points for arms in curves.values() for points in arms.values()):
         return Section("Training", ["Nothing was written yet."])
-    figure = training_curves(curves)
-    caption = "Loss, mean of each epoch, and mean Dice of the validation cases (protocol clean)."
-    return Section("Training", images=[Image(as_png(figure), caption)])
+    figure = training_curves(curves, scale)
+    caption = (
+        "Loss, mean of each epoch, and mean Dice of the validation cases (protocol clean); the "
+        "ring is the best epoch."
+    )
+    remarks = [
+        line
+        for arm, points in curves["validation Dice"].items()
+        if (line := _far_below(arm, points, runs[arm].recipe.training.checkpoint))
+    ]
+    return Section("Training", remarks, images=[Image(as_png(figure), caption)])
 
 
-def scores_section(evaluations: Sequence[Evaluation]) -> Section:
-    """The section with one protocol's table, its definitions, and a dot for each case."""
+def _far_below(arm: str, points: Sequence[tuple[float, float]], checkpoint: str) -> str:
+    """A sentence where the last validation is far below the best one, else ""."""
+    finite = [point for point in points if np.isfinite(point[1])]
+    if not finite:
+        return ""
+    (best_epoch, best), (last_epoch, last) = max(finite, key=lambda p: p[1]), finite[-1]
+    if best - last <= _FAR:
+        return ""
+    line = (
+        f"{arm}: the last validation Dice, {last:.3f} (epoch {last_epoch:g}), is far below the "
+        f"best, {best:.3f} (epoch {best_epoch:g}). "
+    )
+    if checkpoint == "best":
+        return line + "The model has the weights of the best epoch (training.checkpoint: best)."
+    return (
+        line + "The model has the weights of the last epoch. A lower rate or a longer training may "
+        "end better; --checkpoint best uses the best weights, and training.checkpoint=best makes "
+        "them the model."
+    )
+
+
+@dataclass(frozen=True)
+class _KeptCases:
+    """The cases of an evaluation of a run: from its store, and the label maps that were kept."""
+
+    store: CaseStore
+    folder: Path
+    seen: bool = True
+
+    def case(self, id: str) -> Case:
+        return self.store.case(id)
+
+    def prediction(self, case: Case) -> NDArray[np.uint8]:
+        # Where a header contradicts itself, its size was settled when the case was read.
+        scaled = self.store.target.one_class
+        return read_label(kept_label(self.folder, case.id), case, geometry="pixdim", scaled=scaled)
+
+
+def _pictures(run: Run, evaluation: Evaluation) -> Section:
+    manifest = evaluation.manifest
+    title = f"{TITLE}, {manifest.protocol}, {manifest.sources.get('part', '')} cases"
+    try:
+        path = run.recipe.data.store
+        if path is None:
+            raise InputError("drawing cases", expected="the run's store", found="none named")
+        store = open_stores(path)
+        if store.checksum != manifest.sources.get("store"):
+            raise InputError("drawing cases of another store than that of the training")
+        folder = run.layout.predictions(Path(manifest.sources.get("predictions", "")).name)
+        cases = _KeptCases(store, folder)
+        dice = dice_by_case(evaluation.rows)
+        return pictures(dice, cases, store.target, protocol=manifest.protocol, title=title)
+    except (SegweaveError, OSError) as error:
+        reason = one_line(error) if isinstance(error, SegweaveError) else str(error)
+        return Section(title, [f"No pictures: {reason}."])
+
+
+def scores_section(
+    evaluations: Sequence[Evaluation],
+    scale: tuple[float, float] | None = None,
+    known: Collection[str] = (),
+) -> Section:
+    """The section with one protocol's table, its definitions, and a dot for each case. `scale` is
+    that of all Dice of the page, `known` the definitions that the page has already.
+    """
     first = evaluations[0].manifest
     part = first.sources.get("part", "")
     table = summary_table(evaluations)
@@ -107,119 +219,16 @@ def scores_section(evaluations: Sequence[Evaluation]) -> Section:
                 dots.setdefault(name, {}).setdefault(arm or "prediction", []).append(value)
     images = []
     if dots:
-        images = [Image(as_png(score_dots(dots)), "Dice of every case (dots) and mean (bar).")]
+        images = [
+            Image(
+                as_png(score_dots(dots, scale=scale)), "Dice of every case (dots) and mean (bar)."
+            )
+        ]
     title = f"Scores, protocol {first.protocol}" + (f", {part} cases" if part else "")
-    return Section(title, list(table.notes), [as_table(table)], images)
+    notes = [line for line in table.notes if line not in known]
+    return Section(title, notes, [as_table(table)], images)
 
 
 def as_table(table: ScoreTable, caption: str = "") -> Table:
     """A table of scores for the page."""
     return Table(table.header, table.rows, caption)
-
-
-class HasCases(Protocol):
-    """What gives a case by its id: a store, or scored files."""
-
-    def case(self, id: str) -> Case:
-        """The case."""
-
-
-def panels(
-    store: HasCases,
-    ids: Sequence[str],
-    predictions: Mapping[str, Path],
-    target: TargetSpec,
-    *,
-    protocol: str = "clean",
-    margin: int = 14,
-) -> list[Panel]:
-    """One row per case: the slice in which the rarest class is largest, cut to what is labelled.
-
-    `predictions` maps an arm to the folder with what `protocol` scored. Under each map is its Dice
-    in this slice. Raises InputError where a label map is missing.
-    """
-    rows = []
-    for id in ids:
-        case = store.case(id)
-        if case.label is None or case.label.ndim != 3:
-            continue
-        # Where a header contradicts itself, its size was settled when the case was read.
-        maps = {
-            arm: read_label(
-                _label_file(folder, id), case, geometry="pixdim", scaled=target.one_class
-            )
-            for arm, folder in predictions.items()
-        }
-        panel = panel_of(case, maps, target, protocol=protocol, margin=margin)
-        rows += [panel] if panel is not None else []
-    return rows
-
-
-def panel_of(
-    case: Case,
-    predictions: Mapping[str, NDArray[np.uint8]],
-    target: TargetSpec,
-    *,
-    protocol: str = "clean",
-    margin: int = 14,
-) -> Panel | None:
-    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled.
-    None for a case whose classes overlap.
-
-    Args:
-        case: the case, with its true label map.
-        predictions: arm → what `protocol` scored, (slices, height, width).
-        target: the classes.
-        protocol: its name.
-        margin: pixels around what is labelled.
-    """
-    if case.label is None or case.label.ndim != 3:
-        return None
-    index = _shown_slice(case, target)
-    truth = np.asarray(case.label[index])
-    rows, columns = _window(truth, margin)
-    maps: dict[str, NDArray[np.uint8]] = {}
-    notes: dict[str, str] = {}
-    for arm, scored in predictions.items():
-        labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
-        maps[arm] = labels[rows, columns]
-        notes[arm] = _dice_note(labels, truth, target)
-    image = np.asarray(case.image[index])
-    image = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
-    pixel = case.spacing[1] / case.spacing[2] if case.spacing else 1.0
-    slice_name = f"{case.id}, slice {index + 1}" if case.slices > 1 else case.id
-    return Panel(slice_name, image[rows, columns], truth[rows, columns], maps, notes, pixel)
-
-
-def _shown_slice(case: Case, target: TargetSpec) -> int:
-    assert case.label is not None
-    sizes = np.stack(
-        [(np.asarray(case.label) == label).sum(axis=(1, 2)) for label in target.foreground]
-    )
-    return int(np.lexsort((sizes.sum(axis=0), sizes.min(axis=0)))[-1])
-
-
-def _window(truth: NDArray[np.uint8], margin: int) -> tuple[slice, slice]:
-    """Rows and columns around what is labelled, all of the image where nothing is."""
-    labelled = np.argwhere(truth > 0)
-    if len(labelled) == 0:
-        return slice(None), slice(None)
-    low, high = labelled.min(axis=0), labelled.max(axis=0) + 1
-    side = int((high - low).max()) + 2 * margin
-    middle = (low + high) // 2
-    start = np.maximum(middle - side // 2, 0)
-    return slice(int(start[0]), int(start[0]) + side), slice(int(start[1]), int(start[1]) + side)
-
-
-def _dice_note(labels: NDArray[np.uint8], truth: NDArray[np.uint8], target: TargetSpec) -> str:
-    counts = confusion(labels, truth, tuple(target.foreground))
-    values = [count.dice for count in counts.values() if count.present]
-    return f"Dice {np.mean(values):.2f}" if values else ""
-
-
-def _label_file(folder: Path, id: str) -> Path:
-    name = urllib.parse.quote(id, safe=" ")
-    for ending in (".nii.gz", ".png", ".npz"):
-        if (folder / f"{name}{ending}").is_file():
-            return folder / f"{name}{ending}"
-    return case_file(folder, id)  # of another program

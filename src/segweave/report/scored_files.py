@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
-from segweave.data.specs import TargetSpec
-from segweave.errors import InputError, SegweaveError, one_line
+from segweave.errors import InputError
 from segweave.evaluation import Evaluation
 from segweave.evaluation.label_pairs import case_file, whole_name
 from segweave.evaluation.summary import case_values
 from segweave.evaluation.tables import counted
 from segweave.formats import find_images, read_case, read_label, read_label_case
-from segweave.report.figures import Panel, as_png, prediction_panel
-from segweave.report.page import Image, Page, Section, Table, write_page
-from segweave.report.run_report import panel_of, scores_section
+from segweave.report.case_pictures import dice_by_case, pictures, target_of
+from segweave.report.page import Page, Section, Table, write_page
+from segweave.report.run_report import scores_section
 
 _DOING = "drawing scored files"
 _LISTED = 500
@@ -86,60 +85,16 @@ def write_scores(evaluation: Evaluation, path: str | Path) -> Path:
         if name in manifest.sources
     ]
     facts.append(("cases", f"{manifest.cases} from {counted(manifest.groups, 'group')}"))
-    dice = _dice_by_case(evaluation)
+    files = ScoredFiles(manifest.sources)
+    target = target_of(manifest.kind, manifest.classes)
+    dice = dice_by_case(evaluation.rows)
     page = Page(
         f"Scores of {Path(manifest.sources['predictions']).name}",
-        [scores_section([evaluation]), _pictures(evaluation, dice), _cases(evaluation, dice)],
+        [scores_section([evaluation]), pictures(dice, files, target), _cases(evaluation, dice)],
         warning="Research software, not a medical device.",
         facts=facts,
     )
     return write_page(page, path)
-
-
-def notable(dice: dict[str, float]) -> dict[str, str]:
-    """Case → why it is shown: the worst, the median and the best, as far as they differ."""
-    order = sorted(dice, key=lambda case: (dice[case], case))
-    if not order:
-        return {}
-    chosen: dict[str, list[str]] = {}
-    for word, index in (("worst", 0), ("median", (len(order) - 1) // 2), ("best", -1)):
-        chosen.setdefault(order[index], []).append(word)
-    return {case: " and ".join(words) for case, words in chosen.items()}
-
-
-def _dice_by_case(evaluation: Evaluation) -> dict[str, float]:
-    """Case → mean over its classes (of the mean over images and runs)."""
-    values: dict[str, list[float]] = {}
-    for (case, _), value in case_values(evaluation.rows, "dice").items():
-        values.setdefault(case, []).append(value)
-    return {case: float(np.mean(of_case)) for case, of_case in values.items()}
-
-
-def _pictures(evaluation: Evaluation, dice: dict[str, float]) -> Section:
-    files = ScoredFiles(evaluation.manifest.sources)
-    target = target_of(evaluation.manifest.kind, evaluation.manifest.classes)
-    rows: list[Panel] = []
-    lines: list[str] = []
-    for id, why in notable(dice).items():
-        line = f"{id}: {why}, Dice {dice[id]:.3f}"
-        try:
-            case = files.case(id)
-            panel = panel_of(case, {"prediction": files.prediction(case)}, target)
-        except (SegweaveError, OSError) as error:
-            reason = one_line(error) if isinstance(error, SegweaveError) else str(error)
-            lines.append(f"{line}. No picture: {reason}.")
-            continue
-        lines.append(f"{line}.")
-        if panel is not None:
-            rows.append(replace(panel, seen=files.seen))
-    title = "Cases worst, median and best"
-    if not rows:
-        return Section(title, lines or ["No case has a Dice."])
-    caption = (
-        "One row per case, the slice in which the rarest class is largest; below, mean Dice of "
-        "that slice." + ("" if files.seen else " Without images the label maps are drawn on black.")
-    )
-    return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
 
 
 def _cases(evaluation: Evaluation, dice: dict[str, float]) -> Section:
@@ -161,9 +116,3 @@ def _cases(evaluation: Evaluation, dice: dict[str, float]) -> Section:
     more = [f"The {_LISTED} worst of {len(order)} cases."] if len(order) > _LISTED else []
     columns: Sequence[str] = ("case", "group", "Dice", *(f"Dice {name}" for name in shown))
     return Section("Dice of each case, the lowest first", more, [Table(columns, rows)])
-
-
-def target_of(kind: str, classes: Sequence[str]) -> TargetSpec:
-    """The target with these foreground classes, in the standard colours."""
-    hidden = () if kind == "overlapping" else ("background",)
-    return TargetSpec.model_validate({"kind": kind, "names": (*hidden, *classes)})

@@ -22,8 +22,8 @@ FORMAT = 1
 class Checkpoint:
     """The state of a training after `step` optimiser steps.
 
-    The schedule, the order of samples, augmentation and dropout are functions of seed and step and
-    need no state. Fields with a default may be missing in a file.
+    Rates (but for `falls`), the order of samples, augmentation and dropout are functions of seed
+    and step and need no state. Fields with a default may be missing in a file.
 
     Attributes:
         step: optimiser steps that are done.
@@ -38,6 +38,7 @@ class Checkpoint:
         average: the moving average of the weights, where the recipe asks for one.
         masks: the masks of a network with feedback.
         stale: validations since the highest Dice.
+        falls: how often the rate has fallen, under the schedule `plateau`.
         ended: why the training ended before its last step, else "".
     """
 
@@ -53,6 +54,7 @@ class Checkpoint:
     average: dict[str, Tensor] | None = None
     masks: dict[str, Tensor] | None = None
     stale: int = 0
+    falls: int = 0
     ended: str = ""
 
     @property

@@ -40,6 +40,8 @@ def describe_environment(
         "data": {
             "name": store.name,
             "checksum": store.checksum,
+            # Where the training has not ended, there is no model card to read them from.
+            "target": store.target.model_dump(mode="json"),
             "cases": {part: len(ids) for part, ids in parts.items()},
         },
         "plugins": registry.plugin_hashes(),

@@ -10,8 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 import segweave
+from segweave.data.boxes import FROM_REFERENCE
 from segweave.data.specs import TargetSpec
 from segweave.data.store import CaseStore
+from segweave.networks import Prompt
 from segweave.recipes import Recipe
 from segweave.runs.checkpoints import Checkpoint
 from segweave.runs.run_folder import CARD, WEIGHTS
@@ -83,6 +85,7 @@ def describe_model(
             "checkpoint": recipe.training.checkpoint,
             "step": checkpoint.step,
             "epoch": checkpoint.epoch,
+            **_boxes_of_scores(network),
             # JSON has no NaN: a score that could not be computed is null.
             "validation": {
                 name: value if math.isfinite(value) else None
@@ -109,7 +112,19 @@ def describe_network(recipe: Recipe, target: TargetSpec, network: nn.Module) -> 
         "context": context,
         "parameters": sum(p.numel() for p in network.parameters()),
         "input": recipe.input.model_dump(mode="json"),
+        **_prompt(network),
         "target": target.model_dump(mode="json"),
         "classes": list(target.names),
         "recipe": recipe.to_dict(),
     }
+
+
+def _prompt(network: nn.Module) -> dict[str, str]:
+    """What a network is shown besides the image, for its card."""
+    prompt: Prompt | None = getattr(network, "prompt", None)
+    return {} if prompt is None else {"prompt": prompt.kind}
+
+
+def _boxes_of_scores(network: nn.Module) -> dict[str, str]:
+    """Where the boxes came from with which the scores were computed."""
+    return {"boxes": FROM_REFERENCE} if _prompt(network) else {}

@@ -30,6 +30,8 @@ REPORT = "report.html"
 PREDICTIONS = "predictions"
 EVALUATION = "evaluation"
 LEDGER = "tested.json"
+RESIZED = ".resized"
+"""Disposable copies of the training images, where they can't be written beside the store."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,11 @@ class Run:
         self.layout = RunLayout(self.folder)
         if not self.folder.is_dir():
             raise InputError(
-                "opening a run", file=self.folder, expected="a run folder", found="no such folder"
+                "opening a run",
+                file=self.folder,
+                expected="a run folder",
+                found="no such folder",
+                remedy="give the folder that segweave train --out wrote",
             )
         if not self.layout.started:
             held = sorted(path.name for path in self.folder.iterdir())[:5]

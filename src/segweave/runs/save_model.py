@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
+from segweave.networks import first_inputs
 from segweave.recipes import Recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
@@ -156,16 +157,15 @@ def _agree(built: WovenNetwork, trained: nn.Module, recipe: Recipe) -> bool:
     generator = torch.Generator().manual_seed(0)
     shape = (recipe.slices, len(recipe.input.channels), *size)
     window = torch.randn(shape, generator=generator)
-    feedback = getattr(built.network, "feedback", None)
-    masks = {} if feedback is None else {feedback.name: feedback.first(window)}
-    batch = {name: mask[None] for name, mask in masks.items()}
+    given = first_inputs(built.network, window)
+    batch = {name: mask[None] for name, mask in given.items()}
     with torch.no_grad():
         first = built(window[None], **batch).logits
         if isinstance(trained, WovenNetwork):
             output = trained(window[None], **batch)
         else:
             centre = recipe.slices // 2
-            output = trained(window[centre, None], **{n: m[centre, None] for n, m in masks.items()})
+            output = trained(window[centre, None], **{n: m[centre, None] for n, m in given.items()})
     second: Tensor = output.logits if hasattr(output, "logits") else output
     if first.shape != second.shape:
         return False

@@ -10,7 +10,9 @@ import numpy as np
 
 from segweave.storage import sha256_of_text
 
-Purpose = Literal["network", "context", "order", "crop", "augmentation", "dropout", "phantom"]
+Purpose = Literal[
+    "network", "context", "order", "crop", "augmentation", "dropout", "box", "phantom"
+]
 
 
 def derive_seed(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from segweave.data.boxes import CaseBoxes
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
@@ -78,14 +79,25 @@ class RemoteSession:
         except (KeyError, TypeError, ValidationError) as error:
             raise self._other() from error
 
+    def check_boxes(self, given: object | None) -> None:
+        """Raise UsageError where boxes are given: a service has no networks that read them."""
+        if given is not None:
+            raise UsageError(_DOING, expected="no box", found="a box", remedy="predict here")
+
     def predict(
-        self, case: Case, *, probabilities: bool = False, progress: Progress | None = None
+        self,
+        case: Case,
+        *,
+        boxes: CaseBoxes | None = None,
+        probabilities: bool = False,
+        progress: Progress | None = None,
     ) -> Prediction:
         """Segment a case on the server, as `Session.predict` does here.
 
         A full queue is waited for. Raises InputError with the server's reason where it refuses the
         case, SegweaveError where it does not answer.
         """
+        self.check_boxes(boxes)
         fields = {"model": self._model, "probabilities": "true" if probabilities else "false"}
         job = self._json("POST", "/jobs", form=(fields, self._packed(case)))
         path = f"/jobs/{job['id']}"

@@ -54,7 +54,10 @@ def load_models(
                 remedy="rename one of them, or link it under another name",
             )
         predictor = load(path, device=device, precision=precision)
-        models[name] = Model(name, predictor.session(), _public_card(name, predictor.card))
+        session = predictor.session()
+        # A network that segments what is in a box is refused: jobs have no boxes.
+        session.check_boxes(None)
+        models[name] = Model(name, session, _public_card(name, predictor.card))
         target, spec = predictor.target, predictor.input
         models[name].card.update(
             target=target.model_dump(mode="json"),

@@ -14,17 +14,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from segweave.errors import InputError, MissingExtraError, SegweaveError, UsageError
+from segweave.errors import MissingExtraError, SegweaveError, UsageError
 from segweave.recipes.recipe import Precision
 from segweave.serve.limits import Limits
 from segweave.serve.models import load_models
+from segweave.serve.token import read_token
 
 if TYPE_CHECKING:
     from segweave.serve.service import Service
 
 _DOING = "starting the service"
-_SHORTEST = 16
-_LONGEST = 4096
 
 
 def serve(
@@ -93,28 +92,6 @@ def serve(
                 announce(f"http://{f'[{shown}]' if ':' in shown else shown}:{at}")
             with _ended_by_signal():
                 server.run(sockets=[listener])
-
-
-def read_token(file: str | Path) -> str:
-    """The token in a file: one line of at least 16 printable characters. Raises InputError."""
-    path, doing = Path(file), "reading a token"
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_LONGEST + 1)
-    except OSError as error:
-        raise InputError(
-            doing, file=path, expected="a file with the token", found=str(error.strerror)
-        ) from error
-    text = content.decode("ascii", "replace").strip()
-    if not _SHORTEST <= len(text) <= _LONGEST or not text.isascii() or not text.isprintable():
-        raise InputError(
-            doing,
-            file=path,
-            expected=f"one line of at least {_SHORTEST} letters, digits and signs",
-            found=f"{len(text)} characters" if len(text) < _SHORTEST else "something else",
-            remedy="make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )
-    return text
 
 
 def _library() -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segweave.data.batches import Batch, Batches, Masks
+from segweave.runtime.randomness import numpy_stream
 
 Size = tuple[int, int]
 
@@ -36,12 +37,15 @@ class Passes:
 
     An epoch reads its batches in order, each at all scales one after the other (as PraNet trains:
     Fan et al., MICCAI 2020, released code, at 0.75, 1 and 1.25). A step takes `accumulate` passes;
-    the last step of an epoch takes those that are left.
+    the last step of an epoch takes those that are left. With `one_scale_seed` each batch is read
+    once, at one of the scales (as HarDNet-DFUS trains, Liao et al., arXiv:2209.07313).
 
     Args:
         batches: the batches of an epoch.
         accumulate: passes per step.
         scales: see `Pass`.
+        one_scale_seed: the scale of a batch is drawn from (this seed, "augmentation", epoch, number
+            of the batch); None reads each batch at all scales.
         divisor: sizes at other scales than 1 are rounded to multiples of it.
         smallest: and are at least this.
     """
@@ -52,6 +56,7 @@ class Passes:
         *,
         accumulate: int = 1,
         scales: Sequence[float] = (1.0,),
+        one_scale_seed: int | None = None,
         divisor: int = 1,
         smallest: int = 1,
     ) -> None:
@@ -59,7 +64,9 @@ class Passes:
         self.accumulate = accumulate
         self.scales = tuple(scales)
         self._divisor, self._smallest = divisor, smallest
-        self._per_epoch = len(batches) * len(self.scales)
+        self._one_scale_seed = one_scale_seed
+        self._each = len(self.scales) if one_scale_seed is None else 1
+        self._per_epoch = len(batches) * self._each
         self._keys: tuple[int, list[list[tuple[str, int]]]] | None = None
         self._batch: tuple[tuple[int, int], Batch] | None = None
 
@@ -75,12 +82,20 @@ class Passes:
         return [
             Pass(
                 epoch,
-                index // len(self.scales),
-                self.scales[index % len(self.scales)],
-                (index + 1) % len(self.scales) == 0,
+                index // self._each,
+                self._scale(epoch, index),
+                (index + 1) % self._each == 0,
             )
             for index in range(first, min(first + self.accumulate, self._per_epoch))
         ]
+
+    def _scale(self, epoch: int, index: int) -> float:
+        if self._one_scale_seed is None:
+            return self.scales[index % self._each]
+        stream = numpy_stream(
+            self._one_scale_seed, "augmentation", epoch=epoch, slice_index=index, name="scale"
+        )
+        return self.scales[int(stream.integers(len(self.scales)))]
 
     def size_at(self, scale: float) -> Size:
         """Height and width of an image at a scale; at 1, those of the batches."""

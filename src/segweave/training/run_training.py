@@ -15,21 +15,25 @@ from segweave.data.cache import Resized
 from segweave.data.case import Case
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
-from segweave.recipes import Recipe, differences
+from segweave.recipes import Recipe
 from segweave.recipes.build import build_network
-from segweave.runs.checkpoints import Checkpoint, read_checkpoint
+from segweave.recipes.first_checks import SIZE_RULES, check_input_size
+from segweave.runs.checkpoints import read_checkpoint
 from segweave.runs.environment import describe_environment, describe_session
 from segweave.runs.model_card import write_model
-from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, METRICS, MODEL, RECIPE, Run
+from segweave.runs.run_folder import CARD, CHECKPOINTS, ENVIRONMENT, MODEL, RECIPE, RESIZED, Run
+from segweave.runs.starting import check_folder
 from segweave.runtime.devices import choose_device, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.storage import locked, write_json, write_text
+from segweave.training.boxes import ReferenceBoxes
 from segweave.training.feedback import MaskMemory
 from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Passes
 from segweave.training.session import Score, TrainingSession, Validation, stopped
 from segweave.training.try_out import try_out
+from segweave.weaving import WovenNetwork
 from segweave.weights import load_weights
 
 _LOCK = ".lock"
@@ -98,36 +102,52 @@ def train(
     chosen_device = choose_device(device)
     source = Store(store) if isinstance(store, str | Path) else store
     parts = recipe.choose_parts(source)
+    check_folder(folder, recipe, source, resume=resume)
     _check_cases(recipe, source, parts, score, progress)
     on_test = score_on_test if recipe.protocol == "published" and parts.get("test") else None
     with _locked(folder), flushed_denormals(), _separate_randomness(chosen_device):
-        checkpoint = _check_folder(folder, recipe, source, resume=resume)
+        check_folder(folder, recipe, source, resume=resume)
+        last = folder / CHECKPOINTS / "last.ckpt"
+        begun = (folder / RECIPE).is_file() and last.is_file()
+        checkpoint = read_checkpoint(last) if begun else None
         if (folder / MODEL / CARD).is_file():
             return Run(folder)
         target = source.target
         network = build_network(recipe, len(recipe.input.channels), target)
         if start_from is not None:
             load_weights(network, start_from, "starting from given weights")
+        feedback, prompt = network.feedback, network.prompt
+        if feedback is not None and prompt is not None:
+            raise UsageError(
+                "training",
+                expected="a network with feedback or with a prompt",
+                found=f"{recipe.network.name}, which has both",
+                remedy="train it in your own loop, and save it with segweave.save_model",
+            )
         try:
             batches = Batches(
-                _read_images(source, recipe, parts["training"], progress),
+                _read_images(source, recipe, parts["training"], folder, progress),
                 batch_size=recipe.training.batch_size,
                 seed=recipe.seed,
                 augmentation=recipe.training.augmentation,
+                labelled_only=prompt is not None,
                 device=chosen_device,
             )
             passes = Passes(
                 batches,
                 accumulate=recipe.training.accumulate,
                 scales=recipe.training.scales,
+                one_scale_seed=(recipe.seed if recipe.training.scales_per_batch == "one" else None),
                 divisor=getattr(network.network, "divisor", 1),
                 smallest=getattr(network.network, "smallest", 1),
             )
-            feedback = getattr(network.network, "feedback", None)
-            memory = None
+            memory = shown = None
             if feedback is not None:
                 memory = MaskMemory(feedback, batches, exclusive=target.kind == "exclusive")
-            try_out(network, passes, memory)
+            if prompt is not None:
+                shown = ReferenceBoxes(prompt, batches, seed=recipe.seed)
+            _check_size(recipe, network)
+            try_out(network, passes)
             session = TrainingSession(
                 recipe,
                 network,
@@ -136,6 +156,7 @@ def train(
                 folder,
                 checkpoint=checkpoint,
                 memory=memory,
+                shown=shown,
                 validate=_bound(score, recipe, source, parts.get("validation", [])),
                 validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
                 progress=progress,
@@ -187,6 +208,7 @@ def _check_cases(
     needed = {
         "training.checkpoint is best": recipe.training.checkpoint == "best",
         "training.patience is set": recipe.training.patience is not None,
+        "training.schedule is plateau": recipe.training.schedule.name == "plateau",
     }
     for reason, needs in needed.items():
         if needs and not parts.get("validation"):
@@ -194,18 +216,23 @@ def _check_cases(
                 "training",
                 expected=f"validation cases, as {reason}",
                 found="none in this split",
-                remedy="set training.checkpoint to last and training.patience to null",
+                remedy="set training.checkpoint to last, training.patience to null and "
+                "training.schedule.name to constant",
             )
 
 
 def _read_images(
-    store: CaseStore, recipe: Recipe, ids: Sequence[str], progress: Progress | None
+    store: CaseStore,
+    recipe: Recipe,
+    ids: Sequence[str],
+    run: Path,
+    progress: Progress | None,
 ) -> Resized:
     def report(done: float, total: float, name: str) -> None:
         if progress is not None:
             progress(done, total, "reading images")
 
-    return Resized(store, recipe.input, ids, progress=report)
+    return Resized(store, recipe.input, ids, instead=run / RESIZED, progress=report)
 
 
 def _check_labels(store: CaseStore, parts: Mapping[str, Sequence[str]]) -> None:
@@ -229,6 +256,12 @@ def _holds_a_class(store: CaseStore, id: str) -> bool:
     return label is not None and any(bool(((s != 0) & (s != ignored)).any()) for s in label)
 
 
+def _check_size(recipe: Recipe, network: WovenNetwork) -> None:
+    """Raise UsageError where `input.size` breaks the size rule of the network as it was made."""
+    rules = {k: getattr(network.network, k) for k in SIZE_RULES if hasattr(network.network, k)}
+    check_input_size(recipe, **rules)
+
+
 def _bound(
     score: Score | None, recipe: Recipe, store: CaseStore, ids: Sequence[str]
 ) -> Validation | None:
@@ -237,58 +270,6 @@ def _bound(
         return None
     cases = LazyCases(store, ids)
     return lambda network: score(network, recipe.input, store.target, cases)
-
-
-def _check_folder(
-    folder: Path, recipe: Recipe, store: CaseStore, *, resume: bool
-) -> Checkpoint | None:
-    """The last checkpoint of this training in the folder, or None. Raises where the folder holds
-    anything else; changes nothing.
-    """
-    doing = "starting a training"
-    known = {RECIPE, ENVIRONMENT, METRICS, CHECKPOINTS, MODEL, "tensorboard"}
-    held = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if RECIPE not in held:
-        if held - known:
-            raise UsageError(
-                doing,
-                file=folder,
-                expected="a new or empty folder, or a run of the same recipe",
-                found=", ".join(sorted(held - known)[:5]),
-                remedy="choose another folder",
-            )
-        return None
-    if not resume:
-        raise UsageError(
-            doing,
-            file=folder,
-            expected="a new or empty folder",
-            found="a run",
-            remedy="choose another folder, or resume",
-        )
-    run = Run(folder)
-    # The store may have moved; its checksum says whether it is the same data.
-    changed = {k: v for k, v in differences(run.recipe, recipe).items() if k != "data.store"}
-    if changed:
-        shown = [f"{key}: {old!r} there, {new!r} now" for key, (old, new) in changed.items()]
-        raise UsageError(
-            doing,
-            file=folder,
-            expected="a run of the same recipe",
-            found="; ".join(shown[:6]) + ("; ..." if len(shown) > 6 else ""),
-            remedy="choose another folder for this recipe",
-        )
-    checksum = run.environment["data"]["checksum"]
-    if checksum != store.checksum:
-        raise InputError(
-            doing,
-            file=folder,
-            expected=f"the data that the run began with (checksum {checksum[:12]})",
-            found=f"the store {store.name} with checksum {store.checksum[:12]}",
-            remedy="choose another folder, or the store as it was",
-        )
-    last = folder / CHECKPOINTS / "last.ckpt"
-    return read_checkpoint(last) if last.is_file() else None
 
 
 def _start_folder(

@@ -26,11 +26,12 @@ from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
 from segweave.runtime.progress import Progress
 from segweave.runtime.randomness import derive_seed
 from segweave.training.averaging import WeightAverage
+from segweave.training.boxes import ReferenceBoxes
 from segweave.training.feedback import MaskMemory
 from segweave.training.objective import WeightedLoss
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Pass, Passes
-from segweave.training.schedule import rate_at
+from segweave.training.schedule import falls_now, rate_at
 from segweave.weights import load_weights
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class TrainingSession:
         folder: the run folder.
         checkpoint: where the training goes on; None for the start.
         memory: the masks of a network with feedback; None for all others.
+        shown: the boxes of a network that is shown what to segment; None for all others.
         validate: scores the validation cases; None where there are none.
         validate_on_test: only where the published protocol asks for a checkpoint that is chosen on
             the test set.
@@ -79,6 +81,7 @@ class TrainingSession:
         *,
         checkpoint: Checkpoint | None = None,
         memory: MaskMemory | None = None,
+        shown: ReferenceBoxes | None = None,
         validate: Validation | None = None,
         validate_on_test: Validation | None = None,
         progress: Progress | None = None,
@@ -92,6 +95,7 @@ class TrainingSession:
         self.stop_asked = False
         self._passes = passes
         self._memory = memory
+        self._shown = shown
         self._validate = validate
         self._validate_on_test = validate_on_test
         self._progress = progress
@@ -103,7 +107,7 @@ class TrainingSession:
         self.scores: dict[str, float] = {}
         self.best: tuple[float, int] | None = None
         self.best_on_test: tuple[float, int] | None = None
-        self.stale = 0
+        self.stale = self.falls = 0
         self.ended = ""
         if recipe.training.channels_last:
             network.to(memory_format=torch.channels_last)
@@ -160,10 +164,20 @@ class TrainingSession:
         """Set this step's learning rates, and the generator that dropout takes."""
         training = self.recipe.training
         for group, full in zip(optimiser.param_groups, self._full_rates, strict=True):
-            group["lr"] = rate_at(training.schedule, full, self.step, self.steps)
-        self._rate = rate_at(training.schedule, training.optimiser.rate, self.step, self.steps)
+            group["lr"] = self._rate_now(full)
+        self._rate = self._rate_now(training.optimiser.rate)
         torch.manual_seed(derive_seed(self.recipe.seed, "dropout", slice_index=self.step))
         self._losses, self._load_seconds, self._samples = [], 0.0, 0
+
+    def _rate_now(self, full: float) -> float:
+        return rate_at(
+            self.recipe.training.schedule,
+            full,
+            self.step,
+            self.steps,
+            steps_per_epoch=self.steps_per_epoch,
+            falls=self.falls,
+        )
 
     def passes(self) -> list[Pass]:
         """The passes of this step."""
@@ -172,7 +186,8 @@ class TrainingSession:
     def read(self, one: Pass) -> Batch:
         """The batch of a pass."""
         started = time.perf_counter()
-        batch = self._passes.read(one, None if self._memory is None else self._memory.read)
+        source = self._memory or self._shown
+        batch = self._passes.read(one, None if source is None else source.read)
         self._load_seconds += time.perf_counter() - started
         self._samples += len(batch.keys)
         return batch
@@ -183,6 +198,8 @@ class TrainingSession:
         Raises SegweaveError, before the weights change, where it is NaN or infinite.
         """
         inputs = {} if self._memory is None else self._memory.inputs(batch)
+        if self._shown is not None:
+            inputs |= self._shown.inputs(batch, one.epoch)
         mixed = self.recipe.training.precision == "bf16"
         # Without the cache, gradients of a weight that is used several times add up in float32.
         with torch.autocast(
@@ -254,6 +271,7 @@ class TrainingSession:
             average=None if self._average is None else self._average.tensors,
             masks=None if self._memory is None else self._memory.state(),
             stale=self.stale,
+            falls=self.falls,
             ended=self.ended,
         )
         write_checkpoint(checkpoint, self.folder / CHECKPOINTS / f"{name}.ckpt")
@@ -266,7 +284,7 @@ class TrainingSession:
         self.scores = dict(checkpoint.scores)
         self.best = checkpoint.best
         self.best_on_test = checkpoint.best_on_test
-        self.stale = checkpoint.stale
+        self.stale, self.falls = checkpoint.stale, checkpoint.falls
         self.ended = checkpoint.ended
         last = self.folder / CHECKPOINTS / "last.ckpt"
         load_weights(self.network, checkpoint.network, "reading a checkpoint", file=last)
@@ -286,6 +304,7 @@ class TrainingSession:
             gained |= {f"validation_{name}": value for name, value in self.scores.items()}
             self.best, better = self._better(self.scores, self.best)
             self.stale = 0 if better else self.stale + 1
+            self.falls += falls_now(self.recipe.training.schedule, self.stale)
             if better:
                 self.save("best")
         if self._validate_on_test is not None:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from segweave.errors import UsageError
-from segweave.training.feedback import MaskMemory
+from segweave.networks import first_inputs
 from segweave.training.passes import Passes
 from segweave.weaving import WovenNetwork
 
 _TOO_FEW = re.compile(r"Expected more than 1 (value|spatial element)")
 
 
-def try_out(network: WovenNetwork, passes: Passes, memory: MaskMemory | None) -> None:
+def try_out(network: WovenNetwork, passes: Passes) -> None:
     """Run the network in evaluation mode, which changes nothing in it.
 
     Raises UsageError where a normalisation would see a single value per channel: of a batch of one
@@ -34,9 +34,11 @@ def try_out(network: WovenNetwork, passes: Passes, memory: MaskMemory | None) ->
     for scale in passes.scales:
         size = passes.size_at(scale)
         window = torch.zeros(1, resized.spec.slices, channels, *size)
-        inputs = {}
-        if memory is not None:
-            inputs[memory.feedback.name] = torch.zeros_like(window[:, :, :1])
+        # All slices are zeros: what one is given fits the others.
+        inputs = {
+            name: value[:, None].expand(-1, window.shape[1], *value.shape[1:])
+            for name, value in first_inputs(network.network, window[:, 0]).items()
+        }
         try:
             with torch.no_grad(), _single_values(network) as single:
                 network(window, **inputs)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from segweave.networks.base import SegmentationNetwork, Size, check_size
+from segweave.networks.base import Feedback, Prompt, SegmentationNetwork
+from segweave.size_rule import Size, check_size
 from segweave.weaving.woven import WovenNetwork
 
 T = TypeVar("T")
@@ -45,23 +48,31 @@ class Costs:
         steps: the network's steps and the context modules.
         parameters: all weights.
         multiply_accumulates: of the whole window, measured at once.
-        seconds: of one forward pass, the median of three after one that is left out.
-        peak_bytes: the most that one forward pass allocates beside the weights and the image.
+        seconds: of one forward pass, the median of three after one that is left out; None where
+            nothing was run.
+        peak_bytes: the most that one forward pass allocates beside the weights and the image; None
+            where nothing was run.
     """
 
     steps: tuple[Step, ...]
     parameters: int
     multiply_accumulates: int
-    seconds: float
-    peak_bytes: int
+    seconds: float | None
+    peak_bytes: int | None
 
 
-def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
+def measure_costs(woven: WovenNetwork, size: Size, *, run: bool = True) -> Costs:
     """The costs of one window at `size` = (height, width), in eval mode on the CPU.
 
     The encoder runs once per slice, the decoder and the head once; beside a network that weaves at
     `encoder`, neighbours are embedded and not encoded. Another network than a `SegmentationNetwork`
     has no steps of its kind: the totals alone are given.
+
+    Args:
+        woven: the woven network.
+        size: height and width of the image.
+        run: False counts parameters and multiply-accumulates from shapes alone (torch's fake
+            tensors), which takes a moment for any size.
 
     Raises UsageError for a size that the network does not take, with one that it takes.
     """
@@ -76,15 +87,18 @@ def measure_costs(woven: WovenNetwork, size: Size) -> Costs:
         )
     training = woven.training
     woven.eval()
-    window = torch.zeros(1, woven.slices, woven.in_channels, *size)
-    inputs = {}
-    if woven.feedback is not None:
-        inputs[woven.feedback.name] = torch.zeros(1, woven.slices, 1, *size)
-    with torch.no_grad():
+    seconds = peak = None
+    with torch.no_grad(), nullcontext() if run else FakeTensorMode(allow_non_fake_inputs=True):
+        window = torch.zeros(1, woven.slices, woven.in_channels, *size)
+        inputs = {
+            name: value[:, None].expand(-1, woven.slices, *value.shape[1:])
+            for name, value in _empty_inputs(network, window[:, 0]).items()
+        }
         _, total = _counted(lambda: woven(window, **inputs))
         steps = _steps(woven, window, inputs)
-        seconds = _seconds(lambda: woven(window, **inputs))
-        peak = _peak_bytes(lambda: woven(window, **inputs))
+        if run:
+            seconds = _seconds(lambda: woven(window, **inputs))
+            peak = _peak_bytes(lambda: woven(window, **inputs))
     woven.train(training)
     return Costs(steps, _weights(woven), total, seconds, peak)
 
@@ -96,8 +110,8 @@ def _steps(woven: WovenNetwork, window: Tensor, inputs: dict[str, Tensor]) -> tu
         return ()
     image = window[:, 0]
     size = (int(image.shape[-2]), int(image.shape[-1]))
-    masks = {name: mask[:, 0] for name, mask in inputs.items()}
-    features, encoding = _counted(lambda: network.encode(image, **masks))
+    first = {name: value[:, 0] for name, value in inputs.items()}
+    features, encoding = _counted(lambda: network.encode(image, **first))
     decoded, decoding = _counted(lambda: network.decode(features))
     output, heading = _counted(lambda: network.head(decoded, size, False))
     runs = 1 if woven.is_bare or woven.at == "encoder" else woven.slices
@@ -123,6 +137,20 @@ def _steps(woven: WovenNetwork, window: Tensor, inputs: dict[str, Tensor]) -> tu
     return tuple(steps)
 
 
+def _empty_inputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """What the network takes besides an image, as zeros: without numbers (on the device "meta") a
+    first mask can't be computed.
+    """
+    feedback: Feedback | None = getattr(network, "feedback", None)
+    prompt: Prompt | None = getattr(network, "prompt", None)
+    inputs = {}
+    if feedback is not None:
+        inputs[feedback.name] = torch.zeros_like(image[:, :1])
+    if prompt is not None:
+        inputs[prompt.name] = image.new_zeros(len(image), 4)
+    return inputs
+
+
 def _used(network: SegmentationNetwork, step: str) -> int:
     """Weights that a step reads, found by which submodules run in it."""
     seen: set[int] = set()
@@ -133,11 +161,10 @@ def _used(network: SegmentationNetwork, step: str) -> int:
 
     for module in network.modules():
         hooks.append(module.register_forward_pre_hook(note))
-    side = _some_side(network)
+    side = some_size(network)
     image = torch.zeros(1, network.in_channels, *side)
-    masks = {} if network.feedback is None else {network.feedback.name: torch.zeros(1, 1, *side)}
     try:
-        features = network.encode(image, **masks)
+        features = network.encode(image, **_empty_inputs(network, image))
         if step != "encode":
             seen.clear()
             decoded = network.decode(features)
@@ -150,7 +177,8 @@ def _used(network: SegmentationNetwork, step: str) -> int:
     return sum(p.numel() for p in network.parameters() if id(p) in seen)
 
 
-def _some_side(network: SegmentationNetwork) -> Size:
+def some_size(network: SegmentationNetwork) -> Size:
+    """A small height and width that a network takes."""
     if network.fixed:
         first = network.fixed[0]
         return (first, first) if isinstance(first, int) else first

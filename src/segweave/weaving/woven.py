@@ -16,10 +16,18 @@ from segweave.author_weights import HasReleasedNames, ReleasedNames
 from segweave.context.base import ContextModule, Prepared, check_map, check_prepared
 from segweave.context.identity import Identity
 from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Feedback, Output, Size
+from segweave.networks.base import (
+    Decoded,
+    Features,
+    Feedback,
+    Output,
+    Prompt,
+    Size,
+    check_names,
+)
 
 Inputs = dict[str, Tensor]
-"""The mask of `network.feedback` under its name, or nothing."""
+"""What `network.feedback` and `network.prompt` declare, by name: nothing for most networks."""
 
 Maps = tuple[Tensor, ...]
 """The maps (B, C, H, W) of one slice that the context modules read, one per place."""
@@ -35,7 +43,7 @@ class SlicePrepared(NamedTuple):
         steps: what the context modules prepared of it, one entry per place.
         maps: the maps (B, C, H, W) that the context modules read, one per place.
         carried: what the network needs to finish this slice where it is the current one.
-        inputs: the mask of `network.feedback`, or nothing.
+        inputs: what the network's `feedback` and `prompt` declare, or nothing.
         size: height and width of the image in pixels.
     """
 
@@ -103,6 +111,11 @@ class WovenNetwork(nn.Module, ABC):
         return getattr(self.network, "feedback", None)
 
     @property
+    def prompt(self) -> Prompt | None:
+        """What the network is shown besides the image, as the network declares it."""
+        return getattr(self.network, "prompt", None)
+
+    @property
     def parameters_added(self) -> int:
         """Number of parameters that weaving added to those of the network."""
         before = {id(parameter) for parameter in self.network.parameters()}
@@ -122,10 +135,11 @@ class WovenNetwork(nn.Module, ABC):
 
         Args:
             image: the slice (B, C, H, W).
-            inputs: the mask (B, 1, H, W) of this slice, where the network declares `feedback`.
+            inputs: of this slice, the mask (B, 1, H, W) of a network with `feedback`, the box (B,
+                4) of one with a prompt.
 
         Raises:
-            UsageError: an image or a mask that the network does not take.
+            UsageError: an image, a mask or a box that the network does not take.
         """
         self._check_inputs(inputs)
         maps, carried = self._centre(image, inputs, None)
@@ -161,11 +175,11 @@ class WovenNetwork(nn.Module, ABC):
         Args:
             window: (B, S, C, H, W), or one image (B, C, H, W).
             auxiliary: whether to compute the auxiliary outputs; None: in training mode only.
-            inputs: the masks (B, S, 1, H, W) of all slices, or (B, 1, H, W) of one image, where the
-                network declares `feedback`.
+            inputs: where the network declares `feedback`, the masks (B, S, 1, H, W) of all slices,
+                or (B, 1, H, W) of one image; with a prompt, the boxes (B, S, 4) or (B, 4).
 
         Raises:
-            UsageError: a window or masks of another shape.
+            UsageError: a window or inputs of another shape.
         """
         slices = self._slices(window, inputs)
         current = self.current(len(slices))
@@ -205,7 +219,7 @@ class WovenNetwork(nn.Module, ABC):
             shallow to deep. With `tiles`, S is 1 and the map is not cut yet.
 
         Raises:
-            UsageError: a window or masks of another shape.
+            UsageError: a window or inputs of another shape.
         """
         steps = [self._neighbour(image, given) for image, given in self._slices(window, inputs)]
         for maps in steps:
@@ -236,13 +250,18 @@ class WovenNetwork(nn.Module, ABC):
         tensors: dict[str, str] = {}
         fixed: set[str] = set()
         dead: set[str] = set()
+        stacked: dict[str, tuple[str, ...]] = {}
         for ours, (theirs, module) in parts.items():
             assert isinstance(module, HasReleasedNames)
             names = module.released_names()
             tensors |= {ours + name: theirs + other for name, other in names.tensors.items()}
             fixed |= {theirs + released for released in names.fixed}
             dead |= {theirs + released for released in names.dead}
-        return ReleasedNames(tensors=tensors, fixed=frozenset(fixed), dead=frozenset(dead))
+            stacked |= {
+                ours + name: tuple(theirs + other for other in several)
+                for name, several in names.stacked.items()
+            }
+        return ReleasedNames(tensors, frozenset(fixed), frozenset(dead), stacked)
 
     def extra_repr(self) -> str:
         """Position, window and added parameters, for printing."""
@@ -309,30 +328,26 @@ class WovenNetwork(nn.Module, ABC):
                 "(batch, channels, height, width)",
                 found=f"shape {tuple(window.shape)}",
             )
-        for name, masks in inputs.items():
-            if masks.ndim != 5 or masks.shape[:2] != window.shape[:2]:
+        for name, values in inputs.items():
+            if values.ndim < 3 or values.shape[:2] != window.shape[:2]:
+                one = (
+                    "4"
+                    if self.prompt is not None and name == self.prompt.name
+                    else "1, height, width"
+                )
                 raise UsageError(
                     f"running a network woven at {self.at!r}",
-                    expected=f"{name} of shape (batch, slices, 1, height, width), one mask per "
-                    f"slice of the window {tuple(window.shape)}",
-                    found=f"shape {tuple(masks.shape)}",
+                    expected=f"{name} of shape (batch, slices, {one}), one per slice of the window "
+                    f"{tuple(window.shape)}",
+                    found=f"shape {tuple(values.shape)}",
                 )
         return [
-            (image, {name: masks[:, index] for name, masks in inputs.items()})
+            (image, {name: values[:, index] for name, values in inputs.items()})
             for index, image in enumerate(window.unbind(1))
         ]
 
     def _check_inputs(self, inputs: Mapping[str, Tensor]) -> None:
-        expected = [] if self.feedback is None else [self.feedback.name]
-        if list(inputs) != expected:
-            raise UsageError(
-                f"running a network woven at {self.at!r}",
-                expected=f"the image and {expected[0]}=" if expected else "the image alone",
-                found=", ".join(f"{name}=" for name in inputs) or "the image alone",
-                remedy="give the first mask of each slice, feedback.first(image)"
-                if expected
-                else None,
-            )
+        check_names(f"running a network woven at {self.at!r}", self.network, inputs)
 
     def _check_maps(self, maps: Maps) -> None:
         expected = [module.channels for module in self._modules_list()]

@@ -8,49 +8,40 @@ import contextlib
 import logging
 import shutil
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.boxes import FROM_REFERENCE, Boxes, reference_boxes
 from segweave.data.case import Case
-from segweave.data.splits import only_split
 from segweave.data.store import CaseStore
-from segweave.errors import MissingExtraError, SegweaveError, UsageError, nearest
+from segweave.errors import MissingExtraError, SegweaveError, UsageError
 from segweave.evaluation import (
     Evaluation,
     Protocol,
     Row,
-    check_metrics,
-    get_protocol,
     nearest_zoom,
     needs_probabilities,
     new_manifest,
     score_rows,
     write_evaluation,
 )
-from segweave.evaluation.folder import LABEL_MAPS, check_free
+from segweave.evaluation.folder import LABEL_MAPS
 from segweave.evaluation.score_cases import References
 from segweave.formats import label_format, suitable_format, write_label
-from segweave.prediction import Ensemble, Flips, Session, Tiles
+from segweave.prediction import Ensemble, Flips, Predictor, Session, Tiles, load_ensemble
+from segweave.prediction.predictor import target_differences
 from segweave.report import write_report
+from segweave.report.run_report import ValidatedCases
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, can_write, locked, scratch_folder
-from segweave.workflow.variants import (
-    Variant,
-    check_scored_once,
-    check_target,
-    may_replace,
-    note_scored,
-    open_store,
-)
+from segweave.workflow.evaluation_plan import Part, plan_evaluation
+from segweave.workflow.ledger import note_scored
 
 _log = logging.getLogger(__name__)
-
-Part = Literal["test", "validation", "training", "all"]
 
 
 def evaluate(
@@ -80,7 +71,8 @@ def evaluate(
             (seeds, folds). None may have been trained on the cases to score.
         flips: mirror images that are averaged too ("rows", "columns", "both").
         tiles: read images in tiles at their own resolution.
-        store: where the run's store is now, or another data set with the same classes.
+        store: where the run's store is now, one of the stores that it was trained on together, or
+            another data set with the same classes.
         metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
         out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
             other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
@@ -103,45 +95,37 @@ def evaluate(
         >>> scores.manifest.protocol
         'clean'
     """
-    run = run if isinstance(run, Run) else Run(run)
-    if part not in get_args(Part):
-        raise UsageError(
-            "choosing cases to score", found=repr(part), remedy=nearest(part, get_args(Part))
-        )
-    cases = open_store(run, store)
-    other = cases.checksum != run.environment["data"]["checksum"]
-    more = tuple(one if isinstance(one, Run) else Run(one) for one in members)
-    variant = Variant((run, *more), checkpoint, flips, tiles, cases.name if other else None)
-    rules = get_protocol(protocol, dataset=cases.name)
-    added = [metric for metric in metrics if metric not in rules.definitions]
-    check_metrics(added, probabilities=True)
-
-    # Choose the cases.
-    ids = _choose(run, part, cases, other=other)
-    variant.check_cases(ids, part, cases)
-    name = variant.evaluation_name(protocol, part)
-    standard = run.layout.evaluation(name)
-    folder = Path(out) if out is not None else standard
-    away = folder.resolve() != standard.resolve()
-
-    # Ask the ledger.
-    tests = part in ("test", "all")
-    key = f"{name}-{cases.checksum[:8]}" if other else name
-    tested: dict[str, int] = {}
-    if tests:
-        tested = check_scored_once(
-            variant.runs, key, rules.name, cases.checksum, cases.name, force=force
-        )
-    force = force or (not tests and may_replace(run, folder))
-    check_free(folder, force=force)
-
-    model = variant.load(device)
-    check_target(model, cases)
+    plan = plan_evaluation(
+        run,
+        part=part,
+        protocol=protocol,
+        checkpoint=checkpoint,
+        members=members,
+        flips=flips,
+        tiles=tiles,
+        store=store,
+        metrics=metrics,
+        out=out,
+        force=force,
+    )
+    run, cases, variant, rules = plan.run, plan.store, plan.variant, plan.protocol
+    ids, added, folder, away = plan.ids, plan.metrics, plan.folder, plan.away
+    model = load_ensemble(
+        [one.folder for one in variant.runs],
+        flips=flips,
+        tiles=tiles,
+        checkpoint=checkpoint,
+        device=device,
+    )
+    _check_target(model, cases)
     session = model.session()
     models = model.members if isinstance(model, Ensemble) else (model,)
     rows: list[Row] = []
     references = References()
-    with _alone(run, needed=not away), _label_maps(run, name, folder, away=away) as (kept, maps):
+    with (
+        _alone(run, needed=not away),
+        _label_maps(run, plan.name, folder, away=away) as (kept, maps),
+    ):
         # Predict, keep and score case by case, so that one is in memory at a time.
         for done, id in enumerate(cases.verify(ids), start=1):
             case = cases.case(id)
@@ -181,19 +165,32 @@ def evaluate(
             parameters=sum(p.numel() for one in models for p in one.network.parameters()),
             checkpoint=checkpoint or run.recipe.training.checkpoint,
             training_groups=variant.training_groups,
-            tested=tested,
+            tested=plan.tested,
             references=references.checksums(),
             grouped=cases.grouped,
+            prompt=session.prompt,
+            remarks=_prompt_remarks(session.prompt, variant.arm),
         )
         evaluation = write_evaluation(
-            folder, rows, manifest, label_maps=kept if away else None, force=force
+            folder, rows, manifest, label_maps=kept if away else None, force=plan.force
         )
 
     # Report.
-    if tests:
-        note_scored(variant.runs, key, rules.name, cases.checksum, folder)
+    if plan.tests:
+        note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder)
     update_report(run)
     return evaluation
+
+
+def _prompt_remarks(prompt: str, arm: str) -> list[str]:
+    """What every table of these scores states of a network that was shown what to segment."""
+    if not prompt:
+        return []
+    return [
+        f"{arm}: boxes {FROM_REFERENCE}. In each slice the network was shown the box around the "
+        "true label: its scores do not measure how well it finds objects, and it can't raise a "
+        "false alarm in a slice without any."
+    ]
 
 
 @contextlib.contextmanager
@@ -242,22 +239,25 @@ def predict_for(
     for, and, where asked for, the probabilities (slices, classes, height, width) on the case's own
     grid. Slices that are not scored stay background.
     """
+    boxes = reference_boxes(case, session.target.ignored) if session.prompt else None
     if protocol.needs.decide_on == "case":
-        prediction = session.predict(case, probabilities=probabilities)
+        prediction = session.predict(case, boxes=boxes, probabilities=probabilities)
         return prediction.labels, prediction.probabilities
-    labels = _labels_on_network_grid(session, case, protocol)
+    labels = _labels_on_network_grid(session, case, protocol, boxes)
     if not probabilities:
         return labels, None
-    return labels, session.predict(case, probabilities=True).probabilities
+    return labels, session.predict(case, boxes=boxes, probabilities=True).probabilities
 
 
-def _labels_on_network_grid(session: Session, case: Case, protocol: Protocol) -> NDArray[np.uint8]:
+def _labels_on_network_grid(
+    session: Session, case: Case, protocol: Protocol, boxes: Boxes | None
+) -> NDArray[np.uint8]:
     """Label map of a protocol that decides on the network's grid, as the released evaluation."""
     target = session.target
     wanted = protocol.needs.slices(case.slices)
     maps = {
         index: protocol.from_network(probabilities, case.size, target)
-        for index, probabilities in enumerate(session.network_probabilities(case))
+        for index, probabilities in enumerate(session.network_probabilities(case, boxes))
         if index in wanted
     }
     classes = (target.classes,) if target.kind == "overlapping" else ()
@@ -278,14 +278,15 @@ def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
     write_label(labels, case, folder / f"{name}{ending}")
 
 
-def update_report(run: Run) -> None:
+def update_report(run: Run, validated: Callable[[], ValidatedCases | None] | None = None) -> None:
     """Write `RUN/report.html` again, where the libraries that draw it are installed. Whatever fails
-    is logged and ends nothing: the run's work is done and written.
+    is logged and ends nothing: the run's work is done and written. `validated` predicts the cases
+    that a report without scores shows.
     """
     if not can_write(run.folder):
         return
     try:
-        write_report(run)
+        write_report(run, validated=validated() if validated is not None else None)
     except MissingExtraError:
         pass
     except Exception as error:
@@ -294,24 +295,13 @@ def update_report(run: Run) -> None:
         )
 
 
-def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
-    """The ids of the cases to score. Raises UsageError where there are none."""
-    doing = f"choosing the {part} cases of the store {store.name}"
-    if part == "all":
-        ids = list(store.ids)
-    elif not other:
-        ids = run.recipe.choose_parts(store).get(part, [])
-    else:
-        split = only_split(store.splits)
-        named = str(getattr(run.recipe.data, part))
-        if split is None or named not in store.splits[split]:
-            raise UsageError(
-                doing,
-                expected=f"one split with the part {named}",
-                found=", ".join(store.splits) or "no splits",
-                remedy="score every case of that store with --part all",
-            )
-        ids = list(store.splits[split][named])
-    if not ids:
-        raise UsageError(doing, expected="at least one case", found="none")
-    return ids
+def _check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
+    """Raise UsageError where the store's classes are not those of the model."""
+    differences = target_differences(model.target, store.target)
+    if differences:
+        raise UsageError(
+            f"scoring a run on the store {store.name}",
+            expected="the classes that the run was trained on",
+            found=differences,
+            remedy="prepare the store with the same classes, or predict files and score those",
+        )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segweave.data.case import Stack
+from segweave.data.store import is_store
+from segweave.errors import UsageError
 from segweave.evaluation import Evaluation, evaluate_folders
 from segweave.formats import Geometry
 from segweave.runtime.progress import Progress
@@ -61,6 +63,16 @@ def score(
         >>> scores.manifest.classes
         ['RV', 'myocardium', 'LV']
     """
+    for folder in (predictions, references):
+        if is_store(folder):
+            raise UsageError(
+                "scoring files",
+                file=folder,
+                expected="a folder of label maps",
+                found="a store",
+                remedy="segweave evaluate RUN --store STORE scores a run on a store; to score "
+                "files give the folder of the true label maps",
+            )
     return evaluate_folders(
         predictions,
         references,

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from segweave.data.case import Case
-from segweave.data.joined_store import open_stores
+from segweave.data.joined_store import JoinedStore
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import CaseStore
-from segweave.errors import UsageError
 from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
 from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
-from segweave.prediction import Predictor
-from segweave.recipes import Recipe, load_recipe
+from segweave.prediction import Predictor, Session, load
+from segweave.recipes import Recipe
+from segweave.report.case_pictures import dice_by_case
+from segweave.report.run_report import ValidatedCases, evaluations_of
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
 from segweave.workflow.evaluate import predict_for, update_report
+from segweave.workflow.training_plan import plan_training
+
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -53,7 +61,8 @@ def train(
             and images are read, then after each optimiser step, with loss and validation Dice.
 
     Validation cases are scored under the protocol `clean`. Test cases are used only where the
-    recipe's protocol is `published`, whose checkpoint is chosen on them. Raises what
+    recipe's protocol is `published`, whose checkpoint is chosen on them. Where several stores are
+    trained on and the same image is in two of the parts, a warning names it. Raises what
     `segweave.training.train` raises. Example:
 
         >>> from segweave import train
@@ -61,32 +70,11 @@ def train(
         >>> run.finished
         True
     """
-    overrides = [*sets]
-    overrides += [f"seed={seed}"] if seed is not None else []
-    overrides += [f"fold={fold}", "data.split=fold-{fold}"] if fold is not None else []
-    overrides += [f"training.precision={precision}"] if precision is not None else []
-    if isinstance(recipe, str | Path):
-        recipe = load_recipe(recipe, overrides)
-    elif overrides:
-        raise UsageError(
-            "overriding fields of a recipe",
-            expected="the name or the file of a recipe",
-            found="a Recipe object",
-            remedy="make the object with the values that are wanted",
-        )
-    source = store if store is not None else recipe.data.store
-    if source is None:
-        raise UsageError(
-            "training", expected="a store", found="none", remedy="give one that `prepare` wrote"
-        )
-    if isinstance(source, str | Path | Sequence):
-        paths = [source] if isinstance(source, str | Path) else list(source)
-        absolute = tuple(str(Path(path).absolute()) for path in paths)
-        data = recipe.data.model_copy(
-            update={"store": absolute[0] if len(absolute) == 1 else absolute}
-        )
-        recipe = recipe.model_copy(update={"data": data})
-        source = open_stores(absolute)
+    recipe, source = plan_training(
+        recipe, store, out, sets=sets, seed=seed, fold=fold, precision=precision, resume=resume
+    )
+    if isinstance(source, JoinedStore):
+        warn_of_copies(recipe, source)
     dataset = source.name
 
     def score_published(
@@ -104,15 +92,61 @@ def train(
         resume=resume,
         progress=progress,
     )
-    update_report(run)
+    update_report(run, lambda: _validated_cases(run, source, device))
     return run
+
+
+def warn_of_copies(recipe: Recipe, store: JoinedStore) -> None:
+    """Log a warning for pairs of cases with the same image in different parts of a training: data
+    sets that hold images of each other leak this way.
+    """
+    chosen = {recipe.data.split or "its split": recipe.choose_parts(store)}
+    for sentence in store.copies(chosen):
+        _log.warning(sentence)
+
+
+class _Predicted:
+    """Cases of a store as a session predicts them, predicted again where they are drawn, so that
+    one is in memory at a time.
+    """
+
+    seen = True
+
+    def __init__(self, store: CaseStore, session: Session) -> None:
+        self._store = store
+        self._session = session
+
+    def case(self, id: str) -> Case:
+        return self._store.case(id)
+
+    def prediction(self, case: Case) -> NDArray[np.uint8]:
+        return self._session.predict(case).labels
+
+
+def _validated_cases(run: Run, store: CaseStore, device: str) -> ValidatedCases | None:
+    """The validation cases for the report of a training; None where there are none, where scores
+    exist that the report shows, or where the libraries that draw are not installed.
+    """
+    ids = run.recipe.choose_parts(store).get("validation", [])
+    drawn = all(find_spec(name) is not None for name in ("matplotlib", "jinja2"))
+    if not ids or not drawn or evaluations_of(run):
+        return None
+    session = load(run.folder, device=device).session()
+    protocol = get_protocol("clean")
+    rows = []
+    for id in ids:
+        case = store.case(id)
+        labels = session.predict(case).labels
+        rows += score_rows(case, labels, target=session.target, protocol=protocol)
+    return ValidatedCases(dice_by_case(rows), _Predicted(store, session), session.target)
 
 
 def _validation_scores(
     network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
 ) -> dict[str, float]:
     session = Predictor(network, input, target).session()
-    return validation_scores(lambda case: session.predict(case).labels, cases, target)
+    clean = get_protocol("clean")
+    return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
 
 
 def _published_scores(

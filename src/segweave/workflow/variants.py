@@ -1,41 +1,25 @@
 """What is scored of a run: its finished model or a checkpoint, alone or averaged with other runs,
 with flips and tiles; the names of these variants, and which cases they may be scored on: none that
-a run learned from, and test cases once, which the run's ledger records.
+a run learned from. Imports no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from segweave.data.joined_store import open_stores
+from segweave.data.joined_store import JoinedStore, open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
-from segweave.evaluation import get_protocol, list_protocols, read_evaluation
-from segweave.prediction import Ensemble, Flips, Predictor, Tiles, load_ensemble
-from segweave.prediction.predictor import target_differences
+from segweave.evaluation import read_evaluation
+from segweave.prediction.flips import Flips
+from segweave.prediction.tiles import Tiles
 from segweave.recipes import ArmIdentity
 from segweave.runs.run_folder import WEIGHTS, Run
-from segweave.storage import (
-    can_write,
-    canonical_json,
-    read_json,
-    sha256_of,
-    sha256_of_text,
-    write_json,
-)
-
-_log = logging.getLogger(__name__)
-
-_BEST_ON_TEST = "best-on-test"
-Ledger = dict[str, dict[str, Any]]
-"""Name of an evaluation → protocol, store, when, where and how often test cases were scored."""
+from segweave.storage import canonical_json, sha256_of, sha256_of_text
 
 
 @dataclass(frozen=True)
@@ -137,16 +121,6 @@ class Variant:
         counts = {len(run.training_data["groups"]) for run in self.runs}
         return (counts.pop() or None) if len(counts) == 1 else None
 
-    def load(self, device: str) -> Predictor | Ensemble:
-        """The model, or the average."""
-        return load_ensemble(
-            [run.folder for run in self.runs],
-            flips=self.flips,
-            tiles=self.tiles,
-            checkpoint=self.checkpoint,
-            device=device,
-        )
-
     def check_cases(self, ids: Sequence[str], part: str, store: CaseStore) -> None:
         """Raise UsageError where a run learned from the cases that shall be scored.
 
@@ -213,16 +187,20 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
     return opened
 
 
-def check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
-    """Raise UsageError where the store's classes are not those of the model."""
-    differences = target_differences(model.target, store.target)
-    if differences:
-        raise UsageError(
-            f"scoring a run on the store {store.name}",
-            expected="the classes that the run was trained on",
-            found=differences,
-            remedy="prepare the store with the same classes, or predict files and score those",
-        )
+def part_of_joined(run: Run, part: str, store: CaseStore) -> list[str] | None:
+    """The cases of `store` that are in this part of the run's split, where the run was trained on
+    several stores together and `store` is one of them; else None.
+    """
+    if isinstance(run.recipe.data.store, str | None):
+        return None
+    with contextlib.suppress(InputError):
+        joined = open_store(run, None)
+        assert isinstance(joined, JoinedStore)
+        for name, one in joined.stores.items():
+            if one.checksum == store.checksum:
+                ids = run.recipe.choose_parts(joined).get(part, [])
+                return [id.removeprefix(f"{name}/") for id in ids if id.startswith(f"{name}/")]
+    return None
 
 
 def _check_same_data(run: Run, member: Run) -> None:
@@ -241,7 +219,13 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
     content, or the same group of a data set of the same name.
     """
     data = run.training_data
-    learned = {*data["groups"], *data["validation_groups"]} if data["name"] == store.name else set()
+    # A joined store has the name of each of its stores in front of its groups.
+    prefix = "" if data["name"] == store.name else f"{store.name}/"
+    learned = {
+        group.removeprefix(prefix)
+        for group in (*data["groups"], *data["validation_groups"])
+        if group.startswith(prefix)
+    }
     contents = set(_contents_of_training(run))
     learned_from = [
         id for id in ids if store.groups[id] in learned or store.entry(id).content in contents
@@ -267,82 +251,6 @@ def _contents_of_training(run: Run) -> Iterator[str]:
             yield from (store.entry(id).content for id in parts.get(name, ()))
 
 
-def check_scored_once(
-    runs: Sequence[Run], key: str, protocol: str, checksum: str, dataset: str, *, force: bool
-) -> dict[str, int]:
-    """How often the test cases were scored, by evaluation, with this time counted as `key`.
-
-    Args:
-        runs: the runs whose ledgers are read.
-        key: the name of the evaluation in the ledger.
-        protocol: the name of the protocol.
-        checksum: that of the store that is scored; each store is counted separately.
-        dataset: the store's data set, which says which protocol "published" was in old ledgers.
-        force: count, but do not refuse.
-
-    Raises UsageError where they were scored at all, as any variant, unless `force`. The checkpoint
-    `best-on-test` is counted separately.
-    """
-    counts: dict[str, int] = {}
-    for run in runs:
-        own_store = run.environment["data"]["checksum"]
-        done = {
-            name: entry
-            for name, entry in _read(run).items()
-            if _protocol_of(name, entry, dataset) == protocol
-            and entry.get("store", own_store) == checksum
-            # It was chosen on the test cases and its name says so: reported beside the others.
-            and (_BEST_ON_TEST in name) == (_BEST_ON_TEST in key)
-        }
-        if done and not force:
-            last = max(done.values(), key=lambda entry: entry["when"])
-            raise UsageError(
-                "scoring test cases a second time",
-                file=run.folder,
-                expected=f"test cases that this run was not scored on yet under {protocol}, "
-                "with any checkpoint, members, flips or tiles",
-                found=f"scores ({', '.join(done)}), the last of {last['when']} in {last['folder']}",
-                remedy="read those; a choice made after looking at test scores makes them "
-                "worthless, so compare checkpoints, flips, tiles and averages on part validation "
-                "(segweave evaluate RUN --part validation --flips both) and score the chosen one "
-                "alone on test; after a fault was repaired, use --force",
-            )
-        for name, entry in done.items():
-            counts[name] = max(counts.get(name, 0), entry["times"])
-    return {**counts, key: counts.get(key, 0) + 1}
-
-
-def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
-    """Note in each of the runs that the test cases of a store were scored now. A run that can't be
-    written is named in a warning.
-
-    Args:
-        runs: the runs whose ledgers are written.
-        key: the name of the evaluation in the ledger.
-        protocol: the name of the protocol.
-        checksum: that of the store.
-        folder: where the evaluation is.
-    """
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    for run in runs:
-        if not can_write(run.layout.evaluations):
-            _log.warning(
-                "%s can't be written: it does not note that its test cases were scored; do not "
-                "choose anything by these scores",
-                run.folder,
-            )
-            continue
-        ledger = _read(run)
-        ledger[key] = {
-            "protocol": protocol,
-            "store": checksum,
-            "when": when,
-            "folder": str(folder),
-            "times": ledger.get(key, {}).get("times", 0) + 1,
-        }
-        write_json(run.layout.ledger, ledger)
-
-
 def may_replace(run: Run, folder: Path) -> bool:
     """Whether `folder` holds an evaluation of this very run on cases other than test cases, which a
     new one may replace.
@@ -363,28 +271,3 @@ def may_replace(run: Run, folder: Path) -> bool:
         [recipe.seed],
         [recipe.fold],
     )
-
-
-def _read(run: Run) -> Ledger:
-    path = run.layout.ledger
-    if not path.is_file():
-        return {}
-    doing = "reading which test cases were scored"
-    content = read_json(path, doing)
-    if not all(
-        isinstance(e, dict) and {"when", "folder", "times"} <= set(e) for e in content.values()
-    ):
-        raise InputError(
-            doing, file=path, expected="names with when, folder and times", found="something else"
-        )
-    return content
-
-
-def _protocol_of(name: str, entry: dict[str, Any], dataset: str) -> str:
-    """The protocol of an entry. Old entries have it only in their name, before checkpoint, members
-    and flips, and "published" for the protocol of the data set.
-    """
-    if "protocol" in entry:
-        return str(entry["protocol"])
-    names = [protocol for protocol in list_protocols() if f"{name}-".startswith(f"{protocol}-")]
-    return get_protocol(max(names, key=len), dataset=dataset).name if names else name

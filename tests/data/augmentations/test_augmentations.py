@@ -159,6 +159,9 @@ def test_the_mapping_is_the_list_with_geometry_alone() -> None:
         ("blur", {"sigma": (0, 0)}),
         ("colour-jitter", {}),
         ("elastic", {"strength": 0}),
+        ("flip", {"rows": 0, "columns": 0}),
+        ("shear", {"rows": 0}),
+        ("sharpness", {"factor": (1, 1)}),
     ],
 )
 def test_without_strength_nothing_happens(name: str, options: dict[str, Any]) -> None:
@@ -187,6 +190,11 @@ def test_without_strength_nothing_happens(name: str, options: dict[str, Any]) ->
         ([{"name": "geometry", "options": {"rotatoin": 3}}], "did you mean rotation"),
         ([{"name": "geometry", "options": {"rotation": -3}}], "rotation"),
         ([{"name": "geometry", "options": {"probability": 0.5}}], "beside name"),
+        ([{"name": "flip", "options": {"rows": 1.5}}], "probabilities from 0"),
+        ([{"name": "shear", "options": {"rows": 90}}], "rows and columns of shear"),
+        ([{"name": "shear", "options": {"rows": 50, "columns": 50}}], "less than 90"),
+        ([{"name": "coarse-dropout", "options": {"size": 0}}], "holes from 1"),
+        ([{"name": "sharpness", "options": {"factor": (2, 1)}}], "factor of sharpness"),
         ([{"name": "noise"}, {"name": "noise"}], "noise twice"),
     ],
 )

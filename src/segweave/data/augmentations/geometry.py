@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segweave.data.augmentations.base import (
-    Numbers,
-    PositionAugmentation,
-    Samples,
-    WindowShape,
-    to_tensor,
-)
+from segweave.data.augmentations._affine import AffineAugmentation
+from segweave.data.augmentations.base import WindowShape
 from segweave.registry import AugmentationCard
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CARD = AugmentationCard(
     name="geometry",
@@ -32,7 +24,7 @@ CARD = AugmentationCard(
 Mirror = Literal["none", "rows", "columns", "both"]
 
 
-class Geometry(BaseModel, PositionAugmentation):
+class Geometry(BaseModel, AffineAugmentation):
     """Rotation, scale, shift, mirroring and quarter turns, drawn independently for each sample.
 
     What comes from beyond the image's edge is the case's least value; its label is background.
@@ -99,26 +91,6 @@ class Geometry(BaseModel, PositionAugmentation):
         """
         draw = _draw_released if self.odds == "released" else self._draw_independent
         return draw(stream, (window.height, window.width))
-
-    def positions(self, numbers: Numbers, like: Tensor) -> Tensor:
-        """See `PositionAugmentation.positions`."""
-        from segweave.data.augmentations._sampling import affine_positions
-
-        return affine_positions(to_tensor(numbers, like), (like.shape[-2], like.shape[-1]))
-
-    def apply(self, samples: Samples, numbers: Numbers) -> Samples:
-        """See `Augmentation.apply`; pixels that only change places are copied, not sampled."""
-        from segweave.data.augmentations._sampling import sample_affine
-
-        image, maps = sample_affine(
-            samples.image,
-            samples.maps,
-            numbers,
-            samples.outside,
-            nearest=self.nearest,
-            overwrite=True,
-        )
-        return samples._replace(image=image, maps=maps)
 
     def _draw_independent(
         self, stream: np.random.Generator, size: tuple[int, int]

@@ -14,12 +14,17 @@ Splits = Mapping[str, Mapping[str, Sequence[str]]]
 LEAKS = "-leaks"
 """How the name of a split ends that is kept though groups are in several of its parts."""
 _FEW = 6
+_FOLD = "fold-"
 
 
 def only_split(splits: Splits) -> str | None:
-    """The name of the one split beside the folds; None where there is none, or several."""
+    """The name of the one split beside the folds; None where there is none, or several. Splits that
+    leak count only where there is no other.
+    """
     whole = [name for name in splits if not name.startswith("fold-")]
-    return whole[0] if len(whole) == 1 else None
+    sound = [name for name in whole if not name.endswith(LEAKS)]
+    chosen = sound or whole
+    return chosen[0] if len(chosen) == 1 else None
 
 
 def choose_parts(
@@ -51,19 +56,40 @@ def choose_parts(
                 found=", ".join(splits) or "no splits",
             )
     if split not in splits:
-        raise UsageError(doing, found=f"data.split: {split}", remedy=nearest(split, splits))
+        raise UsageError(doing, found=f"data.split: {split}", remedy=_right_split(split, splits))
     cases = splits[split]
     chosen: dict[str, list[str]] = {}
     for key, part in parts.items():
         if part is None or (key == "test" and part not in cases):
             continue
         if part not in cases:
-            raise UsageError(doing, found=f"data.{key}: {part}", remedy=nearest(part, cases))
+            remedy = nearest(part, cases)
+            if key == "validation":
+                remedy += "; or train without validation cases (data.validation=null)"
+            raise UsageError(doing, found=f"data.{key}: {part}", remedy=remedy)
         chosen[key] = list(cases[part])
     if not chosen["training"]:
-        raise UsageError(doing, expected="training cases", found=f"none in {parts['training']}")
+        others = [name for name, its in splits.items() if its.get(str(parts["training"]))]
+        raise UsageError(
+            doing,
+            expected="training cases",
+            found=f"none in {parts['training']} of the split {split}",
+            remedy=f"splits that have some: {', '.join(others)} (data.split, or --fold for folds)"
+            if others
+            else "this store has none in any split: it is for testing",
+        )
     check_parts(chosen, groups, doing, leaks=split.endswith(LEAKS))
     return chosen
+
+
+def _right_split(name: str, splits: Splits) -> str:
+    """The remedy for a split that is not there."""
+    folds = [one.removeprefix(_FOLD) for one in splits if one.startswith(_FOLD)]
+    if not name.startswith(_FOLD):
+        return nearest(name, splits)
+    if not folds:
+        return f"this store has no folds, but {', '.join(splits) or 'no split at all'}"
+    return f"this store has the folds {', '.join(folds)}"
 
 
 def cases_of(parts: Mapping[str, Sequence[str]], groups: Mapping[str, str]) -> dict[str, list[str]]:

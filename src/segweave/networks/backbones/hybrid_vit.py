@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.networks.backbones.positions import resized
 
 GROUPS = 32
 """Groups of the group norms."""
@@ -223,14 +224,3 @@ class TransformerBlock(nn.Module):
         x = x + self.output(mixed.transpose(1, 2).reshape(x.shape))
         inner = self.dropout(functional.gelu(self.fc1(self.norm2(x))))
         return x + self.dropout(self.fc2(inner))
-
-
-def resized(table: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """A position table (1, rows · columns, C) of `grid` for another grid, bilinear with aligned
-    corners.
-    """
-    if grid == size:
-        return table
-    x = table.transpose(1, 2).reshape(1, -1, *grid)
-    x = functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    return x.flatten(2).transpose(1, 2)

@@ -12,7 +12,7 @@ from segweave.networks.blocks.mlp import Mlp, start_linear
 from segweave.networks.blocks.stochastic_depth import StochasticDepth
 
 WINDOW = 7
-"""Side of the windows, if the map is not smaller."""
+"""Side of the windows of the published models, if the map is not smaller."""
 _APART = -100.0
 """What the published mask adds to the score of tokens that are no neighbours."""
 
@@ -89,11 +89,17 @@ class SwinBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int, heads: int, *, shifted: bool = False, drop_path: float = 0.0
+        self,
+        channels: int,
+        heads: int,
+        *,
+        shifted: bool = False,
+        drop_path: float = 0.0,
+        window: int = WINDOW,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attn = WindowAttention(channels, heads, shifted)
+        self.attn = WindowAttention(channels, heads, shifted, window)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels, 4 * channels)
         self.drop_path = StochasticDepth(drop_path)
@@ -113,10 +119,10 @@ class WindowAttention(nn.Module):
     are padded at bottom and right to whole windows; no token attends to padding.
     """
 
-    def __init__(self, channels: int, heads: int, shifted: bool) -> None:
+    def __init__(self, channels: int, heads: int, shifted: bool, window: int = WINDOW) -> None:
         super().__init__()
-        self.heads, self.shifted = heads, shifted
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
+        self.heads, self.shifted, self.window = heads, shifted, window
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
@@ -124,9 +130,10 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C)."""
         batch, height, width, channels = x.shape
-        window = (min(WINDOW, height), min(WINDOW, width))
+        side = self.window
+        window = (min(side, height), min(side, width))
         shift = tuple(
-            WINDOW // 2 if self.shifted and side > WINDOW else 0 for side in (height, width)
+            side // 2 if self.shifted and length > side else 0 for length in (height, width)
         )
         x = functional.pad(x, (0, 0, 0, -width % window[1], 0, -height % window[0]))
         rows, columns = x.shape[1] // window[0], x.shape[2] // window[1]
@@ -160,10 +167,10 @@ class WindowAttention(nn.Module):
 
         def differences(side: int) -> Tensor:
             positions = torch.arange(side, device=device)
-            return positions[:, None] - positions + WINDOW - 1
+            return positions[:, None] - positions + self.window - 1
 
         rows, columns = differences(window[0]), differences(window[1])
-        index = rows[:, None, :, None] * (2 * WINDOW - 1) + columns[None, :, None, :]
+        index = rows[:, None, :, None] * (2 * self.window - 1) + columns[None, :, None, :]
         length = window[0] * window[1]
         bias = self.relative_position_bias_table.index_select(0, index.flatten())
         return bias.reshape(length, length, -1).permute(2, 0, 1)[None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.networks.blocks.pooled_gates import ChannelGate, SpatialGate
 
 REDUCTION = 16
 """Channels divided by those between the layers of the channel attention."""
@@ -84,12 +85,8 @@ class ConvolutionalAttention(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         inner = max(1, in_channels // REDUCTION)
-        self.channel = nn.Sequential(
-            nn.Conv2d(in_channels, inner, 1, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(inner, in_channels, 1, bias=False),
-        )
-        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.channel = ChannelGate(in_channels, inner)
+        self.spatial = SpatialGate()
         self.body = nn.Sequential(
             ConvNorm(in_channels, out_channels, 3, activation=relu),
             ConvNorm(out_channels, out_channels, 3, activation=relu),
@@ -97,8 +94,5 @@ class ConvolutionalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H, W)."""
-        mean, largest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        x = x * (self.channel(mean) + self.channel(largest)).sigmoid()
-        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        result: Tensor = self.body(x * self.spatial(summary).sigmoid())
+        result: Tensor = self.body(self.spatial(self.channel(x)))
         return result

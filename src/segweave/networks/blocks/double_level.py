@@ -110,3 +110,46 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 def _projection(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(before), nn.GELU(), nn.Linear(before, after))
+
+
+def released_fusion_names(depths: Sequence[int]) -> dict[str, str]:
+    """Our name of each tensor of `HiFormer.fusion` → that of amirhossein-kz/HiFormer. `depths`
+    counts the blocks of each level.
+    """
+    top, block = "All2Cross.", "All2Cross.blocks.0."
+    modules: dict[str, str] = {}
+    for i, depth in enumerate(depths):
+        modules[f"norms.{i}."] = f"{top}pyramid.norm_{i + 1}."
+        for layer in (0, 2):
+            modules[f"project.{i}.{layer}."] = f"{block}projs.{i}.{layer}."
+            modules[f"revert.{i}.{layer}."] = f"{block}revert_projs.{i}.{layer}."
+        modules |= {
+            f"cross.{i}.{ours}.": f"{block}fusion.{i}.{theirs}." for ours, theirs in _CROSS.items()
+        }
+        for j in range(depth):
+            modules |= {
+                f"blocks.{i}.{j}.{ours}.": f"{block}blocks.{i}.{j}.{theirs}."
+                for ours, theirs in _BLOCK.items()
+            }
+    return {
+        f"fusion.{ours}{leaf}": f"{theirs}{leaf}"
+        for ours, theirs in modules.items()
+        for leaf in ("weight", "bias")
+    }
+
+
+_CROSS = {
+    "norm": "norm1",
+    "query": "attn.wq",
+    "key": "attn.wk",
+    "value": "attn.wv",
+    "output": "attn.proj",
+}
+_BLOCK = {
+    "norm1": "norm1",
+    "query_key_value": "attn.qkv",
+    "output": "attn.proj",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}

@@ -27,5 +27,9 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → the same."""
+        return x * self.weights(x)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the weights (B, C, 1, 1)."""
         weights: Tensor = self.fc(x.mean(dim=(2, 3)))
-        return x * weights[:, :, None, None]
+        return weights[:, :, None, None]
