@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segweave.errors import InputError, MissingExtraError, UsageError
+from segweave.prediction import Session
 from segweave.serve.limits import Limits
+from segweave.serve.models import load_models
 from segweave.serve.run import serve
 from segweave.serve.service import Service
 from segweave.serve.token import read_token
@@ -216,6 +218,14 @@ def test_without_the_extra_the_command_names_it(
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MissingExtraError, match=r"segweave\[serve\]"):
         serve(folders)
+
+
+def test_a_network_that_needs_a_box_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, folders: list[Path]
+) -> None:
+    monkeypatch.setattr(Session, "prompt", "box")
+    with pytest.raises(UsageError, match="a box around"):
+        load_models(folders[:1], device="cpu")
 
 
 def test_two_services_do_not_share_a_folder(start: Start, models, tmp_path: Path) -> None:

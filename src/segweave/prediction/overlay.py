@@ -169,7 +169,7 @@ def _painted(
         inside = np.asarray(large.resize(picture.size, Image.Resampling.BILINEAR)) >= 128
         tone = np.asarray(ImageColor.getrgb(colour)[:3], dtype=np.float32)
         pixels[inside] = pixels[inside] * (1 - fill) + tone * fill
-        # A dark edge keeps the contour legible on tissue of its own brightness.
+        # A dark edge keeps the contour legible on tissue of the same brightness.
         pixels[~inside & ~_eroded(~inside)] *= 0.35
         pixels[inside & ~_eroded(_eroded(inside))] = tone
     return Image.fromarray(pixels.round().astype(np.uint8))

@@ -227,7 +227,7 @@ def _draw(
         for label, colour in colours.items():
             inside = labels == label
             if inside.any() and not inside.all():
-                # The dark edge keeps the line legible on tissue of its own brightness.
+                # The dark edge keeps the line legible on tissue of the same brightness.
                 axis.contour(inside, levels=[0.5], colors=["#000000"], linewidths=2.0, alpha=0.55)
                 axis.contour(inside, levels=[0.5], colors=[colour], linewidths=1.1)
     axis.set_xticks([])

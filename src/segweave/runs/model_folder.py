@@ -104,5 +104,5 @@ def _check_checkpoint(path: Path, checkpoint: str) -> None:
             return
         remedy = nearest(checkpoint, known) if known else "there is none yet; train first"
     elif not (folder / CARD).is_file():
-        return  # this is no model at all
+        return  # not a model
     raise UsageError(f"reading a checkpoint of {path}", found=repr(checkpoint), remedy=remedy)
