@@ -285,7 +285,8 @@ def test_bad_folders(volumes: tuple[Path, Path, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "column case"),
+        ("", "a file with content"),
+        ("name\np0\n", "case"),
         ("case,grup\np0,x\n", "group"),
         ("case,stack\np0,flat\n", "flat"),
         ("case,seed\np0,one\n", "whole number"),

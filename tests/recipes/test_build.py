@@ -40,11 +40,11 @@ FULL_SIZE = [name for name in list_recipes() if name not in BASELINES]
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_every_shipped_recipe_builds(name: str) -> None:
     # Small where the network is too large for a test of every recipe.
-    sets = {"isic2018-medsam": ["network.options.layers=1", "input.size=[64,64]"]}
-    recipe = load_recipe(name, sets.get(name, []))
+    small = {"isic2018-medsam": ["network.options.layers=1", "input.size=[64,64]"]}.get(name, [])
+    recipe = load_recipe(name, small)
     assert recipe.format == 1
     WeightedLoss(recipe.training.loss, HEART)
-    sets = []
+    sets = [*small]
     card = registry.networks.card(recipe.network.name)
     if recipe.network.pretrained is not None:
         # Weights from elsewhere are loaded in tests/networks/test_pretrained.py.
@@ -58,7 +58,7 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     assert network.classes == 4
     assert network.slices == recipe.slices
     assert (recipe.context is None) == network.is_bare
-    assert load_recipe(recipe_file(name), sets.get(name, [])) == recipe
+    assert load_recipe(recipe_file(name), small) == recipe
     if not name.startswith("acdc-mt"):
         size = recipe.input.size
         assert size is not None

@@ -68,8 +68,11 @@ def random_case(target: TargetSpec, seed: int, batch: int = 2) -> tuple[torch.Te
     return logits, torch.randint(0, high, shape, generator=generator)
 
 
-def output_of(logits: torch.Tensor) -> Output:
+def output_of(logits: torch.Tensor, loss: str = "") -> Output:
     """An output whose auxiliary maps equal its logits, so that every loss has something to read."""
+    if loss == "rendered-points":
+        everywhere = torch.ones_like(logits[:, :1])
+        return Output(logits, {"rendered": logits, "rendered-points": everywhere})
     return Output(logits, {"first": logits, "second": logits})
 
 
@@ -81,7 +84,7 @@ def test_every_loss_is_finite_differentiable_and_least_where_right(
     logits, label = random_case(target, 0)
     loss = WeightedLoss((LossTerm(name=name),), target)
     logits.requires_grad_()
-    value = loss(output_of(logits), label)
+    value = loss(output_of(logits, name), label)
     value.backward()
     assert value.ndim == 0
     assert torch.isfinite(value)
@@ -94,8 +97,8 @@ def test_every_loss_is_finite_differentiable_and_least_where_right(
     else:
         right = truth > 0
     sure = torch.where(right, 40.0, -40.0).double()
-    assert loss(output_of(sure), label) < 1e-6
-    assert loss(output_of(-sure), label) > 0.3
+    assert loss(output_of(sure, name), label) < 1e-6
+    assert loss(output_of(-sure, name), label) > 0.3
 
 
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from([FOUR, BINARY, OVERLAPPING]))
@@ -134,14 +137,14 @@ def test_ignored_pixels_do_not_count(name: str, target: TargetSpec) -> None:
     changed = logits.clone()
     changed[:, :, 2:4, 1:5] += 7.0
     changed.requires_grad_()
-    value = loss(output_of(changed), label)
+    value = loss(output_of(changed, name), label)
     value.backward()
     assert changed.grad is not None
-    assert value.item() == pytest.approx(loss(output_of(logits), label).item(), abs=1e-12)
+    assert value.item() == pytest.approx(loss(output_of(logits, name), label).item(), abs=1e-12)
     assert changed.grad[:, :, 2:4, 1:5].abs().max() == 0
     assert changed.grad.abs().max() > 0
     everywhere = torch.full_like(label, 255)
-    assert torch.isfinite(loss(output_of(logits), everywhere))
+    assert torch.isfinite(loss(output_of(logits, name), everywhere))
 
 
 def test_the_ignored_label_equals_leaving_the_pixels_out() -> None:

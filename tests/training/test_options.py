@@ -65,7 +65,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(
 def test_every_scale_is_a_batch_of_its_epoch(store: Store, out: Path) -> None:
     run = run_of(store, out, training__scales=[0.5, 1, 1.5], training__epochs=1)
     assert len(run.metrics) == 15
-    with pytest.raises(UsageError, match="16×16"):
+    with pytest.raises(UsageError, match=r"16, 16"):
         run_of(store, out.parent / "wrong", input__size=[18, 16], training__scales=[1, 2])
 
 

@@ -238,7 +238,7 @@ def test_feedback_masks_that_do_not_fit_are_refused() -> None:
         made(window)
     with pytest.raises(UsageError, match="the image and mask="):
         made.prepare(window[:, 0], masks=masks[:, 0])
-    with pytest.raises(UsageError, match="one mask per slice"):
+    with pytest.raises(UsageError, match="one per slice"):
         made(window, mask=masks[:, 0])
     bare = woven("bottleneck")
     assert bare.feedback is None

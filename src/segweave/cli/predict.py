@@ -176,14 +176,10 @@ def predict(
             format=format,
             force=force,
         )
-    from segweave.prediction import (
-        Ensemble,
-        Predictor,
-        Predicts,
-        Tiles,
-        load_ensemble,
-        predict_files,
-    )
+    from segweave.prediction.files import predict_files
+    from segweave.prediction.predictor import Ensemble, Predictor, load_ensemble
+    from segweave.prediction.session import Predicts
+    from segweave.prediction.tiles import Tiles
 
     predictor: Predictor | Ensemble | Predicts
     if server is None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segweave.data.case import Case
-from segweave.data.label_counts import ids_in
+from segweave.data.case import Case, ids_in
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segweave.data.case import Case
-from segweave.data.label_counts import ids_in
+from segweave.data.case import Case, ids_in
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import (

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case
-from segweave.data.label_counts import ids_in
+from segweave.data.case import Case, ids_in
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, mark_leaking
 from segweave.datasets._groups import groups_by, own_group_warning, read_rows, rows_by_case

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segweave.data.case import Case
-from segweave.data.label_counts import ids_in
+from segweave.data.case import Case, ids_in
 from segweave.data.splits import PARTS, cases_of
 from segweave.datasets._groups import TableRow, half_filled, own_group_warning, read_rows
 from segweave.datasets._volumes import labelled, read_volume, splits_by

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Stack
-from segweave.data.label_counts import ids_in
+from segweave.data.case import Stack, ids_in
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.metrics import EmptyPolicy, LabelPair, compute_metric, connected_objects, get_policy

@@ -10,8 +10,8 @@ from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features
 from segweave.networks.blocks.attention_gate import AttentionGate
 from segweave.networks.blocks.conv_norm import DoubleConvolution
-from segweave.networks.blocks.u_shape import UShape
 from segweave.networks.blocks.upsampling import NearestConvolution
+from segweave.networks.unet import UShape
 from segweave.registry import NetworkCard
 
 LEVELS = 5

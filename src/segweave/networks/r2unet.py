@@ -11,8 +11,8 @@ from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features
 from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.u_shape import UShape
 from segweave.networks.blocks.upsampling import NearestConvolution
+from segweave.networks.unet import UShape
 from segweave.registry import NetworkCard
 
 LEVELS = 5

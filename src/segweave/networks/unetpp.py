@@ -13,7 +13,7 @@ from segweave.author_weights import ReleasedNames, names_by_prefix
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, Size
 from segweave.networks.blocks.conv_norm import DoubleConvolution
-from segweave.networks.blocks.u_shape import UShape
+from segweave.networks.unet import UShape
 from segweave.registry import NetworkCard
 
 LEVELS = 5

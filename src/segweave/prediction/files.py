@@ -141,7 +141,8 @@ def predict_files(
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
     )
     session.check_boxes(boxes)
-    check_used(boxes, {name for job in jobs for name in _names(job.file)})
+    if boxes is not None:
+        check_used(boxes, {name for job in jobs for name in _names(job.file)})
     settings: dict[str, Any] = {
         "inputs": [str(Path(path).absolute()) for path in given],
         "model": _model_of(session),
@@ -220,7 +221,7 @@ def _predict_one(
         # Some formats hold one slice; the number is known only now.
         overlapping = session.target.kind == "overlapping"
         label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
-    boxes = boxes_for(given, _names(job.file))
+    boxes = None if given is None else boxes_for(given, _names(job.file))
     if given is not None and boxes is None:
         raise InputError(
             "predicting from boxes",

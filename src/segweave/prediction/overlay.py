@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from segweave.data.case import Case
-from segweave.data.label_counts import count_ids
+from segweave.data.case import Case, count_ids
 from segweave.data.specs import TargetSpec, class_colours
 from segweave.errors import printable
 
