@@ -15,7 +15,6 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "benchmarks"
 QUICK = {
-    "call_trace": (),
     "context": ("--quick",),
     "costs": ("--quick",),
     "danie_bsanet": ("--quick",),
@@ -28,7 +27,7 @@ QUICK = {
     "training": ("--quick",),
     "volume": ("--quick",),
 }
-"""Benchmarks that need nothing but themselves."""
+"""Benchmarks that need nothing but themselves; call_trace.py is run below."""
 KEPT = sorted(page.stem for page in FOLDER.glob("*.md") if page.with_suffix("").is_dir())
 
 

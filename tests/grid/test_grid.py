@@ -298,7 +298,7 @@ def test_a_failed_run_stops_no_other_and_what_is_done_is_skipped(
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
     tmp_path: Path, store: Path
 ) -> None:
-    sets = [*SETS[1:], "training.epochs=100", "training.validate_every=100"]
+    sets = [*SETS[1:], "training.epochs=250", "training.validate_every=250"]
     file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
     call = [sys.executable, "-m", "segweave", "grid", str(file)]
     process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
@@ -324,7 +324,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the system to end it with its parent")
 def test_a_killed_grid_leaves_no_training_running(tmp_path: Path, store: Path) -> None:
-    sets = [*SETS[1:], "training.epochs=100", "training.validate_every=100"]
+    sets = [*SETS[1:], "training.epochs=250", "training.validate_every=250"]
     file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
     call = [sys.executable, "-m", "segweave", "grid", str(file)]
     process = subprocess.Popen(call, stderr=subprocess.DEVNULL)

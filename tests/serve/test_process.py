@@ -79,7 +79,7 @@ def home(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def killed(folders: list[Path], home: Path) -> dict[str, Path]:
     """Id of a job → its image: accepted by a server that was killed while the first one ran."""
     server = Server(folders, home)
-    sizes = {"long": (20, 24, 120), "a": (20, 24, 2), "b": (20, 24, 2)}
+    sizes = {"long": (20, 24, 600), "a": (20, 24, 2), "b": (20, 24, 2)}
     images = [write_volume(home / f"{name}.nii", size) for name, size in sizes.items()]
     jobs = {server.send(image): image for image in images}
     server.wait(next(iter(jobs)), "running")
@@ -165,7 +165,7 @@ def test_a_port_that_is_taken_is_reported(
 
 
 def test_a_signal_ends_it_in_order(server: Server, home: Path) -> None:
-    id = server.send(write_volume(home / "last.nii", (20, 24, 120)))
+    id = server.send(write_volume(home / "last.nii", (20, 24, 3000)))
     server.wait(id, "running")
     with httpx.stream("GET", f"{server.url}/jobs/{id}/events", headers=HEADERS) as events:
         assert next(events.iter_lines()) == "event: progress"
