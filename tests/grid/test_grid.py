@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -301,7 +302,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_same_command_goes_on(
     sets = [*SETS[1:], "training.epochs=250", "training.validate_every=250"]
     file = write(tmp_path, store, recipes=["demo"], set=sets, seeds=[0])
     call = [sys.executable, "-m", "segweave", "grid", str(file)]
-    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True)
+    # What a shell starts in the background ignores Ctrl-C, and so would what it starts.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     run = tmp_path / "runs" / "unet" / "seed-0"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (run / "checkpoints" / "last.ckpt").is_file():
