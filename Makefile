@@ -8,7 +8,8 @@ PIP := $(BIN)/pip install --quiet --constraint constraints.txt --editable
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 # The oldest processor that the libraries can imitate: no AVX in torch, oneDNN or numba.
 OLD := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 NUMBA_CPU_NAME=generic
-NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/training tests/prediction
+NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/evaluation tests/training \
+	tests/prediction
 SEEDS ?= 20
 
 .PHONY: demo test coverage numbers-old search lint types imports check docs lower-bounds clean

@@ -35,14 +35,13 @@ def test_the_reference_files_are_here() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", FILES)
 def test_agrees_in_float64(name: str) -> None:
-    # Gradients take twice the time of the outputs, and these two files add no arithmetic.
-    gradients = name not in ("mt-unet-gray", "released-mt-unet-salstm")
-    Agreement(name, build, torch.float64, gradients=gradients).assert_agrees()
+    Agreement(name, build, torch.float64, gradients=True).assert_agrees()
 
 
 @pytest.mark.slow
-def test_agrees_in_float32() -> None:
-    Agreement("mt-unet", build, torch.float32).assert_agrees()
+@pytest.mark.parametrize("name", FILES)
+def test_agrees_in_float32(name: str) -> None:
+    Agreement(name, build, torch.float32).assert_agrees()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -74,7 +74,7 @@ def test_a_backbone_is_filled_in_order_where_names_differ(tmp_path: Path) -> Non
         assert torch.equal(value, state[name]), name
 
 
-def test_weights_of_a_backbone_given_as_those_of_the_network_are_told_apart(tmp_path: Path) -> None:
+def test_weights_of_a_backbone_given_as_those_of_the_network_are_recognised(tmp_path: Path) -> None:
     file = saved(tmp_path / "w.pth", classifier())
     with pytest.raises(InputError, match=f"pretrained='imagenet:{file}'"):
         network(pretrained=str(file))
