@@ -19,6 +19,7 @@ _PUBLIC = {
     "list_networks": "segweave.networks",
     "load": "segweave.prediction",
     "load_released": "segweave.author_weights",
+    "plan": "segweave.workflow.plan",
     "predict": "segweave.prediction",
     "save_model": "segweave.runs.save_model",
     "score": "segweave.workflow.score",

@@ -27,6 +27,7 @@ from segweave.cli import (
     grid,
     info,
     networks,
+    plan,
     predict,
     prepare,
     score,
@@ -42,6 +43,7 @@ ORDER = (
     "demo",
     "check",
     "prepare",
+    "plan",
     "train",
     "grid",
     "predict",
@@ -145,6 +147,7 @@ def _add(name: str, function: Callable[..., None], shown: Examples) -> None:
 _add("demo", demo.demo, demo.EXAMPLES)
 _add("check", check.check, check.EXAMPLES)
 _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
+_add("plan", plan.plan, plan.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)

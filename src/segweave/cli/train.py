@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from segweave.cli.options import Device, Quiet
+from segweave.cli.plan import Weights
 
 EXAMPLES = (
     (
@@ -31,16 +32,30 @@ EXAMPLES = (
         "segweave train acdc-unet-128 --store stores/acdc --out runs/c --seed 1",
         "the same command again continues an interrupted run, bit for bit",
     ),
+    (
+        "segweave train auto --store stores/acdc --hours 1 --out runs/auto",
+        "plan for the store and this machine, then train, all in an hour",
+    ),
 )
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="The name of a shipped recipe or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="The name of a shipped recipe, a YAML file, or `auto`: plan one for the store "
+            "(see `segweave plan`).",
+        ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="RUN", help="The run folder to write.", show_default=False)
-    ],
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="The run folder to write. With `auto`, runs/auto-STORE unless given.",
+            show_default=False,
+        ),
+    ] = None,
     store: Annotated[
         list[Path] | None,
         typer.Option(
@@ -111,6 +126,16 @@ def train(
             help="Cross-validation: use the store's split fold-K, whose test cases are fold K.",
         ),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="H",
+            help="End the training in this time, behind a whole epoch; with `auto`, also plan for "
+            "it (default: 1).",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Weights = None,
     device: Device = "auto",
     precision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Override the recipe's precision.")
@@ -131,10 +156,37 @@ def train(
     are changed, the label of the arm is NETWORK+CONTEXT@POSITION.
     """
     from segweave.cli.show import counter, remark, results
+    from segweave.errors import UsageError
     from segweave.recipes import chosen_sets
     from segweave.runs.run_folder import Run, RunLayout
     from segweave.workflow.training_plan import plan_training
 
+    if recipe == "auto":
+        from segweave.cli.train_auto import train_auto
+
+        fixed = {"--network": network, "--context": context, "--at": at, "--slices": slices}
+        train_auto(
+            store or [],
+            out,
+            fixed={**fixed, "--start-from": start_from},
+            hours=1.0 if hours is None else hours,
+            weights=weights,
+            sets=sets or (),
+            seed=seed,
+            fold=fold,
+            precision=precision,
+            device=device,
+            resume=resume,
+            quiet=quiet,
+        )
+        return
+    if out is None or weights is not None:
+        raise UsageError(
+            "training",
+            expected="a run folder (--out RUN)" if out is None else "--weights only with auto",
+            found="none" if out is None else f"--weights {weights}",
+            remedy="give --out RUN" if out is None else "--set network.pretrained=imagenet:FILE",
+        )
     overrides = chosen_sets(
         recipe,
         sets or (),
@@ -160,7 +212,9 @@ def train(
         from segweave.workflow.train import train as train_run
 
         with counter("training", show=not quiet) as progress:
-            run = train_run(recipe, store or None, out, **chosen, device=device, progress=progress)
+            run = train_run(
+                recipe, store or None, out, **chosen, device=device, hours=hours, progress=progress
+            )
     results(
         run=run.folder,
         model=run.layout.model,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 RECIPE = "recipe.yaml"
+PLAN = "plan.yaml"
+"""The recipe as it was planned, with reasons, where `train auto` planned it."""
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.csv"
 TENSORBOARD = "tensorboard"
@@ -53,6 +55,11 @@ class RunLayout:
     def recipe(self) -> Path:
         """The resolved recipe; it is written when the training starts."""
         return self.folder / RECIPE
+
+    @property
+    def plan(self) -> Path:
+        """The planned recipe with its reasons, where the training was planned."""
+        return self.folder / PLAN
 
     @property
     def environment(self) -> Path:

@@ -12,6 +12,7 @@ from segweave.runs.run_folder import (
     ENVIRONMENT,
     METRICS,
     MODEL,
+    PLAN,
     RECIPE,
     TENSORBOARD,
     Run,
@@ -29,7 +30,7 @@ def check_folder(folder: Path, recipe: Recipe, store: CaseStore, *, resume: bool
             "starting a training", file=folder, expected="a folder for the run", found="a file"
         )
     doing = "starting a training"
-    known = {RECIPE, ENVIRONMENT, METRICS, CHECKPOINTS, MODEL, TENSORBOARD}
+    known = {RECIPE, PLAN, ENVIRONMENT, METRICS, CHECKPOINTS, MODEL, TENSORBOARD}
     held = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if RECIPE not in held:
         if held - known:

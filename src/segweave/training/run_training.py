@@ -32,6 +32,7 @@ from segweave.training.loop import check_lightning, run_session
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Passes
 from segweave.training.session import Score, TrainingSession, Validation, stopped
+from segweave.training.time_limit import TimeLimit
 from segweave.training.try_out import try_out
 from segweave.weaving import WovenNetwork
 from segweave.weights import load_weights
@@ -73,6 +74,7 @@ def train(
     resume: bool = True,
     start_from: Mapping[str, Tensor] | None = None,
     progress: Progress | None = None,
+    limit: TimeLimit | None = None,
 ) -> Run:
     """Train as `recipe` says on the cases of `store`, and write a run folder.
 
@@ -93,6 +95,7 @@ def train(
             gives.
         progress: called with (done, total, what is being done): cases while the store is checked
             and images are read, then optimiser steps with loss and validation Dice.
+        limit: ends the training in time, behind an epoch; None for no limit.
 
     Raises UsageError for a folder with another run in it, InputError for data that does not fit,
     SegweaveError for a full disk or a loss that is not finite, TrainingStoppedError on Ctrl-C.
@@ -160,6 +163,7 @@ def train(
                 validate=_bound(score, recipe, source, parts.get("validation", [])),
                 validate_on_test=_bound(on_test, recipe, source, parts.get("test", [])),
                 progress=progress,
+                limit=limit,
             )
             # A wrong pattern of parameter names is reported before the folder is made.
             make_optimiser(recipe.training.optimiser, network)

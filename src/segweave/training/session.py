@@ -32,6 +32,7 @@ from segweave.training.objective import WeightedLoss
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Pass, Passes
 from segweave.training.schedule import falls_now, rate_at
+from segweave.training.time_limit import TimeLimit
 from segweave.weights import load_weights
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class TrainingSession:
         validate_on_test: only where the published protocol asks for a checkpoint that is chosen on
             the test set.
         progress: called after each step.
+        limit: ends the training in time; None for no limit.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class TrainingSession:
         validate: Validation | None = None,
         validate_on_test: Validation | None = None,
         progress: Progress | None = None,
+        limit: TimeLimit | None = None,
     ) -> None:
         self.recipe = recipe
         self.network = network
@@ -100,6 +103,7 @@ class TrainingSession:
         self._validate_on_test = validate_on_test
         self._progress = progress
         self._restored = checkpoint
+        self._limit = limit
         average = recipe.training.average
         self._average = WeightAverage(average.decay) if average is not None else None
         self.step = self.saved_step = 0
@@ -144,6 +148,8 @@ class TrainingSession:
         if self._restored is not None:
             torch.set_rng_state(self._restored.random)
         self.network.train()
+        if self._limit is not None:
+            self._limit.begin(self.seconds)
         self._clock = time.perf_counter()
 
     def close(self) -> None:
@@ -244,6 +250,8 @@ class TrainingSession:
             "loader_share": round(min(self._load_seconds / step_seconds, 1.0), 4),
         }
         if epoch_ended:
+            if self._limit is not None and not self.finished:
+                self.ended = self._limit.epoch_ended()
             row |= self._score()
         self._write(row)
         if self._progress is not None:
@@ -296,7 +304,7 @@ class TrainingSession:
     def _score(self) -> dict[str, float]:
         """Score where it is due, write the best checkpoints; returns what the row gains."""
         epoch = math.ceil(self.step / self.steps_per_epoch)
-        if epoch % self.recipe.training.validate_every and self.step != self.steps:
+        if epoch % self.recipe.training.validate_every and not self.finished:
             return {}
         gained: dict[str, float] = {}
         if self._validate is not None:
@@ -323,11 +331,14 @@ class TrainingSession:
 
     def _run(self, validation: Validation) -> dict[str, float]:
         self.network.eval()
+        started = time.perf_counter()
         try:
             with torch.no_grad(), self._averaged():
                 scores = {name: float(value) for name, value in validation(self.network).items()}
         finally:
             self.network.train()
+        if self._limit is not None:
+            self._limit.scored(time.perf_counter() - started)
         if "dice" not in scores:
             raise UsageError(
                 "scoring the validation cases",

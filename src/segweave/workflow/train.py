@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from segweave.data.case import Case
 from segweave.data.joined_store import JoinedStore
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import CaseStore
+from segweave.errors import UsageError
 from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
 from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
@@ -25,6 +27,7 @@ from segweave.report.run_report import ValidatedCases, evaluations_of
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
+from segweave.training.time_limit import TimeLimit
 from segweave.workflow.evaluate import predict_for, update_report
 from segweave.workflow.training_plan import plan_training
 
@@ -42,6 +45,7 @@ def train(
     precision: str | None = None,
     device: str = "auto",
     resume: bool = True,
+    hours: float | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Train as a recipe says and write a run folder; an interrupted training is continued.
@@ -57,6 +61,8 @@ def train(
         precision: overrides the recipe's `training.precision`.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         resume: continue the training in `out`; without it a folder that holds a run is refused.
+        hours: end the training in this time, behind the epoch after which no further one fits; the
+            schedule stays that of all epochs. None for no limit.
         progress: called with (done, total, what is being done): first while the store is checked
             and images are read, then after each optimiser step, with loss and validation Dice.
 
@@ -70,6 +76,7 @@ def train(
         >>> run.finished
         True
     """
+    limit = None if hours is None else time_limit(hours)
     recipe, source = plan_training(
         recipe, store, out, sets=sets, seed=seed, fold=fold, precision=precision, resume=resume
     )
@@ -86,14 +93,26 @@ def train(
         recipe,
         source,
         out,
-        score=_validation_scores,
+        score=score_validation,
         score_on_test=score_published,
         device=device,
         resume=resume,
         progress=progress,
+        limit=limit,
     )
     update_report(run, lambda: _validated_cases(run, source, device))
     return run
+
+
+def time_limit(hours: float) -> TimeLimit:
+    """The limit that begins now; raises UsageError for hours that are no time."""
+    if not (math.isfinite(hours) and hours > 0):
+        raise UsageError(
+            "limiting the time of a training",
+            expected="a time above 0 hours, as in --hours 1",
+            found=f"--hours {hours:g}",
+        )
+    return TimeLimit(hours * 3600)
 
 
 def warn_of_copies(recipe: Recipe, store: JoinedStore) -> None:
@@ -141,9 +160,10 @@ def _validated_cases(run: Run, store: CaseStore, device: str) -> ValidatedCases 
     return ValidatedCases(dice_by_case(rows), _Predicted(store, session), session.target)
 
 
-def _validation_scores(
+def score_validation(
     network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
 ) -> dict[str, float]:
+    """Scores of validation cases under the protocol `clean`, as a training asks for them."""
     session = Predictor(network, input, target).session()
     clean = get_protocol("clean")
     return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
