@@ -162,7 +162,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         out = given.out or Path(temporary)
-        minutes = 0.25 if given.quick else given.minutes
+        minutes = 1.0 if given.quick else given.minutes
         options = Options(out, given.device, given.weights, given.seed)
         stores = {k: Path(v) for k, _, v in (text.partition("=") for text in given.stores)}
         if unknown := set(stores) - set(HAND):

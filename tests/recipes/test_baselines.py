@@ -42,7 +42,22 @@ PAIRS = {
     ),
 }
 NAMES = [f"{dataset}-{network}" for dataset, networks in PAIRS.items() for network in networks]
-NEEDS_TIMM = ("transunet", "merit", "resunet", "fcbformer", "ssformer", "esfpnet")
+# Networks that the source papers or their rivals compare with. FAT-Net and LeViT-UNet were released
+# without training code.
+RIVALS = {
+    "synapse": ("swin-unet", "hiformer-b"),
+    "isic2018": ("attention-unet", "r2unet", "msca-net"),
+    "isic2017": ("transfuse-s", "tmunet"),
+    "acdc": ("fct",),
+    "cvc-clinicdb": ("pranet", "sanet", "ldnet", "colonsegnet", "tganet"),
+}
+RIVAL_NAMES = [
+    f"{dataset}-{network}" for dataset, networks in RIVALS.items() for network in networks
+]
+NEEDS_TIMM = (
+    *("transunet", "merit", "resunet", "fcbformer", "ssformer", "esfpnet", "swin", "hiformer"),
+    *("msca", "transfuse", "tmunet", "pranet", "sanet", "ldnet", "tganet"),
+)
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "synapse": lambda out: write_abdomen(out, 3, size=40, slices=3),
     "isic2018": lambda out: write_skin(out, 12, size=(40, 48)),
@@ -52,7 +67,8 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
 
 
 def network_of(name: str) -> str:
-    return next(name.removeprefix(f"{d}-") for d in PAIRS if name.startswith(f"{d}-"))
+    sets = {**PAIRS, **RIVALS}
+    return next(name.removeprefix(f"{d}-") for d in sets if name.startswith(f"{d}-"))
 
 
 def small(name: str, *sets: str) -> Recipe:
@@ -87,7 +103,7 @@ def test_there_is_a_recipe_for_every_pair() -> None:
     assert set(NAMES) <= set(list_recipes())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + RIVAL_NAMES)
 def test_what_it_names_exists(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.network.name == network_of(name)
@@ -118,7 +134,7 @@ def texts_of(name: str) -> str:
     return "\n".join([text, *(texts_of(parent) for parent in parents)])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + RIVAL_NAMES)
 def test_its_training_has_a_source(name: str) -> None:
     assert "\n# Source" in texts_of(name)
 

@@ -115,7 +115,7 @@ class TGANet(SegmentationNetwork):
     a half of the image's size, and a 1×1 convolution returns the logits (Tomar et al., Fig. 1).
 
     Auxiliary outputs: `number`, logits (B, 2) for one and several objects; `size`, logits (B, 3)
-    for small, medium and large ones.
+    for small, medium and large ones. The loss `object-words` trains them.
 
     The words are the same for every image, so their vectors belong to the network: the buffer
     `embeddings`, which is saved with the weights. By default they are fixed numbers, with which the

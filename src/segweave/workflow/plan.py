@@ -111,7 +111,7 @@ def plan(
         >>> planned.recipe.network.name
         'unet'
     """
-    time_limit(hours)  # refuses what is no time
+    time_limit(hours)  # refuses a time of 0
     chosen_weights = _checked(weights)
     if isinstance(store, str | Path | Sequence):
         paths = [store] if isinstance(store, str | Path) else list(store)

@@ -54,7 +54,7 @@ def train_auto(
 
     Raises what `segweave.plan` and `segweave.train` raise.
     """
-    time_limit(hours)  # refuses what is no time
+    time_limit(hours)  # refuses a time of 0
     began = time.monotonic()
     layout = RunLayout(out)
     stores = [store] if isinstance(store, str | Path) else list(store)
