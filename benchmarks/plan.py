@@ -136,7 +136,7 @@ def compare(name: str, store: Path, minutes: float | None, options: Options) -> 
             store,
             folder,
             hours=hours,
-            weights=options.weights,
+            weights=options.weights if "cvc" in HAND[name] else None,
             seed=options.seed,
             device=options.device,
         )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from segweave.errors import UsageError
+from segweave.errors import InputError, UsageError
 from segweave.recipes import parse_recipe
 from segweave.workflow.planner.choose import MOST_MEASURED, Choice, choose
 from segweave.workflow.planner.decisions import SHARE_OF_TIME, Decision, to_recipe, to_values
-from segweave.workflow.planner.facts import StoreFacts
+from segweave.workflow.planner.facts import StoreFacts, choose_split, read_facts
 from segweave.workflow.planner.machine import Machine
 from segweave.workflow.planner.speed import Speed
 from segweave.workflow.planner.text import to_text
@@ -258,3 +259,33 @@ def test_a_batch_that_a_gpu_does_not_hold_is_halved() -> None:
     machine = replace(CPU, device="cuda:0")
     choice = choose(HEARTS, machine, 1, classes=4, stores=["/a"], weights=None, measure=measure)
     assert choice.candidate.batch == 4
+
+
+def stub(splits: dict[str, dict[str, list[str]]], *, labelled: bool = True) -> Any:
+    """As much of a store as choosing cases asks for."""
+    ids = sorted({id for parts in splits.values() for part in parts.values() for id in part})
+    return SimpleNamespace(
+        name="stub",
+        splits=splits,
+        groups={id: id for id in ids},
+        entry=lambda id: SimpleNamespace(id=id, labelled=labelled),
+    )
+
+
+def test_the_split_is_one_with_validation_cases_and_no_fold() -> None:
+    fold = {"train": ["a"], "valid": ["b"]}
+    whole = {"train": ["a", "b"]}
+    splits = {"fold-0": fold, "whole": whole, "halves": fold}
+    assert choose_split(stub(splits), None) == ("halves", ("whole",))
+    assert choose_split(stub(splits), "fold-0") == ("fold-0", ("whole", "halves"))
+    assert choose_split(stub({"whole": whole}), None) == ("whole", ())
+    assert choose_split(stub({"fold-0": fold}), None) == ("fold-0", ())
+    with pytest.raises(UsageError, match="did you mean halves"):
+        choose_split(stub(splits), "halfs")
+    with pytest.raises(UsageError, match="none in train"):
+        choose_split(stub({"all": {"test": ["a"], "train": []}}), None)
+
+
+def test_training_cases_without_labels_are_refused() -> None:
+    with pytest.raises(InputError, match="2 of 2 without one, such as a"):
+        read_facts(stub({"whole": {"train": ["a", "b"]}}, labelled=False))

@@ -138,6 +138,11 @@ def test_what_can_not_be_planned_is_refused(stores: Path, tmp_path: Path, measur
         segweave.plan(store, split="fold-9")
     with pytest.raises(InputError, match="ImageNet weights"):
         segweave.plan(store, weights=tmp_path / "none.pth")
+    (tmp_path / "no.pth").write_bytes(b"no weights")
+    with pytest.raises(UsageError, match="without colours"):
+        segweave.plan(store, weights=tmp_path / "no.pth")
+    with pytest.raises(InputError, match=r"no\.pth"):
+        segweave.plan(stores / "polyps", weights=tmp_path / "no.pth")
     with pytest.raises(InputError, match="store"):
         segweave.plan(tmp_path / "none")
     other = Run(segweave.train("demo", store, tmp_path / "run", sets=SETS, device="cpu").folder)

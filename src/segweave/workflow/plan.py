@@ -12,11 +12,13 @@ from typing import Any
 
 from segweave.data.joined_store import open_stores
 from segweave.data.store import CaseStore
-from segweave.errors import InputError
+from segweave.errors import InputError, UsageError
+from segweave.networks import create_network
 from segweave.recipes import Recipe
 from segweave.runtime.progress import Progress
 from segweave.storage import write_text
 from segweave.weights import IMAGENET
+from segweave.workflow.planner.candidates import PRETRAINED
 from segweave.workflow.planner.choose import MOST_MEASURED, Choice, choose
 from segweave.workflow.planner.decisions import MOST_EPOCHS, Decision, augmentation, to_recipe
 from segweave.workflow.planner.facts import StoreFacts, read_facts
@@ -103,8 +105,9 @@ def plan(
             itself as nothing.
 
     Raises UsageError for a time of 0 or too short for one epoch (the message says what fits), for a
-    split that is not there and for a wrong device; InputError for a store or a file that is not
-    there. Example:
+    split that is not there, for a wrong device and for weights that grey images have no use for;
+    InputError for a store or a file that is not there or does not fit, and for training cases
+    without labels. Example:
 
         >>> from segweave import plan
         >>> planned = plan("stores/acdc", hours=1, device="cpu")
@@ -121,8 +124,7 @@ def plan(
         source, stores = store, [str(getattr(store, "path", store.name))]
     machine = describe_machine(device)
     facts = read_facts(source, split)
-    if facts.colour and chosen_weights is None:
-        chosen_weights = weights_at_hand()
+    chosen_weights = _weights_for(facts, chosen_weights)
 
     measured = 0
 
@@ -149,13 +151,33 @@ def plan(
         hours,
         classes=source.target.classes,
         stores=stores,
-        weights=chosen_weights if facts.colour else None,
+        weights=chosen_weights,
         measure=measure,
         may_use_bf16=not machine.gpu and has_bf16(),
         spent=lambda: 0.0 if began is None else time.monotonic() - began,
     )
     recipe = to_recipe(choice.decisions)
     return Plan(recipe, tuple(choice.decisions), facts, machine, choice, hours)
+
+
+def _weights_for(facts: StoreFacts, given: str | None) -> str | None:
+    """What `network.pretrained` will be for these images; raises UsageError for weights that they
+    have no use for, and what reading a file raises where it does not fit.
+    """
+    if not facts.colour:
+        if given is None:
+            return None
+        raise UsageError(
+            _DOING,
+            expected="colour pictures, for which there are ImageNet weights",
+            found=f"--weights, but {facts.channels} channel(s) without colours",
+            remedy="plan without --weights",
+        )
+    if given is None:
+        return weights_at_hand()
+    if given != IMAGENET:
+        create_network(PRETRAINED, in_channels=3, classes=1, pretrained=given)
+    return given
 
 
 def _checked(weights: str | Path | None) -> str | None:

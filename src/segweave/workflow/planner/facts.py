@@ -13,7 +13,7 @@ import numpy as np
 from segweave.data.case import Case
 from segweave.data.splits import choose_parts
 from segweave.data.store import CaseStore
-from segweave.errors import UsageError
+from segweave.errors import InputError, UsageError
 
 LOOKED_AT = 40
 """Cases whose pixels are read, evenly spread over the training cases."""
@@ -132,17 +132,18 @@ def choose_split(store: CaseStore, wanted: str | None) -> tuple[str, tuple[str, 
 
 def read_facts(store: CaseStore, split: str | None = None) -> StoreFacts:
     """Read what a plan needs, from the manifest and the pixels of some training cases; the same
-    for the same store. Raises UsageError without training cases or without labels.
+    for the same store. Raises UsageError without training cases, InputError without labels.
     """
     chosen, others = choose_split(store, split)
     parts = store.splits[chosen]
-    training = [id for id in parts["train"] if store.entry(id).labelled]
-    if not training:
-        raise UsageError(
+    training = list(parts["train"])
+    unlabelled = [id for id in training if not store.entry(id).labelled]
+    if unlabelled:
+        raise InputError(
             f"planning a training on {store.name}",
             expected="training cases with labels",
-            found=f"none in the split {chosen}",
-            remedy="prepare the data set with its masks",
+            found=f"{len(unlabelled)} of {len(training)} without one, such as {unlabelled[0]}",
+            remedy="prepare the data set with all of its masks, or leave these cases out",
         )
     validation = [id for id in parts.get("valid", []) if store.entry(id).labelled]
     entries = [store.entry(id) for id in training]
