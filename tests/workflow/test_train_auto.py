@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from segweave.phantoms.polyp import write_polyps
 from segweave.runs.run_folder import Run
 from segweave.training.time_limit import TimeLimit
 from segweave.workflow import plan as plan_module
+from segweave.workflow.plan import Plan
 from segweave.workflow.planner.speed import Speed
 from segweave.workflow.train_auto import train_auto
 from tests.cli.conftest import Command, command
@@ -79,13 +81,14 @@ def test_auto_plans_with_real_steps_trains_in_time_and_is_continued(
     stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    shown = []
+    shown: list[Plan] = []
+    sets = ["training.steps=2", "input.size=[32,32]", "network.options.width=2"]
     began = time.monotonic()
     run = train_auto(
         stores / "store",
         out,
         hours=60 / 3600,
-        sets=["training.steps=2", "input.size=[32,32]", "network.options.width=2"],
+        sets=sets,
         device="cpu",
         planned=shown.append,
     )
@@ -95,10 +98,14 @@ def test_auto_plans_with_real_steps_trains_in_time_and_is_continued(
     assert plan.choice.speed.step > 0
     assert run.layout.plan.read_text(encoding="utf-8") == plan.text
     assert run.recipe.data.split == plan.facts.split
-    # A second call plans nothing: the plan that is there is continued.
+    # Where a plan is there, also one whose training had not begun, nothing is planned anew.
     monkeypatch.setattr(plan_module, "measure_speed", None)
-    sets = ["training.steps=2", "input.size=[32,32]", "network.options.width=2"]
-    assert train_auto(stores / "store", out, hours=1, sets=sets, device="cpu").finished
+    (tmp_path / "stopped").mkdir()
+    shutil.copy(run.layout.plan, tmp_path / "stopped" / "plan.yaml")
+    for folder in (out, tmp_path / "stopped"):
+        again = train_auto(stores / "store", folder, hours=1, sets=sets, device="cpu")
+        assert again.finished
+        assert again.recipe == run.recipe
 
 
 def test_a_training_ends_in_its_time(stores: Path, tmp_path: Path) -> None:
