@@ -32,7 +32,7 @@ from segweave.phantoms.polyp import write_polyps
 from segweave.recipes import load_recipe
 from segweave.runs.run_folder import Run, RunLayout
 from segweave.storage import read_json, write_json
-from segweave.workflow.planner.decisions import planned_length
+from segweave.workflow.planner import decisions
 from segweave.workflow.planner.facts import read_facts
 from segweave.workflow.planner.speed import measure_speed
 from segweave.workflow.train import score_validation, train
@@ -77,7 +77,9 @@ def fitting_epochs(name: str, store: Path, hours: float, device: str) -> int:
     facts = read_facts(source)
     speed = measure_speed(recipe, source, score_validation, device, training_slices=facts.slices)
     batch = recipe.training.batch_size
-    return max(planned_length(facts, speed, hours, batch=batch, pretrained=False).epochs, 1)
+    return max(
+        decisions.planned_length(facts, speed, hours, batch=batch, pretrained=False).epochs, 1
+    )
 
 
 def by_hand(name: str, store: Path, minutes: float | None, options: Options) -> tuple[Run, float]:
@@ -160,6 +162,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny phantoms, seconds")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.quick:
+        decisions.MOST_EPOCHS = 2
     with tempfile.TemporaryDirectory() as temporary:
         out = given.out or Path(temporary)
         minutes = 1.0 if given.quick else given.minutes
