@@ -16,8 +16,7 @@ from segweave.checking.kinds import problem_of
 from segweave.checking.labels import unusual_labels
 from segweave.checking.report import Problem
 from segweave.checking.survey import Survey
-from segweave.data.case import Case, count_ids
-from segweave.data.geometry import farthest_apart
+from segweave.data.case import Case, count_ids, farthest_apart
 from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import check_case
 from segweave.datasets.base import Item

@@ -12,8 +12,9 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case, SourceGrid
-from segweave.data.geometry import (
+from segweave.data.case import (
+    Case,
+    SourceGrid,
     case_affine,
     source_grid,
     spacing_of,

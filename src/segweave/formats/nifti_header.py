@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.geometry import farthest_apart, spacing_of, with_spacing
+from segweave.data.case import farthest_apart, spacing_of, with_spacing
 from segweave.errors import InputError
 from segweave.formats.content import Geometry
 from segweave.formats.guard import check_affine

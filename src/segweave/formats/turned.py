@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.geometry import case_affine, source_grid, spacing_of
+from segweave.data.case import case_affine, source_grid, spacing_of
 from segweave.formats.content import Content
 from segweave.formats.nifti_header import HEADER_ATTRIBUTE
 
