@@ -38,8 +38,7 @@ from segweave.report.run_report import ValidatedCases
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, can_write, locked, scratch_folder
-from segweave.workflow.evaluation_plan import Part, plan_evaluation
-from segweave.workflow.ledger import note_scored
+from segweave.workflow.evaluation_plan import Part, note_scored, plan_evaluation
 
 _log = logging.getLogger(__name__)
 
