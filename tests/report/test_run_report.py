@@ -13,8 +13,7 @@ from segweave.data.store import Store
 from segweave.errors import InputError
 from segweave.evaluation import read_evaluation
 from segweave.report import panels, write_report
-from segweave.report.case_pictures import dice_by_case, notable
-from segweave.report.run_report import _far_below, curves_of
+from segweave.report.run_report import _far_below, curves_of, dice_by_case, notable
 from segweave.training import Run
 from tests.small import make_run, make_store
 
