@@ -13,8 +13,7 @@ from typing import Any
 
 from segweave.errors import UsageError
 from segweave.formats import case_name, find_images, label_name
-from segweave.runs.model_folder import model_folder
-from segweave.runs.run_folder import CARD
+from segweave.runs.run_folder import CARD, model_folder
 from segweave.storage import read_json, write_text
 
 OVERLAYS = "overlays"

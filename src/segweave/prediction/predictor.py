@@ -21,8 +21,8 @@ from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
-from segweave.runs.model_folder import card_of_unfinished, model_folder
-from segweave.runs.run_folder import CARD, RECIPE, WEIGHTS, Run
+from segweave.runs.run_folder import CARD, RECIPE, WEIGHTS, Run, model_folder
+from segweave.runs.unfinished import card_of_unfinished
 from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights

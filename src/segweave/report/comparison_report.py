@@ -229,15 +229,12 @@ def _runs(scored: ScoredRun) -> list[Path]:
 
 def _store(comparison: Comparison, case: str) -> CaseStore | ScoredFiles:
     """What holds the image of a case: the store of a run, else the references as images."""
-    from segweave.data.joined_store import open_stores
-
     for scored in comparison.scored_runs:
         for run in _runs(scored)[:1]:
-            path = Run(run).recipe.data.store
-            if path is not None:
-                store = open_stores(path)
-                if store.checksum == scored.sources.get("store") and case in store.ids:
-                    return store
+            store = Run(run).open_store()
+            checksum = scored.sources.get("store")
+            if store is not None and store.checksum == checksum and case in store.ids:
+                return store
         if "references" in scored.sources:
             return ScoredFiles(scored.sources)
     raise InputError("the images that the evaluations name are gone")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from segweave.data.boxes import FROM_REFERENCE
 from segweave.data.case import Case
-from segweave.data.joined_store import open_stores
 from segweave.data.specs import TargetSpec
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, one_line
@@ -282,10 +281,9 @@ def _pictures(run: Run, evaluation: Evaluation) -> Section:
     manifest = evaluation.manifest
     title = f"{TITLE}, {manifest.protocol}, {manifest.sources.get('part', '')} cases"
     try:
-        path = run.recipe.data.store
-        if path is None:
+        store = run.open_store()
+        if store is None:
             raise InputError("drawing cases", expected="the run's store", found="none named")
-        store = open_stores(path)
         if store.checksum != manifest.sources.get("store"):
             raise InputError("drawing cases of another store than that of the training")
         folder = run.layout.predictions(Path(manifest.sources.get("predictions", "")).name)

@@ -18,8 +18,7 @@ from segweave.evaluation import Protocol, check_metrics, get_protocol, list_prot
 from segweave.evaluation.folder import check_free
 from segweave.prediction.flips import Flips
 from segweave.prediction.tiles import Tiles
-from segweave.runs.model_folder import model_folder
-from segweave.runs.run_folder import Run
+from segweave.runs.run_folder import Run, model_folder
 from segweave.storage import can_write, read_json, write_json
 from segweave.workflow.variants import Variant, may_replace, open_store, part_of_joined
 
