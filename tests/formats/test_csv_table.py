@@ -14,7 +14,8 @@ from PIL import Image
 from segweave.data.store import Store
 from segweave.datasets import prepare
 from segweave.errors import InputError
-from segweave.formats.csv_table import cell_text, check_columns, read_lines, text_cell
+from segweave.formats.csv_table import check_columns, read_lines
+from segweave.words import cell_text, text_cell
 
 ROWS = [["case", "group", "part"], ["Müller", "p;1", "train"], ["b", "", "valid"], ["c", "x", ""]]
 

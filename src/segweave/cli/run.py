@@ -21,8 +21,9 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from segweave.errors import SegweaveError, UsageError, nearest, printable
+from segweave.errors import SegweaveError, UsageError, nearest
 from segweave.plugin_errors import plugin_error
+from segweave.words import printable
 
 P = ParamSpec("P")
 R = TypeVar("R")

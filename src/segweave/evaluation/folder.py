@@ -30,11 +30,11 @@ from segweave.evaluation.rows import (
 )
 from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
-from segweave.formats.csv_table import cell_text, text_cell
 from segweave.metrics.compute import Status
 from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
 from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
+from segweave.words import cell_text, text_cell
 
 COLUMNS = (
     "case",

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec, class_colours
-from segweave.errors import MissingExtraError, UsageError, printable
+from segweave.errors import MissingExtraError, UsageError
 from segweave.evaluation import get_protocol
 from segweave.evaluation.label_pairs import case_file
 from segweave.formats import read_label
 from segweave.metrics import confusion
 from segweave.storage import atomic_write
+from segweave.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
