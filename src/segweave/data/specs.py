@@ -1,5 +1,6 @@
-"""InputSpec and TargetSpec: what a network is fed and what its outputs mean, the same in recipe,
-model card and export. An organ has the same colour in every data set, figure and overlay.
+"""What a network is fed, what its outputs mean (the same in recipe, model card and export), and
+what a recipe says of augmentation. An organ has the same colour in every data set, figure and
+overlay.
 """
 
 from __future__ import annotations
@@ -200,6 +201,80 @@ class TargetSpec(BaseModel):
             return {1: self.names[-1]}
         start = 1 if self.kind == "exclusive" else 0
         return {i: name for i, name in enumerate(self.names) if i >= start}
+
+
+Mirror = Literal["none", "rows", "columns", "both"]
+
+
+class GeometryOptions(BaseModel):
+    """Rotation, scale, shift, mirroring and quarter turns, drawn independently for each sample.
+
+    What comes from beyond the image's edge is the case's least value; its label is background.
+    Labels are always sampled by nearest neighbour.
+
+    Attributes:
+        odds: "independent" draws as the other fields say. "released" is the rule of the released
+            training instead, and takes no other field: with probability 1/2 a quarter turn and one
+            flip, that is one of four reflections; with 1/4 a turn by a whole number of degrees in
+            -20..19; with 1/4 nothing; nearest neighbour for image and label. (There it happens
+            before the image is brought to the network's size, here after.)
+        probability: a sample is left unchanged with 1 − this probability.
+        rotation: degrees; the angle is uniform in ± this.
+        scale: the factor is uniform in 1 ± this.
+        shift: a fraction of height and width; the shift along each is uniform in ± this.
+        mirror: along "rows" (left-right within each row), "columns" (up-down) or "both", each with
+            probability 1/2; `true` means "both".
+        rot90: turn by 0, 90, 180 or 270 degrees with equal probability.
+        interpolation: of images, "linear" or "nearest".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    odds: Literal["independent", "released"] = "independent"
+    probability: float = Field(default=1.0, ge=0, le=1)
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    mirror: Mirror = "none"
+    rot90: bool = False
+    interpolation: Literal["linear", "nearest"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_mirror(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("mirror"), bool):
+            return {**values, "mirror": "both" if values["mirror"] else "none"}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> GeometryOptions:
+        if self.odds == "released":
+            fields = type(self).model_fields
+            given = sorted(self.model_fields_set - {"odds"})
+            changed = [name for name in given if getattr(self, name) != fields[name].default]
+            if changed:
+                raise ValueError(f"odds 'released' fixes everything; remove {', '.join(changed)}")
+        return self
+
+
+class AugmentationTerm(BaseModel):
+    """One augmentation of a recipe.
+
+    Attributes:
+        name: an augmentation of the registry `augmentations`.
+        probability: a sample is left unchanged with 1 − this probability.
+        options: arguments of the augmentation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    probability: float = Field(default=1.0, ge=0, le=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+AugmentationChoice = GeometryOptions | tuple[AugmentationTerm, ...]
+"""`training.augmentation`: the options of `geometry` alone, or a list of augmentations."""
 
 
 def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segweave import registry
-from segweave.data.augmentations.plan import AugmentationTerm
+from segweave.data.specs import AugmentationTerm
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes.recipe import Recipe
 from segweave.size_rule import Size, broken_rule

@@ -13,9 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from segweave.data.augmentations.geometry import Geometry
-from segweave.data.augmentations.plan import AugmentationChoice, AugmentationTerm
-from segweave.data.specs import InputSpec
+from segweave.data.specs import (
+    AugmentationChoice,
+    AugmentationTerm,
+    GeometryOptions,
+    InputSpec,
+)
 from segweave.data.splits import choose_parts
 from segweave.recipes.optimisation import Average, Optimiser, Schedule, Section
 
@@ -179,7 +182,7 @@ class TrainingChoice(Section):
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     loss: tuple[LossTerm, ...] = Field(default_factory=_default_loss, min_length=1)
-    augmentation: AugmentationChoice = Geometry()
+    augmentation: AugmentationChoice = GeometryOptions()
     gradient_clip: float | None = Field(default=None, gt=0)
     average: Average | None = None
     precision: Precision = "32"
@@ -196,7 +199,7 @@ class TrainingChoice(Section):
         # A union would report what is wrong with both of its members.
         if isinstance(value, list | tuple):
             return _TERMS.validate_python(tuple(value))
-        return Geometry.model_validate(value)
+        return GeometryOptions.model_validate(value)
 
     @model_validator(mode="before")
     @classmethod
