@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segweave.data.joined_store import open_stores
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError, nearest
-from segweave.recipes import ArmIdentity, Recipe, arm_identity, load_recipe, parse_recipe
+from segweave.recipes import ArmIdentity, Recipe, arm_identity
 from segweave.storage import read_json
 from segweave.weights import MODEL as MODEL
 from segweave.weights import WEIGHTS as WEIGHTS
@@ -171,8 +171,8 @@ class Run:
     def recipe(self) -> Recipe:
         """The resolved recipe of the training."""
         if self._is_model:
-            return parse_recipe(self.model_card["recipe"], file=self.layout.card)
-        return load_recipe(self.layout.recipe)
+            return Recipe.from_dict(self.model_card["recipe"], file=self.layout.card)
+        return Recipe.from_file(self.layout.recipe)
 
     def open_store(self) -> CaseStore | None:
         """The store that the recipe names, or its stores as one; None where it names none."""

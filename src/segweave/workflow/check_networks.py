@@ -16,8 +16,8 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import SegweaveError
 from segweave.networks import create_network
 from segweave.networks.base import Output, Size, first_inputs, mask_of
-from segweave.recipes.optimisation import Optimiser
 from segweave.recipes.recipe import LossTerm
+from segweave.recipes.sections import Optimiser
 from segweave.runtime.devices import flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.training.objective import WeightedLoss
