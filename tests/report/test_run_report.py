@@ -82,10 +82,10 @@ def test_after_the_training_the_report_shows_validation_cases(run: Run) -> None:
 def test_scores_without_their_store_are_reported_without_pictures(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(path: object) -> None:
+    def gone(run: Run) -> None:
         raise InputError("opening the store", found="no such file")
 
-    monkeypatch.setattr("segweave.report.run_report.open_stores", gone)
+    monkeypatch.setattr(Run, "open_store", gone)
     text = write_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No pictures: opening the store" in text
     assert text.count("data:image/png;base64,") == 2

@@ -8,7 +8,7 @@ from segweave import registry
 from segweave.data.specs import AugmentationTerm
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes.recipe import Recipe
-from segweave.size_rule import Size, broken_rule
+from segweave.registry import Size, broken_rule
 from segweave.weights import is_imagenet, weights_file
 
 SIZE_RULES = ("divisor", "smallest", "fixed")
