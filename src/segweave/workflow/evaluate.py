@@ -28,8 +28,7 @@ from segweave.evaluation import (
     score_rows,
     write_evaluation,
 )
-from segweave.evaluation.folder import LABEL_MAPS
-from segweave.evaluation.score_cases import References
+from segweave.evaluation.folder import LABEL_MAPS, References
 from segweave.formats import label_format, suitable_format, write_label
 from segweave.prediction import Ensemble, Flips, Predictor, Session, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
