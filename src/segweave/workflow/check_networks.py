@@ -25,7 +25,7 @@ from segweave.training.optimisers import make_optimiser
 from segweave.weaving import WovenNetwork, weave
 from segweave.weaving.costs import some_size
 from segweave.weaving.factory import POSITIONS
-from segweave.weaving.volume import volume_outputs
+from segweave.weaving.slices import volume_outputs
 
 CONTEXTS = ("sa-lstm", "conv")
 """The modules that are tried: a module of the papers, and the control that it has to beat."""
