@@ -165,8 +165,8 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
     """
     if store is not None:
         return Store(store) if isinstance(store, str | Path) else store
-    checksum = run.environment["data"]["checksum"]
-    opened = run.open_store() if checksum else None
+    named = run.recipe.data.store is not None
+    opened = run.open_store() if named and run.environment["data"]["checksum"] else None
     if opened is None:
         raise UsageError(
             "scoring a run",
@@ -175,6 +175,7 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
             found="none named in its recipe",
             remedy="give the store (--store)",
         )
+    checksum = run.environment["data"]["checksum"]
     if opened.checksum != checksum:
         raise InputError(
             "scoring a run",
