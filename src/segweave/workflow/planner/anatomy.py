@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from segweave.data.augmentations.geometry import Mirror
+from segweave.data.specs import Mirror
 from segweave.workflow.planner.facts import StoreFacts
 
 _SIDES = {"left", "right", "l", "r", "lt", "rt"}
