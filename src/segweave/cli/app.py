@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from segweave.cli import (
+    calibrate,
     check,
     compare,
     contexts,
@@ -44,6 +45,7 @@ ORDER = (
     "prepare",
     "train",
     "grid",
+    "calibrate",
     "predict",
     "serve",
     "evaluate",
@@ -147,6 +149,7 @@ _add("check", check.check, check.EXAMPLES)
 _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
+_add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)

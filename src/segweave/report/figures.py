@@ -18,7 +18,7 @@ from segweave.storage import atomic_write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
     Label maps are drawn over the image, filled and outlined. Raises UsageError without rows and
     MissingExtraError without matplotlib.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     if not rows:
         raise UsageError("drawing predictions", expected="at least one slice", found="none")
     arms = list(dict.fromkeys(arm for row in rows for arm in row.predictions))
@@ -87,7 +87,7 @@ def training_curves(
 
     Raises UsageError where there is nothing to draw.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     shown = {name: arms for name, arms in curves.items() if any(arms.values())}
     if not shown:
         raise UsageError("drawing training curves", expected="at least one value", found="none")
@@ -95,7 +95,7 @@ def training_curves(
     axes = figure.subplots(1, len(shown), squeeze=False, sharex=True)[0]
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     everyone = list(dict.fromkeys(arm for arms in shown.values() for arm in arms))
-    styles = {arm: _LINES[i % len(_LINES)] for i, arm in enumerate(everyone)}
+    styles = {arm: LINES[i % len(LINES)] for i, arm in enumerate(everyone)}
     for axis, (name, arms) in zip(axes, shown.items(), strict=True):
         for arm, points in arms.items():
             if points:
@@ -111,7 +111,7 @@ def training_curves(
                 )
         axis.set_xlabel("epoch", fontsize=9)
         axis.set_title(name, fontsize=10)
-        _plain_axis(axis)
+        plain_axis(axis)
         if name.endswith("Dice"):
             _mark_best(axis, arms, styles)
             low, high = scale or dice_scale(y for points in arms.values() for _, y in points)
@@ -129,7 +129,7 @@ def score_dots(
     """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values. All
     classes have one scale, by default `dice_scale` of the scores.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     arms = list(dict.fromkeys(arm for values in scores.values() for arm in values))
     if not arms:
         raise UsageError("drawing scores", expected="at least one score", found="none")
@@ -146,12 +146,12 @@ def score_dots(
             points = points[np.isfinite(points)]
             if len(points):
                 spread = (np.arange(len(points)) % 5 - 2) * 0.06
-                axis.plot(points, y + spread, "o", color=_LINES[0], alpha=0.45, markersize=3.5)
+                axis.plot(points, y + spread, "o", color=LINES[0], alpha=0.45, markersize=3.5)
                 axis.plot([points.mean()] * 2, [y - 0.3, y + 0.3], color="#000", lw=1.6)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(quantity, fontsize=8)
         axis.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-        _plain_axis(axis)
+        plain_axis(axis)
     axes[0].set_yticks(range(len(arms)), _printable(arms), fontsize=8)
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
     return figure
@@ -164,7 +164,7 @@ def difference_dots(
     """Every group's difference as a dot, mean and interval as a bar; `arms` maps arm → (values,
     (mean, low, high)), low and high None where there is none.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     if not arms:
         raise UsageError("drawing differences", expected="at least one arm", found="none")
     figure = figure_type(figsize=(6.4, 0.55 * len(arms) + 1.0), layout="constrained")
@@ -173,14 +173,14 @@ def difference_dots(
     for y, (values, (mean, low, high)) in enumerate(arms.values()):
         points = np.asarray(values, dtype=float)
         spread = (np.arange(len(points)) % 5 - 2) * 0.05
-        axis.plot(points, y + spread, "o", color=_LINES[0], alpha=0.45, markersize=4)
+        axis.plot(points, y + spread, "o", color=LINES[0], alpha=0.45, markersize=4)
         if low is not None and high is not None:
             axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
         axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
     axis.set_yticks(range(len(arms)), _printable(arms), fontsize=9)
     axis.set_ylim(len(arms) - 0.4, -0.5)
     axis.set_xlabel(quantity, fontsize=9)
-    _plain_axis(axis)
+    plain_axis(axis)
     return figure
 
 
@@ -282,14 +282,16 @@ def _aspect(row: Panel) -> float:
     return float(height * row.pixel / width)
 
 
-def _plain_axis(axis: Any) -> None:
+def plain_axis(axis: Any) -> None:
+    """Small ticks, a light grid, no frame above and to the right."""
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
 
-def _matplotlib() -> type[Figure]:
+def figure_class() -> type[Figure]:
+    """Matplotlib's Figure. Raises MissingExtraError without matplotlib."""
     try:
         from matplotlib.figure import Figure as FigureType
     except ImportError as error:

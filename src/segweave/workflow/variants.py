@@ -32,6 +32,8 @@ class Variant:
         flips: mirror images that are averaged too.
         tiles: how images are cut into tiles, None where they are not.
         other_store: the name of the store that is scored, None where it is the run's own.
+        temperature: whether probabilities are scored that have the temperature of a model card.
+            Labels do not depend on it, so it is set only where probabilities are scored.
     """
 
     runs: tuple[Run, ...]
@@ -39,6 +41,7 @@ class Variant:
     flips: Flips = "none"
     tiles: Tiles | None = None
     other_store: str | None = None
+    temperature: bool = False
 
     @property
     def run(self) -> Run:
@@ -83,6 +86,7 @@ class Variant:
             *(members if len(self.runs) > 1 else []),
             *([f"flips-{self.flips}"] if self.flips != "none" else []),
             *(["tiles"] if self.tiles is not None else []),
+            *(["temperature"] if self.temperature else []),
         ]
 
     @property
@@ -95,6 +99,7 @@ class Variant:
             "checkpoint": self.checkpoint,
             "flips": None if self.flips == "none" else self.flips,
             "tiles": None if self.tiles is None else asdict(self.tiles),
+            "temperature": self.temperature or None,
             "members": sorted(
                 [arm.digest, run.recipe.seed] for arm, run in zip(arms, self.runs, strict=True)
             )
