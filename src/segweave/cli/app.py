@@ -30,6 +30,7 @@ from segweave.cli import (
     networks,
     predict,
     prepare,
+    rank,
     score,
     serve,
     summarise,
@@ -47,6 +48,7 @@ ORDER = (
     "grid",
     "calibrate",
     "predict",
+    "rank",
     "serve",
     "evaluate",
     "score",
@@ -151,6 +153,7 @@ _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
+_add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)

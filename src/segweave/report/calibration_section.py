@@ -37,17 +37,15 @@ def calibration_section(file: Path, title: str) -> Section:
     states = {_BEFORE: content["before"]}
     if "after" in content:
         states[_AFTER] = content["after"]
-    rows = [[_NAMES[key], *(_text(state[key]) for state in states.values())] for key in _NAMES] + [
-        [
-            f"ECE, {name}",
-            *(_text(state["reliability"]["classes"][name]["ece"]) for state in states.values()),
-        ]
-        for name in content["before"]["reliability"]["classes"]
-    ]
-    risk = [
-        [f"AURC, {where}", *(_text(state["risk"][where]["aurc"]) for state in states.values())]
-        for where in content["before"]["risk"]
-    ]
+    rows = []
+    for key, name in _NAMES.items():
+        rows.append([name, *(_text(state[key]) for state in states.values())])
+    for name in content["before"]["reliability"]["classes"]:
+        of_class = [state["reliability"]["classes"][name]["ece"] for state in states.values()]
+        rows.append([f"ECE, {name}", *map(_text, of_class)])
+    for where in content["before"]["risk"]:
+        areas = [state["risk"][where]["aurc"] for state in states.values()]
+        rows.append([f"AURC, {where}", *map(_text, areas)])
     columns = ["all cases together", *states]
     found = (
         f"The temperature is {temperature:g}: it was fitted on validation cases and changes no "

@@ -231,7 +231,7 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
         for group in (*data["groups"], *data["validation_groups"])
         if group.startswith(prefix)
     }
-    contents = set(_contents_of_training(run))
+    contents = set(contents_of_training(run))
     learned_from = [
         id for id in ids if store.groups[id] in learned or store.entry(id).content in contents
     ]
@@ -247,7 +247,7 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
         )
 
 
-def _contents_of_training(run: Run) -> Iterator[str]:
+def contents_of_training(run: Run) -> Iterator[str]:
     """Checksums of the cases that a run learned from, where its store is still there."""
     with contextlib.suppress(InputError, UsageError):
         store = open_store(run, None)
