@@ -1,4 +1,4 @@
-"""The cases that a ranking may list: those of a store, or the images of a folder. Imports no torch."""
+"""What a ranking may list: cases of a store, or images of a folder. Imports no torch."""
 
 from __future__ import annotations
 
