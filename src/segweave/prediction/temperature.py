@@ -87,22 +87,22 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[Any], target: Ta
     """
     from scipy.optimize import minimize_scalar
 
+    def loss(logarithm: float) -> float:
+        return negative_log_likelihood(logits, truth, target, math.exp(logarithm))
+
     low, high = (math.log(bound) for bound in BOUNDS)
-    found = minimize_scalar(
-        lambda t: negative_log_likelihood(logits, truth, target, math.exp(t)),
-        bounds=(low, high),
-        method="bounded",
-        options={"xatol": 1e-5},
-    )
-    if min(found.x - low, high - found.x) < 1e-3:
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
+    # At a bound, or as flat as there.
+    sure, chance = loss(low) <= found.fun + 1e-9, loss(high) <= found.fun + 1e-9
+    if sure or chance:
         raise InputError(
             "fitting a temperature",
             expected=f"a least negative log likelihood between {BOUNDS[0]} and {BOUNDS[1]:g}",
             found="none: nearly every sampled voxel is right"
-            if found.x < 0
+            if sure
             else "none: the probabilities are no better than chance",
             remedy="calibrate with more validation cases, on which the model makes some errors"
-            if found.x < 0
+            if sure
             else "train longer first",
         )
     return round(float(math.exp(found.x)), 4)
