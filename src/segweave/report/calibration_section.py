@@ -4,7 +4,7 @@ evaluation's calibration.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,13 +163,13 @@ def risk_curves(states: Mapping[str, Mapping[str, Any]]) -> Figure:
             )
             if number == 0:
                 wrong = float(found["errors"])
-                kept = np.linspace(1e-3, 1, 200)
+                kept = np.linspace(1e-3, 1, 2000)
                 best = np.maximum(0, (kept - (1 - wrong)) / kept)
                 axis.plot(1 - kept, best, color="#555555", linewidth=1, linestyle=":", label="best")
                 axis.axhline(wrong, color="#888888", linewidth=0.8, linestyle="--", label="random")
         area = " → ".join(_text(c["risk"][name]["aurc"]) for c in states.values())
         axis.set_title(f"{name}\nAURC {area}", fontsize=9)
-        axis.set_xlim(0, 1)
+        axis.set_xlim(0, _end([content["risk"][name] for content in states.values()]))
         axis.set_ylim(bottom=0)
         axis.set_xlabel("share of voxels left out, the most uncertain first", fontsize=8)
         axis.set_ylabel("share of wrong voxels among the others", fontsize=8)
@@ -179,5 +179,14 @@ def risk_curves(states: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def _end(found: Sequence[Mapping[str, Any]]) -> float:
+    """Up to which share the curves are worth drawing: a little beyond the last errors."""
+    ends = [0.02]
+    for one in found:
+        rest = zip(one["coverage"], one["risk"], strict=True)
+        ends += [1 - kept for kept, risk in rest if risk > 0.01 * one["errors"]]
+    return min(1.0, 1.25 * max(ends))
+
+
 def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "–" if value is None else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.1e}"
