@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import segweave
 from segweave.data.store import Store
@@ -27,12 +29,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store and a run that learned enough to be wrong in some voxels only."""
     folder = tmp_path_factory.mktemp("calibrate")
     make_store(folder)
-    make_run(folder, "training.epochs=12", "network.options.width=4")
+    make_run(folder, "training.epochs=6", "network.options.width=3")
     return folder
 
 
-def test_a_run_is_calibrated_once_and_scored_with_it(made: Path, run: Run) -> None:
-    before = segweave.evaluate(run, part="validation", metrics=["nll"], device="cpu")
+def test_a_run_is_calibrated_once_and_scored_with_it(
+    made: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        # Its report is not looked at.
+        patched.setattr("segweave.workflow.evaluate.update_report", lambda run: None)
+        before = segweave.evaluate(run, part="validation", metrics=["nll"], device="cpu")
     assert before.folder.name == "clean-validation"
     weights = run.layout.weights.read_bytes()
     found = calibrate(run, device="cpu", voxels=2000)
@@ -67,6 +74,7 @@ def test_a_run_is_calibrated_once_and_scored_with_it(made: Path, run: Run) -> No
     assert "Calibration, clean-validation-temperature" in text
     assert f"The temperature is {found.temperature:g}" in text
     # Refused, it is the evaluation of before; label metrics alone never ask for it.
+    monkeypatch.setattr("segweave.workflow.evaluate.update_report", lambda run: None)
     refused = segweave.evaluate(
         run, part="validation", metrics=["nll"], calibrated=False, device="cpu"
     )
@@ -93,6 +101,12 @@ def test_an_average_has_a_temperature_of_its_own(run: Run, tmp_path: Path) -> No
     assert load_ensemble(paths, device="cpu").temperature is None
     assert load(run.folder, device="cpu").temperature is None
     assert "temperatures" not in other.model_card
+    # A member that learned from the validation cases would be too sure of them.
+    card = other.model_card
+    card["training_data"]["groups"] += card["training_data"]["validation_groups"]
+    other.layout.card.write_text(json.dumps(card))
+    with pytest.raises(UsageError, match="did not learn from the validation cases"):
+        calibrate(run, members=[other], device="cpu")
 
 
 def test_what_can_not_be_calibrated_is_refused(made: Path, run: Run, tmp_path: Path) -> None:
@@ -181,10 +195,6 @@ def test_rank_reads_a_folder(made: Path, run: Run, tmp_path: Path) -> None:
 
 def _change_weights(run: Run) -> None:
     """Make another model of the run: every bias moved a little."""
-    import hashlib
-
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(run.layout.weights)
     changed = {n: w + 0.05 if n.endswith("bias") else w for n, w in weights.items()}
     save_file(changed, run.layout.weights)
