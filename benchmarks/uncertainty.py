@@ -3,6 +3,7 @@
     python benchmarks/uncertainty.py calibration RUN [RUN...]   runs of one arm that differ in seed
     python benchmarks/uncertainty.py learning RECIPE STORE      many trainings on parts of STORE
     python benchmarks/uncertainty.py quick                      both on phantoms, minutes
+    python benchmarks/uncertainty.py tiny                       the same, to see that it works
 
 calibration: a temperature is fitted on the validation cases of copies of the runs; ECE, Brier score
 and negative log likelihood are those of all voxels of the TEST cases together. learning: a model is
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from unittest.mock import patch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -40,23 +42,29 @@ from segweave.workflow.calibration_curves import CalibrationCurves
 from segweave.workflow.rank import rank
 from segweave.workflow.train import train
 
-QUICK = ("training.epochs=40", "network.options.width=4", "input.size=[48,48]")
+QUICK = (
+    "training.epochs=25",
+    "training.validate_every=25",
+    "network.options.width=4",
+    "input.size=[32,32]",
+)
 COLUMNS = ("ece", "ece_foreground", "ece_classwise", "brier", "nll")
 ORDERS = ("random", "entropy", "entropy, diverse")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("calibration", "learning", "quick"))
+    parser.add_argument("what", choices=("calibration", "learning", "quick", "tiny"))
     parser.add_argument("paths", nargs="*")
     parser.add_argument("--set", action="append", default=[], help="a setting of the recipe")
-    parser.add_argument("--start", type=int, default=2, help="labelled groups at the start")
-    parser.add_argument("--add", type=int, default=2, help="groups that each round adds")
+    parser.add_argument("--start", type=int, default=1, help="labelled groups at the start")
+    parser.add_argument("--add", type=int, default=1, help="groups that each round adds")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
+    # Reports of single trainings are not looked at here.
+    with tempfile.TemporaryDirectory() as name, patch("segweave.workflow.train.update_report"):
         folder = Path(name)
         if options.what == "calibration":
             calibration([Run(path) for path in options.paths], folder)
@@ -64,17 +72,20 @@ def main() -> None:
             recipe, store = options.paths
             learning(recipe, Store(store), folder, options, options.set)
         else:
-            write_cardiac(folder / "raw", 24, size=(48, 48), slices=3)
+            patients, count = 16, 3
+            if options.what == "tiny":
+                patients, count = 6, 2
+                options.seeds = options.rounds = 1
+            write_cardiac(folder / "raw", patients, size=(40, 40), slices=3)
             prepare("acdc", folder / "raw", folder / "store")
-            runs = [
-                train(
-                    "demo", folder / "store", folder / f"run{s}", sets=QUICK, seed=s, device="cpu"
-                )
-                for s in range(3)
-            ]
+            store = Store(folder / "store")
+            runs = []
+            for seed in range(count):
+                out = folder / f"run{seed}"
+                runs.append(train("demo", store.path, out, sets=QUICK, seed=seed, device="cpu"))
             calibration(runs, folder)
             print(flush=True)
-            learning("demo", Store(folder / "store"), folder, options, QUICK)
+            learning("demo", store, folder, options, QUICK)
 
 
 def calibration(given: Sequence[Run], folder: Path) -> None:
@@ -185,7 +196,7 @@ def rounds(
             home = folder / f"{seed}-{order.replace(', ', '-')}-{number}"
             part = [id for id in split["train"] if store.groups[id] in labelled]
             whole = copied(store, home / "store", {**split, "train": part})
-            run = train(recipe, whole.path, home / "run", sets=sets, seed=seed, device="cpu")
+            run = train(recipe, whole.path, home / "run", sets=QUICK, seed=seed, device="cpu")
             session = load(run.folder, device="cpu").session()
             score = validation_scores(
                 lambda case, session=session: session.predict(case).labels, scored, store.target

@@ -1,4 +1,4 @@
-"""What the encoder sees of a case, as one vector, to tell near-duplicates from what is new."""
+"""What the encoder sees of a case, as one vector, by which near-duplicates are recognised."""
 
 from __future__ import annotations
 

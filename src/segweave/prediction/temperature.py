@@ -83,7 +83,7 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[Any], target: Ta
     """The temperature with the least negative log likelihood, whose arguments these are.
 
     The likelihood is convex in 1 / temperature, so that the minimum is the only one. Raises
-    InputError where it is at a bound: every voxel is right, or the model is no better than chance.
+    InputError where it is at a bound: every voxel is right, or none is better than chance.
     """
     from scipy.optimize import minimize_scalar
 
