@@ -36,18 +36,16 @@ from segweave.prediction.planning import (
     PROBABILITIES,
     UNCERTAINTY,
     Job,
-    check_folder,
-    check_free,
-    check_targets,
-    plan_files,
-)
-from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.progress_file import (
     PredictedFile,
     ProgressFile,
     as_entry,
+    check_folder,
+    check_free,
+    check_targets,
     from_entry,
+    plan_files,
 )
+from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.session import Prediction
 from segweave.runtime.progress import Progress
 from segweave.storage import (

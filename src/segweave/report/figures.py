@@ -1,19 +1,28 @@
-"""Figures of predictions, training curves and scores, drawn without global state."""
+"""Figures of predictions, training curves and scores, drawn without global state; and which slice
+of a case is shown with its truth and its predictions.
+"""
 
 from __future__ import annotations
 
 import io
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.case import Case
 from segweave.data.specs import TargetSpec, class_colours
-from segweave.errors import MissingExtraError, UsageError, printable
+from segweave.errors import MissingExtraError, UsageError
+from segweave.evaluation import get_protocol
+from segweave.evaluation.label_pairs import case_file
+from segweave.formats import read_label
+from segweave.metrics import confusion
 from segweave.storage import atomic_write
+from segweave.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +79,115 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
         figure.suptitle(title, fontsize=10)
     _legend(figure, target, colours)
     return figure
+
+
+class HasCases(Protocol):
+    """What gives a case by its id: a store, or scored files."""
+
+    def case(self, id: str) -> Case:
+        """The case."""
+
+
+def panels(
+    store: HasCases,
+    ids: Sequence[str],
+    predictions: Mapping[str, Path],
+    target: TargetSpec,
+    *,
+    protocol: str = "clean",
+    margin: int = 14,
+) -> list[Panel]:
+    """One row per case: the slice in which the rarest class is largest, cut to what is labelled.
+
+    `predictions` maps an arm to the folder with what `protocol` scored. Under each map is its Dice
+    in this slice. Raises InputError where a label map is missing.
+    """
+    rows = []
+    for id in ids:
+        case = store.case(id)
+        if case.label is None or case.label.ndim != 3:
+            continue
+        # Where a header contradicts itself, its size was settled when the case was read.
+        maps = {
+            arm: read_label(
+                kept_label(folder, id), case, geometry="pixdim", scaled=target.one_class
+            )
+            for arm, folder in predictions.items()
+        }
+        panel = panel_of(case, maps, target, protocol=protocol, margin=margin)
+        rows += [panel] if panel is not None else []
+    return rows
+
+
+def panel_of(
+    case: Case,
+    predictions: Mapping[str, NDArray[np.uint8]],
+    target: TargetSpec,
+    *,
+    protocol: str = "clean",
+    margin: int = 14,
+) -> Panel | None:
+    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled.
+    None for a case whose classes overlap.
+
+    Args:
+        case: the case, with its true label map.
+        predictions: arm → what `protocol` scored, (slices, height, width).
+        target: the classes.
+        protocol: its name.
+        margin: pixels around what is labelled.
+    """
+    if case.label is None or case.label.ndim != 3:
+        return None
+    index = _shown_slice(case, target)
+    truth = np.asarray(case.label[index])
+    rows, columns = _window(truth, margin)
+    maps: dict[str, NDArray[np.uint8]] = {}
+    notes: dict[str, str] = {}
+    for arm, scored in predictions.items():
+        labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
+        maps[arm] = labels[rows, columns]
+        notes[arm] = _dice_note(labels, truth, target)
+    image = np.asarray(case.image[index])
+    image = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    pixel = case.spacing[1] / case.spacing[2] if case.spacing else 1.0
+    slice_name = f"{case.id}, slice {index + 1}" if case.slices > 1 else case.id
+    return Panel(slice_name, image[rows, columns], truth[rows, columns], maps, notes, pixel)
+
+
+def _shown_slice(case: Case, target: TargetSpec) -> int:
+    assert case.label is not None
+    sizes = np.stack(
+        [(np.asarray(case.label) == label).sum(axis=(1, 2)) for label in target.foreground]
+    )
+    return int(np.lexsort((sizes.sum(axis=0), sizes.min(axis=0)))[-1])
+
+
+def _window(truth: NDArray[np.uint8], margin: int) -> tuple[slice, slice]:
+    """Rows and columns around what is labelled, all of the image where nothing is."""
+    labelled = np.argwhere(truth > 0)
+    if len(labelled) == 0:
+        return slice(None), slice(None)
+    low, high = labelled.min(axis=0), labelled.max(axis=0) + 1
+    side = int((high - low).max()) + 2 * margin
+    middle = (low + high) // 2
+    start = np.maximum(middle - side // 2, 0)
+    return slice(int(start[0]), int(start[0]) + side), slice(int(start[1]), int(start[1]) + side)
+
+
+def _dice_note(labels: NDArray[np.uint8], truth: NDArray[np.uint8], target: TargetSpec) -> str:
+    counts = confusion(labels, truth, tuple(target.foreground))
+    values = [count.dice for count in counts.values() if count.present]
+    return f"Dice {np.mean(values):.2f}" if values else ""
+
+
+def kept_label(folder: Path, id: str) -> Path:
+    """The label map of a case in a folder of segweave or of another program. Raises InputError."""
+    name = urllib.parse.quote(id, safe=" ")
+    for ending in (".nii.gz", ".png", ".npz"):
+        if (folder / f"{name}{ending}").is_file():
+            return folder / f"{name}{ending}"
+    return case_file(folder, id)  # of another program
 
 
 def dice_scale(values: Iterable[float]) -> tuple[float, float]:
@@ -152,35 +270,8 @@ def score_dots(
         axis.set_xlabel(quantity, fontsize=8)
         axis.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
         plain_axis(axis)
-    axes[0].set_yticks(range(len(arms)), _printable(arms), fontsize=8)
+    axes[0].set_yticks(range(len(arms)), printable_names(arms), fontsize=8)
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
-    return figure
-
-
-def difference_dots(
-    arms: Mapping[str, tuple[Sequence[float], tuple[float, float | None, float | None]]],
-    quantity: str = "difference in Dice",
-) -> Figure:
-    """Every group's difference as a dot, mean and interval as a bar; `arms` maps arm → (values,
-    (mean, low, high)), low and high None where there is none.
-    """
-    figure_type = figure_class()
-    if not arms:
-        raise UsageError("drawing differences", expected="at least one arm", found="none")
-    figure = figure_type(figsize=(6.4, 0.55 * len(arms) + 1.0), layout="constrained")
-    axis = figure.subplots()
-    axis.axvline(0.0, color="#888888", linewidth=1)
-    for y, (values, (mean, low, high)) in enumerate(arms.values()):
-        points = np.asarray(values, dtype=float)
-        spread = (np.arange(len(points)) % 5 - 2) * 0.05
-        axis.plot(points, y + spread, "o", color=LINES[0], alpha=0.45, markersize=4)
-        if low is not None and high is not None:
-            axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
-        axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
-    axis.set_yticks(range(len(arms)), _printable(arms), fontsize=9)
-    axis.set_ylim(len(arms) - 0.4, -0.5)
-    axis.set_xlabel(quantity, fontsize=9)
-    plain_axis(axis)
     return figure
 
 
@@ -272,7 +363,7 @@ def _legend(figure: Figure, target: TargetSpec, colours: Mapping[int, str]) -> N
     )
 
 
-def _printable(names: Iterable[str]) -> list[str]:
+def printable_names(names: Iterable[str]) -> list[str]:
     """Labels of ticks are set anew when the figure is drawn, so they are cleaned before."""
     return [name if name.isprintable() else printable(name) for name in names]
 
@@ -283,7 +374,7 @@ def _aspect(row: Panel) -> float:
 
 
 def plain_axis(axis: Any) -> None:
-    """Small ticks, a light grid, no frame above and to the right."""
+    """Small ticks, a light grid, no frame at the top and on the right."""
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
@@ -291,7 +382,7 @@ def plain_axis(axis: Any) -> None:
 
 
 def figure_class() -> type[Figure]:
-    """Matplotlib's Figure. Raises MissingExtraError without matplotlib."""
+    """Matplotlib's Figure; raises MissingExtraError without matplotlib."""
     try:
         from matplotlib.figure import Figure as FigureType
     except ImportError as error:

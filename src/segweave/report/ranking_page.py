@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.errors import MissingExtraError, printable
+from segweave.errors import MissingExtraError
 from segweave.prediction.overlay import display_slices, draw_slice
 from segweave.report.figures import as_png, figure_class
 from segweave.report.page import Image, Page, Section, Table, write_page
+from segweave.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

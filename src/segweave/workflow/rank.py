@@ -14,7 +14,6 @@ import numpy as np
 import segweave
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.formats import Geometry
-from segweave.formats.csv_table import text_cells
 from segweave.prediction import Ensemble, load_ensemble
 from segweave.prediction.features import pooled_features
 from segweave.prediction.flips import Flips
@@ -26,6 +25,7 @@ from segweave.report.ranking_page import RankedPicture, write_ranking
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import write_json, write_text
+from segweave.words import text_cells
 from segweave.workflow.candidates import Candidate, Candidates
 from segweave.workflow.rank_plan import CSV, FORMAT, JSON, PAGE, plan_ranking
 from segweave.workflow.ranking import CaseScore, by_score, diverse_order, score_case
