@@ -97,7 +97,8 @@ def reliability_diagrams(states: Mapping[str, Mapping[str, Any]]) -> Figure:
             left = edges[:-1] + 0.05 / len(voxels) + number * width
             share.bar(
                 left,
-                voxels / max(1, voxels.sum()),
+                # A bin without voxels has no bar on a log scale.
+                np.where(voxels > 0, voxels / max(1, voxels.sum()), np.nan),
                 width,
                 align="edge",
                 color=LINES[number],
@@ -124,8 +125,8 @@ def reliability_diagrams(states: Mapping[str, Mapping[str, Any]]) -> Figure:
         axis.set_title(f"{name}\nECE {errors}", fontsize=9)
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)
-        share.set_yscale("log")
         share.set_ylim(1e-6, 30)
+        share.set_yscale("log")
         share.set_yticks([])
         share.minorticks_off()
         for side in share.spines.values():
