@@ -85,9 +85,6 @@ def views_of(flips: Flips) -> int:
 
 def mean_maps(members: Sequence[Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
     """The maps of each network, slice by slice → their mean, slice by slice."""
-    if len(members) == 1:
-        yield from members[0]
-        return
     for maps in zip(*members, strict=True):
         total = maps[0].copy()
         for one in maps[1:]:

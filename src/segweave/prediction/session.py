@@ -223,7 +223,8 @@ class Session:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
         mean over members and mirror images, without a temperature. `boxes` as in `predict`.
         """
-        return mean_maps(self._member_maps(case, boxes))
+        every = self._member_maps(case, boxes)
+        return every[0] if len(every) == 1 else mean_maps(every)
 
     def _member_maps(
         self, case: Case, boxes: CaseBoxes | None, *, apart: bool = False
