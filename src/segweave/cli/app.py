@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from segweave.cli import (
+    calibrate,
     check,
     compare,
     contexts,
@@ -24,6 +25,7 @@ from segweave.cli import (
     plan,
     predict,
     prepare,
+    rank,
     score,
     serve,
     summarise,
@@ -39,7 +41,9 @@ ORDER = (
     "plan",
     "train",
     "grid",
+    "calibrate",
     "predict",
+    "rank",
     "serve",
     "evaluate",
     "score",
@@ -91,7 +95,9 @@ _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("plan", plan.plan, plan.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
+_add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
+_add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
