@@ -22,6 +22,7 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.dicom import library, ordered_slices
 from segweave.formats.dicom_file import is_dicom, read_data
+from segweave.formats.series import Slice
 from segweave.formats.turned import LPS_TO_RAS
 
 RESEARCH = "Research use only, not a medical device"
@@ -50,7 +51,7 @@ class Origin:
     @property
     def name(self) -> str:
         """What the model is called, in at most 64 characters."""
-        return _line(str(self.card.get("title") or "a segmentation network"), 64)
+        return line(str(self.card.get("title") or "a segmentation network"), 64)
 
     @property
     def digest(self) -> str:
@@ -68,16 +69,30 @@ class Origin:
 class Source:
     """The images of a series, as headers without pixels, first to last.
 
-    `step` is the vector in mm from one image to the next; None for one picture without a position.
+    Attributes:
+        images: a header for each slice; one header where one file holds all slices.
+        planes: for each slice the affine (column, row, 1) → LPS mm (3×3); None for a picture
+            without a position.
+        step: the vector in mm from one slice to the next, None without positions.
     """
 
     images: list[Any]
+    planes: list[NDArray[np.float64]] | None
     step: NDArray[np.float64] | None
 
     @property
     def first(self) -> Any:
         """The header of the first image."""
         return self.images[0]
+
+    def reference(self, number: int) -> Any:
+        """An item that refers to the image of slice `number`."""
+        from pydicom.dataset import Dataset
+
+        image, item = self.images[number], Dataset()
+        item.ReferencedSOPClassUID = image.SOPClassUID
+        item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        return item
 
     def uid(self, *parts: str | bytes) -> str:
         """A UID that is the same for the same series and `parts`: an object that is made again
@@ -141,7 +156,15 @@ def read_source(case: Case, format: str, doing: str) -> Source:
     with objects(doing, path):
         for image in images:
             _complete(image, images[0], step, path, doing)
-    return Source(images, step)
+    planes = None if affine is None else [_plane(affine, one) for one in kept]
+    return Source(images, planes, step)
+
+
+def _plane(affine: NDArray[np.float64], one: Slice) -> NDArray[np.float64]:
+    """(column, row, 1) → LPS mm in a slice, whose position may be rounded in its header."""
+    plane = affine[:3, [0, 1, 3]].copy()
+    plane[:, 2] = one.position
+    return plane
 
 
 def _check_same(
@@ -265,7 +288,12 @@ def check_ids(labels: NDArray[np.uint8], target: TargetSpec, doing: str) -> None
         )
 
 
-def _line(text: str, most: int) -> str:
+def line(text: str, most: int) -> str:
     """A text in one line of at most `most` characters that DICOM allows."""
     plain = "".join(one if one.isprintable() and one != "\\" else " " for one in text)
     return " ".join(plain.split())[:most]
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue (0 to 255) of "#rrggbb"."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -33,6 +33,7 @@ from segweave.formats.nifti import read_nifti, write_nifti
 from segweave.formats.nifti_header import HEADER_ATTRIBUTE
 from segweave.formats.nrrd import read_nrrd
 from segweave.formats.pictures import read_picture, write_picture
+from segweave.formats.rtstruct import write_rtstruct
 
 Family = Literal["volume", "array", "picture", "series"]
 Reader = Callable[[Path, Request], Content]
@@ -90,6 +91,8 @@ FORMATS = (
     Format("dicom", ENDINGS, "series", read_dicom, None, ("nifti",)),
     Format("dicom-seg", (".seg.dcm",), "series", None, write_dicom_seg, (), overlapping=True,
            refers=True),
+    Format("rtstruct", (".rtstruct.dcm",), "series", None, write_rtstruct, (), overlapping=True,
+           refers=True),
 )  # fmt: skip
 """Every format, those that keep the geometry first."""
 
@@ -131,7 +134,7 @@ def label_formats() -> tuple[str, ...]:
 
     >>> from segweave.formats import label_formats, label_name
     >>> label_formats()
-    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png', 'dicom-seg')
+    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png', 'dicom-seg', 'rtstruct')
     >>> label_name("scans/p1.nrrd", format="nifti")
     'p1.nii.gz'
     """

@@ -27,11 +27,13 @@ class Job:
     overlay: Path | None
     probabilities: Path | None
     format: str | None
+    report: Path | None = None
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """The files that are written."""
-        return tuple(t for t in (self.labels, self.overlay, self.probabilities) if t is not None)
+        every = (self.labels, self.overlay, self.probabilities, self.report)
+        return tuple(target for target in every if target is not None)
 
 
 def check_prediction(
@@ -43,6 +45,7 @@ def check_prediction(
     overlays: bool = True,
     probabilities: bool = False,
     format: str | None = None,
+    report: bool = False,
     force: bool = False,
 ) -> None:
     """Raise what `load` and `predict_files` would raise for models, inputs and results that are not
@@ -55,7 +58,7 @@ def check_prediction(
             target = read_json(card, DOING, expected="a model card").get("target", {})
             overlapping = isinstance(target, dict) and target.get("kind") == "overlapping"
     check_folder(folder)
-    jobs = plan_files(inputs, folder, overlays, probabilities, overlapping, format)
+    jobs = plan_files(inputs, folder, overlays, probabilities, overlapping, format, report)
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
@@ -76,6 +79,7 @@ def plan_files(
     probabilities: bool,
     overlapping: bool,
     format: str | None,
+    report: bool = False,
 ) -> list[Job]:
     """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
     jobs: list[Job] = []
@@ -95,6 +99,7 @@ def plan_files(
                     folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
                     folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,
+                    folder / subfolder / f"{name}.sr.dcm" if report else None,
                 )
             )
     return jobs
