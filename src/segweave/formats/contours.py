@@ -18,7 +18,7 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     Returns polygons of shape (points, 2), (row, column) of corners of pixels: pixel (0, 0) reaches
     from corner (0, 0) to (1, 1). A hole is joined to its outline by a keyhole: a line to the hole
     and back on itself. So every polygon is one closed line, and a pixel is in the mask where its
-    centre is inside one of the polygons, by the even-odd rule as well as by winding.
+    centre is inside one of the polygons, whether lines or turns around it are counted.
     """
     loops = _loops(mask)
     outside = [k for k, loop in enumerate(loops) if _area(loop) > 0]

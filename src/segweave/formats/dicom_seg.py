@@ -20,6 +20,7 @@ from segweave.formats.dicom_source import (
     Source,
     check_ids,
     frames_of,
+    in_file_order,
     line,
     objects,
     objects_library,
@@ -63,8 +64,8 @@ def segmentation(labels: NDArray[np.uint8], case: Case, target: TargetSpec, orig
     with objects(_DOING, Path(case.provenance.file)):
         described = _segments(highdicom, source, target, origin)
         return highdicom.seg.Segmentation(
-            source.images,
-            frames,
+            source.distinct,
+            in_file_order(frames, source),
             origin.segments.upper(),
             described,
             series_instance_uid=source.uid("series", FORMAT, origin.name, origin.digest),

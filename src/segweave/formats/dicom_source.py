@@ -22,6 +22,7 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.dicom import library, ordered_slices
 from segweave.formats.dicom_file import is_dicom, read_data
+from segweave.formats.multiframe import has_frames, share_geometry
 from segweave.formats.series import Slice
 from segweave.formats.turned import LPS_TO_RAS
 
@@ -74,16 +75,23 @@ class Source:
         planes: for each slice the affine (column, row, 1) → LPS mm (3×3); None for a picture
             without a position.
         step: the vector in mm from one slice to the next, None without positions.
+        frames: the index of each slice in the file where one file holds all; else None.
     """
 
     images: list[Any]
     planes: list[NDArray[np.float64]] | None
     step: NDArray[np.float64] | None
+    frames: list[int] | None = None
 
     @property
     def first(self) -> Any:
         """The header of the first image."""
         return self.images[0]
+
+    @property
+    def distinct(self) -> list[Any]:
+        """The headers, each once."""
+        return self.images if self.frames is None else self.images[:1]
 
     def reference(self, number: int) -> Any:
         """An item that refers to the image of slice `number`."""
@@ -92,6 +100,8 @@ class Source:
         image, item = self.images[number], Dataset()
         item.ReferencedSOPClassUID = image.SOPClassUID
         item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        if self.frames is not None:
+            item.ReferencedFrameNumber = self.frames[number] + 1
         return item
 
     def uid(self, *parts: str | bytes) -> str:
@@ -101,7 +111,7 @@ class Source:
         from pydicom.uid import generate_uid
 
         digest = hashlib.sha256()
-        uids = [str(image.SOPInstanceUID) for image in self.images]
+        uids = [str(image.SOPInstanceUID) for image in self.distinct]
         for part in (MAKER, str(self.first.SeriesInstanceUID), *uids, *parts):
             digest.update(part.encode() if isinstance(part, str) else part)
             digest.update(b"\0")
@@ -151,13 +161,27 @@ def read_source(case: Case, format: str, doing: str) -> Source:
     pydicom = library(doing)
     kept, affine = ordered_slices(path, doing)
     _check_same(case, len(kept), affine, path, doing)
-    images = [read_data(pydicom, one.file, doing, stop_before_pixels=True) for one in kept]
+    files = list(dict.fromkeys(one.file for one in kept))
+    frames = None if kept[0].frame is None else [one.frame or 0 for one in kept]
+    if frames is not None and len(files) > 1:
+        raise InputError(
+            doing,
+            file=path,
+            expected="one file with all frames, or one file per slice",
+            found=f"{len(files)} files of several frames",
+            remedy="choose another format, such as --format nifti",
+            kind="unsupported",
+        )
+    headers = {file: read_data(pydicom, file, doing, stop_before_pixels=True) for file in files}
+    images = [headers[one.file] for one in kept]
     step = None if affine is None else affine[:3, 2]
     with objects(doing, path):
-        for image in images:
+        for image in headers.values():
             _complete(image, images[0], step, path, doing)
+        if frames is not None and affine is not None:
+            share_geometry(images[0], kept[0], decimal(float(np.linalg.norm(affine[:3, 2]))))
     planes = None if affine is None else [_plane(affine, one) for one in kept]
-    return Source(images, planes, step)
+    return Source(images, planes, step, frames)
 
 
 def _plane(affine: NDArray[np.float64], one: Slice) -> NDArray[np.float64]:
@@ -215,6 +239,8 @@ def _complete(
         if "FrameOfReferenceUID" in image and "ImagePositionPatient" not in image:
             del image.FrameOfReferenceUID
         return
+    if has_frames(image):
+        return
     # The reader takes small differences between the slices of a series for rounding.
     for name in ("ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID"):
         setattr(image, name, getattr(first, name))
@@ -229,6 +255,15 @@ def decimal(value: float) -> Any:
     from pydicom.valuerep import DSfloat
 
     return DSfloat(float(value), auto_format=True)
+
+
+def in_file_order(frames: NDArray[Any], source: Source) -> NDArray[Any]:
+    """Frames in the order of the slices → in the order of the frames of the source's file."""
+    if source.frames is None:
+        return frames
+    stored = np.empty_like(frames)
+    stored[source.frames] = frames
+    return stored
 
 
 def frames_of(labels: NDArray[Any], case: Case) -> NDArray[np.uint8]:

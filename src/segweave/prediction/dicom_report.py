@@ -103,7 +103,7 @@ def _report(highdicom: Any, groups: list[Any], seg: Any, source: Source, origin:
         title=codes.cid7021.ImagingMeasurementReport,
     )
     report = highdicom.sr.ComprehensiveSR(
-        [*_once(source.images), seg],
+        [*source.distinct, seg],
         content[0],
         series_instance_uid=source.uid("series", "report", origin.name, origin.digest),
         series_number=_SERIES,
@@ -118,11 +118,6 @@ def _report(highdicom: Any, groups: list[Any], seg: Any, source: Source, origin:
     )
     report.CompletionFlagDescription = RESEARCH
     return report
-
-
-def _once(images: Sequence[Any]) -> list[Any]:
-    """The images without repetitions: one file may hold several slices."""
-    return list({str(image.SOPInstanceUID): image for image in images}.values())
 
 
 def _group(
