@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.content import Content, Request
-from segweave.formats.dicom_file import is_dicom, read_data
+from segweave.formats.dicom_file import is_dicom, read_data, reading_dicom
 from segweave.formats.dicom_pixels import pixels_of
 from segweave.formats.guard import (
     TooLargeError,
@@ -21,7 +21,6 @@ from segweave.formats.guard import (
     declared_bytes,
     largest_bytes,
     readable_size,
-    reading,
 )
 from segweave.formats.multiframe import GROUPS, has_frames, slices_of, value_of
 from segweave.formats.series import Slice, as_numbers, ordered
@@ -168,7 +167,7 @@ def read_dicom(path: Path, request: Request) -> Content:
 def _headers(pydicom: Any, file: Path, doing: str) -> list[Slice]:
     """The headers of the slices in a file, read without its pixels; none of a DICOMDIR."""
     data = read_data(pydicom, file, doing, stop_before_pixels=True, specific_tags=_TAGS)
-    with reading(doing, file):
+    with reading_dicom(doing, file):
         if data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
             return []
         frames = int(data.get("NumberOfFrames", 1) or 1)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,6 +86,29 @@ class _Counted:
         return self._stream.read(min(size, max(0, self._size - self.tell())))
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log and the warnings of pydicom: they quote values of headers, names of patients
+    with them. What matters is checked, and reported in words of the library.
+    """
+    log = logging.getLogger("pydicom")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+@contextmanager
+def reading_dicom(doing: str, file: Path) -> Iterator[None]:
+    """As `guard.reading`, without the words of pydicom."""
+    with reading(doing, file, quote=False), quiet():
+        yield
+
+
 def read_data(pydicom: Any, file: Path, doing: str, **options: Any) -> Any:
     """The data set of a file, as `pydicom.dcmread(file, **options)` reads it.
 
@@ -89,7 +116,7 @@ def read_data(pydicom: Any, file: Path, doing: str, **options: Any) -> Any:
     an image does: a deflated file that unfolds too far, elements without number, sequences in
     sequences.
     """
-    with reading(doing, file):
+    with reading_dicom(doing, file):
         if not is_dicom(file):
             raise InputError(
                 doing,

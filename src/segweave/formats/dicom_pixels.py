@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.errors import InputError
-from segweave.formats.dicom_file import read_data
-from segweave.formats.guard import check_finite, reading
+from segweave.formats.dicom_file import read_data, reading_dicom
+from segweave.formats.guard import check_finite
 from segweave.formats.series import Slice
 
 _PLUGINS = {
@@ -23,6 +24,9 @@ _PLUGINS = {
     "RLE": "pylibjpeg pylibjpeg-rle",
 }
 """How the names of transfer syntaxes begin → what pip installs to unpack them."""
+
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""What a message repeats of a header."""
 
 
 def pixels_of(pydicom: Any, slices: Sequence[Slice], doing: str) -> list[NDArray[Any]]:
@@ -43,7 +47,7 @@ def pixels_of(pydicom: Any, slices: Sequence[Slice], doing: str) -> list[NDArray
 def _of_file(
     pydicom: Any, data: Any, file: Path, slices: Sequence[tuple[int, Slice]], doing: str
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    with reading(doing, file):
+    with reading_dicom(doing, file):
         if "PixelData" not in data:
             raise InputError(doing, file=file, expected="pixels", found="none", kind="damaged")
         values = _unpacked(pydicom, data, file, doing)
@@ -72,14 +76,18 @@ def _unpacked(pydicom: Any, data: Any, file: Path, doing: str) -> NDArray[Any]:
         _check_plugin(pydicom, syntax, file, doing)
     try:
         return np.asarray(data.pixel_array)
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
+    except (RuntimeError, NotImplementedError, AttributeError, ValueError) as error:
+        damaged = isinstance(error, ValueError)
+        lines = str(error).strip().splitlines() or ["no message"]
         raise InputError(
             doing,
             file=file,
             expected="pixels that can be unpacked",
-            found=str(error).strip().splitlines()[0][:160],
-            remedy="decompress the series first (for instance with dcmdjpeg or dcm2niix)",
-            kind="unsupported",
+            found=_QUOTED.sub("...", lines[0])[:160],
+            remedy="the file may be truncated: copy it again"
+            if damaged
+            else "decompress the series first (for instance with dcmdjpeg or dcm2niix)",
+            kind="damaged" if damaged else "unsupported",
         ) from error
 
 

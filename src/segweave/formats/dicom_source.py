@@ -5,7 +5,6 @@ of the case's slices, and what the object states of its making.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from segweave.data.geometry import case_affine, farthest_apart
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.dicom import library, ordered_slices
-from segweave.formats.dicom_file import is_dicom, read_data
+from segweave.formats.dicom_file import is_dicom, quiet, read_data
 from segweave.formats.multiframe import has_frames, share_geometry
 from segweave.formats.series import Slice
 from segweave.formats.turned import LPS_TO_RAS
@@ -284,8 +283,7 @@ def objects(doing: str, path: Path) -> Iterator[None]:
     may quote the header; they do not warn either.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     except (SegweaveError, OSError, MemoryError):
         raise

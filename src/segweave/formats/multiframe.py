@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _DIMENSIONS: tuple[tuple[str, str, str], ...] = (
     ("time", "FrameContentSequence", "FrameAcquisitionDateTime"),
 )  # fmt: skip
 """What may tell apart frames at one position: its name, its functional group, its element."""
+
+_CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 
 
 def has_frames(data: Any) -> bool:
@@ -176,13 +179,13 @@ def _check_dimensions(data: Any, frames: Sequence[Slice], doing: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A number as it is; of texts their type codes alone, never a date of the patient."""
-    shorten: Callable[[Any], str] = str
+    """A number, a code or the time of a moment; "" for any other text, which may be a name."""
     if isinstance(value, int | float):
         return f"{value:g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "/".join(shorten(part) for part in value)[:40]
-    return str(value)[-13:]
+        return "/".join(_shown(part) for part in value)[:40]
+    text = str(value)
+    return text[8:] if text[:8].isdecimal() else text if _CODE.fullmatch(text) else ""
 
 
 def share_geometry(data: Any, first: Slice, distance: Any) -> None:

@@ -54,13 +54,17 @@ def as_numbers(
     """The `count` numbers of an element, None where it is empty; raises InputError for others."""
     if value is None or value == "":
         return None
-    found = np.asarray(value if isinstance(value, Sequence) else [value], np.float64).ravel()
+    try:
+        found = np.asarray(value if isinstance(value, Sequence) else [value], np.float64).ravel()
+    except (TypeError, ValueError):
+        found = np.array([])
     if found.size != count or not np.isfinite(found).all():
         raise InputError(
             doing,
             file=file,
             expected=f"{count} numbers as {name}",
-            found=str(value)[:100],
+            # Never the value itself: a damaged header may have a name in its place.
+            found=f"{found.size} numbers" if found.size else "another value",
             kind="damaged",
         )
     return found
