@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave import __version__
-from segweave.data.case import Case, ids_in
-from segweave.data.geometry import case_affine, farthest_apart
+from segweave.data.case import Case, case_affine, farthest_apart, ids_in
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.dicom import library, ordered_slices
