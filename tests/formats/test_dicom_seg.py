@@ -170,6 +170,17 @@ def test_what_the_object_says(tmp_path: Path) -> None:
         assert done.stderr == ""
 
 
+def test_headers_of_old_scanners(tmp_path: Path) -> None:
+    folder = write_placed(
+        tmp_path / "ct", PatientBirthDate="1941.02.03", StudyDate="nope", StudyTime="10:20:30",
+        PatientSex="X", AccessionNumber="A" * 20,
+    )  # fmt: skip
+    _, _, path = written(folder)
+    seg = pydicom.dcmread(path)
+    assert (seg.PatientBirthDate, seg.StudyTime) == ("19410203", "102030")
+    assert (seg.StudyDate, seg.PatientSex) == ("", "")
+
+
 def test_the_same_result_is_the_same_object(tmp_path: Path) -> None:
     case = read_case(write_placed(tmp_path / "ct"))
     labels = labels_for(case)

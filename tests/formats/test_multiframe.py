@@ -45,7 +45,9 @@ def test_a_file_of_frames_is_the_series_of_its_slices(
     np.testing.assert_allclose(enhanced.affine, classic.affine, atol=1e-6)
     assert enhanced.source_grid == classic.source_grid
     assert (enhanced.stack, label_name(tmp_path / "e.dcm")) == ("space", "e.nii.gz")
-    assert find_images(tmp_path) == [tmp_path / "ct", tmp_path / "e.dcm"]
+    write_enhanced(tmp_path / "f.dcm", place)
+    images = [tmp_path / "ct", tmp_path / "e.dcm", tmp_path / "f.dcm"]
+    assert find_images(tmp_path) == images, "each file is an image"
 
 
 def test_values_of_each_frame(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from segweave.formats.turned import LPS_TO_RAS, turned_content
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 _DIRECTORY = "1.2.840.10008.1.3.10"
+_POSITION = ("ImagePositionPatient", "ImageOrientationPatient")
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 _TAGS = [
     "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "SamplesPerPixel",
@@ -52,14 +53,16 @@ def series_files(folder: Path) -> list[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """The images that the DICOM files directly in a folder are: the folder for the slices of a
-    series, each file for pictures that name no position in a patient.
+    series, each file where it holds all slices, and for pictures that name no position in a
+    patient.
     """
     files = series_files(folder)
     if len(files) < 2:
         return files
     for file in files:
-        if is_placed(file):
-            return [folder]
+        header = _placement(file)
+        if header is not None and _names_position(header):
+            return files if len(header.get(GROUPS[1]) or ()) > 1 else [folder]
     return files
 
 
@@ -67,21 +70,24 @@ def is_placed(file: Path) -> bool | None:
     """Whether a file names its position in the patient, as slices do; None where it can't be
     read.
     """
+    header = _placement(file)
+    return None if header is None else _names_position(header)
+
+
+def _placement(file: Path) -> Any:
+    """What a header says of positions, None where it can't be read."""
+    doing, tags = "looking for images", [*_POSITION, *GROUPS]
     try:
-        pydicom = library("looking for images")
-        wanted = ["ImagePositionPatient", "ImageOrientationPatient"]
-        tags = [*wanted, *GROUPS]
-        data = read_data(
-            pydicom, file, "looking for images", stop_before_pixels=True, specific_tags=tags
-        )
+        return read_data(library(doing), file, doing, stop_before_pixels=True, specific_tags=tags)
     except SegweaveError:
         return None
-    if has_frames(data):
-        return (
-            value_of(data, 0, "PlanePositionSequence", "ImagePositionPatient") is not None
-            and value_of(data, 0, "PlaneOrientationSequence", "ImageOrientationPatient") is not None
-        )
-    return all(data.get(name) not in (None, "") for name in wanted)
+
+
+def _names_position(header: Any) -> bool:
+    if has_frames(header):
+        groups = zip(("PlanePositionSequence", "PlaneOrientationSequence"), _POSITION, strict=True)
+        return all(value_of(header, 0, group, name) is not None for group, name in groups)
+    return all(header.get(name) not in (None, "") for name in _POSITION)
 
 
 def library(doing: str) -> Any:

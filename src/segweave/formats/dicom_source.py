@@ -231,6 +231,7 @@ def _complete(
     for name in _OFTEN_MISSING:
         if name not in image:
             setattr(image, name, "")
+    _repair(image)
     if "Modality" not in image or not image.Modality:
         image.Modality = "OT"
     if step is None:
@@ -246,6 +247,24 @@ def _complete(
     if not image.get("SliceThickness"):
         image.SliceThickness = decimal(distance)
     image.SpacingBetweenSlices = decimal(distance)
+
+
+def _repair(image: Any) -> None:
+    """Write dates and times of old scanners as DICOM does now (1941.02.03, 10:20:30), and leave
+    those out that are none, as well as another sex than M, F and O.
+    """
+    from pydicom.valuerep import DA, TM
+
+    kinds = {"PatientBirthDate": (DA, ".-/"), "StudyDate": (DA, ".-/"), "StudyTime": (TM, ":")}
+    for name, (kind, separators) in kinds.items():
+        text = str(image.get(name) or "").translate(str.maketrans("", "", separators)).strip()
+        try:
+            kind(text)
+        except (ValueError, OverflowError):
+            text = ""
+        setattr(image, name, text)
+    if image.PatientSex not in ("M", "F", "O"):
+        image.PatientSex = ""
 
 
 def decimal(value: float) -> Any:

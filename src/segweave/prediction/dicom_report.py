@@ -70,7 +70,7 @@ def write_dicom_report(
     within a slice in mm. Raises InputError as `write_label` does for DICOM-SEG.
     """
     highdicom, pydicom = objects_library(_DOING), library(_DOING)
-    source = read_source(case, "of a report", _DOING)
+    source = read_source(case, SEGMENTATION, _DOING)
     with objects(_DOING, path):
         seg = pydicom.dcmread(segmentation, stop_before_pixels=True)
         groups = [
