@@ -302,10 +302,8 @@ class Service:
             case, probabilities=options["probabilities"], progress=report
         )
         with atomic_folder(home / FOLDER) as folder:
-            session = model.session
-            return write_results(
-                folder, image, prediction, session.target, options["format"], session.card
-            )
+            target = model.session.target
+            return write_results(folder, image, prediction, target, options["format"], model.card)
 
     @contextmanager
     def _decoded(self) -> Iterator[None]:
