@@ -5,17 +5,18 @@ was interrupted goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from segweave import __version__
-from segweave.data.boxes import Boxes, boxes_of
+from segweave.data.boxes import Boxes, CaseBoxes, boxes_of
 from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
 from segweave.formats import (
     Geometry,
@@ -32,6 +33,8 @@ from segweave.prediction.box_file import GivenBoxes, boxes_for, check_used
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.planning import (
     DOING,
+    PROBABILITIES,
+    UNCERTAINTY,
     Job,
     PredictedFile,
     ProgressFile,
@@ -43,20 +46,46 @@ from segweave.prediction.planning import (
     plan_files,
 )
 from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.session import Predicts
+from segweave.prediction.session import Prediction
+from segweave.prediction.summary import SUMMARY, model_of, read_summary, write_summary
 from segweave.runtime.progress import Progress
 from segweave.storage import (
     atomic_write,
     locked,
-    read_json,
     remove_leftovers,
     sha256_of_text,
-    write_json,
 )
 
-SUMMARY = "predictions.json"
+if TYPE_CHECKING:
+    from segweave.prediction.uncertainty import Uncertainty
+
 LOCK = ".predicting.lock"
-FORMAT = 1
+
+
+class Predicts(Protocol):
+    """What `predict_files` asks: a Session, or a server that has one."""
+
+    @property
+    def target(self) -> TargetSpec:
+        """What the classes are."""
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What summaries report about the model."""
+
+    def check_boxes(self, given: object | None) -> None:
+        """Raise UsageError where boxes are needed and none are given, or the other way round."""
+
+    def predict(
+        self,
+        case: Case,
+        *,
+        boxes: CaseBoxes | None = None,
+        probabilities: bool = False,
+        uncertainty: Uncertainty | None = None,
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Segment a case, as `Session.predict` does."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +123,7 @@ def predict_files(
     boxes: GivenBoxes | None = None,
     overlays: bool = True,
     probabilities: bool = False,
+    uncertainty: Uncertainty | None = None,
     format: str | None = None,
     segments: SegmentationType = "binary",
     report_dicom: bool = False,
@@ -116,6 +146,8 @@ def predict_files(
         probabilities: also write out/probabilities/NAME.nii.gz of a NIfTI image (float32, in its
             geometry, the classes as fourth axis), NAME.npz of another (float32, slices × classes ×
             height × width). The only case in which those of a whole volume are in memory.
+        uncertainty: also write out/uncertainty/NAME.nii.gz of a NIfTI image (float32 from 0 to 1,
+            in its geometry), NAME.png of a picture (grey, 255 is 1), NAME.npz of another.
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
@@ -140,7 +172,16 @@ def predict_files(
     check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     overlapping = predictor.target.kind == "overlapping"
-    jobs = plan_files(given, folder, overlays, probabilities, overlapping, format, report_dicom)
+    jobs = plan_files(
+        given,
+        folder,
+        overlays,
+        probabilities,
+        overlapping,
+        format,
+        uncertainty=uncertainty is not None,
+        report=report_dicom,
+    )
     check_targets(jobs)
     session: Predicts = (
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
@@ -160,7 +201,7 @@ def predict_files(
         check_used(boxes, {name for job in jobs for name in _names(job.file)})
     settings: dict[str, Any] = {
         "inputs": [str(Path(path).absolute()) for path in given],
-        "model": _model_of(session),
+        "model": model_of(session.card),
         "overlays": overlays,
         "probabilities": probabilities,
         "format": format,
@@ -170,6 +211,8 @@ def predict_files(
         settings["segments"] = segments
     if report_dicom:
         settings["report_dicom"] = True
+    if uncertainty is not None:
+        settings["uncertainty"] = uncertainty
     if boxes is not None:
         settings["boxes"] = sha256_of_text(repr(boxes))
     files: list[PredictedFile] = []
@@ -184,7 +227,7 @@ def predict_files(
         interrupted = ProgressFile(folder, settings, restart=force)
         if not (force or interrupted.resumes):
             check_free(jobs, folder)
-        earlier = _read_summary(folder / SUMMARY, force or interrupted.resumes)
+        earlier = read_summary(folder / SUMMARY, force or interrupted.resumes)
         interrupted.start()
         resumed = 0
         try:
@@ -197,7 +240,9 @@ def predict_files(
                     continue
                 try:
                     files.append(
-                        _predict_one(session, job, boxes, geometry, origin, number, report)
+                        _predict_one(
+                            session, job, boxes, uncertainty, geometry, origin, number, report
+                        )
                     )
                 except Exception as error:
                     # One unusual file never ends the prediction of the others.
@@ -207,7 +252,14 @@ def predict_files(
         finally:
             # Also after Ctrl-C: what was written is listed.
             if files or failures:
-                _write_summary(folder, session, files, failures, earlier)
+                write_summary(
+                    folder,
+                    model_of(session.card),
+                    session.target,
+                    files,
+                    [(failure.file, failure.error) for failure in failures],
+                    earlier,
+                )
         interrupted.remove()
     report(len(jobs), "")
     return PredictionReport(folder, folder / SUMMARY, tuple(files), tuple(failures), resumed)
@@ -232,6 +284,7 @@ def _predict_one(
     session: Predicts,
     job: Job,
     given: GivenBoxes | None,
+    uncertainty: Uncertainty | None,
     geometry: Geometry,
     origin: Origin,
     number: int,
@@ -256,10 +309,13 @@ def _predict_one(
         case,
         boxes=shown,
         probabilities=job.probabilities is not None,
+        uncertainty=uncertainty,
         progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
     if job.probabilities is not None and prediction.probabilities is not None:
-        _write_probabilities(prediction.probabilities, case, job.probabilities)
+        _write_maps(prediction.probabilities, case, job.probabilities, PROBABILITIES)
+    if job.uncertainty is not None and prediction.uncertainty is not None:
+        _write_maps(prediction.uncertainty, case, job.uncertainty, UNCERTAINTY)
     failed = ""
     if job.overlay is not None:
         try:
@@ -311,57 +367,22 @@ def _as_rows(boxes: Boxes) -> tuple[tuple[float, ...], ...]:
     return tuple((int(index), *map(float, boxes[index])) for index in shown)
 
 
-def _write_probabilities(probabilities: NDArray[np.float32], case: Case, file: Path) -> None:
-    """(slices, classes, height, width) in the format of the file's ending."""
+def _write_maps(maps: NDArray[np.float32], case: Case, file: Path, name: str) -> None:
+    """(slices, [classes,] height, width) in the format of the file's ending; in npz as `name`."""
     if file.name.endswith(".nii.gz"):
-        write_nifti(probabilities, case, file)
+        write_nifti(maps, case, file)
         return
+    if file.suffix == ".png" and case.slices > 1:
+        raise InputError(
+            f"writing {name} as a picture",
+            file=file,
+            expected="one slice",
+            found=f"{case.slices}",
+            remedy="convert the image to NIfTI",
+        )
     with atomic_write(file) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, probabilities=probabilities)
-
-
-def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
-    """The cases that an earlier call into the same folder listed."""
-    if not file.exists():
-        return []
-    expected = "a summary of predictions that can be added to"
-    remedy = "choose another folder, or replace it with force (--force)"
-    try:
-        content = read_json(file, DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
-        cases = content.get("cases")
-        if not isinstance(cases, list) or not all("labels" in case for case in cases):
-            raise InputError(
-                DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
-            )
-    except InputError:
-        if force:
-            return []
-        raise
-    return cases
-
-
-def _write_summary(
-    folder: Path,
-    session: Predicts,
-    files: Sequence[PredictedFile],
-    failures: Sequence[PredictionFailure],
-    earlier: Sequence[dict[str, Any]],
-) -> None:
-    cases = [as_entry(file, folder) for file in files]
-    written = {case["labels"] for case in cases}
-    content = {
-        "format": FORMAT,
-        "segweave": __version__,
-        "model": _model_of(session),
-        "target": session.target.model_dump(mode="json"),
-        "cases": [case for case in earlier if case["labels"] not in written] + cases,
-        "failures": [
-            {"file": str(failure.file), "message": str(failure.error)} for failure in failures
-        ],
-    }
-    write_json(folder / SUMMARY, content)
-
-
-def _model_of(session: Predicts) -> dict[str, Any]:
-    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles")
-    return {key: session.card[key] for key in keys if key in session.card}
+        if file.suffix == ".png":
+            grey = np.rint(255 * maps[0]).astype(np.uint8)
+            Image.fromarray(grey).save(stream, format="PNG")
+        else:
+            np.savez_compressed(stream, **{name: maps})  # type: ignore[arg-type]
