@@ -24,6 +24,7 @@ from segweave import registry
 from segweave.cli import main
 from segweave.cli.app import ORDER
 from segweave.recipes import as_set, load_recipe
+from tests.formats.series_of import VOLUME, write_placed
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -88,6 +89,7 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = path.with_name(path.name.replace("_gt", ""))
         whole(image, folder / "scans" / image.name)
         whole(image, folder / "scan.nii.gz")
+    write_placed(folder / "ct-series", volume=np.kron(VOLUME, np.ones((1, 6, 5), np.int16)))
     return folder
 
 

@@ -30,6 +30,10 @@ EXAMPLES = (
         "what is in a box, for a network that is shown what to segment",
     ),
     (
+        "segweave predict runs/a ct-series/ --out labels --format dicom-seg",
+        "a DICOM series, as a DICOM segmentation for an archive",
+    ),
+    (
         "segweave predict heart scans/ --out labels --server http://127.0.0.1:8000",
         "with the model heart of a service (segweave serve)",
     ),
@@ -115,12 +119,27 @@ def predict(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png. Default: what "
-            "suits each image.",
+            help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png, and of DICOM "
+            "images dicom-seg or rtstruct. Default: what suits each image.",
             callback=_check_format,
             show_default=False,
         ),
     ] = None,
+    seg_type: Annotated[
+        Literal["binary", "labelmap"],
+        typer.Option(
+            help="How a DICOM-SEG object holds the classes: each as a bit map, which every viewer "
+            "reads, or all in one map of ids.",
+        ),
+    ] = "binary",
+    report_dicom: Annotated[
+        bool,
+        typer.Option(
+            "--report-dicom",
+            help="With --format dicom-seg: also write volumes and diameters as a DICOM structured "
+            "report.",
+        ),
+    ] = False,
     force: Force = False,
     checkpoint: Checkpoint = None,
     also: Annotated[
@@ -162,11 +181,11 @@ def predict(
 ) -> None:
     """Segment images and volumes with a trained model.
 
-    Takes NIfTI, HDF5, NumPy and common picture formats. A label map has the size, orientation,
-    affine and units of its image, so that a viewer shows one over the other. A volume is read
-    slice by slice in bounded memory, and each slice goes through the network once. A file that
-    fails is reported at the end, and the others continue. After an interruption the same command
-    goes on where it was.
+    Takes NIfTI, DICOM series, HDF5, NumPy and common picture formats. A label map has the size,
+    orientation, affine and units of its image, so that a viewer shows one over the other. A volume
+    is read slice by slice in bounded memory, and each slice goes through the network once. A file
+    that fails is reported at the end, and the others continue. After an interruption the same
+    command goes on where it was.
 
     With `--server` the network runs on a service, and the same files are written here. Only pixels
     and spacing are sent, no header and no name.
@@ -190,6 +209,14 @@ def predict(
     options |= {"--no-temperature": not temperature}
     options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
     _check_options(server is not None, options, token_file is not None)
+    if seg_type != "binary" and format != "dicom-seg":
+        raise UsageError(
+            "predicting", expected="--format dicom-seg with --seg-type", found=f"--format {format}"
+        )
+    if report_dicom:
+        from segweave.prediction.dicom_report import check_report
+
+        check_report(format)
     if server is None:
         # Before torch is imported, which takes seconds.
         check_prediction(
@@ -201,6 +228,7 @@ def predict(
             probabilities=probabilities,
             uncertainty=uncertainty is not None,
             format=format,
+            report=report_dicom,
             force=force,
         )
         if uncertainty is not None:
@@ -246,6 +274,8 @@ def predict(
             probabilities=probabilities,
             uncertainty=uncertainty,
             format=format,
+            segments=seg_type,
+            report_dicom=report_dicom,
             force=force,
             geometry=geometry,
             progress=progress,

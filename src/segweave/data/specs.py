@@ -11,7 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from segweave.data.codes import ClassCode, code_of
+from segweave.errors import UsageError, from_validation, nearest
 
 PALETTE = ("#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#d55e00", "#f0e442", "#0072b2", "#a6d854")
 """Okabe and Ito's colours, which people with any colour vision can tell apart, with a light green
@@ -161,6 +172,8 @@ class TargetSpec(BaseModel):
         ignored: the label id of pixels that do not count, or None.
         threshold: from this probability on a pixel belongs to the class ("binary" and
             "overlapping").
+        codes: the coded term of each name for DICOM objects, None for that of its name
+            (`class_codes`); None altogether where none was given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -170,9 +183,20 @@ class TargetSpec(BaseModel):
     colours: tuple[str, ...] | None = None
     ignored: int | None = None
     threshold: float = 0.5
+    codes: tuple[ClassCode | None, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Stores and cards of targets without codes are what they were before there were any.
+        values: dict[str, Any] = handler(self)
+        if values.get("codes", True) is None:
+            del values["codes"]
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> TargetSpec:
+        if self.codes is not None and len(self.codes) != len(self.names):
+            raise ValueError(f"give one code (or null) for each of the {len(self.names)} names")
         if self.colours is not None and len(self.colours) != len(self.names):
             raise ValueError(f"give one colour for each of the {len(self.names)} names")
         if self.kind == "binary" and len(self.names) > 2:
@@ -298,6 +322,35 @@ def class_colours(target: TargetSpec) -> dict[int, str]:
     return {label: colours[min(label, len(colours) - 1)] for label in target.foreground}
 
 
+def class_codes(target: TargetSpec) -> dict[int, ClassCode]:
+    """Label id → coded term of every foreground class: the target's own, else that of its name."""
+    given = target.codes or (None,) * len(target.names)
+    return {
+        label: given[min(label, len(given) - 1)]
+        or code_of(name, (_plain(name), _organ(name)), label)
+        for label, name in target.foreground.items()
+    }
+
+
+def with_codes(target: TargetSpec, codes: Mapping[str, str | Mapping[str, str]]) -> TargetSpec:
+    """The target with these coded terms.
+
+    `codes` is class name → "SCHEME:VALUE:MEANING", or → the fields of `ClassCode`. Raises
+    UsageError for a class that the target does not have and for another form of code.
+    """
+    doing = "setting the codes of classes"
+    given = dict(zip(target.names, target.codes or (None,) * len(target.names), strict=True))
+    for name, value in codes.items():
+        if name not in given:
+            raise UsageError(doing, found=f"class {name!r}", remedy=nearest(name, given))
+        fields = {"type": value} if isinstance(value, str) else value
+        try:
+            given[name] = ClassCode.model_validate(fields)
+        except ValidationError as error:
+            raise from_validation(error, doing, model=ClassCode, section=name) from None
+    return target.model_copy(update={"codes": tuple(given.values())})
+
+
 def colours_of(names: Mapping[int, str]) -> dict[int, str]:
     """Label id → colour. A known organ has its colour under each of its usual names, other classes
     get those of `PALETTE` that are left, in the order of their ids.
@@ -317,5 +370,9 @@ def colours_of(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _organ(name: str) -> str:
-    words = " ".join(re.split(r"[\s_\-]+", name.strip().lower()))
+    words = _plain(name)
     return _OTHER_NAMES.get(words, words)
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.split(r"[\s_\-]+", name.strip().lower()))

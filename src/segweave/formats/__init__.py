@@ -1,8 +1,9 @@
-"""Images in and label maps out: NIfTI, MHA, NRRD, DICOM (in), HDF5, npz, npy, PNG, JPEG, TIFF and
-BMP.
+"""Images in and label maps out: NIfTI, MHA, NRRD, DICOM (out as DICOM-SEG and RTSTRUCT), HDF5, npz,
+npy, PNG, JPEG, TIFF and BMP.
 """
 
 from segweave.formats.content import Geometry
+from segweave.formats.dicom_source import Origin
 from segweave.formats.files import find_images
 from segweave.formats.guard import as_label, check_finite
 from segweave.formats.read import read_array, read_case, read_label, read_label_case
@@ -20,6 +21,7 @@ from segweave.formats.table import (
 __all__ = [
     "SUFFIXES",
     "Geometry",
+    "Origin",
     "as_label",
     "case_name",
     "check_finite",

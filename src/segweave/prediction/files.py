@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segweave import __version__
 from segweave.data.boxes import Boxes, CaseBoxes, boxes_of
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
@@ -26,6 +25,7 @@ from segweave.formats import (
     read_case,
     write_label,
 )
+from segweave.formats.dicom_source import Origin, SegmentationType
 from segweave.formats.nifti import write_nifti
 from segweave.formats.pictures import turned_note
 from segweave.plugin_errors import plugin_error
@@ -47,22 +47,19 @@ from segweave.prediction.planning import (
 )
 from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.session import Prediction
+from segweave.prediction.summary import SUMMARY, model_of, read_summary, write_summary
 from segweave.runtime.progress import Progress
 from segweave.storage import (
     atomic_write,
     locked,
-    read_json,
     remove_leftovers,
     sha256_of_text,
-    write_json,
 )
 
 if TYPE_CHECKING:
     from segweave.prediction.uncertainty import Uncertainty
 
-SUMMARY = "predictions.json"
 LOCK = ".predicting.lock"
-FORMAT = 1
 
 
 class Predicts(Protocol):
@@ -128,6 +125,8 @@ def predict_files(
     probabilities: bool = False,
     uncertainty: Uncertainty | None = None,
     format: str | None = None,
+    segments: SegmentationType = "binary",
+    report_dicom: bool = False,
     force: bool = False,
     geometry: Geometry = "check",
     progress: Progress | None = None,
@@ -152,6 +151,10 @@ def predict_files(
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
+        segments: how a DICOM-SEG object holds exclusive classes, see
+            `segweave.formats.dicom_source.Origin`.
+        report_dicom: also write the measurements of DICOM-SEG objects as structured reports,
+            NAME.sr.dcm.
         force: replace results that exist.
         geometry: what is right where a NIfTI header contradicts itself.
         progress: called with the number of files done (a file in progress counts as a fraction),
@@ -170,23 +173,44 @@ def predict_files(
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     overlapping = predictor.target.kind == "overlapping"
     jobs = plan_files(
-        given, folder, overlays, probabilities, overlapping, format, uncertainty is not None
+        given,
+        folder,
+        overlays,
+        probabilities,
+        overlapping,
+        format,
+        uncertainty=uncertainty is not None,
+        report=report_dicom,
     )
     check_targets(jobs)
     session: Predicts = (
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
     )
     session.check_boxes(boxes)
+    origin = Origin(session.card, segments)
+    # Imported here and below: few predictions write objects.
+    if segments != "binary":
+        from segweave.formats.dicom_seg import check_segments
+
+        check_segments(session.target, origin)
+    if report_dicom:
+        from segweave.prediction.dicom_report import check_report
+
+        check_report(format)
     if boxes is not None:
         check_used(boxes, {name for job in jobs for name in _names(job.file)})
     settings: dict[str, Any] = {
         "inputs": [str(Path(path).absolute()) for path in given],
-        "model": _model_of(session),
+        "model": model_of(session.card),
         "overlays": overlays,
         "probabilities": probabilities,
         "format": format,
         "geometry": geometry,
     }
+    if segments != "binary":
+        settings["segments"] = segments
+    if report_dicom:
+        settings["report_dicom"] = True
     if uncertainty is not None:
         settings["uncertainty"] = uncertainty
     if boxes is not None:
@@ -203,7 +227,7 @@ def predict_files(
         interrupted = ProgressFile(folder, settings, restart=force)
         if not (force or interrupted.resumes):
             check_free(jobs, folder)
-        earlier = _read_summary(folder / SUMMARY, force or interrupted.resumes)
+        earlier = read_summary(folder / SUMMARY, force or interrupted.resumes)
         interrupted.start()
         resumed = 0
         try:
@@ -216,7 +240,9 @@ def predict_files(
                     continue
                 try:
                     files.append(
-                        _predict_one(session, job, boxes, uncertainty, geometry, number, report)
+                        _predict_one(
+                            session, job, boxes, uncertainty, geometry, origin, number, report
+                        )
                     )
                 except Exception as error:
                     # One unusual file never ends the prediction of the others.
@@ -226,7 +252,14 @@ def predict_files(
         finally:
             # Also after Ctrl-C: what was written is listed.
             if files or failures:
-                _write_summary(folder, session, files, failures, earlier)
+                write_summary(
+                    folder,
+                    model_of(session.card),
+                    session.target,
+                    files,
+                    [(failure.file, failure.error) for failure in failures],
+                    earlier,
+                )
         interrupted.remove()
     report(len(jobs), "")
     return PredictionReport(folder, folder / SUMMARY, tuple(files), tuple(failures), resumed)
@@ -253,6 +286,7 @@ def _predict_one(
     given: GivenBoxes | None,
     uncertainty: Uncertainty | None,
     geometry: Geometry,
+    origin: Origin,
     number: int,
     report: Callable[[float, str], None],
 ) -> PredictedFile:
@@ -291,8 +325,21 @@ def _predict_one(
         except Exception as error:
             # The label map is what was asked for; a picture that fails must not take it away.
             failed = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
-    # Last, so that a label map means that the file is done.
-    write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
+    # Last, so that a label map means that the file is done; a report refers to it.
+    write_label(
+        prediction.labels,
+        case,
+        job.labels,
+        format=job.format,
+        target=session.target,
+        origin=origin,
+    )
+    if job.report is not None:
+        from segweave.prediction.dicom_report import write_dicom_report
+        from segweave.prediction.measurements import measure
+
+        measured = measure(case, prediction.labels, session.target)
+        write_dicom_report(measured, case, job.labels, job.report, session.target, origin)
     # Only pictures can be shown turned.
     turned = turned_note(job.file) if case.source_grid is None else ""
     return PredictedFile(
@@ -339,50 +386,3 @@ def _write_maps(maps: NDArray[np.float32], case: Case, file: Path, name: str) ->
             Image.fromarray(grey).save(stream, format="PNG")
         else:
             np.savez_compressed(stream, **{name: maps})  # type: ignore[arg-type]
-
-
-def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
-    """The cases that an earlier call into the same folder listed."""
-    if not file.exists():
-        return []
-    expected = "a summary of predictions that can be added to"
-    remedy = "choose another folder, or replace it with force (--force)"
-    try:
-        content = read_json(file, DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
-        cases = content.get("cases")
-        if not isinstance(cases, list) or not all("labels" in case for case in cases):
-            raise InputError(
-                DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
-            )
-    except InputError:
-        if force:
-            return []
-        raise
-    return cases
-
-
-def _write_summary(
-    folder: Path,
-    session: Predicts,
-    files: Sequence[PredictedFile],
-    failures: Sequence[PredictionFailure],
-    earlier: Sequence[dict[str, Any]],
-) -> None:
-    cases = [as_entry(file, folder) for file in files]
-    written = {case["labels"] for case in cases}
-    content = {
-        "format": FORMAT,
-        "segweave": __version__,
-        "model": _model_of(session),
-        "target": session.target.model_dump(mode="json"),
-        "cases": [case for case in earlier if case["labels"] not in written] + cases,
-        "failures": [
-            {"file": str(failure.file), "message": str(failure.error)} for failure in failures
-        ],
-    }
-    write_json(folder / SUMMARY, content)
-
-
-def _model_of(session: Predicts) -> dict[str, Any]:
-    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles", "temperature")
-    return {key: session.card[key] for key in keys if key in session.card}

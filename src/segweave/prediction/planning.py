@@ -34,11 +34,12 @@ class Job:
     probabilities: Path | None
     format: str | None
     uncertainty: Path | None = None
+    report: Path | None = None
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """The files that are written."""
-        targets = (self.labels, self.overlay, self.probabilities, self.uncertainty)
+        targets = (self.labels, self.overlay, self.probabilities, self.uncertainty, self.report)
         return tuple(target for target in targets if target is not None)
 
 
@@ -52,6 +53,7 @@ def check_prediction(
     probabilities: bool = False,
     uncertainty: bool = False,
     format: str | None = None,
+    report: bool = False,
     force: bool = False,
 ) -> None:
     """Raise what `load` and `predict_files` would raise for models, inputs and results that are not
@@ -64,7 +66,16 @@ def check_prediction(
             target = read_json(card, DOING, expected="a model card").get("target", {})
             overlapping = isinstance(target, dict) and target.get("kind") == "overlapping"
     check_folder(folder)
-    jobs = plan_files(inputs, folder, overlays, probabilities, overlapping, format, uncertainty)
+    jobs = plan_files(
+        inputs,
+        folder,
+        overlays,
+        probabilities,
+        overlapping,
+        format,
+        uncertainty=uncertainty,
+        report=report,
+    )
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
@@ -86,6 +97,7 @@ def plan_files(
     overlapping: bool,
     format: str | None,
     uncertainty: bool = False,
+    report: bool = False,
 ) -> list[Job]:
     """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
     jobs: list[Job] = []
@@ -107,6 +119,7 @@ def plan_files(
                     folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,
                     folder / UNCERTAINTY / subfolder / grey if uncertainty else None,
+                    folder / subfolder / f"{name}.sr.dcm" if report else None,
                 )
             )
     return jobs

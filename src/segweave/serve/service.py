@@ -309,7 +309,8 @@ class Service:
             progress=report,
         )
         with atomic_folder(home / FOLDER) as folder:
-            return write_results(folder, image, prediction, model.session.target, options["format"])
+            target = model.session.target
+            return write_results(folder, image, prediction, target, options["format"], model.card)
 
     @contextmanager
     def _decoded(self) -> Iterator[None]:
