@@ -20,6 +20,7 @@ _PUBLIC = {
     "load": "segweave.prediction",
     "load_released": "segweave.author_weights",
     "predict": "segweave.prediction",
+    "prepare": "segweave.datasets",
     "save_model": "segweave.runs.save_model",
     "score": "segweave.workflow.score",
     "train": "segweave.workflow.train",

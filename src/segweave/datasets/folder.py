@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.data.case import Case, ids_in
-from segweave.data.splits import PARTS, cases_of, seeded_split
+from segweave.data.splits import PARTS, cases_of, part_named, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import (
     groups_by,
@@ -320,12 +320,13 @@ def _given_parts(
     parts: dict[str, set[str]] = {part: set() for part in PARTS}
     home: dict[str, str] = {}
     for id, group in groups.items():
-        part = table[id].get("part", "")
-        if part not in parts:
+        word = table[id].get("part", "")
+        part = part_named(word)
+        if not part:
             raise InputError(
                 _DOING,
                 expected="train, valid or test as part",
-                found=f"{part!r} for {id}",
+                found=f"{word!r} for {id}",
                 kind="layout",
             )
         if home.setdefault(group, part) != part:
