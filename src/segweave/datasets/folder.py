@@ -12,6 +12,7 @@ from segweave.data.case import Case, ids_in
 from segweave.data.splits import PARTS, cases_of, part_named, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import (
+    BY_NAME,
     groups_by,
     half_filled,
     own_group_warning,
@@ -134,7 +135,7 @@ def plan(
         errors += faults
     warnings = unused + _too_dark(found_masks, mask_threshold)
     grouped = any(given_groups.values())
-    warnings += own_group_warning(grouped)
+    warnings += own_group_warning(grouped, f"{BY_NAME}, or a table (cases)")
     items = [
         Item(
             id,

@@ -137,7 +137,7 @@ def plan(
         if parts
         else splits_by(fractions, seed),
         left_out=left_out,
-        warnings=[*unused, *own_group_warning(grouped)],
+        warnings=[*unused, *own_group_warning(grouped, "add a column group")],
         grouped=grouped,
         options=f"geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
