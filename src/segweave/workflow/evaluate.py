@@ -177,7 +177,8 @@ def evaluate(
 
     # Report.
     if plan.tests:
-        note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder)
+        times = plan.tested[plan.key]
+        note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder, times)
     update_report(run)
     return evaluation
 
