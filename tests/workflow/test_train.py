@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import segweave
+from segweave.cli import main
 from segweave.data.case import Case
 from segweave.data.store import Store
 from segweave.errors import UsageError
@@ -111,3 +112,27 @@ def test_the_report_takes_the_scores_of_the_pass_that_validated_the_model(
     assert dict(validated.dice) == pytest.approx(dict(anew.dice), abs=1e-6)
     passes = [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
     assert len({*passes}) == 3
+
+
+def test_a_training_killed_before_its_report_leaves_nothing_behind(
+    made: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.layout.report.unlink()
+    leftovers = [run.folder / ".writing-a.html", run.layout.checkpoints / ".writing-b"]
+    for path in leftovers:
+        path.write_text("half")
+    weights = (run.layout.model / "weights.safetensors").read_bytes()
+    command = ["train", "demo", "--store", made / "store", "--out", run.folder, "--device", "cpu"]
+    command += [part for text in (*SETS, "context.name=mean", "input.slices=3")
+                for part in ("--set", text)]  # fmt: skip
+    for words in ("no training is done", "nothing was done"):
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in command])
+        assert left.value.code in (0, None)
+        assert words in "".join(capsys.readouterr())
+        assert "Validation cases" in run.layout.report.read_text(encoding="utf-8")
+        assert not [path for path in leftovers if path.exists()]
+    assert (run.layout.model / "weights.safetensors").read_bytes() == weights
+    leftovers[0].write_text("half")  # of an evaluation's report
+    segweave.evaluate(run, part="validation", device="cpu")
+    assert not leftovers[0].exists()

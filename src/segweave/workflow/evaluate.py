@@ -216,6 +216,9 @@ def _alone(run: Run, *, needed: bool) -> Iterator[None]:
         for parent in (folder, run.layout.evaluations):
             for left in parent.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
+        # Of the run itself only reports: a training that goes on writes other files there.
+        for left in run.folder.glob(f".writing-*{run.layout.report.suffix}"):
+            left.unlink(missing_ok=True)
         yield
 
 
