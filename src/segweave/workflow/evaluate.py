@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segweave.data.boxes import FROM_REFERENCE, Boxes, reference_boxes
 from segweave.data.case import Case
-from segweave.data.store import CaseStore
+from segweave.data.store import CaseStore, Store
 from segweave.errors import MissingExtraError, SegweaveError, UsageError
 from segweave.evaluation import (
     Evaluation,
@@ -158,6 +158,7 @@ def evaluate(
             margin_reason=run.recipe.margin_reason,
             sources={
                 **variant.sources,
+                **_other_store(variant.other_store, cases),
                 "part": part,
                 "store": cases.checksum,
                 "predictions": str(maps.absolute()),
@@ -181,6 +182,14 @@ def evaluate(
         note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder, times)
     update_report(run)
     return evaluation
+
+
+def _other_store(name: str | None, store: CaseStore) -> dict[str, str]:
+    """Where the cases came from, if not from the store of the training."""
+    found = {} if name is None else {"data": name}
+    if found and isinstance(store, Store):
+        found["store_path"] = str(store.path.absolute())
+    return found
 
 
 def _prompt_remarks(prompt: str, arm: str) -> list[str]:
