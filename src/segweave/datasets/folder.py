@@ -107,7 +107,7 @@ def plan(
             _DOING,
             expected="a folder of masks (masks)",
             found="none given",
-            remedy="say where they are: masks=FOLDER",
+            remedy="say where they are: masks=FOLDER (of segweave check: --option masks=FOLDER)",
         )
     folder = Path(masks)
     errors: list[SegweaveError] = []
