@@ -22,9 +22,10 @@ from segweave.datasets.table import _rows
 from segweave.errors import SegweaveError
 from segweave.evaluation import evaluate_folders, read_evaluation
 from segweave.evaluation.case_table import read_entries
-from segweave.formats import write_label
+from segweave.formats import find_images, write_label
 from segweave.grid import load_grid
 from segweave.prediction.box_file import read_boxes
+from segweave.prediction.files import _read_summary
 from segweave.recipes import load_recipe
 from segweave.runs.run_folder import read_rows
 
@@ -95,6 +96,23 @@ def outcome(read: Callable[[], object]) -> str:
     except SegweaveError:
         return "refused"
     return "read"
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [[5], ["labels"], [{"labels": 3}], [{"labels": [1]}], [None], {"labels": "a"}, 7,
+     [{"file": "", "labels": ""}], [{"file": "\0", "labels": "a"}]],
+)  # fmt: skip
+def test_a_list_of_predictions_that_is_none(tmp_path: Path, cases: object) -> None:
+    file = tmp_path / "predictions.json"
+    file.write_text(json.dumps({"format": 1, "cases": cases}))
+    np.save(tmp_path / "scan.npy", np.zeros((3, 8, 8), np.int16))
+    assert find_images(tmp_path) == [tmp_path / "scan.npy"]
+    sound = isinstance(cases, list) and all(
+        isinstance(one, dict) and isinstance(one["labels"], str) for one in cases
+    )
+    assert outcome(lambda: _read_summary(file, False)) == ("read" if sound else "refused")
+    assert _read_summary(file, True) == (cases if sound else [])
 
 
 @pytest.mark.parametrize("name", TEXTS)
