@@ -5,16 +5,30 @@ Run `python docs/make_reference.py` after a change; a test demands that the page
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
+from reference_text import (
+    docstring,
+    escaped,
+    first_paragraph,
+    in_words,
+    page,
+    plain,
+    remark,
+    shown_parameter,
+    table,
+    type_name,
+)
 
 import segweave
 from segweave import registry
@@ -30,8 +44,22 @@ from segweave.recipes import (
 )
 
 FOLDER = Path(__file__).parent / "reference"
-MADE = "<!-- Written by docs/make_reference.py: do not edit. -->\n"
 
+
+RETURNED = (
+    ("segweave.comparison", "Comparison"),
+    ("segweave.context", "ContextModule"),
+    ("segweave.prediction", "Ensemble"),
+    ("segweave.evaluation", "Evaluation"),
+    ("segweave.prediction", "Prediction"),
+    ("segweave.prediction", "Predictor"),
+    ("segweave.datasets", "PrepareReport"),
+    ("segweave.runs.run_folder", "Run"),
+    ("segweave.networks", "SegmentationNetwork"),
+    ("segweave.prediction", "Session"),
+    ("segweave.weaving", "WovenNetwork"),
+)
+"""Module and name of what the public functions take and return."""
 
 _UNSHOWN = ("name", "title", "entry", "options", "tiny_options")
 _COMMON = {
@@ -44,7 +72,6 @@ _COMMON = {
     "self",
     "source",
 }
-_LISTS = {"Args:": "Arguments", "Attributes:": "Attributes", "Raises:": "Raises"}
 
 
 @dataclass(frozen=True)
@@ -174,15 +201,39 @@ def options(entry: Any, card: registry.Card) -> str:
     """The options that an entry takes beside the common ones."""
     taken = [
         p
-        for p in inspect.signature(entry).parameters.values()
+        for p in inspect.signature(entry, eval_str=True).parameters.values()
         if p.name not in _COMMON and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
+    described = arguments(entry)
     rows = []
     for parameter in taken:
         default = card.options.get(parameter.name, parameter.default)
         shown = "required" if default is inspect.Parameter.empty else f"`{default!r}`"
-        rows.append((f"`{parameter.name}`", f"`{type_name(parameter.annotation)}`", shown))
-    return "## Options\n\n" + table(("option", "type", "default"), rows) if rows else ""
+        meaning = escaped(described.get(parameter.name, ""))
+        rows.append((f"`{parameter.name}`", values_of(parameter.annotation), shown, meaning))
+    if not rows:
+        return ""
+    columns = ("option", "allowed", "default", "what it is")
+    return "## Options\n\n" + table(columns, rows)
+
+
+def arguments(thing: Any) -> dict[str, str]:
+    """What the docstring of a function or a class states of its arguments; of those that a class
+    does not explain, what the classes above it do.
+    """
+    found: dict[str, str] = {}
+    for one in reversed(inspect.getmro(thing)) if inspect.isclass(thing) else [thing]:
+        found |= attributes(inspect.cleandoc(one.__doc__ or ""), "Args:")[1]
+    return found
+
+
+def values_of(annotation: Any) -> str:
+    """The values of a choice, else the type."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{value!r}`" for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(values_of(one) for one in get_args(annotation))
+    return "`None`" if annotation is type(None) else f"`{type_name(annotation)}`"
 
 
 def recipes_page() -> str:
@@ -247,13 +298,13 @@ def sections(model: type[BaseModel], path: str, title: str) -> list[str]:
     return [f"### {title}\n\n{escaped(text)}\n\n{shown}", *inner]
 
 
-def attributes(text: str) -> tuple[str, dict[str, str]]:
-    """A docstring without its "Attributes:" block, and the entries of that block."""
+def attributes(text: str, title: str = "Attributes:") -> tuple[str, dict[str, str]]:
+    """A docstring without its block of that title, and the entries of that block."""
     kept: list[str] = []
     entries: dict[str, str] = {}
     inside, name = False, ""
     for line in text.splitlines():
-        if line.strip() == "Attributes:":
+        if line.strip() == title:
             inside = True
         elif inside and (named := re.match(r" {4}(\w+): (.*)", line)):
             name = named[1]
@@ -377,13 +428,40 @@ def python_pages() -> dict[str, str]:
         rows.append((f"[`{name}`](python/{name}.md)", first_paragraph(thing)))
         heading = f"```text\n{signature_of(name, thing)}\n```"
         written[f"python/{name}.md"] = page(name, heading, docstring(thing))
+    returned = []
+    for module, name in RETURNED:
+        thing = getattr(importlib.import_module(module), name)
+        returned.append((f"[`{name}`](python/{name}.md)", f"`{module}`", first_paragraph(thing)))
+        written[f"python/{name}.md"] = page(
+            name, f"`from {module} import {name}`", docstring(thing), members(thing)
+        )
     overview = page(
         "Python",
         "The public surface: `from segweave import ...`. Whatever else is imported from a package "
         "below (`segweave.data`, `segweave.evaluation`, ...) may still change.",
         table(("name", "what it is"), rows),
+        "## What they take and return",
+        table(("name", "in", "what it is"), returned),
     )
     return {"python.md": overview, **written}
+
+
+def members(thing: type) -> str:
+    """The methods and properties that a class has beside its fields."""
+    rows = []
+    for name, member in inspect.getmembers(thing):
+        if name.startswith("_") or not inspect.getdoc(member):
+            continue
+        owner = next(one for one in thing.__mro__ if name in vars(one))
+        if not owner.__module__.startswith("segweave."):
+            continue
+        if isinstance(member, (property, functools.cached_property)):
+            rows.append((f"`{name}`", first_paragraph(member)))
+        elif inspect.isfunction(member):
+            parameters = list(inspect.signature(member).parameters.values())[1:]
+            shown = ", ".join(shown_parameter(p) for p in parameters)
+            rows.append((f"`{name}({shown})`", first_paragraph(member)))
+    return "**Members**\n\n" + table(("", ""), rows) if rows else ""
 
 
 def signature_of(name: str, thing: Any) -> str:
@@ -402,104 +480,6 @@ def signature_of(name: str, thing: Any) -> str:
     if len(joined) > 80:
         joined = "\n    " + ",\n    ".join(parameters) + ",\n"
     return f"{name}({joined}){arrow}"
-
-
-# Text
-
-
-def page(title: str, *parts: str) -> str:
-    """A page with a title and parts."""
-    return (
-        "\n\n".join([f"# {title}", MADE.strip(), *(part.strip() for part in parts if part)]) + "\n"
-    )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def shown_parameter(parameter: inspect.Parameter) -> str:
-    """A parameter with its type and default, without the quotes of postponed annotations."""
-    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-    text = f"{stars}{parameter.name}"
-    if parameter.annotation is not parameter.empty:
-        text += f": {type_name(parameter.annotation)}"
-    if parameter.default is not parameter.empty:
-        text += f" = {parameter.default!r}"
-    return text
-
-
-def in_words(value: Any) -> str:
-    """A field of a card as text."""
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {in_words(one)}" for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(in_words(one) for one in value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def type_name(annotation: Any) -> str:
-    """A type as a reader writes it."""
-    if annotation is inspect.Parameter.empty:
-        return "any"
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"(\w+\.)+(?=\w)", "", text)
-
-
-def remark(path: Path) -> str:
-    """The comment at the top of a recipe."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
-
-
-def first_paragraph(thing: Any) -> str:
-    """The first paragraph of a docstring on one line."""
-    text = (inspect.getdoc(thing) or "").partition("\n\n")[0]
-    return escaped(" ".join(text.split()))
-
-
-def docstring(thing: Any) -> str:
-    """A docstring as Markdown: lists of arguments and attributes, examples as code."""
-    written = []
-    for part in re.split(r"\n(?=\w+:\n    )", inspect.getdoc(thing) or ""):
-        title, _, body = part.partition("\n")
-        if title in _LISTS:
-            written.append(f"**{_LISTS[title]}**\n\n{_list(body)}")
-        elif title == "Returns:":
-            written.append(f"**Returns**\n\n{escaped(inspect.cleandoc(body))}")
-        elif title in ("Example:", "Examples:"):
-            written.append(f"**Example**\n\n```pycon\n{inspect.cleandoc(body)}\n```")
-        else:
-            written.append(escaped(part))
-    return "\n\n".join(part.strip() for part in written)
-
-
-def _list(body: str) -> str:
-    """The named entries of a section as a list."""
-    lines = []
-    for line in body.splitlines():
-        named = re.match(r" {4}(\*{0,2}\w+): (.*)", line)
-        text = f"- `{named[1]}`: {named[2]}" if named else f"  {line.strip()}"
-        outside = bool(line.strip()) and not line.startswith(" ")
-        lines.append(escaped(f"\n{line}" if outside else text).rstrip())
-    return "\n".join(lines)
-
-
-def plain(text: str | None) -> str:
-    """Help text without the terminal's markup."""
-    return re.sub(r"\\\[", "[", text or "").strip()
-
-
-def escaped(text: str) -> str:
-    """Text in which nothing is taken for HTML."""
-    return text.replace("<", "&lt;")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ _PUBLIC = {
     "load_released": "segweave.author_weights",
     "plan": "segweave.workflow.plan",
     "predict": "segweave.prediction",
+    "prepare": "segweave.datasets",
     "save_model": "segweave.runs.save_model",
     "score": "segweave.workflow.score",
     "train": "segweave.workflow.train",

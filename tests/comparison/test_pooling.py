@@ -46,7 +46,7 @@ def test_every_case_is_in_the_table_once(tmp_path: Path) -> None:
     assert value(row[1]) == pytest.approx(expected, abs=5e-5)
     text = pooled.table.markdown()
     assert "20 cases, 20 groups" in text
-    assert "unet: 5 folds, every case scored in one of them." in text
+    assert "unet: 5 folds; each of their 20 cases was scored in one of them." in text
     assert [row[:5] for row in pooled.runs.rows] == [
         ("unet", str(k), "0", "4", "4") for k in range(5)
     ]

@@ -115,7 +115,7 @@ def test_a_table_of_cases(raw: Path, tmp_path: Path) -> None:
     [
         (["IMG,LABEL,a,g,train", "IMG,LABEL,a,g,train"], "a second 'a'"),
         (["IMG,LABEL,a,g,train", "IMG,LABEL,b,g,test"], "every group in one part"),
-        (["IMG,LABEL,a,g,training"], "train, valid or test"),
+        (["IMG,LABEL,a,g,tset"], "train, valid or test"),
         (["IMG,LABEL,a,g,train", "IMG,LABEL,b,h,"], "a part in every row"),
         ([",LABEL,a,g,"], "a path as image"),
         ([], "no rows"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segweave.data.case import Case
+from segweave.datasets._pictures import read_mask
 from segweave.errors import InputError
 from segweave.formats import read_case, read_label
 
@@ -112,3 +113,42 @@ def test_a_tiff_of_samples_that_are_not_read_is_not_called_damaged(tmp_path: Pat
     with pytest.raises(InputError) as caught:
         read_case(path)
     assert caught.value.kind == "damaged"
+
+
+def _white_is_zero(mask: np.ndarray, path: Path) -> Path:
+    picture = Image.fromarray(mask)
+    picture.save(path, tiffinfo={262: 0})
+    with Image.open(path) as stored:
+        assert stored.tag_v2[262] == 0
+    return path
+
+
+@pytest.mark.parametrize("mask", [MASK.astype(bool), MASK * 255, MASK * 3], ids=["bool", "8", "id"])
+@pytest.mark.parametrize("ending", [".tif", ".png"])  # the content counts
+def test_a_tiff_mask_whose_0_is_white_is_refused(
+    tmp_path: Path, mask: np.ndarray, ending: str
+) -> None:
+    path = _white_is_zero(mask, tmp_path / "a.tif").rename(tmp_path / f"a{ending}")
+    with pytest.raises(InputError, match="MinIsWhite") as caught:
+        read_label(path, CASE)
+    assert caught.value.kind == "labels"
+    assert "mask_threshold" in str(caught.value)
+    if ending == ".tif":
+        with pytest.raises(InputError, match="MinIsWhite"):
+            read_mask(path)
+
+
+def test_what_a_tiff_shows_counts_where_a_threshold_says_that_white_is_foreground(
+    tmp_path: Path,
+) -> None:
+    for name, mask in (("a", MASK.astype(bool)), ("b", MASK * 255)):
+        path = _white_is_zero(mask, tmp_path / f"{name}.tif")
+        np.testing.assert_array_equal(read_label(path, CASE, threshold=127)[0], MASK)
+        shown = read_case(path).image[0, 0]
+        np.testing.assert_array_equal(shown > 0, MASK > 0)  # an image is what it shows
+
+
+def test_compressed_1_bit_tiffs_are_read(tmp_path: Path) -> None:
+    Image.fromarray(MASK.astype(bool)).save(tmp_path / "a.tif", compression="group4")
+    np.testing.assert_array_equal(read_label(tmp_path / "a.tif", CASE)[0], MASK)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), MASK)

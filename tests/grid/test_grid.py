@@ -192,6 +192,19 @@ def test_a_finished_grid_starts_no_job(tmp_path: Path, store: Path) -> None:
     assert not (tmp_path / "runs" / "grid.json").exists()
 
 
+def test_metrics_of_the_grid_are_computed_for_every_run(tmp_path: Path, store: Path) -> None:
+    plan = plan_grid(load_grid(write(tmp_path, store, metrics=["nsd", "dice"])))
+    words = plan.runs[0].evaluate("clean")
+    assert [words[at + 1] for at, word in enumerate(words) if word == "--metric"] == ["nsd", "dice"]
+    scored = plan.runs[1].evaluations["clean"] / "manifest.json"
+    scored.parent.mkdir(parents=True)
+    scored.write_text(json.dumps({"format": 1, "definitions": {"dice": "", "nsd": ""}}))
+    plan_grid(load_grid(write(tmp_path, store, metrics=["nsd"])))
+    with pytest.raises(UsageError, match="without assd") as caught:
+        plan_grid(load_grid(write(tmp_path, store, metrics=["nsd", "assd"])))
+    assert "--metric nsd --metric assd --force" in str(caught.value)
+
+
 def test_time_left_comes_from_finished_runs_of_the_arm_shared_by_processes(
     tmp_path: Path, store: Path
 ) -> None:
@@ -224,6 +237,7 @@ def test_time_left_comes_from_finished_runs_of_the_arm_shared_by_processes(
         ({"seedz": [1]}, "did you mean seeds"),
         ({"recipes": [{"recipe": "demo", "sets": []}]}, "did you mean set"),
         ({"seeds": [1, 1]}, "each of seeds once"),
+        ({"metrics": ["nsd", "nsd"]}, "each of metrics once"),
         ({"jobs": 0}, "jobs"),
         ({"format": 2}, "format: 2"),
         ({"recipes": []}, "recipes"),
@@ -248,6 +262,8 @@ def test_the_message_about_a_wrong_file_names_the_key(
         ({"contexts": [{"context": "none", "at": "skips"}]}, "without one"),
         ({"folds": [0, 1]}, "fold-{fold}"),
         ({"protocols": ["cleen"]}, "did you mean clean"),
+        ({"metrics": ["nds"]}, "did you mean nsd"),
+        ({"metrics": ["psnr"]}, "a metric of labels"),
         ({"set": ["training.epochz=1"]}, "did you mean"),
         ({"set": ["data.split=other"]}, "data.split: other"),
         ({"recipes": ["dmo"]}, "did you mean demo"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -249,3 +250,10 @@ def test_bfloat16_gives_nearly_the_same():
     assert rough.probabilities.dtype == np.float32
     np.testing.assert_allclose(rough.probabilities, exact.probabilities, atol=0.03)
     assert (rough.probabilities != exact.probabilities).any()
+
+
+@pytest.mark.parametrize("given", ["runs/a", None, nn.Identity()], ids=["path", "none", "network"])
+def test_predict_asks_for_what_load_returns(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"segweave\.load") as caught:
+        predict(given, np.zeros((1, 1, 16, 16)))
+    assert "Predictor(network, input, target)" in str(caught.value)

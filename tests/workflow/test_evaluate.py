@@ -260,6 +260,9 @@ def test_a_run_is_scored_on_another_store(run: Run, tmp_path: Path) -> None:
     assert {row.arm for row in first.rows} == {"unet+mean"}
     kept = Path(first.manifest.sources["predictions"])
     assert sorted(path.stem for path in kept.iterdir()) == ["case0", "case1"]
+    report = run.layout.report.read_text(encoding="utf-8")
+    assert "Scores, protocol clean, all cases of clinic/b" in report
+    assert "No pictures" not in report
     # The ledger counts each store separately, also two of one name.
     segweave.evaluate(run, device="cpu")
     with pytest.raises(UsageError, match="a second time"):

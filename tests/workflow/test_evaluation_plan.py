@@ -33,6 +33,27 @@ def test_test_cases_are_scored_once_under_each_protocol(run: Run, tmp_path: Path
     assert ledger["published"]["times"] == 1
 
 
+def test_scores_that_a_killed_process_did_not_note_count(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException): ...
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("segweave.workflow.evaluate.note_scored", killed)
+        with pytest.raises(Killed):
+            segweave.evaluate(run, device="cpu")
+    assert not run.layout.ledger.exists()
+    with pytest.raises(UsageError, match="a second time") as caught:
+        segweave.evaluate(run, device="cpu", flips="both")
+    assert str(run.layout.evaluation("clean")) in str(caught.value)
+    forced = segweave.evaluate(run, device="cpu", force=True)
+    assert forced.manifest.tested == {"clean": 2}
+    assert json.loads(run.layout.ledger.read_text())["clean"]["times"] == 2
+
+
 def test_no_variant_is_scored_on_test_cases_after_another(made: Path, run: Run) -> None:
     first = segweave.evaluate(run, device="cpu")
     assert first.manifest.tested == {"clean": 1}

@@ -19,6 +19,7 @@ MODULES = {
     "score": "segweave.workflow.score",
     "load": "segweave.prediction.predictor",
     "predict": "segweave.prediction.predictor",
+    "Evaluation": "segweave.evaluation.rows",
 }
 
 

@@ -34,7 +34,7 @@ REMEDIES: dict[ErrorKind, str] = {
     "range": "look at the case; a phantom or a resampled copy differs on purpose",
     "split": "name the case as the release does, or give another split",
     "unused": "rename the file as the layout asks, or leave it",
-    "note": "read it",
+    "note": "nothing, where it is as it should be",
 }
 """What to do about each kind of problem."""
 

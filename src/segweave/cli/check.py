@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from segweave.checking import CheckReport
+    from collections.abc import Sequence
+
+    from segweave.checking import CheckReport, Problem
 
 EXAMPLES = (
     ("segweave check downloads/ACDC", "recognised by its layout"),
@@ -19,6 +21,7 @@ EXAMPLES = (
 )
 
 _EXAMPLES_SHOWN = 3
+_DIFFER = "differs from file to file: --json lists it for each"
 
 
 def check(
@@ -125,16 +128,9 @@ def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> No
     )
     rows = []
     for kind, severity, problems in report.kinds():
-        shown = [_example(problem, report.source) for problem in problems[:_EXAMPLES_SHOWN]]
-        remedies = list(dict.fromkeys(problem.what_to_do for problem in problems))
-        rows.append(
-            (
-                f"{kind} ({severity})",
-                str(len(problems)),
-                "\n".join(shown),
-                "\n".join(remedies[:_EXAMPLES_SHOWN]),
-            )
-        )
+        for remedy, alike in _by_remedy(problems).items():
+            shown = [_example(problem, report.source) for problem in alike[:_EXAMPLES_SHOWN]]
+            rows.append((f"{kind} ({severity})", str(len(alike)), "\n".join(shown), remedy))
     if rows:
         table("Problems", ("problem", "number", "examples", "what to do"), rows)
     fixed = sum(bool(line.get("done")) for line in lines)
@@ -152,7 +148,20 @@ def _print(report: CheckReport, lines: list[dict[str, Any]], source: Path) -> No
     results(**values)
 
 
-def _example(problem: Any, source: Path) -> str:
+def _by_remedy(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+    """What to do → the problems for which that is to be done; those beyond three remedies are
+    together.
+    """
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        remedy = problem.what_to_do
+        if remedy not in found and len(found) >= _EXAMPLES_SHOWN:
+            remedy = _DIFFER
+        found.setdefault(remedy, []).append(problem)
+    return found
+
+
+def _example(problem: Problem, source: Path) -> str:
     where = problem.case
     if problem.file is not None:
         try:

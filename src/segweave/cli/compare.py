@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -98,12 +99,19 @@ def compare(
         score_tables(*published_tables())
         return
     if not folders or reference is None:
+        from segweave.comparison.reading import read_arms
+
+        arms = list(read_arms(folders)) if folders else []
         raise UsageError(
             "reading the command line",
-            expected="evaluation folders and --reference ARM",
-            found="no folders" if not folders else "no --reference",
-            remedy="segweave compare scores/a scores/b --reference a; for one arm over its seeds "
-            "and folds, segweave summarise RUN...",
+            expected="evaluation folders and --reference ARM, the arm that the others are compared "
+            "with",
+            found=f"no --reference among the arms {', '.join(arms)}" if arms else "no folders",
+            remedy="for one arm over its seeds and folds, segweave summarise RUN..."
+            if len(arms) == 1
+            else f"--reference {shlex.quote(arms[0])}, or another of them"
+            if arms
+            else "segweave compare scores/a scores/b --reference a",
         )
     from segweave.comparison import compare as compare_arms
     from segweave.comparison import comparison_tables

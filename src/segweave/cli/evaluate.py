@@ -107,9 +107,10 @@ def evaluate(
     between models by their test scores makes the scores worthless. Label maps that exist as
     files are scored by "segweave score".
     """
-    from segweave.cli.show import counter, results, score_tables
+    from segweave.cli.show import counter, results, score_tables, shown
     from segweave.evaluation import summary_table
     from segweave.prediction.tiles import Tiles
+    from segweave.runs.run_folder import RunLayout
     from segweave.workflow.evaluation_plan import plan_evaluation
 
     chosen: dict[str, Any] = {
@@ -133,9 +134,11 @@ def evaluate(
     with counter("scoring", show=not quiet) as progress:
         done = evaluate_run(run, **chosen, device=device, progress=progress)
     score_tables(summary_table([done]))
-    curves = done.folder / "calibration.json" if calibration else None
+    maps, report = done.manifest.sources.get("predictions"), RunLayout(run).report
     results(
         scores=done.folder / "cases.csv",
         summary=done.folder / "summary.json",
-        calibration=curves,
+        calibration=done.folder / "calibration.json" if calibration else None,
+        label_maps=shown(maps) if maps else None,
+        report=report if report.is_file() else None,
     )

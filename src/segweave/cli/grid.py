@@ -19,7 +19,7 @@ def grid(
         Path,
         typer.Argument(
             metavar="GRID.yaml",
-            help="The file with store, out, recipes, contexts, seeds, folds, protocols, jobs.",
+            help="The file with store, out, recipes, contexts, seeds, folds, metrics and so on.",
             show_default=False,
         ),
     ],

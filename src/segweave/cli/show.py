@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -70,6 +71,13 @@ def results(**paths: Any) -> None:
     for name, path in paths.items():
         line = f"{name.replace('_', ' ') + ':':<{width + 1}} {path}"
         sys.stdout.write(_clean(line) + "\n")
+
+
+def shown(path: str | Path) -> Path:
+    """A path from the current folder where it is below that."""
+    whole = Path(path)
+    here = Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
 
 
 def _clean(text: str) -> str:

@@ -205,8 +205,11 @@ def train(
     }
     # Before torch is imported, which takes seconds.
     plan_training(recipe, store or None, out, **chosen)
-    if RunLayout(out).finished:
-        remark("the run is finished already: nothing was done; for another one choose another RUN")
+    layout = RunLayout(out)
+    if layout.finished:
+        done = "nothing was done" if layout.report.is_file() else "no training is done"
+        remark(f"the run is finished already: {done}; for another one choose another RUN")
+    if layout.finished and layout.report.is_file():
         run = Run(out)
     else:
         from segweave.workflow.train import train as train_run

@@ -150,7 +150,8 @@ def _notes(evaluations: Sequence[Evaluation], arm: str) -> list[str]:
             f"them: {few(sorted(twice))}."
         )
     else:
-        notes.append(f"{arm}: {len(folds)} folds, every case scored in one of them.")
+        cases = counted(len(folds_of), "case")
+        notes.append(f"{arm}: {len(folds)} folds; each of their {cases} was scored in one of them.")
     gaps = [f"fold {f}, seed {s}" for f in folds for s in seeds if (s, f) not in runs]
     if gaps:
         notes.append(f"{arm} has no run of: {few(gaps)}.")

@@ -148,9 +148,28 @@ class ScoredRun(Result):
 
 
 class Comparison(Result):
-    """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs.
-    `means` states over what an arm's Dice is a mean. `margin_reason` is empty where the margin was
-    given to the comparison instead of being fixed before the trainings.
+    """All arms against `reference`.
+
+    Attributes:
+        protocol: name of the protocol.
+        title: its title.
+        definition: that of Dice.
+        kind: kind of target.
+        classes: names of the foreground classes.
+        reference: label of the arm that the others are compared with.
+        cases: number of cases.
+        groups: number of groups.
+        grouped: False where no groups were given, so that each case is one.
+        margin: the difference in Dice that is too small to matter; None where there is none.
+        margin_reason: why; empty where the margin was given to the comparison instead of being
+            fixed before the trainings.
+        means: over what an arm's Dice is a mean.
+        facts: one entry per arm: mean, seeds, folds, parameters.
+        arms: one entry per arm but the reference: difference, interval, p, verdict; its `by_case`
+            holds (arm, reference) of each case, means over runs.
+        notes: what is worth knowing of the comparison.
+        exploratory_notes: the same of its other metrics.
+        scored_runs: the runs, and the folders of their evaluations.
     """
 
     protocol: str

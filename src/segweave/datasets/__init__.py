@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def prepare(
         )
     plan: Plan = build(doing, datasets.entry(name), card.options, {"source": folder, **options})
     if errors := [*plan.errors, *invalid_names(plan.items)]:
-        raise _with_check(errors[0], len(errors), name, folder)
+        raise _with_check(errors[0], len(errors), name, folder, options)
     if not plan.items:
         raise InputError(
             doing, file=folder, expected="at least one labelled case", found="none", kind="missing"
@@ -113,7 +114,10 @@ def prepare(
                 progress(done, len(plan.items), item.id)
             fingerprint = _fingerprint(item, plan.options)
             if not writer.has(item.id, fingerprint):
-                case = _read(item, name, folder)
+                try:
+                    case = item.read()
+                except InputError as error:
+                    raise _with_check(error, 1, name, folder, options) from error
                 if plan.target.kind == "binary" and case.label is not None:
                     shares.append(float(np.count_nonzero(case.label == 1) / case.label.size))
                 writer.add(case, fingerprint)
@@ -183,21 +187,22 @@ def _absent(classes: list[str], plan: Plan, cases: int) -> list[str]:
     return [f"no label holds {which} {few(classes)}"]
 
 
-def _read(item: Item, name: str, source: Path) -> Case:
-    try:
-        return item.read()
-    except InputError as error:
-        raise _with_check(error, 1, name, source) from error
-
-
-def _with_check(error: SegweaveError, count: int, name: str, source: Path) -> SegweaveError:
+def _with_check(
+    error: SegweaveError, count: int, name: str, source: Path, options: Mapping[str, Any]
+) -> SegweaveError:
     """The error that ends a conversion, with the command that lists all others of its kind."""
     if type(error) is not InputError:
         return error
     more = f"; {count - 1} more such faults are known" if count > 1 else ""
-    remedy = (
-        f"segweave check {shlex.quote(str(source))} --as {name} lists every fault at once{more}"
-    )
+    words = ["segweave", "check", str(source), "--as", name]
+    taken = inspect.signature(datasets.entry(name)).parameters
+    for key, value in options.items():
+        if value is None or (key in taken and value == taken[key].default):
+            continue
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        text = ",".join(map(str, value)) if several else str(value)
+        words += ["--option", f"{key}={text}"]
+    remedy = f"{shlex.join(words)} lists every fault at once{more}"
     return InputError(
         error.doing,
         file=error.file,

@@ -11,6 +11,9 @@ from segweave.formats.csv_table import read_lines
 from segweave.formats.table import whole_name
 from segweave.words import few
 
+BY_NAME = "give a pattern that finds the patient in a name (group)"
+"""How groups are given to the sets whose names of files hold them."""
+
 
 class TableRow(dict[str, str]):
     """Column → cell of one row; `line` is where it ends in the file."""
@@ -74,10 +77,11 @@ def groups_by(ids: Sequence[str], pattern: str | None, doing: str) -> dict[str, 
     return found
 
 
-def own_group_warning(grouped: bool) -> list[str]:
-    """The warning where groups are not known, so that every case is its own."""
-    text = "every case is its own group; if patients have several, give the option group"
-    return [] if grouped else [text]
+def own_group_warning(grouped: bool, how: str) -> list[str]:
+    """The warning where groups are not known, so that every case is its own; `how` they would be
+    given.
+    """
+    return [] if grouped else [f"every case is its own group; if patients have several, {how}"]
 
 
 def rows_by_case(

@@ -23,7 +23,7 @@ from segweave.datasets.base import Item
 from segweave.errors import InputError
 from segweave.formats import read_array, read_case
 from segweave.formats.content import Request
-from segweave.formats.pictures import is_grey, two_values
+from segweave.formats.pictures import check_black_is_zero, is_grey, two_values
 from segweave.formats.read import read_content
 from segweave.registry import DatasetCard
 from segweave.storage import sha256_of, sha256_of_text
@@ -51,9 +51,12 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     is above the middle is foreground (noise of JPEG, soft edges).
 
     Raises InputError for colours (of a palette the indices count), and for grey that is more than
-    the noise and the soft edges of two values: areas of one grey, or a large share of greys.
+    the noise and the soft edges of two values: areas of one grey, or a large share of greys. A TIFF
+    whose 0 is white is refused too: programs disagree about what is foreground then.
     """
     doing = "reading a mask"
+    if path.suffix.lower() in (".tif", ".tiff"):
+        check_black_is_zero(path, doing)
     content = read_content(path, Request(doing))
     assert content.image is not None
     values = content.image[0]

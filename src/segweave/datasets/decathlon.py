@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segweave.data.case import Case
-from segweave.datasets._groups import groups_by, own_group_warning
+from segweave.datasets._groups import BY_NAME, groups_by, own_group_warning
 from segweave.datasets._volumes import (
     exclusive_target,
     read_volume,
@@ -102,7 +102,7 @@ def plan(
     if isinstance(wanted, int) and wanted != len(listed):
         missing.append(f"dataset.json declares {wanted} training cases and lists {len(listed)}")
     test = about.get("test")
-    warnings = own_group_warning(group is not None)
+    warnings = own_group_warning(group is not None, BY_NAME)
     if isinstance(test, list) and test:
         warnings.append(f"{len(test)} test images have no labels and are left out")
     return Plan(

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.data.case import Case, ids_in
-from segweave.data.splits import PARTS, cases_of, seeded_split
+from segweave.data.splits import PARTS, cases_of, part_named, seeded_split
 from segweave.data.splits.folds import usual_folds
 from segweave.datasets._groups import (
+    BY_NAME,
     groups_by,
     half_filled,
     own_group_warning,
@@ -106,7 +107,7 @@ def plan(
             _DOING,
             expected="a folder of masks (masks)",
             found="none given",
-            remedy="say where they are: masks=FOLDER",
+            remedy="say where they are: masks=FOLDER (of segweave check: --option masks=FOLDER)",
         )
     folder = Path(masks)
     errors: list[SegweaveError] = []
@@ -134,7 +135,7 @@ def plan(
         errors += faults
     warnings = unused + _too_dark(found_masks, mask_threshold)
     grouped = any(given_groups.values())
-    warnings += own_group_warning(grouped)
+    warnings += own_group_warning(grouped, f"{BY_NAME}, or a table (cases)")
     items = [
         Item(
             id,
@@ -320,12 +321,13 @@ def _given_parts(
     parts: dict[str, set[str]] = {part: set() for part in PARTS}
     home: dict[str, str] = {}
     for id, group in groups.items():
-        part = table[id].get("part", "")
-        if part not in parts:
+        word = table[id].get("part", "")
+        part = part_named(word)
+        if not part:
             raise InputError(
                 _DOING,
                 expected="train, valid or test as part",
-                found=f"{part!r} for {id}",
+                found=f"{word!r} for {id}",
                 kind="layout",
             )
         if home.setdefault(group, part) != part:

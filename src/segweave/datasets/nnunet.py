@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Case, ids_in
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, mark_leaking
-from segweave.datasets._groups import groups_by, own_group_warning, read_rows, rows_by_case
+from segweave.datasets._groups import BY_NAME, groups_by, own_group_warning, read_rows, rows_by_case
 from segweave.datasets._volumes import (
     exclusive_target,
     labelled,
@@ -117,7 +117,7 @@ def plan(
         groups_by(ids, group, _DOING) if group is not None else {id: id for id in ids} | group_of
     )
     grouped = group is not None or len(group_of) == len(ids)
-    warnings = own_group_warning(grouped)
+    warnings = own_group_warning(grouped, BY_NAME)
     if not grouped and group_of:
         lost = [id for id in ids if id not in group_of]
         warnings = [f"cases.csv names no group of {few(lost)}: each is its own"]

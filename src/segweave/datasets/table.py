@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from segweave.data.case import Case, ids_in
-from segweave.data.splits import PARTS, cases_of
+from segweave.data.splits import PARTS, cases_of, part_named
 from segweave.datasets._groups import TableRow, half_filled, own_group_warning, read_rows
 from segweave.datasets._volumes import labelled, read_volume, splits_by
 from segweave.datasets.base import Item, LeftOut, Plan, not_there
@@ -137,7 +137,7 @@ def plan(
         if parts
         else splits_by(fractions, seed),
         left_out=left_out,
-        warnings=[*unused, *own_group_warning(grouped)],
+        warnings=[*unused, *own_group_warning(grouped, "add a column group")],
         grouped=grouped,
         options=f"geometry {geometry}",
         provenance={"split": "given" if parts else f"seed {seed}, by group"},
@@ -209,9 +209,10 @@ def _take(
     id = unicodedata.normalize("NFC", row.get("case") or case_name(image))
     if id in files:
         return "an id for each case", f"a second {id!r}", "same-id"
-    part = row.get("part", "").lower()
-    if part and part not in PARTS:
-        return "train, valid or test as part", repr(part), "layout"
+    word = row.get("part", "")
+    part = part_named(word)
+    if word and not part:
+        return "train, valid or test as part", repr(word), "layout"
     lost = [path for path in (image, mask) if path is not None and not path.exists()]
     if lost:
         there = [path for path in (image, mask) if path is not None and path not in lost]

@@ -142,12 +142,19 @@ class Manifest(BaseModel):
 class Evaluation:
     """An evaluation folder.
 
-    `segweave.evaluation.summary_table([evaluation])` makes its table, `summarise` its means.
-
     Attributes:
         folder: where it is.
         manifest: what was scored, and how.
-        rows: one value each: case, class, metric, value, unit, status.
+        rows: one value each: case, group and `score` (class, metric, value, unit, status).
+
+    Means and tables are made from one or several of them. Example:
+
+        >>> from segweave import score
+        >>> from segweave.evaluation import summarise, summary_table
+        >>> scores = score("labels", "truth", "scores", classes=["RV", "myocardium", "LV"])
+        >>> summarise([scores])[0].macro.overlaps["dice"].mean
+        1.0
+        >>> table = summary_table([scores]).markdown()  # as the command prints it
     """
 
     folder: Path

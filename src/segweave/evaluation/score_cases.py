@@ -108,12 +108,16 @@ def evaluate_cases(
 
 
 def validation_scores(
-    predict_labels: Callable[[Case], NDArray[Any]], cases: Iterable[Case], target: TargetSpec
+    predict_labels: Callable[[Case], NDArray[Any]],
+    cases: Iterable[Case],
+    target: TargetSpec,
+    rows: list[Row] | None = None,
 ) -> dict[str, float]:
     """Mean Dice under `clean` at the cases' own size: `dice` over classes and `dice/CLASS` for each
-    class that the references hold. `predict_labels` gives a case's label map.
+    class that the references hold. `predict_labels` gives a case's label map; the scores of the
+    cases are left in the empty list `rows`.
     """
-    rows: list[Row] = []
+    rows = [] if rows is None else rows
     for case in cases:
         rows += score_rows(
             case, predict_labels(case), target=target, protocol=clean, only=("dice",)

@@ -98,15 +98,15 @@ def _written_beside(folder: Path) -> set[Path]:
     try:
         cases = read_json(folder / PREDICTIONS, "looking for images").get("cases", [])
         pairs = [(Path(case["file"]), folder / case["labels"]) for case in cases]
-    except (InputError, KeyError, TypeError, ValueError):
+        home = folder.resolve()
+        written = {
+            labels
+            for file, labels in pairs
+            # Paths are noted as they were given, perhaps from another folder; names stay.
+            if labels.with_name(file.name).exists() or home in file.resolve().parents
+        }
+    except (InputError, AttributeError, KeyError, OSError, TypeError, ValueError):
         return set()
-    home = folder.resolve()
-    written = {
-        labels
-        for file, labels in pairs
-        # Paths are noted as they were given, perhaps from another folder; names stay.
-        if labels.with_name(file.name).exists() or home in file.resolve().parents
-    }
     if not written:
         return written
     return written | {folder / name for name in ("overlays", "probabilities", "uncertainty")}

@@ -32,6 +32,8 @@ _LOSSY_COMPRESSIONS = ("jpeg", "tiff_jpeg", "webp")
 _SOFT = 0.1
 """The largest share of grey pixels that soft edges make up in a mask."""
 _GREY = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_PHOTOMETRIC = 262
+"""The tag of a TIFF that says whether 0 is white."""
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
@@ -76,7 +78,7 @@ def read_picture(file: Path, request: Request) -> Content:
     it is opaque everywhere. Of the several pictures in a JPEG of a phone (MPO) the first is read.
     Raises InputError for a damaged file, more than `LARGEST_PIXELS`, transparent pixels, several
     pages, colours of 16 bits per channel (which the library behind this would cut to 8), samples of
-    64 bits, and colour spaces other than grey and RGB.
+    64 bits, colour spaces other than grey and RGB, and a label in a TIFF whose 0 is white.
     """
     doing, as_label = request.doing, request.as_label
     with reading(doing, file), _known(doing, file), warnings.catch_warnings():
@@ -84,6 +86,8 @@ def read_picture(file: Path, request: Request) -> Content:
         warnings.simplefilter("ignore")
         with open_picture(file) as picture:
             _check_kind(picture, file, request)
+            if as_label and not request.grey:
+                _check_black_is_zero(picture, file, doing)
             lossy = _is_lossy(picture)
             values = _values(picture, file, doing, as_label and not request.grey)
     check_finite(values, doing, file)
@@ -193,6 +197,29 @@ def _check_kind(picture: Any, file: Path, request: Request) -> None:
             found="colours of 16 bits per channel",
             remedy="convert it to 8 bits, or save it as .npz",
             kind="unsupported",
+        )
+
+
+def check_black_is_zero(file: Path, doing: str) -> None:
+    """Raise InputError for a TIFF whose 0 is white, where it is to be read as a mask."""
+    with _known(doing, file), warnings.catch_warnings(), open_picture(file) as picture:
+        warnings.simplefilter("ignore")
+        _check_black_is_zero(picture, file, doing)
+
+
+def _check_black_is_zero(picture: Any, file: Path, doing: str) -> None:
+    # Fax software writes white as 0 and means what is shown. tifffile (arrays of bool) and ImageJ
+    # (inverted tables) write foreground as the larger number, whatever is shown.
+    if picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0:
+        raise InputError(
+            doing,
+            file=file,
+            expected="a label map whose 0 is black, as its background is",
+            found="a TIFF whose 0 is white (photometric interpretation MinIsWhite): some programs "
+            "mean what is shown in white, others the number 1, as foreground",
+            remedy="save it as PNG, or with photometric='minisblack' in tifffile; where the white "
+            "that is shown is the foreground, a threshold (mask_threshold=127) reads it so",
+            kind="labels",
         )
 
 

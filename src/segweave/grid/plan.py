@@ -144,15 +144,17 @@ def plan_grid(grid: Grid) -> GridPlan:
     """All runs of a grid, checked before anything is started.
 
     Raises what reading recipes and the store raises; UsageError for two arms of one name, two names
-    of one recipe, several folds of a split that does not depend on the fold, unknown protocols, and
-    a folder that holds a run of another recipe or other data.
+    of one recipe, several folds of a split that does not depend on the fold, unknown protocols and
+    metrics, a folder that holds a run of another recipe or other data, and an evaluation without
+    one of the metrics.
     """
     from segweave.data.joined_store import open_stores
-    from segweave.evaluation import get_protocol
+    from segweave.evaluation import check_metrics, get_protocol
 
     store = open_stores(grid.stores)
     for protocol in grid.protocols:
         get_protocol(protocol, dataset=store.name)
+    check_metrics(grid.metrics, probabilities=True)
     contexts: Sequence[GridContext | None] = grid.contexts or (None,)
     arms = [_arm(grid, choice, context) for choice in grid.recipes for context in contexts]
     _check_arms([arm for arm, _ in arms])
@@ -245,15 +247,40 @@ def _run_of(
     train = ["train", name, "--out", str(folder), *stores, *common]
     for text in (*sets, f"seed={seed}", f"fold={fold}"):
         train += ["--set", text]
+    evaluations = {name: folder / "evaluation" / f"{name}{suffix}" for name in grid.protocols}
+    _check_evaluations(evaluations, grid.metrics, folder)
+    measured = [word for metric in grid.metrics for word in ("--metric", metric)]
     return GridRun(
         "/".join(steps),
         folder,
         recipe,
-        {name: folder / "evaluation" / f"{name}{suffix}" for name in grid.protocols},
+        evaluations,
         tuple(train),
         # A run of several stores finds them by the paths in its recipe.
-        ("--part", grid.part, *(stores if len(grid.stores) == 1 else ()), *common),
+        ("--part", grid.part, *(stores if len(grid.stores) == 1 else ()), *measured, *common),
     )
+
+
+def _check_evaluations(
+    evaluations: Mapping[str, Path], metrics: Sequence[str], folder: Path
+) -> None:
+    """Raise UsageError where a run was scored without one of the metrics."""
+    for protocol, path in evaluations.items():
+        if not metrics or not (path / "manifest.json").is_file():
+            continue
+        scored = read_json(path / "manifest.json", "planning a grid").get("definitions", {})
+        lost = [metric for metric in metrics if metric not in scored]
+        if lost:
+            shown = " ".join(f"--metric {metric}" for metric in metrics)
+            raise UsageError(
+                "planning a grid",
+                file=path,
+                expected=f"scores of the metrics {', '.join(metrics)}",
+                found=f"an evaluation without {', '.join(lost)}",
+                remedy=f"segweave evaluate {shlex.quote(str(folder))} --protocol {protocol} {shown}"
+                " --force scores it again, and the evaluation states that it was scored twice; or "
+                "leave the metric out of the grid",
+            )
 
 
 def _check_folder(folder: Path, recipe: Recipe, store: CaseStore) -> None:

@@ -79,6 +79,7 @@ class Grid(_Section):
         seeds: seeds of each arm.
         folds: folds of each arm.
         protocols: each run is scored under each of them.
+        metrics: metrics to compute beside those of the protocols, a plug-in's too.
         part: the cases that are scored.
         jobs: how many runs are trained at a time.
         threads: threads of each.
@@ -97,6 +98,7 @@ class Grid(_Section):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     folds: tuple[int, ...] = Field(default=(0,), min_length=1)
     protocols: tuple[str, ...] = ("clean",)
+    metrics: tuple[str, ...] = ()
     part: Literal["test", "validation", "training"] = "test"
     jobs: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
@@ -126,7 +128,7 @@ class Grid(_Section):
 
     @model_validator(mode="after")
     def _once(self) -> Grid:
-        for name in ("seeds", "folds", "protocols"):
+        for name in ("seeds", "folds", "protocols", "metrics"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"each of {name} once")

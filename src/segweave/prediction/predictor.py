@@ -270,6 +270,14 @@ def predict(
         >>> predict(load("runs/a", device="cpu"), case).labels.shape == (case.slices, *case.size)
         True
     """
+    if not isinstance(predictor, (Predictor, Ensemble)):
+        raise UsageError(
+            "predicting",
+            expected="a Predictor or an Ensemble",
+            found=type(predictor).__name__,
+            remedy="segweave.load(FOLDER) makes one of a run; of a network of yours, "
+            "segweave.prediction.Predictor(network, input, target)",
+        )
     return predictor.session().predict(
         case, boxes=boxes, probabilities=probabilities, uncertainty=uncertainty
     )

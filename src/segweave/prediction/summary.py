@@ -25,7 +25,9 @@ def read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
     try:
         content = read_json(file, DOING, formats=(FORMAT,), expected=expected, remedy=remedy)
         cases = content.get("cases")
-        if not isinstance(cases, list) or not all("labels" in case for case in cases):
+        if not isinstance(cases, list) or not all(
+            isinstance(case, dict) and isinstance(case.get("labels"), str) for case in cases
+        ):
             raise InputError(
                 DOING, file=file, expected=expected, found="no list of cases", remedy=remedy
             )

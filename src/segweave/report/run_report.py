@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from segweave.data.boxes import FROM_REFERENCE
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.data.store import CaseStore
+from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, SegweaveError, one_line
-from segweave.evaluation import Evaluation, Row, read_evaluation, summary_table
+from segweave.evaluation import Evaluation, Manifest, Row, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
 from segweave.evaluation.folder import CALIBRATION
 from segweave.evaluation.summary import case_values
@@ -286,13 +286,14 @@ class _KeptCases:
 
 def _pictures(run: Run, evaluation: Evaluation) -> Section:
     manifest = evaluation.manifest
-    title = f"{TITLE}, {manifest.protocol}, {manifest.sources.get('part', '')} cases"
+    title = f"{TITLE}, {manifest.protocol}, {_cases_of(manifest)}"
     try:
-        store = run.open_store()
+        other = manifest.sources.get("store_path")
+        store = run.open_store() if other is None else Store(other)
         if store is None:
             raise InputError("drawing cases", expected="the run's store", found="none named")
         if store.checksum != manifest.sources.get("store"):
-            raise InputError("drawing cases of another store than that of the training")
+            raise InputError("drawing cases", found="another store than was scored")
         folder = run.layout.predictions(Path(manifest.sources.get("predictions", "")).name)
         cases = _KeptCases(store, folder)
         dice = dice_by_case(evaluation.rows)
@@ -300,6 +301,12 @@ def _pictures(run: Run, evaluation: Evaluation) -> Section:
     except (SegweaveError, OSError) as error:
         reason = one_line(error) if isinstance(error, SegweaveError) else str(error)
         return Section(title, [f"No pictures: {reason}."])
+
+
+def _cases_of(manifest: Manifest) -> str:
+    """Which cases were scored: their part, and their data set where it is not the training's."""
+    data = manifest.sources.get("data")
+    return f"{manifest.sources.get('part', '')} cases" + (f" of {data}" if data else "")
 
 
 def scores_section(
@@ -311,7 +318,6 @@ def scores_section(
     that of all Dice of the page, `known` the definitions that the page has already.
     """
     first = evaluations[0].manifest
-    part = first.sources.get("part", "")
     table = summary_table(evaluations)
     dots: dict[str, dict[str, list[float]]] = {}
     for evaluation in evaluations:
@@ -326,7 +332,8 @@ def scores_section(
                 as_png(score_dots(dots, scale=scale)), "Dice of every case (dots) and mean (bar)."
             )
         ]
-    title = f"Scores, protocol {first.protocol}" + (f", {part} cases" if part else "")
+    title = f"Scores, protocol {first.protocol}"
+    title += f", {_cases_of(first)}" if "part" in first.sources else ""
     notes = [line for line in table.notes if line not in known]
     return Section(title, notes, [as_table(table)], images)
 

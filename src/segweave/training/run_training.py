@@ -114,6 +114,7 @@ def train(
         begun = (folder / RECIPE).is_file() and last.is_file()
         checkpoint = read_checkpoint(last) if begun else None
         if (folder / MODEL / CARD).is_file():
+            _remove_leftovers(folder)
             return Run(folder)
         target = source.target
         network = build_network(recipe, len(recipe.input.channels), target)
@@ -284,8 +285,7 @@ def _start_folder(
     parts: dict[str, list[str]],
     step: int,
 ) -> None:
-    for leftover in [*folder.glob(".writing-*"), *folder.glob("*/.writing-*")]:
-        leftover.unlink(missing_ok=True)
+    _remove_leftovers(folder)
     if (folder / RECIPE).is_file():
         environment = Run(folder).environment
         environment["sessions"].append(describe_session(device, step))
@@ -293,6 +293,13 @@ def _start_folder(
         return
     write_json(folder / ENVIRONMENT, describe_environment(recipe, store, device, parts))
     write_text(folder / RECIPE, recipe.to_yaml())
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove files that a killed process left half written."""
+    for leftover in [*folder.glob(".writing-*"), *folder.glob("*/.writing-*")]:
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager

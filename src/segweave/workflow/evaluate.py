@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segweave.data.boxes import FROM_REFERENCE, Boxes, reference_boxes
 from segweave.data.case import Case
-from segweave.data.store import CaseStore
+from segweave.data.store import CaseStore, Store
 from segweave.errors import MissingExtraError, SegweaveError, UsageError
 from segweave.evaluation import (
     Evaluation,
@@ -174,6 +174,7 @@ def evaluate(
             margin_reason=run.recipe.margin_reason,
             sources={
                 **variant.sources,
+                **_other_store(variant.other_store, cases),
                 "part": part,
                 "store": cases.checksum,
                 "predictions": str(maps.absolute()),
@@ -199,9 +200,18 @@ def evaluate(
 
     # Report.
     if plan.tests:
-        note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder)
+        times = plan.tested[plan.key]
+        note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder, times)
     update_report(run)
     return evaluation
+
+
+def _other_store(name: str | None, store: CaseStore) -> dict[str, str]:
+    """Where the cases came from, if not from the store of the training."""
+    found = {} if name is None else {"data": name}
+    if found and isinstance(store, Store):
+        found["store_path"] = str(store.path.absolute())
+    return found
 
 
 def _temperature(model: Predictor | Ensemble, soft: bool) -> dict[str, str]:
@@ -243,6 +253,9 @@ def _alone(run: Run, *, needed: bool) -> Iterator[None]:
         for parent in (folder, run.layout.evaluations):
             for left in parent.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
+        # Of the run itself only reports: a training that goes on writes other files there.
+        for left in run.folder.glob(f".writing-*{run.layout.report.suffix}"):
+            left.unlink(missing_ok=True)
         yield
 
 

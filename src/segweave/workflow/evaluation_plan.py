@@ -206,7 +206,7 @@ def check_scored_once(
         own_store = run.environment["data"]["checksum"]
         done = {
             name: entry
-            for name, entry in _read_ledger(run).items()
+            for name, entry in _scored(run).items()
             if _protocol_of(name, entry, dataset) == protocol
             and entry.get("store", own_store) == checksum
             # It was chosen on the test cases and its name says so: reported beside the others.
@@ -230,7 +230,9 @@ def check_scored_once(
     return {**counts, key: counts.get(key, 0) + 1}
 
 
-def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
+def note_scored(
+    runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path, times: int = 1
+) -> None:
     """Note in each of the runs that the test cases of a store were scored now. A run that can't be
     written is named in a warning.
 
@@ -240,6 +242,7 @@ def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, fol
         protocol: the name of the protocol.
         checksum: that of the store.
         folder: where the evaluation is.
+        times: how often they were scored, as `check_scored_once` counted.
     """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     for run in runs:
@@ -256,9 +259,28 @@ def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, fol
             "store": checksum,
             "when": when,
             "folder": str(folder),
-            "times": ledger.get(key, {}).get("times", 0) + 1,
+            "times": max(ledger.get(key, {}).get("times", 0) + 1, times),
         }
         write_json(run.layout.ledger, ledger)
+
+
+def _scored(run: Run) -> Ledger:
+    """The ledger, and evaluations of the run that were written whole but not noted, because the
+    process was killed in between.
+    """
+    found = _read_ledger(run)
+    for file in sorted(run.layout.evaluations.glob("*/manifest.json")):
+        try:
+            manifest = read_json(file, "reading which test cases were scored")
+            tested = {str(key): int(times) for key, times in manifest["tested"].items()}
+            facts = {"protocol": manifest["protocol"], "store": manifest["sources"]["store"]}
+        except (InputError, KeyError, TypeError, ValueError, AttributeError):
+            continue  # of an earlier version, or not an evaluation
+        when = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        for key, times in tested.items():
+            if found.get(key, {}).get("times", 0) < times:
+                found[key] = {**facts, "when": when, "times": times, "folder": str(file.parent)}
+    return found
 
 
 def _read_ledger(run: Run) -> Ledger:

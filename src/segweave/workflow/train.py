@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from segweave.data.joined_store import JoinedStore
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.data.store import CaseStore
 from segweave.errors import UsageError
-from segweave.evaluation import estimate, get_protocol, score_rows, validation_scores
+from segweave.evaluation import Row, estimate, get_protocol, score_rows, validation_scores
 from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
 from segweave.prediction import Predictor, Session, load
@@ -88,6 +88,20 @@ def train(
     ) -> dict[str, float]:
         return _published_scores(Predictor(network, input, target), cases, dataset)
 
+    passes: list[tuple[float, dict[str, float]]] = []
+
+    def score_validation(
+        network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
+    ) -> dict[str, float]:
+        session = Predictor(network, input, target).session()
+        clean = get_protocol("clean")
+        rows: list[Row] = []
+        means = validation_scores(
+            lambda case: predict_for(session, case, clean)[0], cases, target, rows
+        )
+        passes.append((means["dice"], dice_by_case(rows)))
+        return means
+
     run = train_on(
         recipe,
         source,
@@ -99,7 +113,7 @@ def train(
         progress=progress,
         limit=limit,
     )
-    update_report(run, lambda: _validated_cases(run, source, device))
+    update_report(run, lambda: _validated_cases(run, source, device, passes))
     return run
 
 
@@ -141,22 +155,30 @@ class _Predicted:
         return self._session.predict(case).labels
 
 
-def _validated_cases(run: Run, store: CaseStore, device: str) -> ValidatedCases | None:
+def _validated_cases(
+    run: Run,
+    store: CaseStore,
+    device: str,
+    passes: Sequence[tuple[float, Mapping[str, float]]] = (),
+) -> ValidatedCases | None:
     """The validation cases for the report of a training; None where there are none, where scores
     exist that the report shows, or where the libraries that draw are not installed.
+
+    `passes` are the mean Dice and the Dice of each case of this session's validations: where that
+    of the model's weights is among them, only the cases that are drawn are predicted again.
     """
     ids = run.recipe.choose_parts(store).get("validation", [])
     drawn = all(find_spec(name) is not None for name in ("matplotlib", "jinja2"))
     if not ids or not drawn or evaluations_of(run):
         return None
     session = load(run.folder, device=device).session()
-    protocol = get_protocol("clean")
-    rows = []
-    for id in ids:
-        case = store.case(id)
-        labels = session.predict(case).labels
-        rows += score_rows(case, labels, target=session.target, protocol=protocol)
-    return ValidatedCases(dice_by_case(rows), _Predicted(store, session), session.target)
+    dice = _dice_of_model(run, passes)
+    if dice is None:
+        rows: list[Row] = []
+        cases = (store.case(id) for id in ids)
+        validation_scores(lambda case: session.predict(case).labels, cases, session.target, rows)
+        dice = dice_by_case(rows)
+    return ValidatedCases(dice, _Predicted(store, session), session.target)
 
 
 def score_validation(
@@ -166,6 +188,20 @@ def score_validation(
     session = Predictor(network, input, target).session()
     clean = get_protocol("clean")
     return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
+
+
+def _dice_of_model(
+    run: Run, passes: Sequence[tuple[float, Mapping[str, float]]]
+) -> Mapping[str, float] | None:
+    """The pass that validated the weights of the finished model; None where an earlier session of
+    the training did.
+    """
+    noted = [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
+    if not noted:
+        return None
+    if run.recipe.training.checkpoint == "best":
+        return next((dice for mean, dice in passes if mean == max(noted)), None)
+    return next((dice for mean, dice in reversed(passes) if mean == noted[-1]), None)
 
 
 def _published_scores(

@@ -10,11 +10,20 @@ from segweave.errors import UsageError, nearest
 from segweave.runtime.randomness import numpy_stream
 
 PARTS = ("train", "valid", "test")
+_WORDS = {"training": "train", "val": "valid", "validation": "valid", "testing": "test"}
 Splits = Mapping[str, Mapping[str, Sequence[str]]]
 LEAKS = "-leaks"
 """How the name of a split ends that is kept though groups are in several of its parts."""
 _FEW = 6
 _FOLD = "fold-"
+
+
+def part_named(word: str) -> str:
+    """The part that a word in a table means: also training, val, validation and testing, in any
+    case; "" for any other word.
+    """
+    name = _WORDS.get(word.lower(), word.lower())
+    return name if name in PARTS else ""
 
 
 def only_split(splits: Splits) -> str | None:
