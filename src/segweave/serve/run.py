@@ -34,6 +34,7 @@ def serve(
     token_file: str | Path | None = None,
     folder: str | Path = "segweave-jobs",
     limits: Limits | None = None,
+    collect: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "32",
     announce: Callable[[str], None] | None = None,
@@ -47,6 +48,7 @@ def serve(
         token_file: a file with the token that clients have to send.
         folder: the folder of jobs, with the images and results of patients.
         limits: what is allowed; the defaults of `Limits` unless given.
+        collect: the folder to which the page adds images with corrected masks; None for no folder.
         device: see `segweave.load`.
         precision: see `segweave.load`.
         announce: called with the address once requests are answered.
@@ -60,6 +62,7 @@ def serve(
     limits = Limits() if limits is None else limits
     # Imported here: it needs the extra.
     from segweave.serve.app import create_app
+    from segweave.serve.collect import Collection
     from segweave.serve.gate import is_loopback
     from segweave.serve.service import Service
 
@@ -71,10 +74,12 @@ def serve(
             remedy="give --token-file FILE with at least 16 random characters, and put a proxy "
             "with TLS before the service",
         )
+    collection = None if collect is None else Collection(collect)
     listener = _listen(host, port)
     with listener:
         _quiet()
-        service = Service(load_models(models, device=device, precision=precision), folder, limits)
+        loaded = load_models(models, device=device, precision=precision)
+        service = Service(loaded, folder, limits, collection)
         config = uvicorn.Config(
             create_app(service, token=token),
             log_config=None,

@@ -1,0 +1,188 @@
+// Puts the page together: models, upload, the list of images, and the result that is open.
+
+import { connection, json, setToken, watch } from "./api.js";
+import { Slices } from "./data.js";
+import { by, make, message, say, table } from "./dom.js";
+import { Jobs } from "./jobs.js";
+import { Result } from "./result.js";
+import { chosen, dropped, endings, grouped, send, tooMuch } from "./upload.js";
+
+const jobs = new Jobs();
+let service = { models: [], limits: {} };
+let page = {};
+let result = null;
+let opening = 0;
+let sending = Promise.resolve();
+const opens = new Set(); // jobs that open by themselves when they are done
+
+async function start() {
+  try {
+    [service, page] = await Promise.all([json("/models"), json("/page")]);
+  } catch (error) {
+    if (error.status !== 401) by("refused").replaceChildren(message(error.message));
+    return;
+  }
+  endings.push(...page.endings);
+  by("kinds").textContent = `${page.endings.join(" ")} or DICOM; at most ${Math.round(
+    service.limits.bytes / 2 ** 20,
+  )} MiB.`;
+  by("model").replaceChildren(...service.models.map((one) => make("option", {}, one.name)));
+  by("model").addEventListener("change", card);
+  card();
+  jobs.start();
+  await fromAddress();
+}
+
+// #jobs=ID~NAME,ID~NAME: jobs that another program has sent for this browser.
+async function fromAddress() {
+  const listed = /^#jobs=(.+)$/.exec(location.hash);
+  if (!listed) return;
+  history.replaceState(null, "", location.pathname);
+  const first = {};
+  for (const part of listed[1].split(",")) {
+    const [id, name] = part.split("~").map(decodeURIComponent);
+    try {
+      const job = await json(`/jobs/${encodeURIComponent(id)}`);
+      first[name] ??= id;
+      if (!Object.keys(first).length || Object.values(first)[0] === id) opens.add(id);
+      jobs.add(job, name, first[name]);
+    } catch (error) {
+      by("refused").replaceChildren(message(error.message));
+    }
+  }
+}
+
+function card() {
+  const model = service.models.find((one) => one.name === by("model").value);
+  if (!model) return;
+  const rows = [];
+  const add = (name, value) => {
+    if (value !== undefined && value !== null && value !== "") rows.push([name, String(value)]);
+  };
+  add("Title", model.title);
+  const data = model.training_data;
+  if (data) add("Trained on", [data.name, data.cases && `${data.cases} cases`].filter(Boolean).join(", "));
+  add("Classes", Object.keys(model.colours).join(", "));
+  add("Reads", `${model.input.channels.join(", ")}; ${model.input.slices} slices at a time`);
+  add("Network", [model.network, model.context].filter((one) => typeof one === "string").join(" + "));
+  add("Parameters", model.parameters?.toLocaleString?.("en"));
+  const scores = model.scores && typeof model.scores === "object" ? Object.entries(model.scores) : [];
+  for (const [name, value] of scores) add(name, typeof value === "number" ? value.toFixed(3) : flat(value));
+  if (!scores.length) add("Scores", "none in its card");
+  add("Limits", model.limits || "none in its card: take it as unknown where it fails");
+  by("card").replaceChildren(
+    table(["Model", model.name], rows),
+    make("p", { className: "hint" }, `${service.remark[0].toUpperCase()}${service.remark.slice(1)}.`),
+  );
+}
+
+function flat(value) {
+  if (value === null || typeof value !== "object") return String(value);
+  return Object.entries(value)
+    .map(([name, one]) => `${name} ${typeof one === "number" ? one.toFixed(3) : flat(one)}`)
+    .join("; ");
+}
+
+// One upload after the other, in the order in which they were chosen.
+function take(found) {
+  by("refused").replaceChildren();
+  const fields = {
+    model: by("model").value,
+    geometry: by("geometry").value,
+    probabilities: by("probabilities").checked,
+  };
+  const batch = grouped(found);
+  if (!batch.length) by("refused").append(message("no file to send\nwhat to do: choose an image"));
+  batch.forEach((job, k) => {
+    const large = tooMuch(job, service.limits);
+    if (large) {
+      by("refused").append(message(large));
+      return;
+    }
+    sending = sending.then(async () => {
+      try {
+        const answer = await send(job, fields, by("sending"));
+        if (k === 0) opens.add(answer.id);
+        jobs.add(answer, job.name);
+        say(`${job.name} is accepted`);
+      } catch (error) {
+        by("refused").append(message(`${job.name}: ${error.message}`));
+      }
+    });
+  });
+}
+
+async function open(id, focus) {
+  const call = (opening += 1);
+  const [job, state] = [jobs.find(id), jobs.state(id)];
+  if (!job || state?.state !== "done") return;
+  opens.clear();
+  try {
+    const slices = await Slices.of(id);
+    if (call !== opening) return;
+    result?.close();
+    result = new Result(job, state, jobs, service.models, page, slices);
+    if (focus) by("result-title").focus();
+  } catch (error) {
+    by("refused").replaceChildren(message(error.message));
+  }
+}
+
+jobs.addEventListener("open", ({ detail }) => open(detail, true));
+jobs.addEventListener("removed", ({ detail }) => {
+  if (result?.job.id !== detail) return;
+  result.close();
+  result = null;
+});
+jobs.addEventListener("change", ({ detail }) => {
+  if (detail.state.state === "done" && opens.delete(detail.job.id)) open(detail.job.id, false);
+});
+
+connection.addEventListener("lost", () => {
+  by("connection").textContent =
+    "The connection to the service is lost. It is tried again by itself; nothing is lost: what was " +
+    "accepted is done, and corrections are kept here until they are saved.";
+  by("connection").hidden = false;
+});
+connection.addEventListener("back", () => {
+  by("connection").hidden = true;
+  say("the connection is back");
+});
+connection.addEventListener("token", () => {
+  by("token").hidden = false;
+  by("token-value").focus();
+});
+by("token").addEventListener("submit", (event) => {
+  event.preventDefault();
+  setToken(by("token-value").value.trim());
+  location.reload();
+});
+
+for (const [button, input] of [["choose-files", "files"], ["choose-folder", "folder"]]) {
+  by(button).addEventListener("click", () => by(input).click());
+  by(input).addEventListener("change", () => {
+    take(chosen(by(input).files));
+    by(input).value = "";
+  });
+}
+const drop = by("drop");
+for (const name of ["dragenter", "dragover"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) drop.classList.remove("over");
+});
+document.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  take(await dropped(event.dataTransfer));
+});
+window.addEventListener("beforeunload", (event) => {
+  if (result?.slices.unsaved.size) event.preventDefault();
+});
+
+watch();
+start();
