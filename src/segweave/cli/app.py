@@ -33,6 +33,7 @@ from segweave.cli import (
     serve,
     summarise,
     train,
+    try_images,
 )
 from segweave.cli.guard import Command, Settings, guarded
 from segweave.cli.helps import Examples, examples, paragraphs
@@ -46,6 +47,7 @@ ORDER = (
     "grid",
     "predict",
     "serve",
+    "try",
     "evaluate",
     "score",
     "summarise",
@@ -149,6 +151,7 @@ _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
+_add("try", try_images.try_images, try_images.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
 _add("summarise", summarise.summarise, summarise.EXAMPLES)

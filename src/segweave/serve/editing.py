@@ -7,10 +7,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import IO, Annotated
+from typing import Annotated
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -29,6 +28,7 @@ from segweave.serve.limits import RefusedError
 from segweave.serve.results import MEDIA_TYPES
 from segweave.serve.service import Options, Service
 from segweave.serve.slices import label_slice, slices_of
+from segweave.serve.uploads import opened
 from segweave.serve.views import slices_there
 
 _BYTES = body("application/octet-stream")
@@ -156,7 +156,7 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
         options = Options(**job.options | {"model": model})
         with service.place():
             try:
-                parts = _opened(service.image_of(job))
+                parts = opened(service.image_of(job))
                 new = checking.submit(service.accept, parts, options).result()
             except FileNotFoundError:
                 raise RefusedError(404, "segmenting again", found="the job was deleted") from None
@@ -166,13 +166,6 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
 
 def _target(service: Service, id: str) -> TargetSpec:
     return TargetSpec.model_validate(slices_of(service.results(id))["target"])
-
-
-def _opened(image: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files of an upload once more, one open at a time."""
-    for file in [image] if image.is_file() else sorted(image.iterdir()):
-        with file.open("rb") as stream:
-            yield file.name, stream
 
 
 async def _body(request: Request, service: Service, most: int) -> bytes:

@@ -38,6 +38,7 @@ def serve(
     device: str = "auto",
     precision: Precision = "32",
     announce: Callable[[str], None] | None = None,
+    started: Callable[[str, Service], None] | None = None,
 ) -> None:
     """Serve until the process is interrupted.
 
@@ -52,6 +53,8 @@ def serve(
         device: see `segweave.load`.
         precision: see `segweave.load`.
         announce: called with the address once requests are answered.
+        started: called with the address and the service before the first request is answered; what
+            it raises ends the service.
 
     Raises MissingExtraError without the extra `serve`, UsageError for an address that needs a token
     and for a folder that another service has, InputError for a token that is too short, and what
@@ -92,9 +95,12 @@ def serve(
         server = _server(uvicorn, config, service)
         # Here rather than by the application: what it raises is shown to the person.
         with service:
+            shown, at = listener.getsockname()[:2]
+            address = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}"
+            if started is not None:
+                started(address, service)
             if announce is not None:
-                shown, at = listener.getsockname()[:2]
-                announce(f"http://{f'[{shown}]' if ':' in shown else shown}:{at}")
+                announce(address)
             with _ended_by_signal():
                 server.run(sockets=[listener])
 

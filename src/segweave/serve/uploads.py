@@ -52,6 +52,14 @@ def store_upload(parts: Iterable[tuple[str, IO[bytes]]], folder: Path, limits: L
     return _image(writer.files, home)
 
 
+def opened(image: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The files of an image or of the folder of a DICOM series, one open at a time."""
+    for file in [image] if image.is_file() else sorted(image.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            with file.open("rb") as stream:
+                yield file.name, stream
+
+
 class _Writer:
     """Writes files as 0001.nii.gz, 0002.dcm ... while they fit into the limits."""
 

@@ -46,7 +46,7 @@ export class Compare {
       }
       await this.show(other);
     } catch (error) {
-      by("compare-state").replaceChildren(message(error.message));
+      by("compare-state").replaceChildren(message(error.message, error.status));
     } finally {
       by("compare").disabled = false;
     }
@@ -88,7 +88,7 @@ export class Compare {
     for (const stage of [this.stage, this.difference]) result.hear(stage);
     result.addLooks(slices.view);
     by("stages").append(this.stage.figure, this.difference.figure);
-    by("stages").classList.add("several");
+    for (const id of ["stages", "bench"]) by(id).classList.add("several");
     const colour = ([r, g, b]) => `#${[r, g, b].map((v) => v.toString(16).padStart(2, "0")).join("")}`;
     const key = (name, text) => {
       const mark = make("span", { className: "mark" });
@@ -127,7 +127,7 @@ export class Compare {
     if (!this.slices) return;
     this.stage.figure.remove();
     this.difference.figure.remove();
-    by("stages").classList.remove("several");
+    for (const id of ["stages", "bench"]) by(id).classList.remove("several");
     by("agreement").replaceChildren();
     by("compare-state").textContent = "";
     by("compare-end").hidden = true;

@@ -25,7 +25,7 @@ export class Correct {
         this.editor.tool = radio.value;
       });
     }
-    by("brush-size").value = this.editor.size = Math.max(1, Math.round(slices.width / 24));
+    by("brush-size").value = this.editor.size = Math.max(3, Math.round(slices.width / 24));
     result.range("brush-size", String, (value) => {
       this.editor.size = value;
     });
@@ -40,7 +40,7 @@ export class Correct {
     slices.addEventListener("saving", () => this.state("saving…"));
     slices.addEventListener("saved", () => this.state());
     slices.addEventListener("refused", ({ detail }) => {
-      by("saved").replaceChildren(message(detail.message));
+      by("saved").replaceChildren(message(detail.message, detail.status));
     });
     linkTo(by("corrected"), `${slices.path}/corrected`);
     by("measure").addEventListener("click", () => this.measure());
@@ -75,7 +75,7 @@ export class Correct {
       this.result.measure(rows, "Of the corrected mask.");
       say("the corrected mask is measured");
     } catch (error) {
-      by("saved").replaceChildren(message(error.message));
+      by("saved").replaceChildren(message(error.message, error.status));
     } finally {
       by("measure").disabled = false;
     }
@@ -100,7 +100,7 @@ export class Correct {
           make("code", {}, added.command),
         );
       } catch (error) {
-        by("collected").replaceChildren(message(error.message));
+        by("collected").replaceChildren(message(error.message, error.status));
       } finally {
         by("collect-add").disabled = false;
       }

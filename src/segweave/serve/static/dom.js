@@ -12,9 +12,22 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
+// What helps where the service does not say it, by status code.
+const REMEDIES = {
+  404: "send the image again",
+  413: "crop the image, or ask the operator to raise the limit",
+  415: "choose an image of a kind that is listed above",
+  422: "look whether another program opens the file, then save it again as one image",
+  500: "ask the operator to look at the log",
+  507: "ask the operator to free some space",
+};
+
 // A message of the service: what was being done, then expected, found, what to do.
-export function message(text) {
+export function message(text, status = 0) {
   const [first, ...lines] = text.split("\n").map((line) => line.trim()).filter(Boolean);
+  if (REMEDIES[status] && !text.includes("what to do: ")) {
+    lines.push(`what to do: ${REMEDIES[status]}`);
+  }
   const list = make("dl");
   for (const line of lines) {
     const at = line.indexOf(": ");

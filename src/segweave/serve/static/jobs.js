@@ -112,7 +112,7 @@ export class Jobs extends EventTarget {
     }
     item.querySelector(".open").hidden = state?.state !== "done";
     const place = item.querySelector(".why");
-    place.replaceChildren(...(state?.error ? [message(state.error.message)] : []));
+    place.replaceChildren(...(state?.error ? [message(state.error.message, state.error.status)] : []));
   }
 
   item(job) {
@@ -144,7 +144,7 @@ export class Jobs extends EventTarget {
     } catch (error) {
       if (error.status !== 404) {
         button.disabled = false;
-        this.items.get(job.id).querySelector(".why").replaceChildren(message(error.message));
+        this.items.get(job.id).querySelector(".why").replaceChildren(message(error.message, error.status));
         return;
       }
     }

@@ -1,8 +1,9 @@
 // Puts the page together: models, upload, the list of images, and the result that is open.
 
 import { connection, json, setToken, watch } from "./api.js";
+import { showCard } from "./card.js";
 import { Slices } from "./data.js";
-import { by, make, message, say, table } from "./dom.js";
+import { by, make, message, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { Result } from "./result.js";
 import { chosen, dropped, endings, grouped, send, tooMuch } from "./upload.js";
@@ -19,7 +20,7 @@ async function start() {
   try {
     [service, page] = await Promise.all([json("/models"), json("/page")]);
   } catch (error) {
-    if (error.status !== 401) by("refused").replaceChildren(message(error.message));
+    if (error.status !== 401) by("refused").replaceChildren(message(error.message, error.status));
     return;
   }
   endings.push(...page.endings);
@@ -27,60 +28,33 @@ async function start() {
     service.limits.bytes / 2 ** 20,
   )} MiB.`;
   by("model").replaceChildren(...service.models.map((one) => make("option", {}, one.name)));
-  by("model").addEventListener("change", card);
-  card();
+  by("model").addEventListener("change", about);
+  about();
   jobs.start();
   await fromAddress();
 }
 
-// #jobs=ID~NAME,ID~NAME: jobs that another program has sent for this browser.
+// #jobs=ID~SOURCE~NAME,...: jobs that another program has sent for this browser, the first on top;
+// SOURCE is the first job of the same image.
 async function fromAddress() {
   const listed = /^#jobs=(.+)$/.exec(location.hash);
   if (!listed) return;
   history.replaceState(null, "", location.pathname);
-  const first = {};
-  for (const part of listed[1].split(",")) {
-    const [id, name] = part.split("~").map(decodeURIComponent);
+  const parts = listed[1].split(",").map((part) => part.split("~"));
+  opens.add(parts[0][0]);
+  for (const [id, source, ...name] of parts.reverse()) {
     try {
       const job = await json(`/jobs/${encodeURIComponent(id)}`);
-      first[name] ??= id;
-      if (!Object.keys(first).length || Object.values(first)[0] === id) opens.add(id);
-      jobs.add(job, name, first[name]);
+      jobs.add(job, decodeURIComponent(name.join("~")), source);
     } catch (error) {
-      by("refused").replaceChildren(message(error.message));
+      by("refused").append(message(error.message, error.status));
     }
   }
 }
 
-function card() {
+function about() {
   const model = service.models.find((one) => one.name === by("model").value);
-  if (!model) return;
-  const rows = [];
-  const add = (name, value) => {
-    if (value !== undefined && value !== null && value !== "") rows.push([name, String(value)]);
-  };
-  add("Title", model.title);
-  const data = model.training_data;
-  if (data) add("Trained on", [data.name, data.cases && `${data.cases} cases`].filter(Boolean).join(", "));
-  add("Classes", Object.keys(model.colours).join(", "));
-  add("Reads", `${model.input.channels.join(", ")}; ${model.input.slices} slices at a time`);
-  add("Network", [model.network, model.context].filter((one) => typeof one === "string").join(" + "));
-  add("Parameters", model.parameters?.toLocaleString?.("en"));
-  const scores = model.scores && typeof model.scores === "object" ? Object.entries(model.scores) : [];
-  for (const [name, value] of scores) add(name, typeof value === "number" ? value.toFixed(3) : flat(value));
-  if (!scores.length) add("Scores", "none in its card");
-  add("Limits", model.limits || "none in its card: take it as unknown where it fails");
-  by("card").replaceChildren(
-    table(["Model", model.name], rows),
-    make("p", { className: "hint" }, `${service.remark[0].toUpperCase()}${service.remark.slice(1)}.`),
-  );
-}
-
-function flat(value) {
-  if (value === null || typeof value !== "object") return String(value);
-  return Object.entries(value)
-    .map(([name, one]) => `${name} ${typeof one === "number" ? one.toFixed(3) : flat(one)}`)
-    .join("; ");
+  if (model) showCard(model, service.remark);
 }
 
 // One upload after the other, in the order in which they were chosen.
@@ -106,7 +80,7 @@ function take(found) {
         jobs.add(answer, job.name);
         say(`${job.name} is accepted`);
       } catch (error) {
-        by("refused").append(message(`${job.name}: ${error.message}`));
+        by("refused").append(message(`${job.name}: ${error.message}`, error.status));
       }
     });
   });
@@ -123,8 +97,9 @@ async function open(id, focus) {
     result?.close();
     result = new Result(job, state, jobs, service.models, page, slices);
     if (focus) by("result-title").focus();
+    else if (matchMedia("(max-width: 52rem)").matches) by("result").scrollIntoView();
   } catch (error) {
-    by("refused").replaceChildren(message(error.message));
+    by("refused").replaceChildren(message(error.message, error.status));
   }
 }
 

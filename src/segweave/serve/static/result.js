@@ -38,13 +38,9 @@ export class Result {
     this.display = { style: "filled", opacity: 0.35, zoom: 1, picture: "image", map: "" };
     this.looks = new Map();
     this.number = Math.ceil(slices.view.slices / 2);
-    for (const row of slices.view.measurements) {
-      // Where there is most to see.
-      if (Number(row.area_slice)) {
-        this.number = Number(row.area_slice);
-        break;
-      }
-    }
+    // Where there is most to see.
+    const largest = [...slices.view.measurements].sort((a, b) => b.pixels - a.pixels)[0];
+    if (Number(largest?.area_slice)) this.number = Number(largest.area_slice);
     by("shown").replaceChildren(by("result-template").content.cloneNode(true));
     by("shown").hidden = false;
     by("no-result").hidden = true;

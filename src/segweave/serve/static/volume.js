@@ -27,21 +27,22 @@ export function offerVolume(result) {
       button.remove();
     } catch (error) {
       button.disabled = false;
-      by("volume").append(message(error.message));
+      by("volume").append(message(error.message, error.status));
     }
   });
 }
 
 async function show(result) {
   const { slices } = result;
-  const { Niivue, NVImage } = await import("/static/vendor/niivue.js");
+  await import("/static/vendor/niivue.js"); // a plain script, which names itself
+  const { Niivue, NVImage } = globalThis.niivue;
   const canvas = make("canvas", {
     className: "volume", tabIndex: 0, role: "img",
     "aria-label": "Three planes and a rendering of the image with its classes",
   });
   by("volume").append(make("div", { className: "volume-frame" }, canvas));
   const viewer = new Niivue({
-    isResizeCanvas: true, show3Dcrosshair: true, backColor: [0, 0, 0, 1], logLevel: "error",
+    isResizeCanvas: true, show3Dcrosshair: true, backColor: [0, 0, 0, 1], logLevel: "error", crosshairWidth: 0.5,
   });
   await viewer.attachToCanvas(canvas);
   const load = async (name, more) =>
