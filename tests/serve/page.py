@@ -39,7 +39,7 @@ class Held:
     def check(self, case: Any) -> None:
         self._session.check(case)
 
-    def predict(self, case: Any, *, progress: Any, **options: Any) -> Any:
+    def predict(self, case: Any, *, progress: Any = lambda *_: None, **options: Any) -> Any:
         progress(1, case.slices, "")
         while not self.go.wait(0.02):
             progress(1, case.slices, "")
@@ -121,7 +121,9 @@ def chromium() -> Iterator[Any]:
         pytest.skip("chromium is not installed")
     with ExitStack() as stack:
         playwright = stack.enter_context(sync.sync_playwright())
+        # WebGL without a graphics card, and canvases that are quick to draw and to read without it.
         arguments = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"]
+        arguments += ["--disable-accelerated-2d-canvas"]
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         stack.callback(browser.close)
         yield browser

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segweave.cli.options import Device
+from segweave.cli.options import Device, Geometry
 
 EXAMPLES = (
     ("segweave try scan.nii.gz --run runs/a", "look at one volume, in the browser"),
@@ -45,6 +45,7 @@ def try_images(
             show_default=False,
         ),
     ] = None,
+    geometry: Geometry = "check",
     device: Device = "auto",
 ) -> None:
     """Segment images and look at the results in the browser.
@@ -66,6 +67,7 @@ def try_images(
         images,
         run,
         collect=collect,
+        geometry=geometry,
         device=device,
         browser=browser,
         announce=announce,

@@ -47,7 +47,7 @@ def corrected_labels(home: Path) -> NDArray[np.uint8]:
 
 def write_correction(home: Path, number: int, content: bytes) -> None:
     """Replace the labels of slice `number` (from 0) by `content`, a byte for each pixel. What
-    equals the network's labels is no correction any more.
+    equals the labels of the network stops being a correction.
 
     Raises IndexError where there is no such slice, RefusedError (422) for another number of bytes
     and for ids that are no classes.

@@ -23,7 +23,12 @@ from segweave.formats import label_name, write_label
 from segweave.prediction import measure
 from segweave.prediction.measurements import as_csv
 from segweave.serve.answers import JobAnswer, body, errors, job_answer
-from segweave.serve.corrections import corrected_labels, drop_corrections, write_correction
+from segweave.serve.corrections import (
+    corrected_labels,
+    corrected_slices,
+    drop_corrections,
+    write_correction,
+)
 from segweave.serve.limits import RefusedError
 from segweave.serve.results import MEDIA_TYPES
 from segweave.serve.service import Options, Service
@@ -38,6 +43,12 @@ _BODY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+
+class CorrectedAnswer(BaseModel):
+    """The slices (from 1) that differ from those of the network."""
+
+    corrected: list[int]
 
 
 class CollectedAnswer(BaseModel):
@@ -63,11 +74,10 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
 
     @app.put(
         "/jobs/{id}/labels/{number}",
-        status_code=204,
         responses=errors(404, 408, 409, 413, 422),
         openapi_extra=_BODY,
     )
-    async def correct(id: str, number: int, request: Request) -> None:
+    async def correct(id: str, number: int, request: Request) -> CorrectedAnswer:
         """Correct slice `number` (from 1): bytes as `GET` returns them."""
 
         def most() -> int:
@@ -77,12 +87,14 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
 
         content = await _body(request, service, await run_in_threadpool(most))
 
-        def write() -> None:
+        def write() -> list[int]:
+            home = service.results(id).parent
             with slices_there("correcting a slice"):
-                write_correction(service.results(id).parent, number - 1, content)
+                write_correction(home, number - 1, content)
             service.remove_rest(id)
+            return [one + 1 for one in corrected_slices(home)]
 
-        await run_in_threadpool(write)
+        return CorrectedAnswer(corrected=await run_in_threadpool(write))
 
     @app.delete("/jobs/{id}/corrections", status_code=204, responses=errors(404, 409))
     def start_again(id: str) -> None:

@@ -104,7 +104,7 @@ def labels_of(folder: Path) -> NDArray[np.uint8]:
 
 
 def picture_png(folder: Path, name: str, number: int) -> bytes:
-    """Slice `number` (from 0) of a picture as a PNG, one pixel for each of its own. Raises
+    """Slice `number` (from 0) of a picture as a PNG, pixel by pixel. Raises
     IndexError where there is none.
     """
     from PIL import Image

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from segweave.errors import InputError, SegweaveError
-from segweave.formats import find_images
+from segweave.formats import Geometry, find_images
 from segweave.serve.limits import Limits
 from segweave.serve.run import serve
 
@@ -26,6 +26,7 @@ def try_images(
     runs: Sequence[str | Path],
     *,
     collect: str | Path | None = None,
+    geometry: Geometry = "check",
     device: str = "auto",
     browser: bool = True,
     announce: Callable[[str], None],
@@ -38,6 +39,7 @@ def try_images(
         images: image files, folders of them, folders of DICOM series.
         runs: run folders or model folders.
         collect: the folder to which the page adds images with corrected masks; None for no folder.
+        geometry: what decides where a NIfTI header contradicts itself.
         device: see `segweave.load`.
         browser: whether to open the page in the browser.
         announce: called with the address of the page.
@@ -57,7 +59,7 @@ def try_images(
         )
 
     def begin(address: str, service: Service) -> None:
-        jobs = ",".join(_sent(files, service, remark))
+        jobs = ",".join(_sent(files, service, geometry, remark))
         if not jobs:
             raise InputError(
                 _DOING, expected="an image that a model can segment", found="none of those given"
@@ -80,7 +82,9 @@ def try_images(
         )
 
 
-def _sent(files: Sequence[Path], service: Service, remark: Callable[[str], None]) -> Iterator[str]:
+def _sent(
+    files: Sequence[Path], service: Service, geometry: Geometry, remark: Callable[[str], None]
+) -> Iterator[str]:
     """Queue every image with every model; yields what the page reads of each job."""
     from segweave.serve.messages import public_message
     from segweave.serve.service import Options
@@ -89,7 +93,7 @@ def _sent(files: Sequence[Path], service: Service, remark: Callable[[str], None]
     for file in files:
         first = ""
         for model in service.models:
-            options = Options(model, probabilities=True)
+            options = Options(model, geometry, probabilities=True)
             try:
                 id = service.accept(opened(file), options).id
             except SegweaveError as error:

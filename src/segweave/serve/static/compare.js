@@ -29,7 +29,6 @@ export class Compare {
   async start(model) {
     const { jobs, job } = this.result;
     by("compare").disabled = true;
-    by("agreement").replaceChildren();
     try {
       const there = jobs.list.find(
         (one) =>
@@ -118,6 +117,7 @@ export class Compare {
         "Dice between the two models over all slices: how far they agree, not how right they are. " +
         "Corrections do not count."),
     );
+    by("agreement-part").hidden = false;
     by("compare-state").textContent = `${result.slices.view.model} and ${slices.view.model}`;
     by("compare-end").hidden = false;
     await result.refresh();
@@ -128,7 +128,7 @@ export class Compare {
     this.stage.figure.remove();
     this.difference.figure.remove();
     for (const id of ["stages", "bench"]) by(id).classList.remove("several");
-    by("agreement").replaceChildren();
+    by("agreement-part").hidden = true;
     by("compare-state").textContent = "";
     by("compare-end").hidden = true;
     this.slices = null;

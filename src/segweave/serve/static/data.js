@@ -1,7 +1,7 @@
 // The slices of one result: fetched when they are looked at, the neighbours beforehand, and labels
 // that were corrected are saved as soon as they change.
 
-import { ask, blob, bytes, json } from "./api.js";
+import { blob, bytes, json } from "./api.js";
 
 const MOST = 120; // of pictures, labels and maps each
 
@@ -108,16 +108,16 @@ export class Slices extends EventTarget {
       const sent = labels.slice();
       this.dispatchEvent(new Event("saving"));
       try {
-        await ask(`${this.path}/labels/${number}`, {
+        const answer = await json(`${this.path}/labels/${number}`, {
           method: "PUT",
           body: sent,
           headers: { "Content-Type": "application/octet-stream" },
         });
+        this.corrected = new Set(answer.corrected);
       } catch (error) {
         this.dispatchEvent(new CustomEvent("refused", { detail: error }));
         return;
       }
-      this.corrected.add(number);
       if (sent.every((value, k) => value === labels[k])) this.unsaved.delete(number);
     }
     this.dispatchEvent(new Event("saved"));

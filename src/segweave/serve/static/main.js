@@ -80,6 +80,8 @@ function take(found) {
         jobs.add(answer, job.name);
         say(`${job.name} is accepted`);
       } catch (error) {
+        // The message names the option of the command; here it is one of the page.
+        if (error.message.includes("--geometry")) by("options").open = true;
         by("refused").append(message(`${job.name}: ${error.message}`, error.status));
       }
     });
