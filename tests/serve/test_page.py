@@ -136,7 +136,10 @@ def test_upload_queue_and_progress(visit, held: Held, image: Path) -> None:
 
 
 def test_slices_classes_and_heat_map(visit, image: Path) -> None:
-    page = opened(visit(), image)
+    page = visit()
+    page.click("text=Options")
+    page.check("#probabilities")
+    opened(page, image)
     on_slice(page, 3)
     canvas = page.locator(".sheet > [role=img]")
     assert canvas.get_attribute("aria-label") == "bright, slice 3 of 6"

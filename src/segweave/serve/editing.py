@@ -9,13 +9,14 @@ import tempfile
 import threading
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
@@ -29,9 +30,10 @@ from segweave.serve.corrections import (
     drop_corrections,
     write_correction,
 )
+from segweave.serve.forms import options_of
 from segweave.serve.limits import RefusedError
 from segweave.serve.results import MEDIA_TYPES
-from segweave.serve.service import Options, Service
+from segweave.serve.service import Service
 from segweave.serve.slices import label_slice, slices_of
 from segweave.serve.uploads import opened
 from segweave.serve.views import slices_there
@@ -161,11 +163,9 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
     ) -> JobAnswer:
         """Segment the image of a job with another model, as a new job."""
         job = service.get(id)
-        if model not in service.models:
-            raise RefusedError(
-                422, "segmenting again", expected="the name of a model", found="another one"
-            )
-        options = Options(**job.options | {"model": model})
+        # The rules of the form hold here too.
+        fields = [(name, _field(value)) for name, value in job.options.items()]
+        options = options_of(FormData([("model", model), *fields]), service.models)
         with service.place():
             try:
                 parts = opened(service.image_of(job))
@@ -174,6 +174,11 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
                 raise RefusedError(404, "segmenting again", found="the job was deleted") from None
         response.headers["Location"] = f"/jobs/{new.id}"
         return job_answer(service, new)
+
+
+def _field(value: Any) -> str:
+    """An option of a job as the field of a form."""
+    return str(value).lower() if isinstance(value, bool) else value or ""
 
 
 def _target(service: Service, id: str) -> TargetSpec:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from segweave.formats import SUFFIXES
 from segweave.formats.table import DICOM
 from segweave.prediction.measurements import REMARK
+from segweave.serve.forms import FIELDS
 from segweave.serve.service import Service
 
 STATIC = Path(__file__).parent / "static"
@@ -27,11 +28,12 @@ _WARNING = f"{REMARK[0].upper()}{REMARK[1:]}. Nothing it computes may be used fo
 
 class PageAnswer(BaseModel):
     """What the page needs to know of the service: the endings of files that are an image each (any
-    other is a slice of a DICOM series), whether corrected masks can be added to a data set, and
-    whether the 3D viewer is installed.
+    other is a slice of a DICOM series), the fields of the form of a job, whether corrected masks
+    can be added to a data set, and whether the 3D viewer is installed.
     """
 
     endings: list[str]
+    fields: list[str]
     collects: bool
     viewer: bool
 
@@ -55,6 +57,7 @@ def add_pages(app: FastAPI, service: Service) -> None:
         """What the page needs to know of the service."""
         return PageAnswer(
             endings=[ending for ending in SUFFIXES if ending not in DICOM] + [".zip"],
+            fields=list(FIELDS),
             collects=service.collection is not None,
             viewer=VIEWER.is_file(),
         )

@@ -53,4 +53,7 @@ def write_results(
     if prediction.probabilities is not None:
         maps = (entropy(slice_, target) for slice_ in prediction.probabilities)
         add_map(folder, "entropy", maps, case)
+    uncertainty = getattr(prediction, "uncertainty", None)
+    if uncertainty is not None:
+        add_map(folder, "uncertainty", uncertainty, case)
     return results

@@ -27,7 +27,14 @@ async function start() {
   by("kinds").textContent = `${page.endings.join(" ")} or DICOM; at most ${Math.round(
     service.limits.bytes / 2 ** 20,
   )} MiB.`;
+  // Models that predict an image can only remove its noise.
+  const segments = (one) => (one.target.task ?? "labels") === "labels";
+  const denoisers = service.models.filter((one) => !segments(one));
+  service.models = service.models.filter(segments);
   by("model").replaceChildren(...service.models.map((one) => make("option", {}, one.name)));
+  by("denoise").append(...denoisers.map((one) => make("option", {}, one.name)));
+  by("denoise-choice").hidden = !denoisers.length;
+  by("uncertainty-choice").hidden = !page.fields.includes("uncertainty");
   by("model").addEventListener("change", about);
   about();
   jobs.start();
@@ -65,6 +72,10 @@ function take(found) {
     geometry: by("geometry").value,
     probabilities: by("probabilities").checked,
   };
+  if (by("denoise").value) fields.denoise = by("denoise").value;
+  if (page.fields.includes("uncertainty") && by("uncertainty").checked) {
+    fields.uncertainty = "entropy";
+  }
   const batch = grouped(found);
   if (!batch.length) by("refused").append(message("no file to send\nwhat to do: choose an image"));
   batch.forEach((job, k) => {

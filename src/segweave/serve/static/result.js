@@ -14,7 +14,7 @@ const NAMES = {
   overlay: "picture of the slices with their classes",
   measurements: "measurements as a table (CSV)",
   probabilities: "probability of each class (npz)",
-  uncertainty: "uncertainty",
+  uncertainty: "map of uncertainty, 0 to 1 (npz)",
   denoised: "denoised image",
   "dicom-seg": "DICOM segmentation object",
   rtstruct: "DICOM structure set (contours)",
@@ -23,7 +23,7 @@ const NAMES = {
 const MAPS = {
   entropy: "How undecided the network is: 1 where all classes are equally likely. A confident " +
     "network can be wrong.",
-  uncertainty: "How far the answers of the model differ: 1 is most.",
+  uncertainty: "How uncertain the model is, from 0 to 1. A confident network can be wrong.",
 };
 const HEAD = [
   ["class", "Class"], ["pixels", "Pixels"], ["volume_ml", "Volume, ml"],
