@@ -298,6 +298,15 @@ def test_bad_files_are_refused_with_what_to_do(visit, image: Path, tmp_path: Pat
         assert re.match(r"(broken.nii.gz|notes.docx): ", text)
         assert "what to do" in text
     assert page.locator(".jobs li").count() == 0
+    page.evaluate(
+        """() => {
+          const data = new DataTransfer();
+          data.items.add(new File(["x"], "dropped.png"));
+          const event = new DragEvent("drop", {dataTransfer: data, bubbles: true});
+          document.getElementById("drop").dispatchEvent(event);
+        }"""
+    )
+    page.wait_for_selector("#refused .alarm:has-text('dropped.png')")
 
 
 def test_a_folder_of_a_series_is_one_job(visit, tmp_path: Path) -> None:

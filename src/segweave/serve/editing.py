@@ -150,7 +150,7 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
                 found="none",
                 remedy="start it with `segweave serve ... --collect FOLDER`",
             )
-        with reading:
+        with reading, slices_there("adding to the data set"):
             case, labels = corrected(id)
             added = service.collection.add(
                 service.image_of(job), case, labels, _target(service, id), group

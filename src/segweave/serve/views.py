@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Response
@@ -15,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from segweave.data.specs import TargetSpec, class_colours
-from segweave.errors import SegweaveError
-from segweave.metrics.overlap import dice
+from segweave.errors import InputError, SegweaveError
 from segweave.prediction.measurements import REMARK
 from segweave.serve.answers import body, errors
 from segweave.serve.corrections import corrected_labels, corrected_slice, corrected_slices
@@ -24,7 +24,6 @@ from segweave.serve.limits import RefusedError
 from segweave.serve.service import Service
 from segweave.serve.slices import (
     label_slice,
-    labels_of,
     map_slice,
     maps_of,
     picture_png,
@@ -35,6 +34,7 @@ from segweave.serve.slices import (
 
 _BYTES = body("application/octet-stream")
 _PNG = body("image/png")
+_VIEWED = 1 << 27  # voxels
 
 
 class ViewedClass(BaseModel):
@@ -84,14 +84,18 @@ def slices_there(doing: str) -> Iterator[None]:
         yield
     except IndexError:
         raise RefusedError(404, doing, found="no slice or map of that number or name") from None
-    except RefusedError:
-        raise
-    except (FileNotFoundError, SegweaveError):
+    except (FileNotFoundError, SegweaveError) as error:
+        cause = error.__cause__ if isinstance(error, SegweaveError) else error
+        missing = isinstance(error, InputError) and error.kind == "missing"
+        if not missing and not isinstance(cause, FileNotFoundError):
+            raise
         raise RefusedError(404, doing, found="the job was deleted") from None
 
 
 def add_views(app: FastAPI, service: Service) -> None:
     """Add the routes by which slices are shown."""
+    # One volume is packed at a time, so that memory does not grow with the number of clients.
+    packing = threading.Lock()
 
     def folder(id: str) -> Path:
         return service.results(service.finished(id).id)
@@ -138,14 +142,23 @@ def add_views(app: FastAPI, service: Service) -> None:
     @app.get(
         "/jobs/{id}/volumes/{name}.nii.gz",
         response_class=Response,
-        responses=errors(404, 409, 422) | _BYTES,
+        responses=errors(404, 409, 413, 422) | _BYTES,
     )
     def volume(id: str, name: str) -> Response:
         """The displayed `image` or the `labels` (corrected) as a NIfTI for a 3D viewer."""
         if name not in ("image", "labels"):
             raise RefusedError(404, "reading a volume", expected="image or labels")
-        with slices_there("reading a volume"):
+        with slices_there("reading a volume"), packing:
             home = folder(id)
+            about = slices_of(home)
+            if about["slices"] * math.prod(about["size"]) > _VIEWED:
+                raise RefusedError(
+                    413,
+                    "reading a volume",
+                    expected=f"at most {_VIEWED:,} voxels for the 3D viewer",
+                    found="more",
+                    remedy="download the label map and open it in another viewer",
+                )
             mask = corrected_labels(home.parent) if name == "labels" else None
             return Response(volume_nifti(home, mask), media_type="application/gzip")
 
@@ -189,37 +202,33 @@ def _packed(values: NDArray[np.uint8]) -> Response:
 
 
 def _agreement(first: Path, second: Path) -> list[Agreement]:
-    masks = _masks(first), _masks(second)
-    (a, size_a), (b, size_b) = masks
-    shared = [name for name in a if name in b]
-    if size_a != size_b or not shared:
+    sizes = [(about["slices"], *about["size"]) for about in map(slices_of, (first, second))]
+    classes = _classes(first), _classes(second)
+    shared = [name for name in classes[0] if name in classes[1]]
+    if sizes[0] != sizes[1] or not shared:
         raise RefusedError(
             409,
             "comparing two results",
             expected="results of the same image with classes in common",
-            found="images of other sizes" if size_a != size_b else "no class of both",
+            found="images of other sizes" if sizes[0] != sizes[1] else "no class of both",
         )
-    found = []
-    for name in shared:
-        one, two = a[name](), b[name]()
-        counts = int(one.sum()), int(two.sum()), int((one & two).sum())
-        value = dice(one, two) if counts[0] + counts[1] else None
-        found.append(
-            Agreement(name=name, dice=value, first=counts[0], second=counts[1], both=counts[2])
-        )
-    return found
-
-
-def _masks(folder: Path) -> tuple[dict[str, Any], list[int]]:
-    """Class name → what makes its mask, and the size of the label map."""
-    about, labels = slices_of(folder), labels_of(folder)
-    target = TargetSpec.model_validate(about["target"])
-
-    def mask(id: int) -> Any:
-        overlapping = target.kind == "overlapping"
-        return lambda: labels[:, id] > 0 if overlapping else np.asarray(labels == id)
-
-    return {name: mask(id) for id, name in target.foreground.items()}, [
-        about["slices"],
-        *about["size"],
+    counts = np.zeros((len(shared), 3), np.int64)
+    for number in range(sizes[0][0]):
+        one, two = label_slice(first, number), label_slice(second, number)
+        for row, name in enumerate(shared):
+            a, b = _mask(one, classes[0][name]), _mask(two, classes[1][name])
+            counts[row] += a.sum(), b.sum(), (a & b).sum()
+    return [
+        Agreement(name=name, dice=2 * c / (a + b) if a + b else None, first=a, second=b, both=c)
+        for name, (a, b, c) in zip(shared, counts.tolist(), strict=True)
     ]
+
+
+def _classes(folder: Path) -> dict[str, int]:
+    target = TargetSpec.model_validate(slices_of(folder)["target"])
+    return {name: id for id, name in target.foreground.items()}
+
+
+def _mask(labels: NDArray[np.uint8], id: int) -> NDArray[np.bool_]:
+    """Where a slice has a class; overlapping classes have a plane each."""
+    return labels[id] > 0 if labels.ndim == 3 else labels == id

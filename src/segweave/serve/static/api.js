@@ -36,13 +36,13 @@ async function answers() {
   }
 }
 
-// Resolves when the service answers (again).
+// Resolves when the service answers: true after a loss, false where it had been there all along.
 export function back() {
   returning ??= (async () => {
     await wait(200);
     if (await answers()) {
       returning = null;
-      return;
+      return false;
     }
     connection.dispatchEvent(new Event("lost"));
     for (let attempt = 0; ; attempt += 1) {
@@ -51,6 +51,7 @@ export function back() {
     }
     returning = null;
     connection.dispatchEvent(new Event("back"));
+    return true;
   })();
   return returning;
 }

@@ -3,7 +3,7 @@
 
 import { blob, bytes, json } from "./api.js";
 
-const MOST = 120; // of pictures, labels and maps each
+const MOST = 90; // pictures, labels and maps that are kept
 
 class Cache {
   constructor() {

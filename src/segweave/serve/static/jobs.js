@@ -11,7 +11,7 @@ const OVER = ["done", "failed", "deleted"];
 export class Jobs extends EventTarget {
   constructor() {
     super();
-    this.list = JSON.parse(localStorage.getItem(STORE) || "[]");
+    this.list = stored();
     this.states = new Map();
     this.followed = new Map();
     this.items = new Map();
@@ -25,7 +25,11 @@ export class Jobs extends EventTarget {
   }
 
   keep() {
-    localStorage.setItem(STORE, JSON.stringify(this.list));
+    try {
+      localStorage.setItem(STORE, JSON.stringify(this.list));
+    } catch {
+      // A browser that stores nothing: the list lasts as long as the page.
+    }
     by("no-jobs").hidden = this.list.length > 0;
   }
 
@@ -86,7 +90,9 @@ export class Jobs extends EventTarget {
     const before = this.states.get(job.id);
     this.states.set(job.id, state);
     this.show(job);
-    if (before?.state !== state.state) say(`${job.name}: ${words(state)}`);
+    if (before?.state !== state.state || quarter(before) !== quarter(state)) {
+      say(`${job.name}: ${words(state)}`);
+    }
     this.dispatchEvent(new CustomEvent("change", { detail: { job, state, before } }));
   }
 
@@ -159,6 +165,20 @@ export class Jobs extends EventTarget {
     by("jobs-title").focus();
     this.dispatchEvent(new CustomEvent("removed", { detail: job.id }));
   }
+}
+
+function stored() {
+  try {
+    const list = JSON.parse(localStorage.getItem(STORE));
+    return Array.isArray(list) ? list.filter((one) => one?.id && one.name) : [];
+  } catch {
+    return [];
+  }
+}
+
+// How many quarters of a job are done: so often it is announced.
+function quarter({ progress }) {
+  return progress?.total ? Math.floor((4 * progress.done) / progress.total) : 0;
 }
 
 function words(state) {

@@ -5,6 +5,7 @@ import { back, headers, Refused, refusal, wait } from "./api.js";
 import { make } from "./dom.js";
 
 export const endings = [];
+const MOST_CUT = 3; // attempts that fail although the service is there
 
 function isImage(name) {
   const lower = name.toLowerCase();
@@ -100,6 +101,7 @@ export async function send(job, fields, place) {
   const text = make("span");
   const line = make("div", { className: "sending" }, text, bar);
   place.append(line);
+  let cut = 0;
   try {
     for (;;) {
       text.textContent = `sending ${job.name}`;
@@ -116,7 +118,14 @@ export async function send(job, fields, place) {
       } catch {
         await readable(job);
         text.textContent = `${job.name} waits for the connection`;
-        await back();
+        cut = (await back()) ? 0 : cut + 1;
+        if (cut === MOST_CUT) {
+          throw new Refused(
+            0,
+            "sending\nfound: the service ends the connection each time\n" +
+              "what to do: look whether the image is over a limit, and ask the operator",
+          );
+        }
         continue;
       }
       if (answer.status < 300) return await answer.json();
