@@ -11,9 +11,11 @@ export class Correct {
     const { slices, stage } = result;
     this.editor = new Editor(stage, slices);
     this.editor.addEventListener("change", () => {
-      result.draw();
+      result.drawSoon();
       this.buttons();
     });
+    this.editor.colour = (id) =>
+      result.looks.get(slices.view.classes.find((one) => one.id === id).name).colour;
     for (const one of slices.view.classes) {
       by("brush-class").append(make("option", { value: one.id }, one.name));
     }

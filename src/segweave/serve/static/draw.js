@@ -28,21 +28,35 @@ function layer(slices, paint) {
   return canvas;
 }
 
-// The edges of a mask as a path in pixels of the slice.
-function outline(slices, inside) {
+// The labels of the shown classes as planes: [the array, [[value in it, class]]]. Exclusive classes
+// share one plane, so that it is gone through once.
+function planes(slices, labels, shown) {
+  if (!slices.view.overlapping) return [[labels, shown.map((one) => [one.id, one])]];
+  const { pixels } = slices;
+  return shown.map((one) => [labels.subarray(one.id * pixels, (one.id + 1) * pixels), [[1, one]]]);
+}
+
+// The edges of each value of a plane as a path in pixels of the slice.
+function outlines(slices, plane, values) {
   const { width, height } = slices;
-  const path = new Path2D();
-  for (let row = 0; row < height; row += 1) {
-    for (let column = 0; column < width; column += 1) {
-      const k = row * width + column;
-      if (!inside(k)) continue;
-      if (column === 0 || !inside(k - 1)) edge(path, column, row, column, row + 1);
-      if (column === width - 1 || !inside(k + 1)) edge(path, column + 1, row, column + 1, row + 1);
-      if (row === 0 || !inside(k - width)) edge(path, column, row, column + 1, row);
-      if (row === height - 1 || !inside(k + width)) edge(path, column, row + 1, column + 1, row + 1);
+  const paths = new Array(256);
+  for (const [value] of values) paths[value] = new Path2D();
+  for (let row = 0, k = 0; row < height; row += 1) {
+    for (let column = 0; column < width; column += 1, k += 1) {
+      const value = plane[k];
+      const path = paths[value];
+      if (!path) continue;
+      if (column === 0 || plane[k - 1] !== value) edge(path, column, row, column, row + 1);
+      if (column === width - 1 || plane[k + 1] !== value) {
+        edge(path, column + 1, row, column + 1, row + 1);
+      }
+      if (row === 0 || plane[k - width] !== value) edge(path, column, row, column + 1, row);
+      if (row === height - 1 || plane[k + width] !== value) {
+        edge(path, column, row + 1, column + 1, row + 1);
+      }
     }
   }
-  return path;
+  return paths;
 }
 
 function edge(path, x0, y0, x1, y1) {
@@ -68,12 +82,18 @@ function heatLayer(slices, heat) {
 export function drawSlice(canvas, slices, slice, looks, display) {
   const context = start(canvas, slices, slice);
   const shown = slices.view.classes.filter((one) => looks.get(one.name).visible);
+  const all = planes(slices, slice.labels, shown);
   if (display.style === "filled" && shown.length) {
     const fill = layer(slices, (data) => {
-      for (const one of shown) {
-        const colour = colourOf(looks.get(one.name).colour);
+      const words = new Uint32Array(data.buffer);
+      for (const [plane, values] of all) {
+        const colours = new Uint32Array(256);
+        for (const [value, one] of values) {
+          const [r, g, b] = colourOf(looks.get(one.name).colour);
+          colours[value] = (255 << 24) | (b << 16) | (g << 8) | r;
+        }
         for (let k = 0; k < slices.pixels; k += 1) {
-          if (slices.has(slice.labels, one.id, k)) put(data, k, colour, 255);
+          if (colours[plane[k]]) words[k] = colours[plane[k]];
         }
       }
     });
@@ -82,9 +102,11 @@ export function drawSlice(canvas, slices, slice, looks, display) {
     context.drawImage(fill, 0, 0, canvas.width, canvas.height);
     context.globalAlpha = 1;
   }
-  for (const one of shown) {
-    const path = outline(slices, (k) => slices.has(slice.labels, one.id, k));
-    stroke(context, canvas, slices, path, looks.get(one.name).colour);
+  for (const [plane, values] of all) {
+    const paths = outlines(slices, plane, values);
+    for (const [value, one] of values) {
+      stroke(context, canvas, slices, paths[value], looks.get(one.name).colour);
+    }
   }
 }
 

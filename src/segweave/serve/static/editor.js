@@ -1,6 +1,7 @@
 // Corrects a label map with brush and eraser: strokes of discs, undone and redone slice by slice.
 
 const MOST = 40; // strokes of a slice that can be undone
+const LIVE = 200000; // pixels of a slice up to which all of it is drawn anew while the brush moves
 
 export class Editor extends EventTarget {
   constructor(stage, slices) {
@@ -16,6 +17,8 @@ export class Editor extends EventTarget {
     this.done = new Map();
     this.undone = new Map();
     this.from = null;
+    this.trail = [];
+    this.colour = () => "#fff";
     this.place = [slices.width / 2, slices.height / 2];
     const canvas = stage.canvas;
     canvas.addEventListener("pointerdown", (event) => this.begin(event));
@@ -62,6 +65,8 @@ export class Editor extends EventTarget {
   end() {
     if (!this.from) return;
     this.from = null;
+    this.trail = [];
+    this.point(this.place);
     this.keep();
   }
 
@@ -105,7 +110,12 @@ export class Editor extends EventTarget {
       this.disc(x0 + ((x - x0) * step) / steps, y0 + ((y - y0) * step) / steps);
     }
     this.from = [x, y];
-    this.dispatchEvent(new Event("change"));
+    if (this.slices.pixels <= LIVE) {
+      this.dispatchEvent(new Event("change"));
+    } else {
+      this.trail.push([x, y]);
+      this.point([x, y]);
+    }
   }
 
   disc(x, y) {
@@ -166,6 +176,19 @@ export class Editor extends EventTarget {
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!place || !this.active) return;
     const [sx, sy] = [canvas.width / this.slices.width, canvas.height / this.slices.height];
+    if (this.trail.length) {
+      context.globalAlpha = 0.6;
+      context.strokeStyle = this.tool === "eraser" ? "#000" : this.colour(this.id);
+      context.lineWidth = Math.max(this.size * Math.min(sx, sy), 1);
+      context.lineCap = context.lineJoin = "round";
+      context.setLineDash([]);
+      context.beginPath();
+      const [first] = this.trail;
+      context.moveTo(first[0] * sx, first[1] * sy + 0.1); // a point is a line too
+      for (const [x, y] of this.trail) context.lineTo(x * sx, y * sy);
+      context.stroke();
+      context.globalAlpha = 1;
+    }
     for (const [colour, width] of [["#000", 4], ["#fff", 1.5]]) {
       context.strokeStyle = colour;
       context.lineWidth = width;

@@ -35,6 +35,7 @@ export class Result {
   constructor(job, state, jobs, models, page, slices) {
     Object.assign(this, { job, state, jobs, models, page, slices });
     this.closed = false;
+    this.frame = null;
     this.display = { style: "filled", opacity: 0.35, zoom: 1, picture: "image", map: "" };
     this.looks = new Map();
     this.number = Math.ceil(slices.view.slices / 2);
@@ -190,6 +191,14 @@ export class Result {
     this.stage.fit(this.display.zoom);
     this.compare?.fit(this.display.zoom);
     this.draw();
+  }
+
+  // Once for each frame, however often a stroke asks.
+  drawSoon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.draw();
+    });
   }
 
   draw() {
