@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 import uvicorn
 
 from segweave.data.specs import class_colours
@@ -49,7 +51,7 @@ class Held:
 def model(name: str, slope: float, **card: Any) -> Model:
     """A model by brightness: its two classes are what is above the mean and far above it."""
     predictor = by_brightness(SIZE)
-    with __import__("torch").no_grad():
+    with torch.no_grad():
         predictor.network.slope.fill_(slope)
     target = predictor.target
     shown = {
@@ -127,3 +129,42 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         stack.callback(browser.close)
         yield browser
+
+
+def hear(said: Any, faults: list[str]) -> None:
+    # The page itself shows a refusal, and that the service is away.
+    if said.type == "error" and not re.search("status of 4|ERR_CONNECTION", said.text):
+        faults.append(said.text)
+
+
+def foreign(url: str, home: str, faults: list[str]) -> None:
+    if not url.startswith((home, "blob:", "data:")):
+        faults.append(f"asked {url}")
+
+
+def opened(page: Any, image: Path) -> Any:
+    page.set_input_files("#files", image)
+    page.wait_for_selector("#stages[data-slice]")
+    return page
+
+
+def pixels(page: Any, stage: int = 0) -> bytes:
+    """What a canvas shows."""
+    script = "k => document.querySelectorAll('.sheet > [role=img]')[k].toDataURL()"
+    return page.evaluate(script, stage).encode()
+
+
+def until(page: Any, script: str) -> None:
+    page.wait_for_function(script)
+
+
+def stroke(page: Any) -> None:
+    """Draw with the mouse, in the upper left of the picture."""
+    canvas = page.locator(".sheet > [role=img]")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 8, box["y"] + box["height"] / 8
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + box["width"] / 4, y, steps=3)
+    page.mouse.up()

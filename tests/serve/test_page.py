@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,22 @@ import pytest
 import segweave.serve.pages as pages
 from segweave.formats import read_case
 from segweave.serve.pages import STATIC, VIEWER
+from segweave.serve.slices import add_map, add_picture
 from tests.formats.test_dicom import write_series
 
-from .page import Held, Site, chromium, heart, model
+from .page import (
+    Held,
+    Site,
+    chromium,
+    foreign,
+    hear,
+    heart,
+    model,
+    opened,
+    pixels,
+    stroke,
+    until,
+)
 
 TOKEN = "0123456789abcdef-token"
 
@@ -66,8 +80,8 @@ def visit(browser: Any, site: Site, served: ExitStack) -> Iterator[Callable[...,
             context.set_default_timeout(20_000)
             page = context.new_page()
             page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("console", lambda said: _hear(said, faults))
-            page.on("request", lambda sent: _foreign(sent.url, site.url, faults))
+            page.on("console", lambda said: hear(said, faults))
+            page.on("request", lambda sent: foreign(sent.url, site.url, faults))
             page.goto(site.url)
             if token:
                 page.fill("#token-value", token)
@@ -77,33 +91,6 @@ def visit(browser: Any, site: Site, served: ExitStack) -> Iterator[Callable[...,
 
         yield go
     assert faults == []
-
-
-def _hear(said: Any, faults: list[str]) -> None:
-    # The page itself shows a refusal, and that the service is away.
-    if said.type == "error" and not re.search("status of 4|ERR_CONNECTION", said.text):
-        faults.append(said.text)
-
-
-def _foreign(url: str, home: str, faults: list[str]) -> None:
-    if not url.startswith((home, "blob:", "data:")):
-        faults.append(f"asked {url}")
-
-
-def opened(page: Any, image: Path) -> Any:
-    page.set_input_files("#files", image)
-    page.wait_for_selector("#stages[data-slice]")
-    return page
-
-
-def pixels(page: Any, stage: int = 0) -> bytes:
-    """What a canvas shows."""
-    script = "k => document.querySelectorAll('.sheet > [role=img]')[k].toDataURL()"
-    return page.evaluate(script, stage).encode()
-
-
-def until(page: Any, script: str) -> None:
-    page.wait_for_function(script)
 
 
 def on_slice(page: Any, number: int) -> None:
@@ -172,14 +159,36 @@ def test_slices_classes_and_heat_map(visit, image: Path) -> None:
         assert pixels(page) != before
     before = pixels(page)
     page.select_option("#map", "entropy")
-    page.wait_for_selector("#map-key")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("#stages[data-map=entropy]")
+    assert page.is_visible("#map-key")
     assert pixels(page) != before
     assert "A confident network can be wrong" in page.inner_text("#map-about")
     assert [row.split("\t")[0] for row in page.inner_text("#measures").splitlines()[-2:]] == [
         "left",
         "right",
     ]
+
+
+def test_what_other_parts_add_to_a_result_can_be_shown(visit, site: Site, image: Path) -> None:
+    page = opened(visit(), image)
+    assert page.is_hidden("#picture-choice")
+    assert page.is_hidden("#map-choice")
+    id = page.evaluate("JSON.parse(localStorage['segweave-jobs'])[0].id")
+    folder, case = site.home / "jobs" / "jobs" / id / "results", read_case(image)
+    add_picture(folder, "denoised", replace(case, image=-case.image))
+    add_map(folder, "uncertainty", np.full((6, *case.size), 0.9), case)
+    page.click("[aria-label='Open heart.nii.gz, bright']")
+    page.wait_for_selector("#picture-choice")
+    seen = [pixels(page)]
+    for choice, name in (
+        ("#picture", "denoised"),
+        ("#map", "uncertainty"),
+        ("#picture", "image"),
+    ):
+        page.select_option(choice, name)
+        page.wait_for_selector(f"#stages[data-{choice[1:]}='{name}']")
+        seen.append(pixels(page))
+    assert len(set(seen)) == 4
 
 
 def test_two_models_beside_each_other(visit, site: Site, image: Path) -> None:
@@ -214,17 +223,6 @@ def corrected(page: Any, folder: Path) -> np.ndarray:
     path = folder / "corrected.nii.gz"
     download.value.save_as(path)
     return np.asarray(nibabel.load(path).dataobj)
-
-
-def stroke(page: Any) -> None:
-    canvas = page.locator(".sheet > [role=img]")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 8, box["y"] + box["height"] / 8
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x + box["width"] / 4, y, steps=3)
-    page.mouse.up()
 
 
 def test_a_mask_is_corrected_downloaded_and_prepared(
@@ -396,40 +394,3 @@ def test_the_viewer_shows_image_and_labels(visit, image: Path) -> None:
     page = opened(visit(), image)
     page.click("text=Show in 3D")
     page.wait_for_selector("canvas.volume[data-loaded]")
-
-
-# What needs no browser
-
-
-def test_the_files_of_the_page_ask_nobody_else() -> None:
-    for file in STATIC.glob("*.*"):
-        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"\w+://|[\"'(]//", text), file
-    text = (STATIC / "index.html").read_text(encoding="utf-8")
-    assert not re.search(r"<style|style=|<script(?! type=.module. src=)|\son\w+=", text)
-
-
-def _contrast(one: str, two: str) -> float:
-    def light(colour: str) -> float:
-        full = colour if len(colour) == 7 else "#" + "".join(2 * c for c in colour[1:])
-        parts = [int(full[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-    high, low = sorted((light(one), light(two)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_text_has_contrast_in_light_and_dark() -> None:
-    text = (STATIC / "page.css").read_text(encoding="utf-8")
-    themes = [dict(re.findall(r"--([\w-]+): (#\w+)", part)) for part in text.split("@media")[:2]]
-    assert all(len(theme) == 12 for theme in themes)
-    for theme in themes:
-        for front, backs in (
-            ("text", ("back", "panel", "drop", "warn-back", "alarm-back")),
-            ("soft", ("back", "panel", "drop")),
-            ("accent", ("back", "panel", "warn-back", "alarm-back")),
-            ("on-accent", ("accent",)),
-        ):
-            for back in backs:
-                assert _contrast(theme[front], theme[back]) >= 4.5, (front, back)

@@ -177,6 +177,7 @@ export class Result {
       ]);
       if (this.call !== call || this.closed) return;
       this.shown = slice;
+      this.shownAs = { slice: number, picture, map };
       this.other = other;
       this.correct.show(number, slice.labels);
       this.stage.describe(`${this.slices.view.model}, slice ${number} of ${this.slices.view.slices}`);
@@ -206,7 +207,7 @@ export class Result {
     drawSlice(this.stage.canvas, this.slices, this.shown, this.looks, this.display);
     this.compare?.draw(this.shown, this.other, drawSlice);
     // What is drawn, for whoever drives the page.
-    by("stages").dataset.slice = this.number;
+    Object.assign(by("stages").dataset, this.shownAs);
   }
 
   measure(rows, title = "") {
