@@ -123,10 +123,7 @@ def test_upload_queue_and_progress(visit, held: Held, image: Path) -> None:
 
 
 def test_slices_classes_and_heat_map(visit, image: Path) -> None:
-    page = visit()
-    page.click("text=Options")
-    page.check("#probabilities")
-    opened(page, image)
+    page = opened(visit(), image)
     on_slice(page, 3)
     canvas = page.locator(".sheet > [role=img]")
     assert canvas.get_attribute("aria-label") == "bright, slice 3 of 6"
@@ -158,8 +155,8 @@ def test_slices_classes_and_heat_map(visit, image: Path) -> None:
         change()
         assert pixels(page) != before
     before = pixels(page)
-    page.select_option("#map", "entropy")
-    page.wait_for_selector("#stages[data-map=entropy]")
+    page.select_option("#map", "uncertainty")
+    page.wait_for_selector("#stages[data-map=uncertainty]")
     assert page.is_visible("#map-key")
     assert pixels(page) != before
     assert "A confident network can be wrong" in page.inner_text("#map-about")
@@ -170,19 +167,22 @@ def test_slices_classes_and_heat_map(visit, image: Path) -> None:
 
 
 def test_what_other_parts_add_to_a_result_can_be_shown(visit, site: Site, image: Path) -> None:
-    page = opened(visit(), image)
+    page = visit()
+    page.click("text=Options")
+    page.uncheck("#uncertainty")
+    opened(page, image)
     assert page.is_hidden("#picture-choice")
     assert page.is_hidden("#map-choice")
     id = page.evaluate("JSON.parse(localStorage['segweave-jobs'])[0].id")
     folder, case = site.home / "jobs" / "jobs" / id / "results", read_case(image)
     add_picture(folder, "denoised", replace(case, image=-case.image))
-    add_map(folder, "uncertainty", np.full((6, *case.size), 0.9), case)
+    add_map(folder, "spread", np.full((6, *case.size), 0.9), case)
     page.click("[aria-label='Open heart.nii.gz, bright']")
     page.wait_for_selector("#picture-choice")
     seen = [pixels(page)]
     for choice, name in (
         ("#picture", "denoised"),
-        ("#map", "uncertainty"),
+        ("#map", "spread"),
         ("#picture", "image"),
     ):
         page.select_option(choice, name)

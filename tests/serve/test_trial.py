@@ -57,7 +57,7 @@ def test_images_are_segmented_and_the_page_is_opened(
         signal.signal(signal.SIGINT, before)
     assert end.value.code == 130
     assert [job["state"] for job in seen] == ["done"]
-    assert "probabilities" in seen[0]["results"]
+    assert "uncertainty" in seen[0]["results"]
     printed = capfd.readouterr()
     assert "broken.nii, grey: reading an image" in printed.err
     assert "page:" in printed.out

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segweave.data.specs import TargetSpec
 from segweave.data.store import Store
 from segweave.datasets import prepare
 from segweave.errors import UsageError
@@ -22,7 +21,7 @@ from segweave.formats import read_case
 from segweave.prediction import measure
 from segweave.serve.collect import Collection
 from segweave.serve.limits import RefusedError
-from segweave.serve.slices import add_map, add_picture, entropy
+from segweave.serve.slices import add_map, add_picture
 from tests.formats.test_dicom import write_series
 from tests.prediction.tiny import BINARY, OVERLAPPING, volume_case
 from tests.small import write_volume
@@ -48,6 +47,7 @@ def test_slices_classes_and_maps(start: Start, models, tmp_path: Path) -> None:
     job, volume = sent(client, tmp_path, probabilities="true")
     path = f"/jobs/{job['id']}"
     prediction = models["grey"].session.predict(read_case(volume), probabilities=True)
+    asked, _ = sent(client, tmp_path, uncertainty="entropy")
     view = client.http.get(f"{path}/view").json()
     assert (view["slices"], view["size"], view["overlapping"]) == (3, [24, 20], False)
     assert view["is_volume"]
@@ -61,6 +61,8 @@ def test_slices_classes_and_maps(start: Start, models, tmp_path: Path) -> None:
         assert np.array_equal(labels, prediction.labels[number - 1])
         heat = bytes_of(client, f"{path}/maps/entropy/{number}").reshape(24, 20)
         assert np.abs(heat / 255 - expected[number - 1]).max() < 0.003
+        same = bytes_of(client, f"/jobs/{asked['id']}/maps/uncertainty/{number}")
+        assert np.array_equal(same, heat.ravel())
     picture = Image.open(io.BytesIO(client.http.get(f"{path}/pictures/image/1").content))
     assert (picture.size, picture.mode) == ((20, 24), "L")
     for wrong in (
@@ -76,11 +78,11 @@ def test_another_picture_and_map_appear(start: Start, tmp_path: Path) -> None:
     job, volume = sent(client, tmp_path)
     folder, case = client.service.results(job["id"]), read_case(volume)
     add_picture(folder, "denoised", case)
-    add_map(folder, "uncertainty", np.linspace(0, 1, case.image.size).reshape(3, 24, 20), case)
+    add_map(folder, "spread", np.linspace(0, 1, case.image.size).reshape(3, 24, 20), case)
     view = client.http.get(f"/jobs/{job['id']}/view").json()
     assert view["pictures"] == ["image", "denoised"]
-    assert view["maps"] == ["uncertainty"]
-    heat = bytes_of(client, f"/jobs/{job['id']}/maps/uncertainty/3")
+    assert view["maps"] == ["spread"]
+    heat = bytes_of(client, f"/jobs/{job['id']}/maps/spread/3")
     assert heat[-1] == 255
     assert client.http.get(f"/jobs/{job['id']}/pictures/denoised/2").status_code == 200
     with pytest.raises(UsageError, match="plain name"):
@@ -246,16 +248,6 @@ def test_a_stream_goes_on_at_its_last_event(start: Start, tmp_path: Path) -> Non
     assert json.loads(before["data"])["state"] == "running"
     after = first(**{"Last-Event-ID": before["id"]})
     assert after["event"] == "end", "what was seen is not sent again"
-
-
-def test_entropy_of_each_kind_of_target() -> None:
-    even, sure = np.full((3, 1, 1), 1 / 3), np.array([1.0, 0, 0]).reshape(3, 1, 1)
-    exclusive = TargetSpec(names=("a", "b", "c"))
-    assert entropy(even, exclusive)[0, 0] == pytest.approx(1)
-    assert entropy(sure, exclusive)[0, 0] == pytest.approx(0, abs=1e-6)
-    assert entropy(np.full((1, 1, 1), 0.5), BINARY)[0, 0] == pytest.approx(1)
-    mixed = np.array([0.5, 1.0]).reshape(2, 1, 1)
-    assert entropy(mixed, OVERLAPPING)[0, 0] == pytest.approx(1), "that of the least decided class"
 
 
 def test_overlapping_classes_have_a_plane_each(start: Start, models, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from segweave.data.specs import TargetSpec
 from segweave.formats import label_name, write_label
 from segweave.prediction import Prediction, draw_overlay, measure
 from segweave.prediction.measurements import REMARK, as_csv
-from segweave.serve.slices import add_map, entropy, write_slices
+from segweave.prediction.uncertainty import entropy
+from segweave.serve.slices import add_map, write_slices
 
 FOLDER = "results"
 MEDIA_TYPES = {
@@ -26,8 +27,9 @@ def write_results(
     """Write the results of a prediction into `folder`; returns the name of each → its file.
 
     `labels` is the label map in the format that suits the image, or in `format`; `array` the same
-    as an npz on the case's axes; `overlay` and `measurements`; `probabilities` where they were
-    asked for. Raises UsageError where the format can't hold the label map.
+    as an npz on the case's axes; `overlay` and `measurements`; `probabilities` and
+    `uncertainty` (float32 from 0 to 1, slices × height × width) where they were asked for. Raises
+    UsageError where the format can't hold the label map.
     """
     case, labels = prediction.case, prediction.labels
     overlapping = target.kind == "overlapping"
@@ -50,10 +52,12 @@ def write_results(
         with (folder / results["probabilities"]).open("wb") as stream:
             np.savez_compressed(stream, probabilities=prediction.probabilities)
     write_slices(folder, case, labels, target)
-    if prediction.probabilities is not None:
+    if prediction.uncertainty is not None:
+        results["uncertainty"] = "uncertainty.npz"
+        with (folder / results["uncertainty"]).open("wb") as stream:
+            np.savez_compressed(stream, uncertainty=prediction.uncertainty)
+        add_map(folder, "uncertainty", prediction.uncertainty, case)
+    elif prediction.probabilities is not None:
         maps = (entropy(slice_, target) for slice_ in prediction.probabilities)
         add_map(folder, "entropy", maps, case)
-    uncertainty = getattr(prediction, "uncertainty", None)
-    if uncertainty is not None:
-        add_map(folder, "uncertainty", uncertainty, case)
     return results

@@ -175,14 +175,3 @@ def volume_nifti(folder: Path, labels: NDArray[np.uint8] | None = None) -> bytes
     turned.header.set_xyzt_units("mm")
     content: bytes = turned.to_bytes()
     return gzip.compress(content, 1, mtime=0)
-
-
-def entropy(probabilities: NDArray[np.floating[Any]], target: TargetSpec) -> NDArray[Any]:
-    """How undecided the probabilities (classes, height, width) of a slice are: 0 to 1, (height,
-    width). Where classes overlap, and of a binary target, that of the least decided class.
-    """
-    p = np.clip(probabilities.astype(np.float32), 1e-12, 1)
-    if target.kind == "exclusive":
-        return np.asarray(-(p * np.log(p)).sum(0) / np.log(len(p)))
-    q = np.clip(1 - p, 1e-12, 1)
-    return np.asarray((-(p * np.log2(p)) - q * np.log2(q)).max(0))

@@ -93,7 +93,7 @@ def _sent(
     for file in files:
         first = ""
         for model in service.models:
-            options = Options(model, geometry, probabilities=True)
+            options = Options(model, geometry, uncertainty="entropy")
             try:
                 id = service.accept(opened(file), options).id
             except SegweaveError as error:

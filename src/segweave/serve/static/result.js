@@ -20,11 +20,10 @@ const NAMES = {
   rtstruct: "DICOM structure set (contours)",
   "dicom-sr": "DICOM structured report of the measurements",
 };
-const MAPS = {
-  entropy: "How undecided the network is: 1 where all classes are equally likely. A confident " +
-    "network can be wrong.",
-  uncertainty: "How uncertain the model is, from 0 to 1. A confident network can be wrong.",
-};
+const UNDECIDED =
+  "How undecided the network is: 1 where all classes are equally likely. A confident network can " +
+  "be wrong.";
+const MAPS = { entropy: UNDECIDED, uncertainty: UNDECIDED };
 const HEAD = [
   ["class", "Class"], ["pixels", "Pixels"], ["volume_ml", "Volume, ml"],
   ["largest_area", "Largest area"], ["largest_diameter", "Largest diameter"],
