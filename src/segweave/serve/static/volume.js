@@ -45,6 +45,7 @@ async function show(result) {
     isResizeCanvas: true, show3Dcrosshair: true, backColor: [0, 0, 0, 1], logLevel: "error", crosshairWidth: 0.5,
   });
   await viewer.attachToCanvas(canvas);
+  viewer.setRadiologicalConvention(true); // the patient's left at the right, as in the slices
   const load = async (name, more) =>
     NVImage.loadFromUrl({
       url: new Uint8Array(await (await blob(`${slices.path}/volumes/${name}.nii.gz`)).arrayBuffer()).buffer,
