@@ -11,11 +11,22 @@ OLD := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 NUMBA_CPU_NAME=gener
 NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/evaluation tests/training \
 	tests/prediction
 SEEDS ?= 20
+VENDOR := src/segweave/serve/static/vendor
 
-.PHONY: demo test coverage numbers-old search lint types imports check docs lower-bounds clean
+.PHONY: demo page test coverage numbers-old search lint types imports check docs lower-bounds clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/segweave demo --out demo
+
+# The 3D viewer of the page of `segweave serve`, by npm; a wheel that is built afterwards holds it.
+page:
+	cd page && npm ci --ignore-scripts --omit=optional --no-audit --no-fund
+	rm -rf $(VENDOR)
+	mkdir -p $(VENDOR)/licences
+	cp page/node_modules/@niivue/niivue/dist/niivue.umd.js $(VENDOR)/niivue.js
+	cp page/LICENCE-niivue $(VENDOR)/licences/niivue
+	cd page/node_modules && for file in */LICENSE* */*/LICENSE*; do \
+		cp "$$file" "$(CURDIR)/$(VENDOR)/licences/$$(dirname "$$file" | tr / -)"; done
 
 test: $(STAMP)
 	$(PYTEST)
@@ -68,4 +79,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-lower build dist site demo
+	rm -rf $(VENV) .venv-lower build dist site demo page/node_modules $(VENDOR)

@@ -30,6 +30,7 @@ from segweave.cli import (
     serve,
     summarise,
     train,
+    try_images,
 )
 from segweave.cli.helps import Examples, examples, paragraphs
 from segweave.cli.run import Command, common, entry_point, guarded
@@ -45,6 +46,7 @@ ORDER = (
     "predict",
     "rank",
     "serve",
+    "try",
     "evaluate",
     "score",
     "summarise",
@@ -99,6 +101,7 @@ _add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
+_add("try", try_images.try_images, try_images.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
 _add("summarise", summarise.summarise, summarise.EXAMPLES)

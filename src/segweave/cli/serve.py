@@ -17,6 +17,7 @@ EXAMPLES = (
         "segweave serve runs/a models/heart --host 0.0.0.0 --port 9000 --token-file token",
         "two models for other machines, which have to send the token",
     ),
+    ("segweave serve runs/a runs/b --collect corrected", "keep corrected masks for a training"),
     ("segweave serve runs/a --keep 1 --limit-queue 8", "results for an hour, a short queue"),
 )
 
@@ -59,6 +60,15 @@ def serve(
         float,
         typer.Option(metavar="HOURS", min=0, help="Delete a job so many hours after its end."),
     ] = 24.0,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the page adds images with corrected masks, for `segweave prepare`. It "
+            "holds patients' images.",
+            show_default=False,
+        ),
+    ] = None,
     limit_mib: Annotated[
         float,
         typer.Option(
@@ -103,9 +113,12 @@ def serve(
         typer.Option(help="bf16 is faster where the device multiplies in bfloat16."),
     ] = "32",
 ) -> None:
-    """Segment images over HTTP: a queue of jobs, for programs and for `segweave predict --server`.
+    """Segment images over HTTP: a page for people, a queue of jobs for programs and for `segweave
+    predict --server`.
 
-    Research software, not a medical device. Models are loaded once, one job runs at a time. An
+    Research software, not a medical device. The page is at the address itself: send images, look at
+    results slice by slice, compare models, correct masks. Models are loaded once, one job runs at a
+    time. An
     image is sent with POST /jobs: NIfTI, a DICOM series (a zip, or several files), a picture, h5 or
     npz. GET /jobs/ID shows how far it is, and where its results are: label map, overlay,
     measurements. The address /docs describes it, /openapi.json for programs.
@@ -149,6 +162,7 @@ def serve(
         token_file=token_file,
         folder=jobs_folder,
         limits=limits,
+        collect=collect,
         device=device,
         precision=precision,
         announce=announce,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from segweave import __version__
-from segweave.data.case import Case
 from segweave.data.specs import with_codes
 from segweave.data.splits import check_splits
 from segweave.data.store import Store

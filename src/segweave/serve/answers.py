@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from segweave.errors import SegweaveError
 from segweave.prediction.measurements import REMARK
 from segweave.serve.jobs import Job, State
-from segweave.serve.results import slices_of
 from segweave.serve.service import Service
+from segweave.serve.slices import slices_of
 
 
 class ErrorAnswer(BaseModel):
@@ -20,6 +20,16 @@ class ErrorAnswer(BaseModel):
 
     status: int
     message: str
+
+
+def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that refuses with these status codes, for OpenAPI."""
+    return {code: {"model": ErrorAnswer} for code in codes}
+
+
+def body(kind: str) -> dict[int | str, dict[str, Any]]:
+    """The answer of a route that returns a file of this media type, for OpenAPI."""
+    return {200: {"content": {kind: {}}}}
 
 
 class Health(BaseModel):

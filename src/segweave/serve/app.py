@@ -8,25 +8,29 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from segweave import __version__
 from segweave.errors import SegweaveError
 from segweave.prediction.measurements import REMARK
-from segweave.serve.answers import ErrorAnswer, Health, JobAnswer, ModelsAnswer, job_answer
+from segweave.serve.answers import Health, JobAnswer, ModelsAnswer, errors, job_answer
+from segweave.serve.editing import add_editing
 from segweave.serve.forms import body_schema, files_of, options_of, received
 from segweave.serve.gate import Application, Gate, error_body
 from segweave.serve.limits import RefusedError
 from segweave.serve.messages import public_message
-from segweave.serve.pages import docs_page, index_page
-from segweave.serve.results import MEDIA_TYPES, slice_png
+from segweave.serve.pages import add_pages
+from segweave.serve.results import MEDIA_TYPES
 from segweave.serve.service import Service
+from segweave.serve.slices import slice_png
+from segweave.serve.views import add_views
+from segweave.storage import sha256_of_text
 
 _POLL, _KEEP_ALIVE = 0.2, 15.0
 _TEXTS = {404: "no such address", 405: "another method is needed here"}
@@ -56,14 +60,13 @@ def create_app(service: Service, *, token: str | None = None) -> Application:
         redoc_url=None,
     )
     _add_errors(app, service)
-    _add_pages(app, service)
+    add_pages(app, service)
+    _add_state(app, service)
     _add_jobs(app, service, checking)
     _add_results(app, service)
+    add_views(app, service)
+    add_editing(app, service, checking)
     return Gate(app, service.limits, token)
-
-
-def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": ErrorAnswer} for code in codes}
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:
@@ -94,15 +97,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         return answer(message.status, message.text)
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
-    @app.get("/", include_in_schema=False)
-    async def index() -> HTMLResponse:
-        return HTMLResponse(index_page(service.models))
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
-
+def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     def health() -> Health:
         """Whether jobs are run, and how many wait."""
@@ -120,7 +115,7 @@ def _add_jobs(app: FastAPI, service: Service, checking: ThreadPoolExecutor) -> N
     @app.post(
         "/jobs",
         status_code=202,
-        responses=_errors(400, 403, 408, 413, 415, 422, 429, 503, 507),
+        responses=errors(400, 403, 408, 413, 415, 422, 429, 503, 507),
         openapi_extra={"requestBody": body_schema(service.models)},
     )
     async def create(request: Request, response: Response) -> JobAnswer:
@@ -136,12 +131,12 @@ def _add_jobs(app: FastAPI, service: Service, checking: ThreadPoolExecutor) -> N
         response.headers["Location"] = f"/jobs/{job.id}"
         return job_answer(service, job)
 
-    @app.get("/jobs/{id}", responses=_errors(404))
+    @app.get("/jobs/{id}", responses=errors(404))
     def read(id: str) -> JobAnswer:
         """The state of a job, its progress, and where its results are."""
         return job_answer(service, service.get(id))
 
-    @app.delete("/jobs/{id}", status_code=204, responses=_errors(404))
+    @app.delete("/jobs/{id}", status_code=204, responses=errors(404))
     def delete(id: str) -> None:
         """Delete a job with its image and results; one that runs is stopped."""
         service.delete(id)
@@ -149,16 +144,21 @@ def _add_jobs(app: FastAPI, service: Service, checking: ThreadPoolExecutor) -> N
     @app.get(
         "/jobs/{id}/events",
         response_class=StreamingResponse,
-        responses=_errors(404) | {200: {"content": {"text/event-stream": {}}}},
+        responses=errors(404, 422) | {200: {"content": {"text/event-stream": {}}}},
     )
-    async def events(id: str) -> StreamingResponse:
-        """The job as server-sent events: `progress` when something changes, then `end`."""
+    async def events(
+        id: str, last_event_id: Annotated[str | None, Header(max_length=100)] = None
+    ) -> StreamingResponse:
+        """The job as server-sent events: `progress` when something changes, then `end`. Who was
+        cut off sends the id of the last event and gets what changed since.
+        """
         await run_in_threadpool(service.get, id)
-        return StreamingResponse(_events(service, id), media_type="text/event-stream")
+        stream = _events(service, id, last_event_id or "")
+        return StreamingResponse(stream, media_type="text/event-stream")
 
 
-async def _events(service: Service, id: str) -> AsyncIterator[str]:
-    before, sent = "", time.monotonic()
+async def _events(service: Service, id: str, before: str) -> AsyncIterator[str]:
+    sent = time.monotonic()
     while not service.stopping.is_set():
         try:
             job = await run_in_threadpool(lambda: job_answer(service, service.get(id)))
@@ -169,9 +169,10 @@ async def _events(service: Service, id: str) -> AsyncIterator[str]:
         if job.state in ("done", "failed"):
             yield f"event: end\ndata: {text}\n\n"
             return
-        if text != before:
-            yield f"event: progress\ndata: {text}\n\n"
-            before, sent = text, time.monotonic()
+        state = sha256_of_text(text)[:16]
+        if state != before:
+            yield f"event: progress\ndata: {text}\nid: {state}\n\n"
+            before, sent = state, time.monotonic()
         elif time.monotonic() - sent > _KEEP_ALIVE:
             yield ": waiting\n\n"
             sent = time.monotonic()
@@ -179,22 +180,14 @@ async def _events(service: Service, id: str) -> AsyncIterator[str]:
 
 
 def _add_results(app: FastAPI, service: Service) -> None:
-    def finished(id: str) -> dict[str, str]:
-        job = service.get(id)
-        if job.state != "done":
-            raise RefusedError(
-                409, "reading a result", expected="a job that is done", found=job.state
-            )
-        return job.results or {}
-
     @app.get(
         "/jobs/{id}/results/{name}",
         response_class=StreamingResponse,
-        responses=_errors(404, 409) | {200: {"content": {"application/octet-stream": {}}}},
+        responses=errors(404, 409) | {200: {"content": {"application/octet-stream": {}}}},
     )
     def result(id: str, name: str) -> StreamingResponse:
         """A result by its name: labels, array, overlay, measurements, probabilities, dicom-seg."""
-        results = finished(id)
+        results = service.finished(id).results or {}
         if name not in results:
             raise RefusedError(404, "reading a result", expected=", ".join(results))
         file = service.results(id) / results[name]
@@ -213,7 +206,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
     @app.get(
         "/jobs/{id}/slices/{number}",
         response_class=Response,
-        responses=_errors(404, 409, 422) | {200: {"content": {"image/png": {}}}},
+        responses=errors(404, 409, 422) | {200: {"content": {"image/png": {}}}},
     )
     def picture(
         id: str,
@@ -222,7 +215,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
         opacity: Annotated[float, Query(ge=0, le=1)] = 0.28,
     ) -> Response:
         """Slice `number` (from 1) as a PNG, with its classes over it unless `labels` is false."""
-        finished(id)
+        service.finished(id)
         try:
             content = slice_png(service.results(id), number - 1, labels=labels, opacity=opacity)
         except IndexError:

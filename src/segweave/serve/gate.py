@@ -15,6 +15,7 @@ from segweave.serve.uploads import too_large
 
 LOG = logging.getLogger("segweave.serve")
 _OPEN = ("/", "/docs", "/health")
+_FILES = "/static/"
 _FORM = 1 << 21  # bytes that a form may have beside its files
 _PER_FILE = 1 << 10
 _HEADERS = (
@@ -23,7 +24,8 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 )
 
@@ -37,7 +39,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Gate:
     """An ASGI application around another one.
 
-    With a token, everything but the index, the documentation and `/health` asks for it. Without one
+    With a token, everything but the page with its files, the documentation and `/health` asks for
+    it. Without one
     only requests that name a loopback address are answered, so that no web page reaches the service
     by a name that it resolves to 127.0.0.1. Requests that a browser sends for another site's page
     are refused. What is unexpected is logged without its text, which may quote a file.
@@ -97,7 +100,8 @@ class Gate:
             raise RefusedError(
                 403, doing, expected="a request of the service's page", found="another site's"
             )
-        if self._token is None or scope["path"] in _OPEN:
+        path: str = scope["path"]
+        if self._token is None or path in _OPEN or path.startswith(_FILES):
             return
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):

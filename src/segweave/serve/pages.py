@@ -1,42 +1,76 @@
-"""The index and the documentation of the service as plain pages, which work offline."""
+"""The page of the service, its files, and the documentation as a plain page. All work offline."""
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from segweave.prediction.measurements import REMARK
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from starlette.staticfiles import StaticFiles
 
-_STYLE = """
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: auto; padding: 1rem; }
-.warning { border-left: .3rem solid #b54708; padding: .3rem .8rem;
-  background: #fff4e5; color: #222; }
-code { background: #eee; color: #222; padding: 0 .2rem; }
-th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; }
-"""
+from segweave.formats import SUFFIXES
+from segweave.formats.table import DICOM
+from segweave.prediction.measurements import REMARK
+from segweave.serve.forms import FIELDS
+from segweave.serve.service import Service
+
+STATIC = Path(__file__).parent / "static"
+VIEWER = STATIC / "vendor" / "niivue.js"
+"""The 3D viewer, where `make page` has run."""
+
 _WARNING = f"{REMARK[0].upper()}{REMARK[1:]}. Nothing it computes may be used for diagnosis."
+
+
+class PageAnswer(BaseModel):
+    """What the page needs to know of the service: the endings of files that are an image each (any
+    other is a slice of a DICOM series), the fields of the form of a job, whether corrected masks
+    can be added to a data set, and whether the 3D viewer is installed.
+    """
+
+    endings: list[str]
+    fields: list[str]
+    collects: bool
+    viewer: bool
+
+
+def add_pages(app: FastAPI, service: Service) -> None:
+    """Add the page, its files, and the documentation."""
+    # The system's table may call a script plain text, which a browser then refuses to run.
+    mimetypes.add_type("text/javascript", ".js")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/", include_in_schema=False)
+    def index() -> HTMLResponse:
+        return HTMLResponse((STATIC / "index.html").read_text(encoding="utf-8"))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    @app.get("/page")
+    def page() -> PageAnswer:
+        """What the page needs to know of the service."""
+        return PageAnswer(
+            endings=[ending for ending in SUFFIXES if ending not in DICOM] + [".zip"],
+            fields=list(FIELDS),
+            collects=service.collection is not None,
+            viewer=VIEWER.is_file(),
+        )
 
 
 def _page(title: str, body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f'<title>{escape(title)}</title><link rel="stylesheet" href="/static/page.css">'
+        '<link rel="icon" href="/static/icon.svg"></head><body><main class="plain">'
         f'<h1>{escape(title)}</h1><p class="warning" role="note">{escape(_WARNING)}</p>'
-        f"{body}</body></html>"
-    )
-
-
-def index_page(models: Mapping[str, Any]) -> str:
-    """The first page: what this is, its models, and where its interface is described."""
-    names = "".join(f"<li><code>{escape(name)}</code></li>" for name in models)
-    return _page(
-        "segweave",
-        f"<p>This service segments medical images with these models:</p><ul>{names}</ul>"
-        '<p>Its interface: <a href="/docs">documentation</a>, '
-        '<a href="/openapi.json">OpenAPI</a>. From the command line:</p>'
-        "<p><code>segweave predict --server ADDRESS MODEL IMAGE... --out FOLDER</code></p>",
+        f"{body}</main></body></html>"
     )
 
 

@@ -1,27 +1,23 @@
-"""What a job leaves: label maps, the overlay, the table of measurements, and what slices are drawn
-from.
-"""
+"""What a job leaves: label maps, the overlay, the table of measurements."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.formats import label_name, write_label
 from segweave.formats.dicom_file import is_dicom
 from segweave.formats.dicom_source import Origin
-from segweave.prediction import Prediction, display_slices, draw_overlay, draw_slice, measure
+from segweave.prediction import Prediction, draw_overlay, measure
 from segweave.prediction.measurements import REMARK, as_csv
-from segweave.storage import read_json, write_json
+from segweave.prediction.uncertainty import entropy
+from segweave.serve.slices import add_map, write_slices
 
 FOLDER = "results"
 MEDIA_TYPES = {
@@ -30,7 +26,6 @@ MEDIA_TYPES = {
     ".gz": "application/gzip",
     ".dcm": "application/dicom",
 }
-_PIXELS, _LABELS, _SLICES = "slices.npy", "slice-labels.npy", "slices.json"
 
 
 def write_results(
@@ -78,51 +73,13 @@ def write_results(
         with suppress(InputError):
             write_label(labels, case, folder / name, target=target, origin=origin)
             results["dicom-seg"] = name
+    write_slices(folder, case, labels, target)
     if prediction.uncertainty is not None:
         results["uncertainty"] = "uncertainty.npz"
         with (folder / results["uncertainty"]).open("wb") as stream:
             np.savez_compressed(stream, uncertainty=prediction.uncertainty)
-    _write_slices(folder, case, labels, target)
+        add_map(folder, "uncertainty", prediction.uncertainty, case)
+    elif prediction.probabilities is not None:
+        maps = (entropy(slice_, target) for slice_ in prediction.probabilities)
+        add_map(folder, "entropy", maps, case)
     return results
-
-
-def _write_slices(folder: Path, case: Case, labels: NDArray[np.uint8], target: TargetSpec) -> None:
-    """Pixels and labels of every slice as arrays that are read a slice at a time."""
-    colour = case.image.shape[1] == 3
-    shape = (case.slices, *case.size, 3) if colour else (case.slices, *case.size)
-    pixels = np.lib.format.open_memmap(folder / _PIXELS, "w+", np.uint8, shape)
-    for number, picture in enumerate(display_slices(case)):
-        pixels[number] = picture if colour else picture[..., 0]
-    pixels.flush()
-    np.save(folder / _LABELS, labels)
-    steps = None if case.spacing is None else [float(step) for step in case.spacing[1:]]
-    about = {
-        "slices": case.slices,
-        "size": list(case.size),
-        "steps": steps,
-        "target": target.model_dump(mode="json"),
-    }
-    write_json(folder / _SLICES, about)
-
-
-def slices_of(folder: Path) -> dict[str, Any]:
-    """How many slices the results in `folder` have, and their size in pixels (rows, columns)."""
-    return read_json(folder / _SLICES, "reading the slices of a job")
-
-
-def slice_png(folder: Path, number: int, *, labels: bool = True, opacity: float = 0.28) -> bytes:
-    """Slice `number` (from 0) of the results in `folder` as a PNG, with its classes over it where
-    `labels`. Raises IndexError where there is none.
-    """
-    about = slices_of(folder)
-    if not 0 <= number < about["slices"]:
-        raise IndexError(number)
-    pixels = np.load(folder / _PIXELS, mmap_mode="r")[number]
-    picture = np.ascontiguousarray(pixels if pixels.ndim == 3 else np.stack([pixels] * 3, -1))
-    label = np.array(np.load(folder / _LABELS, mmap_mode="r")[number]) if labels else None
-    steps, target = about["steps"], TargetSpec.model_validate(about["target"])
-    spacing = None if steps is None else (steps[0], steps[1])
-    drawn = draw_slice(picture, label, target, spacing=spacing, opacity=opacity)
-    stream = io.BytesIO()
-    drawn.save(stream, format="PNG")
-    return stream.getvalue()

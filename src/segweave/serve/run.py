@@ -34,9 +34,11 @@ def serve(
     token_file: str | Path | None = None,
     folder: str | Path = "segweave-jobs",
     limits: Limits | None = None,
+    collect: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "32",
     announce: Callable[[str], None] | None = None,
+    started: Callable[[str, Service], None] | None = None,
 ) -> None:
     """Serve until the process is interrupted.
 
@@ -47,9 +49,12 @@ def serve(
         token_file: a file with the token that clients have to send.
         folder: the folder of jobs, with the images and results of patients.
         limits: what is allowed; the defaults of `Limits` unless given.
+        collect: the folder to which the page adds images with corrected masks; None for no folder.
         device: see `segweave.load`.
         precision: see `segweave.load`.
         announce: called with the address once requests are answered.
+        started: called with the address and the service before the first request is answered; what
+            it raises ends the service.
 
     Raises MissingExtraError without the extra `serve`, UsageError for an address that needs a token
     and for a folder that another service has, InputError for a token that is too short, and what
@@ -60,6 +65,7 @@ def serve(
     limits = Limits() if limits is None else limits
     # Imported here: it needs the extra.
     from segweave.serve.app import create_app
+    from segweave.serve.collect import Collection
     from segweave.serve.gate import is_loopback
     from segweave.serve.service import Service
 
@@ -71,10 +77,12 @@ def serve(
             remedy="give --token-file FILE with at least 16 random characters, and put a proxy "
             "with TLS before the service",
         )
+    collection = None if collect is None else Collection(collect)
     listener = _listen(host, port)
     with listener:
         _quiet()
-        service = Service(load_models(models, device=device, precision=precision), folder, limits)
+        loaded = load_models(models, device=device, precision=precision)
+        service = Service(loaded, folder, limits, collection)
         config = uvicorn.Config(
             create_app(service, token=token),
             log_config=None,
@@ -87,9 +95,12 @@ def serve(
         server = _server(uvicorn, config, service)
         # Here rather than by the application: what it raises is shown to the person.
         with service:
+            shown, at = listener.getsockname()[:2]
+            address = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}"
+            if started is not None:
+                started(address, service)
             if announce is not None:
-                shown, at = listener.getsockname()[:2]
-                announce(f"http://{f'[{shown}]' if ':' in shown else shown}:{at}")
+                announce(address)
             with _ended_by_signal():
                 server.run(sockets=[listener])
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from segweave.data.case import Case
 from segweave.formats import Geometry, label_name, read_case
 from segweave.formats.guard import at_most, readable_size
 from segweave.prediction.uncertainty import Uncertainty
+from segweave.serve.collect import Collection
 from segweave.serve.jobs import Job, JobTable
 from segweave.serve.limits import Limits, RefusedError
 from segweave.serve.messages import public_message, silence_readers, where
@@ -55,12 +56,20 @@ class Service:
         models: name → model.
         limits: what is allowed.
         folder: the folder of jobs.
+        collection: where corrected masks are added to a data set; None for nowhere.
     """
 
-    def __init__(self, models: Mapping[str, Model], folder: str | Path, limits: Limits) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        folder: str | Path,
+        limits: Limits,
+        collection: Collection | None = None,
+    ) -> None:
         self.models = dict(models)
         self.limits = limits
         self.folder = Path(folder)
+        self.collection = collection
         self.stopping = threading.Event()
         self._wake = threading.Condition()
         self._uploading = 0
@@ -137,7 +146,7 @@ class Service:
             with self._wake:
                 self._uploading -= 1
 
-    def accept(self, parts: Sequence[tuple[str, IO[bytes]]], options: Options) -> Job:
+    def accept(self, parts: Iterable[tuple[str, IO[bytes]]], options: Options) -> Job:
         """Store an upload, read it once as a check, and queue it.
 
         Raises RefusedError and the errors of reading; then nothing is left of the upload.
@@ -146,6 +155,7 @@ class Service:
         home = self.folder / JOBS / id
         with self._decoded(), atomic_folder(home) as temporary:
             image = store_upload(parts, temporary, self.limits)
+            files = 1 if image.is_file() else sum(1 for _ in image.iterdir())
             name = image.relative_to(temporary).as_posix()
             case = self._read(image, options.geometry)
             session = self.models[options.model].session
@@ -160,7 +170,7 @@ class Service:
         }
         job = Job(id, "queued", options.model, name, asked, time.time())
         self.table.add(job)
-        LOG.info("job %s: accepted, model %s, %s files", id, options.model, len(parts))
+        LOG.info("job %s: accepted, model %s, %s files", id, options.model, files)
         with self._wake:
             self._wake.notify_all()
         return job
@@ -177,6 +187,24 @@ class Service:
                 f"{self.limits.keep_hours:g} hours",
             )
         return job
+
+    def finished(self, id: str) -> Job:
+        """The job of that id, which is done. Raises RefusedError: 404, or 409 for another state."""
+        job = self.get(id)
+        if job.state != "done":
+            raise RefusedError(
+                409, "reading a result", expected="a job that is done", found=job.state
+            )
+        return job
+
+    def image_of(self, job: Job) -> Path:
+        """The upload of a job: a file, or the folder of a DICOM series."""
+        return self.folder / JOBS / job.id / job.image
+
+    def case_of(self, job: Job) -> Case:
+        """The image of a job, read again."""
+        with self._decoded():
+            return self._read(self.image_of(job), job.options["geometry"])
 
     def progress(self, id: str) -> tuple[float, float]:
         """Slices done and all slices of the running job; (0, 0) for any other."""
@@ -195,6 +223,11 @@ class Service:
         self.table.remove(id)
         shutil.rmtree(self.folder / JOBS / id, ignore_errors=True)
         LOG.info("job %s: deleted", id)
+
+    def remove_rest(self, id: str) -> None:
+        """Remove what was written for a job after it was deleted."""
+        if self.table.get(id) is None:
+            shutil.rmtree(self.folder / JOBS / id, ignore_errors=True)
 
     def _clean(self) -> None:
         """After a kill: queue again what was running, and remove what belongs to no job."""
@@ -262,9 +295,7 @@ class Service:
                 LOG.info("job %s: done in %.1f s", job.id, time.monotonic() - start)
         finally:
             self._progress.pop(job.id, None)
-        if self.table.get(job.id) is None:
-            # It was deleted meanwhile; what was written since goes as well.
-            shutil.rmtree(home, ignore_errors=True)
+        self.remove_rest(job.id)
 
     def _predict(self, job: Job, home: Path, start: float) -> dict[str, str]:
         model = self.models.get(job.model)

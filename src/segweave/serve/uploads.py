@@ -8,7 +8,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -28,7 +28,7 @@ _END = struct.Struct("<4s4H2LH")
 _LONGEST_ENTRY = 400  # bytes of the directory of a zip per member: names and their fields
 
 
-def store_upload(parts: Sequence[tuple[str, IO[bytes]]], folder: Path, limits: Limits) -> Path:
+def store_upload(parts: Iterable[tuple[str, IO[bytes]]], folder: Path, limits: Limits) -> Path:
     """Write the files of an upload below `folder` and return the image: a file, or the folder of a
     DICOM series.
 
@@ -50,6 +50,14 @@ def store_upload(parts: Sequence[tuple[str, IO[bytes]]], folder: Path, limits: L
         else:
             writer.add(name, _blocks(stream))
     return _image(writer.files, home)
+
+
+def opened(image: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """The files of an image or of the folder of a DICOM series, one open at a time."""
+    for file in [image] if image.is_file() else sorted(image.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            with file.open("rb") as stream:
+                yield file.name, stream
 
 
 class _Writer:
