@@ -30,9 +30,11 @@ from segweave.cli import (
     predict,
     prepare,
     score,
+    send,
     serve,
     summarise,
     train,
+    watch,
 )
 from segweave.cli.guard import Command, Settings, guarded
 from segweave.cli.helps import Examples, examples, paragraphs
@@ -46,6 +48,8 @@ ORDER = (
     "grid",
     "predict",
     "serve",
+    "watch",
+    "send",
     "evaluate",
     "score",
     "summarise",
@@ -149,6 +153,8 @@ _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
+_add("watch", watch.watch, watch.EXAMPLES)
+_add("send", send.send, send.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
 _add("summarise", summarise.summarise, summarise.EXAMPLES)
