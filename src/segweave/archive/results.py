@@ -13,8 +13,9 @@ from segweave.errors import InputError
 from segweave.formats import read_case, write_label
 from segweave.formats.dicom import series_files
 from segweave.formats.dicom_file import read_data
+from segweave.formats.dicom_source import Origin
 from segweave.prediction import Session
-from segweave.storage import canonical_json, sha256_of_text
+from segweave.storage import atomic_write, canonical_json, sha256_of_text
 
 ResultFormat = Literal["dicom-seg", "nifti"]
 ENDINGS: dict[ResultFormat, str] = {"dicom-seg": ".dcm", "nifti": ".nii.gz"}
@@ -70,13 +71,19 @@ def file_name(series: str, object: str, format: ResultFormat) -> str:
 
 
 def write_result(
-    session: Session,
-    folder: Path,
-    file: Path,
-    names: Names,
-    format: ResultFormat,
+    session: Session, folder: Path, file: Path, names: Names, format: ResultFormat
 ) -> None:
     """Segment the series in `folder` and write the result to `file` in one piece."""
-    case = read_case(folder, id=names.file.removesuffix(ENDINGS[format]), with_label=False)
-    prediction = session.predict(case)
-    write_label(prediction.labels, case, file, format="nifti", target=session.target)
+    case = read_case(folder, id=names.object, with_label=False)
+    labels, target = session.predict(case).labels, session.target
+    if format == "nifti":
+        write_label(labels, case, file, format=format, target=target)
+        return
+    pydicom = library(_DOING, "pydicom")
+    with atomic_write(file) as temporary:
+        origin = Origin(session.card)
+        write_label(labels, case, temporary, format=format, target=target, origin=origin)
+        data = pydicom.dcmread(temporary)
+        data.SeriesInstanceUID = names.series
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = names.object
+        data.save_as(temporary, enforce_file_format=True)

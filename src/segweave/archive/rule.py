@@ -107,9 +107,10 @@ def read_rule(file: str | Path | None, **options: Any) -> Rule:
                 expected="keys and values, such as modality: CT",
                 found=type(content).__name__,
             )
-    attributes = {**(content.get("attributes") or {}), **options.pop("attributes", {})}
     given = {name: value for name, value in options.items() if value}
+    if given.get("attributes") and isinstance(content.get("attributes"), dict):
+        given["attributes"] = content["attributes"] | given["attributes"]
     try:
-        return Rule.model_validate({**content, **given, "attributes": attributes})
+        return Rule.model_validate(content | given)
     except ValidationError as error:
         raise from_validation(error, doing, model=Rule, file=path) from error
