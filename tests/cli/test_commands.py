@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from segweave.data.specs import class_codes
 from segweave.data.store import Store
 from segweave.phantoms.blobs import write_blobs
 from tests.small import SETS, write_volume
@@ -31,7 +32,9 @@ def test_prepare_acdc_says_what_is_missing(command: Command, made: Path, tmp_pat
 def test_prepare_folder_with_options(command: Command, tmp_path: Path) -> None:
     write_blobs(tmp_path, images=6, size=(24, 32))
     out = tmp_path / "store"
+    (tmp_path / "codes.yaml").write_text("lesion: SCT:4147007:Mass\n")
     options = ["--fractions", "0.5,0.25,0.25", "--seed", 3, "--classes", "lesion"]
+    options += ["--codes", tmp_path / "codes.yaml"]
     seen = command(
         "prepare", "folder", tmp_path / "images", tmp_path / "masks", out, "-q", *options
     )
@@ -39,9 +42,12 @@ def test_prepare_folder_with_options(command: Command, tmp_path: Path) -> None:
     store = Store(out)
     assert store.target.kind == "binary"
     assert store.target.foreground == {1: "lesion"}
+    assert class_codes(store.target)[1].type == "SCT:4147007:Mass"
     assert {part: len(ids) for part, ids in store.splits["seed-3"].items()}["train"] in (2, 3)
     again = ["prepare", "folder", tmp_path / "images", tmp_path / "masks", tmp_path / "b", "-q"]
     command(*again, "--fractions", "half").refused("numbers joined with commas")
+    (tmp_path / "codes.yaml").write_text("lesions: SCT:4147007:Mass\n")
+    command(*again, "--codes", tmp_path / "codes.yaml").refused("available: background, foreground")
 
 
 def test_train_prints_where_results_are_and_nothing_twice(

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from segweave.formats import read_case
 from segweave.prediction import measure
+from tests.formats.series_of import UIDS, write_placed
 from tests.formats.test_dicom import write_series
 from tests.small import write_volume
 
@@ -171,3 +173,28 @@ def test_the_format_of_the_label_map_can_be_chosen(start: Start, tmp_path: Path)
     labels = np.load(io.BytesIO(client.result(job, "labels")))["label"]
     assert labels.shape == (2, 24, 20)
     client.refused(422, "for 2 slices", answer=client.send(("a.nii", volume), format="png"))
+
+
+def test_a_dicom_series_becomes_a_segmentation_object(start: Start, models, tmp_path: Path) -> None:
+    series = write_placed(tmp_path / "series", "oblique")
+    client = start()
+    job = client.done(("series.zip", zipped(series)))
+    answer = client.http.get(job["results"]["dicom-seg"])
+    assert answer.headers["content-type"] == "application/dicom"
+    seg = highdicom.seg.segread(io.BytesIO(answer.content))
+    case = read_case(series)
+    expected = case.source_grid.to_file(models["grey"].session.predict(case).labels)
+    volume = seg.get_volume(combine_segments=True).array
+    assert {int(id) for id in np.unique(expected)} == {int(id) for id in np.unique(volume)}
+    assert volume.sum() == expected.sum()
+    assert seg.StudyInstanceUID == UIDS["StudyInstanceUID"]
+    assert seg.SegmentSequence[0].SegmentAlgorithmName == "unet + conv"
+    # Without UIDs there is none, and what was asked for by name is refused.
+    plain = write_series(tmp_path / "plain")
+    assert "dicom-seg" not in client.done(("s.zip", zipped(plain)))["results"]
+    job = client.wait(client.send(("s.zip", zipped(plain)), format="dicom-seg"))
+    assert "no StudyInstanceUID" in job["error"]["message"]
+    volume = write_volume(tmp_path / "a.nii").read_bytes()
+    client.refused(
+        422, "refers to the images", answer=client.send(("a.nii", volume), format="dicom-seg")
+    )

@@ -26,6 +26,10 @@ EXAMPLES = (
         "what is in a box, for a network that is shown what to segment",
     ),
     (
+        "segweave predict runs/a ct-series/ --out labels --format dicom-seg",
+        "a DICOM series, as a DICOM segmentation for an archive",
+    ),
+    (
         "segweave predict heart scans/ --out labels --server http://127.0.0.1:8000",
         "with the model heart of a service (segweave serve)",
     ),
@@ -95,12 +99,19 @@ def predict(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png. Default: what "
-            "suits each image.",
+            help="The format of the label maps: nifti, mha, nrrd, npz, h5, png or dicom-seg. "
+            "Default: what suits each image.",
             callback=_check_format,
             show_default=False,
         ),
     ] = None,
+    seg_type: Annotated[
+        Literal["binary", "labelmap"],
+        typer.Option(
+            help="How a DICOM-SEG object holds the classes: each as a bit map, which every viewer "
+            "reads, or all in one map of ids.",
+        ),
+    ] = "binary",
     force: Force = False,
     checkpoint: Checkpoint = None,
     also: Annotated[
@@ -142,11 +153,11 @@ def predict(
 ) -> None:
     """Segment images and volumes with a trained model.
 
-    Takes NIfTI, HDF5, NumPy and common picture formats. A label map has the size, orientation,
-    affine and units of its image, so that a viewer shows one over the other. A volume is read
-    slice by slice in bounded memory, and each slice goes through the network once. A file that
-    fails is reported at the end, and the others continue. After an interruption the same command
-    goes on where it was.
+    Takes NIfTI, DICOM series, HDF5, NumPy and common picture formats. A label map has the size,
+    orientation, affine and units of its image, so that a viewer shows one over the other. A volume
+    is read slice by slice in bounded memory, and each slice goes through the network once. A file
+    that fails is reported at the end, and the others continue. After an interruption the same
+    command goes on where it was.
 
     With `--server` the network runs on a service, and the same files are written here. Only pixels
     and spacing are sent, no header and no name.
@@ -164,6 +175,10 @@ def predict(
     options |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
     options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
     _check_options(server is not None, options, token_file is not None)
+    if seg_type != "binary" and format != "dicom-seg":
+        raise UsageError(
+            "predicting", expected="--format dicom-seg with --seg-type", found=f"--format {format}"
+        )
     if server is None:
         # Before torch is imported, which takes seconds.
         check_prediction(
@@ -206,6 +221,7 @@ def predict(
             overlays=overlays,
             probabilities=probabilities,
             format=format,
+            segments=seg_type,
             force=force,
             geometry=geometry,
             progress=progress,

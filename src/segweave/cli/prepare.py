@@ -82,6 +82,19 @@ def _command(card: DatasetCard) -> Any:
         if name not in required:
             parameters.append(_option(name, parameter, texts.get(name, "")))
     parameters += [
+        inspect.Parameter(
+            "codes",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(
+                    metavar="FILE.yaml",
+                    help="Coded terms of classes for DICOM objects: lines such as "
+                    "`liver: SCT:10200004:Liver`. Organs that segweave knows need none.",
+                ),
+            ],
+        ),
         _flag(
             "strict",
             "Refuse where anything of the data set is missing, or one image is in two parts of a "
@@ -116,10 +129,30 @@ def _convert(card: DatasetCard, taken: dict[str, inspect.Parameter], given: dict
             given["out"],
             strict=given["strict"],
             overwrite=given["overwrite"],
+            codes=None if given["codes"] is None else _codes(given["codes"]),
             progress=progress,
             **options,
         )
     _print(report)
+
+
+def _codes(file: Path) -> dict[str, Any]:
+    """Class name → coded term, from a YAML file."""
+    from segweave.errors import InputError
+    from segweave.recipes.loading import read_yaml
+
+    doing = "reading the codes of classes"
+    content = read_yaml(file, doing)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, str | dict) for name, value in content.items()
+    ):
+        raise InputError(
+            doing,
+            file=file,
+            expected="lines of NAME: SCHEME:VALUE:MEANING",
+            found="something else",
+        )
+    return content
 
 
 def _print(report: PrepareReport) -> None:

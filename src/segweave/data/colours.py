@@ -73,7 +73,7 @@ def colours_of(names: Mapping[int, str]) -> dict[int, str]:
     """Label id → colour. A known organ has its colour under each of its usual names, other classes
     get those of `PALETTE` that are left, in the order of their ids.
     """
-    organs = {id: _organ(name) for id, name in names.items()}
+    organs = {id: organ_name(name) for id, name in names.items()}
     if len(names) == 1:
         return {id: _ORGANS.get(organ, ONE_CLASS) for id, organ in organs.items()}
     chosen: dict[int, str] = {}
@@ -87,6 +87,12 @@ def colours_of(names: Mapping[int, str]) -> dict[int, str]:
     return {id: chosen[id] for id in names}
 
 
-def _organ(name: str) -> str:
-    words = " ".join(re.split(r"[\s_\-]+", name.strip().lower()))
+def organ_name(name: str) -> str:
+    """The name of a class in plain words; that of an organ under each of its usual names."""
+    words = plain_words(name)
     return _OTHER_NAMES.get(words, words)
+
+
+def plain_words(name: str) -> str:
+    """A name in lower case, with one space between its words."""
+    return " ".join(re.split(r"[\s_\-]+", name.strip().lower()))

@@ -4,14 +4,25 @@ model card and export.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from segweave.data.codes import ClassCode, code_of
 from segweave.data.colours import PALETTE as PALETTE
 from segweave.data.colours import colours_of
+from segweave.errors import UsageError, from_validation, nearest
 
 
 class InputSpec(BaseModel):
@@ -98,6 +109,8 @@ class TargetSpec(BaseModel):
         ignored: the label id of pixels that do not count, or None.
         threshold: from this probability on a pixel belongs to the class ("binary" and
             "overlapping").
+        codes: the coded term of each name for DICOM objects, None for that of its name
+            (`class_codes`); None altogether where none was given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -107,9 +120,20 @@ class TargetSpec(BaseModel):
     colours: tuple[str, ...] | None = None
     ignored: int | None = None
     threshold: float = 0.5
+    codes: tuple[ClassCode | None, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Stores and cards of targets without codes are what they were before there were any.
+        values: dict[str, Any] = handler(self)
+        if values.get("codes", True) is None:
+            del values["codes"]
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> TargetSpec:
+        if self.codes is not None and len(self.codes) != len(self.names):
+            raise ValueError(f"give one code (or null) for each of the {len(self.names)} names")
         if self.colours is not None and len(self.colours) != len(self.names):
             raise ValueError(f"give one colour for each of the {len(self.names)} names")
         if self.kind == "binary" and len(self.names) > 2:
@@ -159,3 +183,31 @@ def class_colours(target: TargetSpec) -> dict[int, str]:
         return colours_of(target.foreground)
     # A binary target may have one name only, that of its foreground (label 1).
     return {label: colours[min(label, len(colours) - 1)] for label in target.foreground}
+
+
+def class_codes(target: TargetSpec) -> dict[int, ClassCode]:
+    """Label id → coded term of every foreground class: the target's own, else that of its name."""
+    given = target.codes or (None,) * len(target.names)
+    return {
+        label: given[min(label, len(given) - 1)] or code_of(name, label)
+        for label, name in target.foreground.items()
+    }
+
+
+def with_codes(target: TargetSpec, codes: Mapping[str, str | Mapping[str, str]]) -> TargetSpec:
+    """The target with these coded terms.
+
+    `codes` is class name → "SCHEME:VALUE:MEANING", or → the fields of `ClassCode`. Raises
+    UsageError for a class that the target does not have and for another form of code.
+    """
+    doing = "setting the codes of classes"
+    given = dict(zip(target.names, target.codes or (None,) * len(target.names), strict=True))
+    for name, value in codes.items():
+        if name not in given:
+            raise UsageError(doing, found=f"class {name!r}", remedy=nearest(name, given))
+        fields = {"type": value} if isinstance(value, str) else value
+        try:
+            given[name] = ClassCode.model_validate(fields)
+        except ValidationError as error:
+            raise from_validation(error, doing, model=ClassCode, section=name) from None
+    return target.model_copy(update={"codes": tuple(given.values())})

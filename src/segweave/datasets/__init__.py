@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from segweave import __version__
 from segweave.data.case import Case
+from segweave.data.specs import with_codes
 from segweave.data.splits import check_splits
 from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
@@ -61,6 +63,7 @@ def prepare(
     *,
     strict: bool = False,
     overwrite: bool = False,
+    codes: Mapping[str, str | Mapping[str, str]] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> PrepareReport:
@@ -70,7 +73,9 @@ def prepare(
     nearest). What is missing of the expected counts is reported, or raises InputError if `strict`,
     and so are images that are in two parts of a split. Classes that no label holds are reported.
     Damaged files always raise InputError. An interrupted conversion continues when it is called
-    again; an existing store is left alone unless `overwrite`. `progress(done, total, case)` is
+    again; an existing store is left alone unless `overwrite`. `codes` are coded terms of classes
+    for DICOM objects (`segweave.data.specs.with_codes`); they go into the target of the store and
+    from there into the model cards. `progress(done, total, case)` is
     called before each case and once at the end.
     """
     started = time.perf_counter()
@@ -99,9 +104,10 @@ def prepare(
     groups = plan.groups()
     # Before hours of work, what the store would refuse at the end.
     check_splits(plan.splits(groups), groups)
+    target = plan.target if codes is None else with_codes(plan.target, codes)
     converter = f"segweave {__version__}, {name}, {plan.layout}"
     shares: list[float] = []
-    with StoreWriter(out, name, plan.target, converter=converter, overwrite=overwrite) as writer:
+    with StoreWriter(out, name, target, converter=converter, overwrite=overwrite) as writer:
         for done, item in enumerate(plan.items):
             if progress is not None:
                 progress(done, len(plan.items), item.id)

@@ -68,7 +68,7 @@ def is_placed(file: Path) -> bool | None:
     read.
     """
     try:
-        pydicom = _library("looking for images")
+        pydicom = library("looking for images")
         wanted = ["ImagePositionPatient", "ImageOrientationPatient"]
         data = read_data(
             pydicom, file, "looking for images", stop_before_pixels=True, specific_tags=wanted
@@ -78,7 +78,8 @@ def is_placed(file: Path) -> bool | None:
     return all(data.get(name) not in (None, "") for name in wanted)
 
 
-def _library(doing: str) -> Any:
+def library(doing: str) -> Any:
+    """pydicom; raises MissingExtraError where it is not installed."""
     try:
         import pydicom
     except ImportError as error:
@@ -86,16 +87,11 @@ def _library(doing: str) -> Any:
     return pydicom
 
 
-def read_dicom(path: Path, request: Request) -> Content:
-    """Read one DICOM file, or the series in a folder, whose slices are ordered by their position.
-
-    Values are those of the modality (Hounsfield units of CT). Raises InputError, in plain words,
-    for a folder of several series, slices that are missing, doubled or unevenly spaced, mixed
-    sizes or orientations, multi-frame files, and files that are damaged or would unfold to more
-    than they should; MissingExtraError without pydicom.
+def ordered_slices(path: Path, doing: str) -> tuple[list[Slice], NDArray[np.float64] | None]:
+    """The slices of a file or of the series in a folder, first to last, by their headers, and the
+    affine (column, row, slice, 1) → LPS mm, or None. Raises InputError as `read_dicom` does.
     """
-    doing, as_label = request.doing, request.as_label
-    pydicom = _library(doing)
+    pydicom = library(doing)
     files = series_files(path) if path.is_dir() else [path]
     if not files:
         raise InputError(
@@ -114,6 +110,20 @@ def read_dicom(path: Path, request: Request) -> Content:
     kept, affine = ordered(slices, doing, path)
     if affine is not None:
         check_affine(affine, doing, path)
+    return kept, affine
+
+
+def read_dicom(path: Path, request: Request) -> Content:
+    """Read one DICOM file, or the series in a folder, whose slices are ordered by their position.
+
+    Values are those of the modality (Hounsfield units of CT). Raises InputError, in plain words,
+    for a folder of several series, slices that are missing, doubled or unevenly spaced, mixed
+    sizes or orientations, multi-frame files, and files that are damaged or would unfold to more
+    than they should; MissingExtraError without pydicom.
+    """
+    doing, as_label = request.doing, request.as_label
+    pydicom = library(doing)
+    kept, affine = ordered_slices(path, doing)
     total = sum(one.bytes for one in kept)
     if total > largest_bytes():
         raise TooLargeError(

@@ -24,6 +24,8 @@ from segweave.formats.arrays import read_npy, read_npz, write_npz
 from segweave.formats.content import Content, Request
 from segweave.formats.dicom import ENDINGS, is_placed, read_dicom
 from segweave.formats.dicom_file import is_dicom
+from segweave.formats.dicom_seg import write_dicom_seg
+from segweave.formats.dicom_source import Origin, refuse_other_source
 from segweave.formats.hdf5 import read_h5, write_h5
 from segweave.formats.meta import write_meta
 from segweave.formats.mha import read_mha
@@ -34,7 +36,8 @@ from segweave.formats.pictures import read_picture, write_picture
 
 Family = Literal["volume", "array", "picture", "series"]
 Reader = Callable[[Path, Request], Content]
-Writer = Callable[[NDArray[np.uint8], Case, Path, TargetSpec | None], None]
+Writer = Callable[..., None]
+"""(labels, case, path, target), and `origin` where `Format.refers`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Format:
         labels: the formats for label maps of such an image; the first that can hold them is used.
         slices: whether a label map in this format may have several slices.
         overlapping: whether it may have a class axis.
+        refers: whether it refers to the DICOM images that the label map was made from, and states
+            what made it.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Format:
     labels: tuple[str, ...]
     slices: bool = True
     overlapping: bool = False
+    refers: bool = False
 
     def holds(self, *, slices: int = 1, overlapping: bool = False) -> bool:
         """Whether label maps of so many slices, with a class axis if `overlapping`, fit in."""
@@ -82,6 +88,8 @@ FORMATS = (
     Format("tiff", (".tif", ".tiff"), "picture", read_picture, None, ("png", "npz")),
     Format("bmp", (".bmp",), "picture", read_picture, None, ("png", "npz")),
     Format("dicom", ENDINGS, "series", read_dicom, None, ("nifti",)),
+    Format("dicom-seg", (".seg.dcm",), "series", None, write_dicom_seg, (), overlapping=True,
+           refers=True),
 )  # fmt: skip
 """Every format, those that keep the geometry first."""
 
@@ -123,7 +131,7 @@ def label_formats() -> tuple[str, ...]:
 
     >>> from segweave.formats import label_formats, label_name
     >>> label_formats()
-    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png')
+    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png', 'dicom-seg')
     >>> label_name("scans/p1.nrrd", format="nifti")
     'p1.nii.gz'
     """
@@ -180,13 +188,16 @@ def label_name(
         slices: the number of slices of the label map.
         format: the name of the format (`label_formats()`), else the one that suits the image.
 
-    Raises UsageError for an unknown format and for one that can't hold such a label map.
+    Raises UsageError for an unknown format and for one that can't hold such a label map, InputError
+    for a format that refers to DICOM images where the image is not one.
     """
     of_image = format_of(path)
     if Path(path).is_dir() or (of_image is None and is_dicom(Path(path))):
         of_image = _BY_NAME["dicom"]
     if format is not None:
         chosen = label_format(format)
+        if chosen.refers:
+            refuse_other_source(Path(path), chosen.name, "naming a label map")
         if not chosen.holds(slices=slices, overlapping=overlapping):
             raise cannot_hold("naming a label map", Path(path), slices, overlapping)
     else:
@@ -210,12 +221,13 @@ def write_label(
     *,
     format: str | None = None,
     target: TargetSpec | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Write a label map to a file, which appears whole or not at all.
 
     NIfTI (.nii.gz, .nii) keeps the header of the case's own file, .mha and .nrrd its geometry, .npz
     and .h5 hold the array `label` and its spacing, .png is a grey image of class ids (0 and 255 of
-    a binary target).
+    a binary target), .seg.dcm is a DICOM segmentation of the series that the case was read from.
 
     Args:
         labels: (slices, height, width) or (slices, classes, height, width) on the case's axes.
@@ -223,9 +235,10 @@ def write_label(
         path: the file to write.
         format: the name of its format (`label_formats()`); by the ending of `path` unless given.
         target: the classes, for formats that say more of them than their ids.
+        origin: what made the label map, for DICOM objects, which state it.
 
     Raises InputError for labels of another size than the case and for a case without the geometry
-    that the format needs, UsageError for a format that can't hold them.
+    or the DICOM images that the format needs, UsageError for a format that can't hold them.
     """
     file, doing = Path(path), "writing a label map"
     grid = (case.slices, *case.size)
@@ -237,12 +250,20 @@ def write_label(
             found=" × ".join(map(str, labels.shape)),
             kind="size",
         )
-    chosen = format_of(file) if format is None else label_format(format)
+    chosen = _written_as(file) if format is None else label_format(format)
     overlapping = labels.ndim == 4
     fits = chosen is not None and chosen.holds(slices=case.slices, overlapping=overlapping)
     if chosen is None or chosen.write is None or not fits:
         raise cannot_hold(doing, file, case.slices, overlapping)
-    chosen.write(np.ascontiguousarray(labels, dtype=np.uint8), case, file, target)
+    more = {"origin": origin} if chosen.refers else {}
+    chosen.write(np.ascontiguousarray(labels, dtype=np.uint8), case, file, target, **more)
+
+
+def _written_as(file: Path) -> Format | None:
+    """The format of a new label map by its ending."""
+    name = file.name.lower()
+    ends = {end: one for one in FORMATS if one.refers for end in one.suffixes}
+    return next((one for end, one in ends.items() if name.endswith(end)), format_of(file))
 
 
 def suitable_format(case: Case, *, overlapping: bool = False) -> str:
@@ -256,7 +277,11 @@ def suitable_format(case: Case, *, overlapping: bool = False) -> str:
 
 def cannot_hold(doing: str, file: Path, slices: int, overlapping: bool) -> UsageError:
     """The error for a format that can't hold a label map; it names those that can."""
-    fits = [format for format in FORMATS if format.holds(slices=slices, overlapping=overlapping)]
+    fits = [
+        format
+        for format in FORMATS
+        if format.holds(slices=slices, overlapping=overlapping) and not format.refers
+    ]
     what = "overlapping classes" if overlapping else "exclusive classes"
     return UsageError(
         doing,

@@ -24,6 +24,7 @@ from segweave.formats import (
     read_case,
     write_label,
 )
+from segweave.formats.dicom_source import Origin, SegmentationType
 from segweave.formats.nifti import write_nifti
 from segweave.formats.pictures import turned_note
 from segweave.plugin_errors import plugin_error
@@ -96,6 +97,7 @@ def predict_files(
     overlays: bool = True,
     probabilities: bool = False,
     format: str | None = None,
+    segments: SegmentationType = "binary",
     force: bool = False,
     geometry: Geometry = "check",
     progress: Progress | None = None,
@@ -118,6 +120,8 @@ def predict_files(
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
+        segments: how a DICOM-SEG object holds exclusive classes, see
+            `segweave.formats.dicom_source.Origin`.
         force: replace results that exist.
         geometry: what is right where a NIfTI header contradicts itself.
         progress: called with the number of files done (a file in progress counts as a fraction),
@@ -141,6 +145,12 @@ def predict_files(
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
     )
     session.check_boxes(boxes)
+    origin = Origin(session.card, segments)
+    if segments != "binary":
+        # Imported here: few predictions write objects.
+        from segweave.formats.dicom_seg import check_segments
+
+        check_segments(session.target, origin)
     if boxes is not None:
         check_used(boxes, {name for job in jobs for name in _names(job.file)})
     settings: dict[str, Any] = {
@@ -151,6 +161,8 @@ def predict_files(
         "format": format,
         "geometry": geometry,
     }
+    if segments != "binary":
+        settings["segments"] = segments
     if boxes is not None:
         settings["boxes"] = sha256_of_text(repr(boxes))
     files: list[PredictedFile] = []
@@ -177,7 +189,9 @@ def predict_files(
                     resumed += 1
                     continue
                 try:
-                    files.append(_predict_one(session, job, boxes, geometry, number, report))
+                    files.append(
+                        _predict_one(session, job, boxes, geometry, origin, number, report)
+                    )
                 except Exception as error:
                     # One unusual file never ends the prediction of the others.
                     failures.append(PredictionFailure(job.file, _as_ours(error, job.file)))
@@ -212,6 +226,7 @@ def _predict_one(
     job: Job,
     given: GivenBoxes | None,
     geometry: Geometry,
+    origin: Origin,
     number: int,
     report: Callable[[float, str], None],
 ) -> PredictedFile:
@@ -248,7 +263,14 @@ def _predict_one(
             # The label map is what was asked for; a picture that fails must not take it away.
             failed = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
     # Last, so that a label map means that the file is done.
-    write_label(prediction.labels, case, job.labels, format=job.format, target=session.target)
+    write_label(
+        prediction.labels,
+        case,
+        job.labels,
+        format=job.format,
+        target=session.target,
+        origin=origin,
+    )
     # Only pictures can be shown turned.
     turned = turned_note(job.file) if case.source_grid is None else ""
     return PredictedFile(

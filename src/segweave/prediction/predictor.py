@@ -226,8 +226,10 @@ def predict(
 
 
 def target_differences(target: TargetSpec, other: TargetSpec) -> str:
-    """How `other` differs from `target` in what its classes mean, colours aside; "" if nowhere."""
-    first, second = (t.model_dump(exclude={"colours"}) for t in (target, other))
+    """How `other` differs from `target` in what its classes mean, colours and codes aside; "" if
+    nowhere.
+    """
+    first, second = (t.model_dump(exclude={"colours", "codes"}) for t in (target, other))
     return "; ".join(
         f"{key} is {second[key]}, not {value}"
         for key, value in first.items()

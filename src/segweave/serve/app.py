@@ -193,7 +193,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
         responses=_errors(404, 409) | {200: {"content": {"application/octet-stream": {}}}},
     )
     def result(id: str, name: str) -> StreamingResponse:
-        """A result by its name: labels, array, overlay, measurements, probabilities."""
+        """A result by its name: labels, array, overlay, measurements, probabilities, dicom-seg."""
         results = finished(id)
         if name not in results:
             raise RefusedError(404, "reading a result", expected=", ".join(results))

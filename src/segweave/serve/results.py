@@ -5,6 +5,8 @@ from.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from numpy.typing import NDArray
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
+from segweave.errors import InputError
 from segweave.formats import label_name, write_label
+from segweave.formats.dicom_file import is_dicom
+from segweave.formats.dicom_source import Origin
 from segweave.prediction import Prediction, display_slices, draw_overlay, draw_slice, measure
 from segweave.prediction.measurements import REMARK, as_csv
 from segweave.storage import read_json, write_json
@@ -23,18 +28,25 @@ MEDIA_TYPES = {
     ".csv": "text/csv; charset=utf-8",
     ".png": "image/png",
     ".gz": "application/gzip",
+    ".dcm": "application/dicom",
 }
 _PIXELS, _LABELS, _SLICES = "slices.npy", "slice-labels.npy", "slices.json"
 
 
 def write_results(
-    folder: Path, image: Path, prediction: Prediction, target: TargetSpec, format: str | None
+    folder: Path,
+    image: Path,
+    prediction: Prediction,
+    target: TargetSpec,
+    format: str | None,
+    card: Mapping[str, Any],
 ) -> dict[str, str]:
     """Write the results of a prediction into `folder`; returns the name of each → its file.
 
     `labels` is the label map in the format that suits the image, or in `format`; `array` the same
     as an npz on the case's axes; `overlay` and `measurements`; `probabilities` where they were
-    asked for. Raises UsageError where the format can't hold the label map.
+    asked for; `dicom-seg` where the image is DICOM with the UIDs that such an object refers to.
+    `card` is the model card. Raises UsageError where the format can't hold the label map.
     """
     case, labels = prediction.case, prediction.labels
     overlapping = target.kind == "overlapping"
@@ -46,7 +58,10 @@ def write_results(
         "overlay": "overlay.png",
         "measurements": "measurements.csv",
     }
-    write_label(labels, case, folder / results["labels"], target=target)
+    origin = Origin(card)
+    write_label(
+        labels, case, folder / results["labels"], format=format, target=target, origin=origin
+    )
     write_label(labels, case, folder / results["array"], format="npz", target=target)
     sheet = draw_overlay(case, labels, target, title=REMARK)
     sheet.save(folder / results["overlay"], format="PNG", compress_level=3)
@@ -56,6 +71,12 @@ def write_results(
         results["probabilities"] = "probabilities.npz"
         with (folder / results["probabilities"]).open("wb") as stream:
             np.savez_compressed(stream, probabilities=prediction.probabilities)
+    if image.is_dir() or is_dicom(image):
+        name = "segmentation.seg.dcm"
+        # Images without UIDs have no segmentation object; its format asked for by name is refused.
+        with suppress(InputError):
+            write_label(labels, case, folder / name, target=target, origin=origin)
+            results["dicom-seg"] = name
     _write_slices(folder, case, labels, target)
     return results
 

@@ -302,7 +302,10 @@ class Service:
             case, probabilities=options["probabilities"], progress=report
         )
         with atomic_folder(home / FOLDER) as folder:
-            return write_results(folder, image, prediction, model.session.target, options["format"])
+            session = model.session
+            return write_results(
+                folder, image, prediction, session.target, options["format"], session.card
+            )
 
     @contextmanager
     def _decoded(self) -> Iterator[None]:
