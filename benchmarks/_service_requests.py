@@ -84,14 +84,15 @@ class Unexpected(logging.Handler):
 
 async def ask(application: Any, request: Request, draw: random.Random) -> tuple[int, bytes]:
     """The status and the body of an answer; (0, b"") where there is none. Raises what it raises."""
+    raw = request.path.encode("utf-8", "surrogatepass")
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": request.method,
         "scheme": "http",
-        "path": request.path,
-        "raw_path": request.path.encode("utf-8", "surrogateescape"),
+        "path": raw.decode("utf-8", "replace"),
+        "raw_path": quote(raw).encode(),
         "query_string": request.query,
         "root_path": "",
         "headers": list(request.headers),

@@ -17,6 +17,7 @@ import platform
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -120,6 +121,9 @@ def requests(
     models = load_models([model], device="cpu")
     log, unexpected = logging.getLogger("segweave.serve"), malformed.Unexpected()
     log.handlers, log.propagate = [unexpected], False
+    # As the command does: libraries quote headers of files.
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
     start = time.monotonic()
     with Service(models, folder, limits) as service:
         gate = create_app(service)
