@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
+from segweave.archive import UnreachableError
+from segweave.archive.send import parse_address, send
 from segweave.cli import main
+from segweave.errors import InputError, UsageError
 
 from .conftest import Orthanc, write_sample
 
@@ -28,3 +34,86 @@ def test_a_folder_is_in_the_archive(orthanc: Orthanc, tmp_path: Path, way: str, 
     assert len(found) == 1
     assert len(found[0]["Instances"]) == 4
     assert "Canary" not in "".join(capfd.readouterr())
+
+
+class Node:
+    """A DICOM node that refuses: it takes one kind, and answers with the given statuses."""
+
+    def __init__(self, statuses: list[int | None], kinds: tuple[str, ...] = (CTImageStorage,)):
+        from pynetdicom import AE, evt
+
+        self.taken: list[str] = []
+        self._statuses = statuses
+        entity = AE(ae_title="NODE")
+        entity.require_called_aet = True
+        entity.add_supported_context("1.2.840.10008.1.1")
+        for kind in kinds:
+            entity.add_supported_context(kind, ExplicitVRLittleEndian)
+        handlers = [(evt.EVT_C_STORE, self._store)]
+        self.server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self.address = "{}:{}".format(*self.server.socket.getsockname())
+
+    def _store(self, event: Any) -> int:
+        status = self._statuses.pop(0) if self._statuses else 0
+        if status is None:
+            event.assoc.abort()
+            return 0
+        if status in (0, 0xB000):
+            self.taken.append(str(event.request.AffectedSOPInstanceUID))
+        return status
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+
+
+def test_every_file_is_accounted_for(tmp_path: Path, capfd) -> None:
+    sample = write_sample(tmp_path / "s", slices=5)
+    # Taken with a warning, the connection lost, out of resources, another kind, and taken.
+    other = sorted(sample.folder.iterdir())[3]
+    data = pydicom.dcmread(other)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    data.save_as(other)
+    with Node([0xB000, None, 0, 0xA700]) as node:
+        report = send([sample.folder], node.address, called="NODE")
+        assert len(report.sent) == len(set(node.taken)) == 3
+        assert len(report.warnings) == 1
+        reasons = " ".join(str(error) for error in report.failures.values())
+        assert "out of resources" in reasons
+        assert "it refuses MR Image Storage as Explicit VR Little Endian" in reasons
+        assert run("send", str(other), "--to", node.address, "--called", "NODE", "-q") == 1
+        shown = capfd.readouterr()
+        assert "has not taken 1 of 1 files" in shown.err
+        assert "sent: 0 files" in shown.out
+        with pytest.raises(UnreachableError, match="--called"):
+            send([sample.folder], node.address, called="ANOTHER")
+    with Node([None] * 9) as node, pytest.raises(UnreachableError, match="again and again"):
+        send([sample.folder / "IM000.dcm"], node.address, called="NODE")
+
+
+def test_what_is_no_object_is_refused(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path / "s")
+    file = sorted(sample.folder.iterdir())[0]
+    content = file.read_bytes()
+    for damaged, words in (
+        (b"no DICOM" * 40, "something else"),
+        (content.replace(b"\x02\x00\x10\x00UI\x14\x00", b"\x02\x00\x11\x00UI\x14\x00"), "Syntax"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=words):
+            send([file], "127.0.0.1:9")
+    with pytest.raises(InputError, match="something else"):
+        send([tmp_path / "nothing"], "127.0.0.1:9")
+    for address in ("a", "a:0", "a:99999", "a b:1", "[::1"):
+        with pytest.raises(UsageError, match="host:port"):
+            parse_address(address)
+    assert parse_address("[::1]:4242") == ("::1", 4242)
+
+
+def test_a_service_of_another_kind_is_named(orthanc: Orthanc, tmp_path: Path) -> None:
+    sample = write_sample(tmp_path / "s")
+    for path in ("", "/system", "/no"):
+        with pytest.raises(InputError, match="ends in /dicom-web"):
+            send([sample.folder], f"http://127.0.0.1:{orthanc.http}{path}")

@@ -20,6 +20,8 @@ _DOING = "talking to an archive"
 _TIMEOUT = (10.0, 300.0)  # seconds to connect, and between two pieces of an answer
 _AT_ONCE = 500  # series of one answer
 _NOT_ALLOWED = (401, 403)
+_UNKNOWN = (400, 404, 405)
+_STORING = "storing an object"
 _DUPLICATE = 0x0111
 Record = Mapping[str, Any]
 
@@ -112,15 +114,14 @@ class DicomWeb:
 
         Raises SegweaveError with the archive's reason where it refuses.
         """
-        doing = "storing an object"
-        data = read_data(self._pydicom, file, doing)
-        with self._asking(doing):
+        data = read_data(self._pydicom, file, _STORING)
+        with self._asking(_STORING):
             answer = self._client.store_instances([data])
         for item in answer.get("FailedSOPSequence", ()):
             reason = int(item.get("FailureReason", 0))
             if reason != _DUPLICATE:
                 raise SegweaveError(
-                    doing,
+                    _STORING,
                     expected="an archive that takes it",
                     found=f"it was refused with the reason 0x{reason:04X}",
                     remedy="look at the log of the archive",
@@ -159,8 +160,8 @@ class DicomWeb:
                 found=f"it asks for a login, or for other rights (status {status})",
                 remedy="give --login-file FILE, with user:password or a token in it",
             )
-        if status == 404:
-            return self._other(doing, "status 404")
+        if status in _UNKNOWN and doing != _STORING:
+            return self._other(doing, f"status {status}")
         return SegweaveError(
             doing,
             found=f"the archive refused it with status {status}",
