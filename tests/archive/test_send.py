@@ -1,4 +1,4 @@
-"""What is sent is in the archive; what is not is said, and nothing is lost in silence."""
+"""What is sent is in the archive, and what is not is reported: nothing is lost in silence."""
 
 from __future__ import annotations
 

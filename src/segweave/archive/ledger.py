@@ -162,7 +162,7 @@ class Ledger:
         )
 
     def put_back(self, entry: Entry, message: str | None, now: float) -> None:
-        """It could not be done now, which is no fault of it: that is not a try."""
+        """It could not be done now for a reason outside of it: that is not a try."""
         self._set(
             entry,
             "state = 'waiting', attempts = attempts - 1, message = ?, changed = ?",

@@ -32,8 +32,8 @@ class Names:
 
 
 def model_digest(session: Session, format: ResultFormat) -> str:
-    """What tells one model from another: a digest of its weights, input and classes, and of the
-    format of results.
+    """What identifies a model: a digest of its weights, input and classes, and of the format of
+    results.
     """
     keys = ("weights_sha256", "input", "target")
     known = {key: session.card.get(key) for key in keys}

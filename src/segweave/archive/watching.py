@@ -86,7 +86,7 @@ class Watcher:
         self._silent = False
 
     def run(self) -> WatchReport:
-        """Look until it is told to stop, or with `once` until nothing is left to do now."""
+        """Look until `stopping` is set, or with `once` until nothing is left to do now."""
         tried: set[str] = set()
         while not self.stopping.is_set():
             try:

@@ -85,7 +85,7 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
-        # Nobody reads it; it is no fault of the service.
+        # Nobody reads it, and nothing is wrong with the service.
         return answer(400, "the client went away")
 
     @app.exception_handler(RequestValidationError)

@@ -97,6 +97,10 @@ class Gate:
             raise RefusedError(
                 403, doing, expected="a request of the service's page", found="another site's"
             )
+        if not scope.get("query_string", b"").isascii():
+            raise RefusedError(
+                400, doing, expected="an address in ASCII, other bytes as %XX", found="other bytes"
+            )
         if self._token is None or scope["path"] in _OPEN:
             return
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
