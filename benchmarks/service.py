@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gzip
-import logging
 import os
 import platform
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -119,13 +117,8 @@ def requests(
 
     limits = Limits(queue=10**6, bytes=1 << 22, voxels=10**6, files=50, keep_hours=0.001)
     models = load_models([model], device="cpu")
-    log, unexpected = logging.getLogger("segweave.serve"), malformed.Unexpected()
-    log.handlers, log.propagate = [unexpected], False
-    # As the command does: libraries quote headers of files.
-    logging.getLogger().addHandler(logging.NullHandler())
-    warnings.simplefilter("ignore")
     start = time.monotonic()
-    with Service(models, folder, limits) as service:
+    with malformed.heard() as unexpected, Service(models, folder, limits) as service:
         gate = create_app(service)
         openapi = gate._application.openapi()  # type: ignore[attr-defined]
         mutations = malformed.Mutations(openapi, malformed.images(), seed)
