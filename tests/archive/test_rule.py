@@ -39,6 +39,8 @@ def test_results_are_never_segmented() -> None:
     assert Rule().may_fit("CT")
     assert Rule().may_fit("")
     assert not Rule(modality="MR").may_fit("CT")
+    asked = ["ct", "C*", ["CT", "MR"], []]
+    assert [Rule(modality=one).one_modality for one in asked] == ["CT", None, None, None]
 
 
 def test_a_file_and_options(tmp_path: Path) -> None:

@@ -156,20 +156,30 @@ def test_an_archive_that_is_down_is_no_fault_of_the_series(watcher: Watcher) -> 
     assert list((watcher.state / "results").iterdir()) == []
 
 
-def test_it_waits_and_says_so_once(watcher: Watcher) -> None:
-    answers = [UnreachableError("looking", found="refused")] * 3
+def test_it_waits_and_reports_it_once(watcher: Watcher) -> None:
+    down, wrong = UnreachableError("looking", found="refused"), InputError("looking", found="404")
+    answers = [down, down, None, wrong, down]
     look = watcher.source.look
 
     def unreliable() -> list[Series]:
         if answers:
-            raise answers.pop()
+            answer = answers.pop(0)
+            if answer is None:
+                return look()
+            raise answer
         watcher.stopping.set()
         return look()
 
     watcher.source.look = unreliable
     watcher.settings = replace(watcher.settings, once=False, every=0.01)
     watcher.run()
-    assert [line.split()[1] for line in watcher.lines] == ["does", "answers"]
+    said = [line.split()[1] for line in watcher.lines if line.startswith("fake")]
+    assert said == ["does", "answers", "does", "answers"]
+    answers.append(wrong)
+    watcher.stopping.clear()
+    watcher._was_right = False
+    with pytest.raises(InputError):
+        watcher.run()
 
 
 def test_a_crash_while_it_works_counts_as_a_try(watcher: Watcher) -> None:

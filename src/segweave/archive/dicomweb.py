@@ -5,7 +5,7 @@ Its addresses and answers hold UIDs; no name of a patient is asked for or repeat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from segweave.serve.gate import is_loopback
 
 _DOING = "talking to an archive"
 _TIMEOUT = (10.0, 300.0)  # seconds to connect, and between two pieces of an answer
-_AT_ONCE = 500  # series of one answer
+_AT_ONCE = 500  # records of one answer
 _NOT_ALLOWED = (401, 403)
 _UNKNOWN = (400, 404, 405)
 _STORING = "storing an object"
@@ -70,18 +70,24 @@ class DicomWeb:
 
     def series(self, fields: Sequence[str], filters: Mapping[str, str]) -> list[Record]:
         """The series of the archive: records of DICOM JSON. Raises as `echo` does."""
-        found: list[Record] = []
         with self._asking("looking for series"):
-            while True:
-                page = self._client.search_for_series(
-                    fields=list(fields),
-                    search_filters=dict(filters),
-                    limit=_AT_ONCE,
-                    offset=len(found),
-                )
-                found += page
-                if len(page) < _AT_ONCE:
-                    return found
+            return self._pages(
+                self._client.search_for_series, fields=list(fields), search_filters=dict(filters)
+            )
+
+    def count(self, study: str, series: str) -> int:
+        """How many objects a series has."""
+        with self._asking("looking at a series"):
+            search = self._client.search_for_instances
+            return len(self._pages(search, study_instance_uid=study, series_instance_uid=series))
+
+    def _pages(self, search: Callable[..., list[Record]], **asked: Any) -> list[Record]:
+        found: list[Record] = []
+        while True:
+            page = search(limit=_AT_ONCE, offset=len(found), **asked)
+            found += page
+            if len(page) < _AT_ONCE:
+                return found
 
     def header(self, study: str, series: str) -> Record:
         """The header of one object of a series, {} where there is none."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segweave.archive.sources import Series
-from segweave.errors import InputError
+from segweave.errors import InputError, SegweaveError
 
 State = Literal["waiting", "claimed", "stored", "failed"]
 FILE = "ledger.sqlite"
@@ -189,7 +189,14 @@ class Ledger:
         )
 
     def _do(self, query: str, values: tuple[Any, ...]) -> None:
-        self._connection.execute(query, values)
+        try:
+            self._connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise SegweaveError(
+                "writing the ledger of a watch",
+                found=str(error),
+                remedy="free some space, or allow to write into the folder --state",
+            ) from error
 
     def _entries(self, rest: str, values: tuple[Any, ...]) -> list[Entry]:
         rows = self._connection.execute(_SELECT + rest, values).fetchall()

@@ -71,6 +71,12 @@ class Rule(BaseModel, extra="forbid", frozen=True, coerce_numbers_to_str=True):
         named = [_WORDS[name] for name in _WORDS if getattr(self, name)]
         return (*named, *self.attributes)
 
+    @property
+    def one_modality(self) -> str | None:
+        """The modality that a series must have, where it is a single one without patterns."""
+        plain = len(self.modality) == 1 and self.modality[0].isalnum()
+        return self.modality[0].upper() if plain else None
+
     def may_fit(self, modality: str) -> bool:
         """Whether a series of images of that modality may fit, before more of it is known."""
         if modality.strip().upper() in NOT_IMAGES:

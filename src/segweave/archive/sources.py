@@ -203,10 +203,27 @@ def _texts(value: Any) -> list[str]:
 class WebSource:
     """An archive: series are found, fetched and stored by DICOMweb."""
 
-    def __init__(self, url: str, login: str | None, keywords: Sequence[str]) -> None:
-        """Look at the address; `keywords` are the attributes that `values` is asked for."""
+    def __init__(
+        self,
+        url: str,
+        login: str | None = None,
+        *,
+        keywords: Sequence[str] = (),
+        modality: str | None = None,
+    ) -> None:
+        """Look at the address.
+
+        Args:
+            url: that of a DICOMweb service.
+            login: a token, or `user:password`.
+            keywords: the attributes that `values` will be asked for.
+            modality: the archive is asked for series of this one alone.
+
+        Raises UsageError for another address.
+        """
         self._web = DicomWeb(url, login)
         self._keywords = tuple(keywords)
+        self._filters = {} if modality is None else {"Modality": modality}
         self._records: dict[str, Record] = {}
         self._headers: dict[str, Record] = {}
 
@@ -219,7 +236,7 @@ class WebSource:
         """The series that the archive lists."""
         fields = ["Modality", "NumberOfSeriesRelatedInstances", *self._keywords]
         found: dict[str, Series] = {}
-        for record in self._web.series(fields, {}):
+        for record in self._web.series(fields, self._filters):
             uid, study, modality, count = (
                 next(iter(text_of(record, name)), "")
                 for name in (*_SERIES, "NumberOfSeriesRelatedInstances")
@@ -227,7 +244,8 @@ class WebSource:
             if not (usable_uid(uid) and usable_uid(study)):
                 continue
             self._records[uid] = record
-            number = int(count) if count.isdecimal() else 0
+            # Archives need not state it.
+            number = int(count) if count.isdecimal() else self._web.count(study, uid)
             found[uid] = Series(uid, study, modality, number, f"{number} objects")
         return list(found.values())
 

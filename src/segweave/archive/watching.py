@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segweave.archive.errors import UnreachableError
+from segweave.archive.errors import UnreachableError, library
 from segweave.archive.ledger import FILE, Entry, Ledger
 from segweave.archive.results import (
     ENDINGS,
@@ -83,7 +83,7 @@ class Watcher:
     def __post_init__(self) -> None:
         self.model = model_digest(self.session, self.settings.format)
         self._decided: dict[str, tuple[str, bool]] = {}
-        self._silent = False
+        self._silent = self._was_right = False
 
     def run(self) -> WatchReport:
         """Look until `stopping` is set, or with `once` until nothing is left to do now."""
@@ -98,8 +98,10 @@ class Watcher:
                     if not (self.settings.once and series.uid in tried):
                         tried.add(series.uid)
                         self._do(entry, series)
-            except UnreachableError as error:
-                if self.settings.once:
+            except SegweaveError as error:
+                # A source that was right once is waited for, whatever it answers now.
+                later = isinstance(error, UnreachableError) or self._was_right
+                if self.settings.once or not later:
                     raise
                 self._unreachable(error)
                 unsettled = 0.0
@@ -211,7 +213,7 @@ class Watcher:
         about = ", ".join(filter(None, [series.modality, slices]))
         self.say(f"series {series.uid} ({about}): {text}")
 
-    def _unreachable(self, error: UnreachableError) -> None:
+    def _unreachable(self, error: SegweaveError) -> None:
         if not self._silent:
             self.say(f"{self.source.name} does not answer, waiting: {one_line(error)}")
         self._silent = True
@@ -219,7 +221,7 @@ class Watcher:
     def _answered(self) -> None:
         if self._silent:
             self.say(f"{self.source.name} answers again")
-        self._silent = False
+        self._silent, self._was_right = False, True
 
 
 def watch(
@@ -248,7 +250,10 @@ def watch(
     with `once` UnreachableError where an archive does not answer.
     """
     folder = Path(state)
+    settings = settings or WatchSettings()
     session.check_boxes(None)
+    if settings.format == "dicom-seg":
+        library("watching", "highdicom")
     with ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         remedy = "choose another folder with --state"
@@ -263,9 +268,7 @@ def watch(
         _clean_spool(folder / _SPOOL, ledger.every())
         if retry_failed:
             ledger.forgive(time.time())
-        watcher = Watcher(
-            session, source, rule or Rule(), ledger, folder, settings or WatchSettings(), say
-        )
+        watcher = Watcher(session, source, rule or Rule(), ledger, folder, settings, say)
         with _stopped_by_signals(watcher.stopping):
             return watcher.run()
 

@@ -171,7 +171,7 @@ def watch(
     )
     _run(
         model,
-        _source(source, out, format, login_file, asked.keywords),
+        _source(source, out, format, login_file, asked),
         state,
         asked,
         {
@@ -187,9 +187,7 @@ def watch(
     )
 
 
-def _source(
-    source: str, out: Path | None, format: str, login_file: Path | None, keywords: Any
-) -> Any:
+def _source(source: str, out: Path | None, format: str, login_file: Path | None, rule: Any) -> Any:
     """The folder or the archive that SOURCE names. Raises UsageError for options that don't fit."""
     from segweave.archive.sources import FolderSource, WebSource
     from segweave.errors import InputError, UsageError
@@ -203,7 +201,7 @@ def _source(
                 found=f"--out {out}" if out is not None else f"--format {format}",
             )
         login = None if login_file is None else read_token(login_file, shortest=1, what="a login")
-        return WebSource(source, login, keywords)
+        return WebSource(source, login, keywords=rule.keywords, modality=rule.one_modality)
     if login_file is not None:
         raise UsageError(
             "watching a folder", expected="--login-file with an address", found="a folder"
