@@ -92,7 +92,8 @@ def test_a_label_map_comes_back_as_it_was_written(
 
 
 def test_names_for_the_command() -> None:
-    assert label_formats() == ("nifti", "mha", "nrrd", "npz", "h5", "png", "dicom-seg")
+    plain = ("nifti", "mha", "nrrd", "npz", "h5", "png")
+    assert label_formats() == (*plain, "dicom-seg", "rtstruct")
     assert label_name("scans/p1.nrrd", format="nifti") == "p1.nii.gz"
     assert label_name("scans/p1.nii", format="nifti") == "p1.nii"
     assert label_name("p1.JPG", format="npz") == "p1.npz"

@@ -12,6 +12,7 @@ import pytest
 
 from segweave.errors import InputError, SegweaveError
 from segweave.serve.messages import public_message, where
+from tests.formats.series_of import write_placed
 from tests.formats.test_dicom import VOLUME, write_series, write_slice
 
 from .conftest import Start
@@ -79,10 +80,13 @@ def test_names_of_a_header_are_nowhere(
         shown += [answer.text for answer in answers]
     assert refused >= 2 * (len(KINDS) - 2)
     assert str(tmp_path) not in "".join(shown)
-    series = write_series(tmp_path / "whole", **TAGS)
+    series = write_placed(tmp_path / "whole", **TAGS)
     job = client.done(("Canary^Jane.zip", zipped(series)))
     shown.append(str(job))
-    for name in job["results"]:
+    # An archive files the object by its patient.
+    assert b"Canary^Jane" in client.result(job, "dicom-seg")
+    assert b"Canary Hospital" not in client.result(job, "dicom-seg")
+    for name in sorted({*job["results"]} - {"dicom-seg"}):
         answer = client.http.get(job["results"][name])
         shown += [str(answer.headers), answer.content.decode("latin-1")]
     shown.append(gzip.decompress(client.result(job, "labels")).decode("latin-1"))

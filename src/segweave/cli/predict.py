@@ -99,8 +99,8 @@ def predict(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The format of the label maps: nifti, mha, nrrd, npz, h5, png or dicom-seg. "
-            "Default: what suits each image.",
+            help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png, and of DICOM "
+            "images dicom-seg or rtstruct. Default: what suits each image.",
             callback=_check_format,
             show_default=False,
         ),
@@ -112,6 +112,14 @@ def predict(
             "reads, or all in one map of ids.",
         ),
     ] = "binary",
+    report_dicom: Annotated[
+        bool,
+        typer.Option(
+            "--report-dicom",
+            help="With --format dicom-seg: also write volumes and diameters as a DICOM structured "
+            "report.",
+        ),
+    ] = False,
     force: Force = False,
     checkpoint: Checkpoint = None,
     also: Annotated[
@@ -179,6 +187,10 @@ def predict(
         raise UsageError(
             "predicting", expected="--format dicom-seg with --seg-type", found=f"--format {format}"
         )
+    if report_dicom:
+        from segweave.prediction.dicom_report import check_report
+
+        check_report(format)
     if server is None:
         # Before torch is imported, which takes seconds.
         check_prediction(
@@ -189,6 +201,7 @@ def predict(
             overlays=overlays,
             probabilities=probabilities,
             format=format,
+            report=report_dicom,
             force=force,
         )
     from segweave.prediction.files import predict_files
@@ -222,6 +235,7 @@ def predict(
             probabilities=probabilities,
             format=format,
             segments=seg_type,
+            report_dicom=report_dicom,
             force=force,
             geometry=geometry,
             progress=progress,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segweave.cli.guard import guarded
 from segweave.cli.helps import argument_texts, examples, paragraphs
+from segweave.cli.run import guarded
 from segweave.cli.values import from_text, simple
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _convert(card: DatasetCard, taken: dict[str, inspect.Parameter], given: dict
 def _codes(file: Path) -> dict[str, Any]:
     """Class name → coded term, from a YAML file."""
     from segweave.errors import InputError
-    from segweave.recipes.loading import read_yaml
+    from segweave.recipes.recipe import read_yaml
 
     doing = "reading the codes of classes"
     content = read_yaml(file, doing)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from collections.abc import Iterable
 
-from segweave.data.colours import organ_name, plain_words
+from pydantic import BaseModel, ConfigDict, field_validator
 
 PRIVATE_SCHEME = "99SEGWEAVE"
 """The scheme of codes that only name a class: no standard code is known for it."""
@@ -74,10 +74,12 @@ CODES = {
     "polyp": _sct("41329004", "Polyp", ABNORMAL),
     "lesion": _sct("52988006", "Lesion", ABNORMAL),
     "skin lesion": _sct("95324001", "Skin lesion", ABNORMAL),
+    "skin lesions": _sct("95324001", "Skin lesion", ABNORMAL),
     "gland": _sct("85756007", "Tissue", TISSUE),
     "aorta": _sct("15825003", "Aorta"),
     "gallbladder": _sct("28231008", "Gallbladder"),
     "kidney": _sct("64033007", "Kidney"),
+    "kidneys": _sct("64033007", "Kidney"),
     "left kidney": _sct("64033007", "Kidney", side=_LEFT),
     "right kidney": _sct("64033007", "Kidney", side=_RIGHT),
     "liver": _sct("10200004", "Liver"),
@@ -91,14 +93,13 @@ CODES = {
     "left adrenal gland": _sct("23451007", "Adrenal gland", side=_LEFT),
 }
 """Class → its code. The lists of DICOM have no gland of an organ: it is coded as tissue."""
-_MORE_NAMES = {"kidneys": "kidney", "skin lesion": "skin lesion", "skin lesions": "skin lesion"}
 
 
-def code_of(name: str, label: int) -> ClassCode:
-    """The code of a class by its name, under each of its usual names; else a private code that says
-    that no standard code is known.
+def code_of(name: str, usual: Iterable[str], label: int) -> ClassCode:
+    """The code of the first of the `usual` names of a class that has one; else a private code that
+    says that no standard code is known of the class `name`.
     """
-    known = CODES.get(_MORE_NAMES.get(plain_words(name), organ_name(name)))
+    known = next((CODES[one] for one in usual if one in CODES), None)
     if known is not None:
         return known
     printable = "".join(one if one.isprintable() and one != "\\" else "?" for one in name).strip()

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from segweave.data.case import Stack
+from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec, decide
-from segweave.errors import UsageError, nearest
+from segweave.errors import InputError, UsageError, nearest
+from segweave.evaluation.rows import Row
 from segweave.evaluation.scores import (
     Layer,
     Score,
@@ -340,3 +341,52 @@ def score_case(
         instances=instances,
         probabilities=probabilities,
     )
+
+
+def score_rows(
+    case: Case,
+    prediction: NDArray[Any],
+    *,
+    target: TargetSpec,
+    protocol: str | Protocol = "clean",
+    metrics: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    probabilities: NDArray[Any] | None = None,
+    arm: str = "",
+    seed: int | None = None,
+    fold: int | None = None,
+) -> list[Row]:
+    """The rows of one case.
+
+    Args:
+        case: the case, with its labels.
+        prediction: as in `segweave.evaluation.Scored`.
+        target: the classes.
+        protocol: a protocol or its name.
+        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
+        only: names of metrics; only these are computed.
+        probabilities: as in `segweave.evaluation.Scored`.
+        arm: the arm that made the prediction.
+        seed: its seed.
+        fold: its fold.
+
+    Raises InputError, naming the case, where it has no label or the prediction does not fit, and
+    what `score_case` raises.
+    """
+    if case.label is None:
+        raise InputError(
+            f"scoring the case {case.id}", expected="a case with a label", found="none"
+        )
+    scores = score_case(
+        prediction,
+        case.label,
+        target=target,
+        spacing=case.spacing,
+        stack=case.stack,
+        protocol=protocol,
+        metrics=metrics,
+        only=only,
+        instances=case.instances,
+        probabilities=probabilities,
+    )
+    return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]

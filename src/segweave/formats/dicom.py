@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,19 @@ from numpy.typing import NDArray
 
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.content import Content, Request
-from segweave.formats.dicom_file import is_dicom, read_data
+from segweave.formats.dicom_file import is_dicom, read_data, reading_dicom
+from segweave.formats.dicom_pixels import pixels_of
 from segweave.formats.guard import (
     TooLargeError,
     check_affine,
     check_declared,
-    check_finite,
     check_unfolded,
     declared_bytes,
     largest_bytes,
     readable_size,
-    reading,
 )
-from segweave.formats.series import Slice, ordered
+from segweave.formats.multiframe import GROUPS, has_frames, slices_of, value_of
+from segweave.formats.series import Slice, as_numbers, ordered
 from segweave.formats.turned import LPS_TO_RAS, turned_content
 
 ENDINGS = (".dcm", ".dicom", ".ima")
@@ -35,6 +34,7 @@ _TAGS = [
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
     "NumberOfFrames", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient",
     "SliceThickness", "RescaleSlope", "RescaleIntercept",
+    *GROUPS,
 ]  # fmt: skip
 
 
@@ -70,11 +70,17 @@ def is_placed(file: Path) -> bool | None:
     try:
         pydicom = library("looking for images")
         wanted = ["ImagePositionPatient", "ImageOrientationPatient"]
+        tags = [*wanted, *GROUPS]
         data = read_data(
-            pydicom, file, "looking for images", stop_before_pixels=True, specific_tags=wanted
+            pydicom, file, "looking for images", stop_before_pixels=True, specific_tags=tags
         )
     except SegweaveError:
         return None
+    if has_frames(data):
+        return (
+            value_of(data, 0, "PlanePositionSequence", "ImagePositionPatient") is not None
+            and value_of(data, 0, "PlaneOrientationSequence", "ImageOrientationPatient") is not None
+        )
     return all(data.get(name) not in (None, "") for name in wanted)
 
 
@@ -101,8 +107,7 @@ def ordered_slices(path: Path, doing: str) -> tuple[list[Slice], NDArray[np.floa
             found="a folder without one",
             kind="layout",
         )
-    headers = (_header(pydicom, file, doing) for file in files)
-    slices = [one for one in headers if one is not None]
+    slices = [one for file in files for one in _headers(pydicom, file, doing)]
     if not slices:
         raise InputError(
             doing, file=path, expected="a DICOM image", found="a DICOMDIR alone", kind="layout"
@@ -118,8 +123,9 @@ def read_dicom(path: Path, request: Request) -> Content:
 
     Values are those of the modality (Hounsfield units of CT). Raises InputError, in plain words,
     for a folder of several series, slices that are missing, doubled or unevenly spaced, mixed
-    sizes or orientations, multi-frame files, and files that are damaged or would unfold to more
-    than they should; MissingExtraError without pydicom.
+    sizes or orientations, a tilted gantry, several stacks or dimensions in a multi-frame file, and
+    files that are damaged or would unfold to more than they should; MissingExtraError without
+    pydicom.
     """
     doing, as_label = request.doing, request.as_label
     pydicom = library(doing)
@@ -134,7 +140,7 @@ def read_dicom(path: Path, request: Request) -> Content:
             remedy="raise the limit with SEGWEAVE_LARGEST_GIB",
             kind="unsupported",
         )
-    planes = [_pixels(pydicom, one, doing) for one in kept]
+    planes = pixels_of(pydicom, kept, doing)
     dtype = np.result_type(*planes)
     stack = np.stack(planes).astype(dtype, copy=False)
     # (slices, rows, columns[, colours]) → (columns, rows, slices[, colours])
@@ -158,26 +164,30 @@ def read_dicom(path: Path, request: Request) -> Content:
     )
 
 
-def _header(pydicom: Any, file: Path, doing: str) -> Slice | None:
-    """The header of a slice, read without its pixels; None for a DICOMDIR."""
+def _headers(pydicom: Any, file: Path, doing: str) -> list[Slice]:
+    """The headers of the slices in a file, read without its pixels; none of a DICOMDIR."""
     data = read_data(pydicom, file, doing, stop_before_pixels=True, specific_tags=_TAGS)
-    with reading(doing, file):
+    with reading_dicom(doing, file):
         if data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
-            return None
-        return _slice(data, file, doing)
+            return []
+        frames = int(data.get("NumberOfFrames", 1) or 1)
+        enhanced = has_frames(data)
+        if frames > 1 and not enhanced:
+            raise InputError(
+                doing,
+                file=file,
+                expected="one slice per file, or an enhanced file, which names the position of "
+                "each frame",
+                found=f"{frames} frames in one file without positions",
+                remedy="if it is a film, save its frames as pictures; else convert it to NIfTI "
+                "first, for instance with dcm2niix",
+                kind="unsupported",
+            )
+        whole = _slice(data, file, frames, doing)
+        return slices_of(data, whole, frames, doing) if enhanced else [whole]
 
 
-def _slice(data: Any, file: Path, doing: str) -> Slice:
-    frames = int(data.get("NumberOfFrames", 1) or 1)
-    if frames > 1:
-        raise InputError(
-            doing,
-            file=file,
-            expected="one slice per file",
-            found=f"{frames} frames in one file",
-            remedy="convert it to NIfTI first, for instance with dcm2niix",
-            kind="unsupported",
-        )
+def _slice(data: Any, file: Path, frames: int, doing: str) -> Slice:
     missing = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in data]
     if missing:
         raise InputError(
@@ -190,7 +200,8 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
         )
     rows, columns = int(data.Rows), int(data.Columns)
     samples, bits = int(data.get("SamplesPerPixel", 1)), int(data.BitsAllocated)
-    size = declared_bytes((rows, columns, samples), max(1, bits // 8))
+    one = declared_bytes((rows, columns, samples), max(1, bits // 8))
+    size = frames * one
     syntax = data.file_meta.get("TransferSyntaxUID")
     packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
     if packed:
@@ -203,11 +214,11 @@ def _slice(data: Any, file: Path, doing: str) -> Slice:
         modality=_code(data.get("Modality")),
         size=(rows, columns),
         samples=samples,
-        bytes=size,
-        spacing=_numbers(data, "PixelSpacing", 2, file, doing),
-        orientation=_numbers(data, "ImageOrientationPatient", 6, file, doing),
-        position=_numbers(data, "ImagePositionPatient", 3, file, doing),
-        thickness=_numbers(data, "SliceThickness", 1, file, doing),
+        bytes=one,
+        spacing=_read_numbers(data, "PixelSpacing", 2, file, doing),
+        orientation=_read_numbers(data, "ImageOrientationPatient", 6, file, doing),
+        position=_read_numbers(data, "ImagePositionPatient", 3, file, doing),
+        thickness=_read_numbers(data, "SliceThickness", 1, file, doing),
     )
 
 
@@ -217,74 +228,5 @@ def _code(value: Any) -> str:
     return text if _CODE.fullmatch(text) and value is not None else ""
 
 
-def _numbers(data: Any, name: str, count: int, file: Path, doing: str) -> NDArray[Any] | None:
-    value = data.get(name)
-    if value is None or value == "":
-        return None
-    found = np.asarray(value if isinstance(value, Sequence) else [value], np.float64).ravel()
-    if found.size != count or not np.isfinite(found).all():
-        raise InputError(
-            doing,
-            file=file,
-            expected=f"{count} numbers as {name}",
-            found=str(value)[:100],
-            kind="damaged",
-        )
-    return found
-
-
-def _pixels(pydicom: Any, one: Slice, doing: str) -> NDArray[Any]:
-    """The values (rows, columns) or (rows, columns, 3) of a slice, rescaled as its header asks."""
-    data = read_data(pydicom, one.file, doing)
-    with reading(doing, one.file):
-        if "PixelData" not in data:
-            raise InputError(doing, file=one.file, expected="pixels", found="none", kind="damaged")
-        try:
-            values: NDArray[Any] = np.asarray(data.pixel_array)
-        except (RuntimeError, NotImplementedError, AttributeError) as error:
-            first = str(error).strip().splitlines()[0][:160]
-            raise InputError(
-                doing,
-                file=one.file,
-                expected="pixels that can be unpacked",
-                found=first,
-                remedy="decompress the series first (for instance with dcmdjpeg or dcm2niix)",
-                kind="unsupported",
-            ) from error
-        kind = str(data.get("PhotometricInterpretation", ""))
-        if kind == "PALETTE COLOR":
-            raise InputError(
-                doing, file=one.file, expected="grey or RGB", found="a palette", kind="unsupported"
-            )
-        if kind == "MONOCHROME1":
-            # Low values are bright: turned round, so that brighter means more, as elsewhere.
-            low, high = _range(data)
-            values = (low + high - values.astype(np.int32)).astype(np.int32)
-        slope = float(data.get("RescaleSlope", 1) or 1)
-        intercept = float(data.get("RescaleIntercept", 0) or 0)
-    if not np.isfinite([slope, intercept]).all():
-        raise InputError(
-            doing,
-            file=one.file,
-            expected="a finite rescale slope",
-            found=f"{slope}, {intercept}",
-            kind="damaged",
-        )
-    if (slope, intercept) == (1.0, 0.0):
-        return values
-    if slope.is_integer() and intercept.is_integer() and max(abs(slope), abs(intercept)) < 2**15:
-        scaled = values.astype(np.int64) * int(slope) + int(intercept)
-        fits = np.iinfo(np.int16)
-        small = scaled.size == 0 or (scaled.min() >= fits.min and scaled.max() <= fits.max)
-        return scaled.astype(np.int16 if small else np.int32)
-    with np.errstate(over="ignore"):
-        rescaled = (values * slope + intercept).astype(np.float32)
-    check_finite(rescaled, doing, one.file)
-    return rescaled
-
-
-def _range(data: Any) -> tuple[int, int]:
-    bits = int(data.get("BitsStored", data.BitsAllocated))
-    if int(data.get("PixelRepresentation", 0)):
-        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return 0, 2**bits - 1
+def _read_numbers(data: Any, name: str, count: int, file: Path, doing: str) -> NDArray[Any] | None:
+    return as_numbers(data.get(name), name, count, file, doing)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +19,9 @@ _PLAIN = b"1.2.840.10008.1.2.1"
 _ANY_RATIO, _LARGEST_RATIO = 1 << 26, 20
 """How far a deflated file may unfold: bytes, or times its size. It holds one slice."""
 _HEAD = 1 << 16
-_MOST_READS = 100_000
-"""Of pieces of a file: images have some hundred elements, and a million of them take minutes."""
+_MOST_READS, _BYTES_A_READ = 100_000, 512
+"""Pieces of a file that are read at most, or one for so many bytes: images have some hundred
+elements, for each frame where there are several, and a million of them take minutes."""
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
 _FIRST_TAGS = {b"\x02\x00": 0x18, b"\x08\x00": 0x70}
 """Groups with which a file without a preamble begins, and the highest element looked for there."""
@@ -64,21 +69,44 @@ class _Counted:
         self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
         self._size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
-        self._reads = 0
+        self._reads, self._most = 0, max(_MOST_READS, self._size // _BYTES_A_READ)
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; raises InputError where it is asked too often, or for everything."""
         self._reads += 1
-        if self._reads > _MOST_READS or size < 0:
+        if self._reads > self._most or size < 0:
             raise InputError(
                 self._doing,
                 file=self._file,
-                expected=f"at most {_MOST_READS} elements, none of them the whole file",
+                expected=f"at most {self._most} elements, none of them the whole file",
                 found="more",
                 remedy="the file is damaged or malicious; leave it out",
                 kind="damaged",
             )
         return self._stream.read(min(size, max(0, self._size - self.tell())))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log and the warnings of pydicom: they quote values of headers, names of patients
+    with them. What matters is checked, and reported in words of the library.
+    """
+    log = logging.getLogger("pydicom")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+@contextmanager
+def reading_dicom(doing: str, file: Path) -> Iterator[None]:
+    """As `guard.reading`, without the words of pydicom."""
+    with reading(doing, file, quote=False), quiet():
+        yield
 
 
 def read_data(pydicom: Any, file: Path, doing: str, **options: Any) -> Any:
@@ -88,7 +116,7 @@ def read_data(pydicom: Any, file: Path, doing: str, **options: Any) -> Any:
     an image does: a deflated file that unfolds too far, elements without number, sequences in
     sequences.
     """
-    with reading(doing, file):
+    with reading_dicom(doing, file):
         if not is_dicom(file):
             raise InputError(
                 doing,

@@ -20,10 +20,13 @@ from segweave.formats.dicom_source import (
     Source,
     check_ids,
     frames_of,
+    in_file_order,
+    line,
     objects,
     objects_library,
     read_source,
     required_target,
+    rgb,
 )
 from segweave.storage import atomic_write
 
@@ -61,8 +64,8 @@ def segmentation(labels: NDArray[np.uint8], case: Case, target: TargetSpec, orig
     with objects(_DOING, Path(case.provenance.file)):
         described = _segments(highdicom, source, target, origin)
         return highdicom.seg.Segmentation(
-            source.images,
-            frames,
+            source.distinct,
+            in_file_order(frames, source),
             origin.segments.upper(),
             described,
             series_instance_uid=source.uid("series", FORMAT, origin.name, origin.digest),
@@ -103,14 +106,14 @@ def _segments(highdicom: Any, source: Source, target: TargetSpec, origin: Origin
         code = codes[label]
         segment = highdicom.seg.SegmentDescription(
             number,
-            "".join(one if one.isprintable() and one != "\\" else " " for one in name)[:64],
+            line(name, 64),
             concept(highdicom, code.category),
             concept(highdicom, code.type),
             "AUTOMATIC",
             algorithm,
             tracking_uid=source.uid("segment", origin.name, origin.digest, str(label), name),
             tracking_id=f"{MAKER} class {label}",
-            display_color=highdicom.color.CIELabColor.from_rgb(*_rgb(colours[label])),
+            display_color=highdicom.color.CIELabColor.from_rgb(*rgb(colours[label])),
         )
         segment.SegmentDescription = RESEARCH
         _add_modifier(highdicom, segment, code)
@@ -140,7 +143,3 @@ def concept(highdicom: Any, text: str) -> Any:
     """SCHEME:VALUE:MEANING as a coded concept of highdicom."""
     scheme, value, meaning = parts_of(text)
     return highdicom.sr.CodedConcept(value, scheme, meaning)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -5,7 +5,6 @@ of the case's slices, and what the object states of its making.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave import __version__
-from segweave.data.case import Case, ids_in
-from segweave.data.geometry import case_affine, farthest_apart
+from segweave.data.case import Case, case_affine, farthest_apart, ids_in
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError, SegweaveError
 from segweave.formats.dicom import library, ordered_slices
-from segweave.formats.dicom_file import is_dicom, read_data
+from segweave.formats.dicom_file import is_dicom, quiet, read_data
+from segweave.formats.multiframe import has_frames, share_geometry
+from segweave.formats.series import Slice
 from segweave.formats.turned import LPS_TO_RAS
 
 RESEARCH = "Research use only, not a medical device"
@@ -50,7 +50,7 @@ class Origin:
     @property
     def name(self) -> str:
         """What the model is called, in at most 64 characters."""
-        return _line(str(self.card.get("title") or "a segmentation network"), 64)
+        return line(str(self.card.get("title") or "a segmentation network"), 64)
 
     @property
     def digest(self) -> str:
@@ -68,16 +68,39 @@ class Origin:
 class Source:
     """The images of a series, as headers without pixels, first to last.
 
-    `step` is the vector in mm from one image to the next; None for one picture without a position.
+    Attributes:
+        images: a header for each slice; one header where one file holds all slices.
+        planes: for each slice the affine (column, row, 1) → LPS mm (3×3); None for a picture
+            without a position.
+        step: the vector in mm from one slice to the next, None without positions.
+        frames: the index of each slice in the file where one file holds all; else None.
     """
 
     images: list[Any]
+    planes: list[NDArray[np.float64]] | None
     step: NDArray[np.float64] | None
+    frames: list[int] | None = None
 
     @property
     def first(self) -> Any:
         """The header of the first image."""
         return self.images[0]
+
+    @property
+    def distinct(self) -> list[Any]:
+        """The headers, each once."""
+        return self.images if self.frames is None else self.images[:1]
+
+    def reference(self, number: int) -> Any:
+        """An item that refers to the image of slice `number`."""
+        from pydicom.dataset import Dataset
+
+        image, item = self.images[number], Dataset()
+        item.ReferencedSOPClassUID = image.SOPClassUID
+        item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        if self.frames is not None:
+            item.ReferencedFrameNumber = self.frames[number] + 1
+        return item
 
     def uid(self, *parts: str | bytes) -> str:
         """A UID that is the same for the same series and `parts`: an object that is made again
@@ -86,7 +109,7 @@ class Source:
         from pydicom.uid import generate_uid
 
         digest = hashlib.sha256()
-        uids = [str(image.SOPInstanceUID) for image in self.images]
+        uids = [str(image.SOPInstanceUID) for image in self.distinct]
         for part in (MAKER, str(self.first.SeriesInstanceUID), *uids, *parts):
             digest.update(part.encode() if isinstance(part, str) else part)
             digest.update(b"\0")
@@ -136,12 +159,34 @@ def read_source(case: Case, format: str, doing: str) -> Source:
     pydicom = library(doing)
     kept, affine = ordered_slices(path, doing)
     _check_same(case, len(kept), affine, path, doing)
-    images = [read_data(pydicom, one.file, doing, stop_before_pixels=True) for one in kept]
+    files = list(dict.fromkeys(one.file for one in kept))
+    frames = None if kept[0].frame is None else [one.frame or 0 for one in kept]
+    if frames is not None and len(files) > 1:
+        raise InputError(
+            doing,
+            file=path,
+            expected="one file with all frames, or one file per slice",
+            found=f"{len(files)} files of several frames",
+            remedy="choose another format, such as --format nifti",
+            kind="unsupported",
+        )
+    headers = {file: read_data(pydicom, file, doing, stop_before_pixels=True) for file in files}
+    images = [headers[one.file] for one in kept]
     step = None if affine is None else affine[:3, 2]
     with objects(doing, path):
-        for image in images:
+        for image in headers.values():
             _complete(image, images[0], step, path, doing)
-    return Source(images, step)
+        if frames is not None and affine is not None:
+            share_geometry(images[0], kept[0], decimal(float(np.linalg.norm(affine[:3, 2]))))
+    planes = None if affine is None else [_plane(affine, one) for one in kept]
+    return Source(images, planes, step, frames)
+
+
+def _plane(affine: NDArray[np.float64], one: Slice) -> NDArray[np.float64]:
+    """(column, row, 1) → LPS mm in a slice, whose position may be rounded in its header."""
+    plane = affine[:3, [0, 1, 3]].copy()
+    plane[:, 2] = one.position
+    return plane
 
 
 def _check_same(
@@ -192,6 +237,8 @@ def _complete(
         if "FrameOfReferenceUID" in image and "ImagePositionPatient" not in image:
             del image.FrameOfReferenceUID
         return
+    if has_frames(image):
+        return
     # The reader takes small differences between the slices of a series for rounding.
     for name in ("ImageOrientationPatient", "PixelSpacing", "FrameOfReferenceUID"):
         setattr(image, name, getattr(first, name))
@@ -206,6 +253,15 @@ def decimal(value: float) -> Any:
     from pydicom.valuerep import DSfloat
 
     return DSfloat(float(value), auto_format=True)
+
+
+def in_file_order(frames: NDArray[Any], source: Source) -> NDArray[Any]:
+    """Frames in the order of the slices → in the order of the frames of the source's file."""
+    if source.frames is None:
+        return frames
+    stored = np.empty_like(frames)
+    stored[source.frames] = frames
+    return stored
 
 
 def frames_of(labels: NDArray[Any], case: Case) -> NDArray[np.uint8]:
@@ -226,8 +282,7 @@ def objects(doing: str, path: Path) -> Iterator[None]:
     may quote the header; they do not warn either.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     except (SegweaveError, OSError, MemoryError):
         raise
@@ -265,7 +320,12 @@ def check_ids(labels: NDArray[np.uint8], target: TargetSpec, doing: str) -> None
         )
 
 
-def _line(text: str, most: int) -> str:
+def line(text: str, most: int) -> str:
     """A text in one line of at most `most` characters that DICOM allows."""
     plain = "".join(one if one.isprintable() and one != "\\" else " " for one in text)
     return " ".join(plain.split())[:most]
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue (0 to 255) of "#rrggbb"."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

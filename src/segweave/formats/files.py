@@ -22,6 +22,8 @@ LABEL_ENDINGS = (
     "_anno",
     "_seg",
     ".seg",
+    ".rtstruct",
+    ".sr",
     "_segmentation",
     "_pred",
     "_prediction",

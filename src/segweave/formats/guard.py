@@ -130,8 +130,10 @@ def check_file(path: str | Path, doing: str) -> Path:
 
 
 @contextmanager
-def reading(doing: str, file: Path) -> Iterator[None]:
-    """Turn whatever a library raises on a damaged file into one InputError."""
+def reading(doing: str, file: Path, *, quote: bool = True) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into one InputError. Its words are left out
+    unless `quote`: they may repeat what is in the file.
+    """
     try:
         yield
     except SegweaveError:
@@ -146,11 +148,12 @@ def reading(doing: str, file: Path) -> Iterator[None]:
         ) from error
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0][:200]
+        name = type(error).__name__
         raise InputError(
             doing,
             file=file,
             expected="a complete, undamaged file",
-            found=f"{type(error).__name__}: {first}",
+            found=f"{name}: {first}" if quote else f"a value that can't be read ({name})",
             remedy="copy or download it again",
             kind="damaged",
         ) from error

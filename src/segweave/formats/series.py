@@ -18,12 +18,15 @@ _THICKEST = 1000.0
 """Millimetres; a single slice that claims more has the thickness 1."""
 _UNEVEN = 0.06
 """Share of a step by which steps may differ: positions are rounded in the files."""
+_MOST_TILT = 0.5  # degrees
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """What one DICOM file holds of its slice: `size` (rows, columns), `bytes` of its pixels,
-    `spacing` mm (row, column), `orientation` and `position` in the patient (LPS mm), or None.
+    """What a DICOM file holds of one slice: `size` (rows, columns), `bytes` of its pixels,
+    `spacing` mm (row, column), `orientation` and `position` in the patient (LPS mm), or None;
+    `frame` is its index in a file of several, `scale` the slope and intercept of its values where
+    they are those of a frame.
     """
 
     file: Path
@@ -36,6 +39,35 @@ class Slice:
     orientation: NDArray[Any] | None
     position: NDArray[Any] | None
     thickness: NDArray[Any] | None
+    frame: int | None = None
+    scale: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.file.name if self.frame is None else f"frame {self.frame + 1}"
+
+
+def as_numbers(
+    value: Any, name: str, count: int, file: Path, doing: str
+) -> NDArray[np.float64] | None:
+    """The `count` numbers of an element, None where it is empty; raises InputError for others."""
+    if value is None or value == "":
+        return None
+    try:
+        found = np.asarray(value if isinstance(value, Sequence) else [value], np.float64).ravel()
+    except (TypeError, ValueError):
+        found = np.array([])
+    if found.size != count or not np.isfinite(found).all():
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"{count} numbers as {name}",
+            # Never the value itself: a damaged header may have a name in its place.
+            found=f"{found.size} numbers" if found.size else "another value",
+            kind="damaged",
+        )
+    return found
 
 
 def ordered(
@@ -139,8 +171,8 @@ def _same_everywhere(slices: Sequence[Slice], doing: str) -> None:
             raise InputError(
                 doing,
                 file=one.file,
-                expected=f"{what[1]} {first.file.name}",
-                found=what[0],
+                expected=f"{what[1]} {first.name}",
+                found=what[0] + (f" in {one.name}" if one.frame is not None else ""),
                 remedy="move overviews and other series out of the folder",
                 kind="layout",
             )
@@ -163,8 +195,8 @@ def _step(
             doing,
             file=path,
             expected="one slice at each position",
-            found=f"{doubled.size} doubled slices: {kept[k].file.name} and "
-            f"{kept[k + 1].file.name} have the same position",
+            found=f"{doubled.size} doubled slices: {kept[k].name} and {kept[k + 1].name} have the "
+            f"same position ({float(depth[k] - depth[0]):.4g} mm from the first slice)",
             remedy="remove the copies, or put time points into separate folders",
             kind="layout",
         )
@@ -174,7 +206,10 @@ def _step(
         times = steps[uneven] / usual
         whole = (times > 1.5).all() and (np.abs(times - np.rint(times)) < 3 * _UNEVEN).all()
         lost = int((np.rint(times) - 1).sum())
-        between = f"between {kept[k].file.name} and {kept[k + 1].file.name}"
+        between = (
+            f"between slice {k + 1} ({kept[k].name}) and slice {k + 2} ({kept[k + 1].name}) of "
+            f"{len(kept)}"
+        )
         found = (
             f"{lost} missing slice{'s' if lost > 1 else ''}: {steps[k]:.4g} mm {between}"
             if whole
@@ -201,8 +236,28 @@ def _step(
             doing,
             file=kept[k].file,
             expected="slices on a straight line",
-            found=f"one that is {aside.max():.3g} mm beside it",
+            found=f"slice {k + 1} of {len(kept)} ({kept[k].name}), {aside.max():.3g} mm beside it",
             remedy="export the series again",
             kind="layout",
         )
+    _check_tilt(step, normal, len(kept), doing, path)
     return step
+
+
+def _check_tilt(
+    step: NDArray[np.float64], normal: NDArray[Any], slices: int, doing: str, path: Path
+) -> None:
+    """Raise InputError where the slices are stacked aslant: a scan with a tilted gantry."""
+    along = float(np.dot(step, normal))
+    beside = float(np.linalg.norm(step - along * normal))
+    tilt = float(np.degrees(np.arctan2(beside, along)))
+    if tilt > _MOST_TILT:
+        raise InputError(
+            doing,
+            file=path,
+            expected="slices that are stacked at right angles",
+            found=f"a gantry tilt of {tilt:.1f}°: each slice is {beside:.3g} mm beside the one "
+            f"before, {beside * (slices - 1):.3g} mm over {slices} slices",
+            remedy="correct the tilt first: dcm2niix writes a corrected volume (NAME_Tilt.nii)",
+            kind="geometry",
+        )

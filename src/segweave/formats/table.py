@@ -21,7 +21,7 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats.arrays import read_npy, read_npz, write_npz
-from segweave.formats.content import Content, Request
+from segweave.formats.content import HEADER_ATTRIBUTE, Content, Request
 from segweave.formats.dicom import ENDINGS, is_placed, read_dicom
 from segweave.formats.dicom_file import is_dicom
 from segweave.formats.dicom_seg import write_dicom_seg
@@ -30,9 +30,9 @@ from segweave.formats.hdf5 import read_h5, write_h5
 from segweave.formats.meta import write_meta
 from segweave.formats.mha import read_mha
 from segweave.formats.nifti import read_nifti, write_nifti
-from segweave.formats.nifti_header import HEADER_ATTRIBUTE
 from segweave.formats.nrrd import read_nrrd
 from segweave.formats.pictures import read_picture, write_picture
+from segweave.formats.rtstruct import write_rtstruct
 
 Family = Literal["volume", "array", "picture", "series"]
 Reader = Callable[[Path, Request], Content]
@@ -90,6 +90,8 @@ FORMATS = (
     Format("dicom", ENDINGS, "series", read_dicom, None, ("nifti",)),
     Format("dicom-seg", (".seg.dcm",), "series", None, write_dicom_seg, (), overlapping=True,
            refers=True),
+    Format("rtstruct", (".rtstruct.dcm",), "series", None, write_rtstruct, (), overlapping=True,
+           refers=True),
 )  # fmt: skip
 """Every format, those that keep the geometry first."""
 
@@ -131,7 +133,7 @@ def label_formats() -> tuple[str, ...]:
 
     >>> from segweave.formats import label_formats, label_name
     >>> label_formats()
-    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png', 'dicom-seg')
+    ('nifti', 'mha', 'nrrd', 'npz', 'h5', 'png', 'dicom-seg', 'rtstruct')
     >>> label_name("scans/p1.nrrd", format="nifti")
     'p1.nii.gz'
     """

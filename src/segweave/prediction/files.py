@@ -33,18 +33,16 @@ from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.planning import (
     DOING,
     Job,
-    check_folder,
-    check_free,
-    check_targets,
-    plan_files,
-)
-from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.progress_file import (
     PredictedFile,
     ProgressFile,
     as_entry,
+    check_folder,
+    check_free,
+    check_targets,
     from_entry,
+    plan_files,
 )
+from segweave.prediction.predictor import Ensemble, Predictor
 from segweave.prediction.session import Predicts
 from segweave.runtime.progress import Progress
 from segweave.storage import (
@@ -98,6 +96,7 @@ def predict_files(
     probabilities: bool = False,
     format: str | None = None,
     segments: SegmentationType = "binary",
+    report_dicom: bool = False,
     force: bool = False,
     geometry: Geometry = "check",
     progress: Progress | None = None,
@@ -122,6 +121,8 @@ def predict_files(
             arrays .npz.
         segments: how a DICOM-SEG object holds exclusive classes, see
             `segweave.formats.dicom_source.Origin`.
+        report_dicom: also write the measurements of DICOM-SEG objects as structured reports,
+            NAME.sr.dcm.
         force: replace results that exist.
         geometry: what is right where a NIfTI header contradicts itself.
         progress: called with the number of files done (a file in progress counts as a fraction),
@@ -139,18 +140,22 @@ def predict_files(
     check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     overlapping = predictor.target.kind == "overlapping"
-    jobs = plan_files(given, folder, overlays, probabilities, overlapping, format)
+    jobs = plan_files(given, folder, overlays, probabilities, overlapping, format, report_dicom)
     check_targets(jobs)
     session: Predicts = (
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
     )
     session.check_boxes(boxes)
     origin = Origin(session.card, segments)
+    # Imported here and below: few predictions write objects.
     if segments != "binary":
-        # Imported here: few predictions write objects.
         from segweave.formats.dicom_seg import check_segments
 
         check_segments(session.target, origin)
+    if report_dicom:
+        from segweave.prediction.dicom_report import check_report
+
+        check_report(format)
     if boxes is not None:
         check_used(boxes, {name for job in jobs for name in _names(job.file)})
     settings: dict[str, Any] = {
@@ -163,6 +168,8 @@ def predict_files(
     }
     if segments != "binary":
         settings["segments"] = segments
+    if report_dicom:
+        settings["report_dicom"] = True
     if boxes is not None:
         settings["boxes"] = sha256_of_text(repr(boxes))
     files: list[PredictedFile] = []
@@ -262,7 +269,7 @@ def _predict_one(
         except Exception as error:
             # The label map is what was asked for; a picture that fails must not take it away.
             failed = f"no overlay was drawn: {one_line(_as_ours(error, job.file))}"
-    # Last, so that a label map means that the file is done.
+    # Last, so that a label map means that the file is done; a report refers to it.
     write_label(
         prediction.labels,
         case,
@@ -271,6 +278,12 @@ def _predict_one(
         target=session.target,
         origin=origin,
     )
+    if job.report is not None:
+        from segweave.prediction.dicom_report import write_dicom_report
+        from segweave.prediction.measurements import measure
+
+        measured = measure(case, prediction.labels, session.target)
+        write_dicom_report(measured, case, job.labels, job.report, session.target, origin)
     # Only pictures can be shown turned.
     turned = turned_note(job.file) if case.source_grid is None else ""
     return PredictedFile(
