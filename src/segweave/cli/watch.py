@@ -251,8 +251,9 @@ def _run(
     from segweave.archive.watching import WatchSettings
     from segweave.archive.watching import watch as run
     from segweave.cli.show import remark, results
-    from segweave.errors import SegweaveError, printable_line
+    from segweave.errors import SegweaveError
     from segweave.prediction import load
+    from segweave.words import printable_line
 
     def say(text: str) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
