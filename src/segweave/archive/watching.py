@@ -203,7 +203,8 @@ class Watcher:
         self.ledger.failed(entry, text, None if final else now + pause, now)
         self.report.failed_tries += 1
         self.report.given_up += final
-        end = "given up" if final else f"tried again in {pause:.0f} s"
+        later = "in the next round" if self.settings.once else f"in {pause:.0f} s"
+        end = "given up" if final else f"tried again {later}"
         self.say(
             f"series {entry.uid}: failed ({attempts} of {self.settings.tries} tries, {end}): {text}"
         )
