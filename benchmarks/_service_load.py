@@ -243,8 +243,13 @@ def _ended(server: Server, expected: bytes, seen: Seen) -> None:
                     seen.faults[f"a job is {job['state']} at the end"] += 1
                     break
                 time.sleep(0.05)
-    with sqlite3.connect(server.folder / "jobs" / "jobs.sqlite") as table:
-        states = dict(table.execute("select state, count(*) from jobs group by state").fetchall())
+    # Also those whose answer a kill swallowed: they were accepted too.
+    while True:
+        with sqlite3.connect(server.folder / "jobs" / "jobs.sqlite") as table:
+            states = dict(table.execute("select state, count(*) from jobs group by state"))
+        if not {"queued", "running"} & set(states) or time.monotonic() > until:
+            break
+        time.sleep(0.1)
     for state in set(states) - {"done"}:
         seen.faults[f"{states[state]} jobs are {state} in the table"] += 1
 
