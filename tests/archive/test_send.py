@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +120,65 @@ def test_a_service_of_another_kind_is_named(orthanc: Orthanc, tmp_path: Path) ->
     for path in ("", "/system", "/no"):
         with pytest.raises(InputError, match="ends in /dicom-web"):
             send([sample.folder], f"http://127.0.0.1:{orthanc.http}{path}")
+
+
+class Web:
+    """A DICOMweb service that asks for a login and gives the answers of the test."""
+
+    def __init__(self, login: str, answers: list[tuple[int, Any]]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                status, content = 200, []
+                if self.headers.get("Authorization") != login:
+                    status = 401
+                elif self.command == "POST":
+                    status, content = answers.pop(0)
+                body = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/dicom+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = answer  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/dicom-web"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> Web:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def refusal(reason: int) -> dict[str, Any]:
+    item = {"00081197": {"vr": "US", "Value": [reason]}}
+    return {"00081198": {"vr": "SQ", "Value": [item]}}
+
+
+def test_a_login_and_refusals_of_dicomweb(tmp_path: Path, capfd) -> None:
+    sample = write_sample(tmp_path / "s", slices=4)
+    answers = [(200, {}), (200, refusal(0x0111)), (202, refusal(0xA700)), (409, {})]
+    with Web("Basic dXNlcjpwYXNzOndvcmQ=", answers) as web:
+        to = ["send", str(sample.folder), "--to", web.url, "-q"]
+        assert run(*to) == 2
+        assert "--login-file FILE" in capfd.readouterr().err
+        (tmp_path / "login").write_text("user:pass:word\n")
+        assert run(*to, "--login-file", str(tmp_path / "login")) == 1
+        shown = capfd.readouterr()
+        assert "sent: 2 files" in shown.out
+        assert "0xA700" in shown.err
+        assert "status 409" in shown.err
+        assert "pass:word" not in shown.err
+    with Web("Bearer a-token", [(200, {})]) as web:
+        (tmp_path / "login").write_text("a-token\n")
+        one = ["send", str(sample.folder / "IM000.dcm"), "--to", web.url, "-q"]
+        assert run(*one, "--login-file", str(tmp_path / "login")) == 0
+        assert run(*one, "--login-file", str(tmp_path / "nothing")) == 2
