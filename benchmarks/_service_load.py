@@ -21,7 +21,9 @@ _DEADLINE = 600.0
 
 
 class Server:
-    """`segweave serve` in a process, which can be killed and started again on the same jobs."""
+    """`segweave serve` in a process, which can be killed and started again on the same jobs. A
+    context manager: it is gone at the end.
+    """
 
     def __init__(self, model: Path, folder: Path, *options: str) -> None:
         self.folder = folder
@@ -31,6 +33,13 @@ class Server:
             "--jobs-folder", str(folder / "jobs"), *options,
         ]  # fmt: skip
         self.start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -149,7 +158,11 @@ def first_result(server: Server, image: bytes) -> bytes:
 
 def load(model: Path, image: bytes, folder: Path, jobs: int, clients: int, queue: int) -> Seen:
     """Jobs from clients that send more than the queue takes; the memory after each tenth."""
-    server = Server(model, folder, "--limit-queue", str(queue))
+    with Server(model, folder, "--limit-queue", str(queue)) as server:
+        return _load(server, image, jobs, clients, queue)
+
+
+def _load(server: Server, image: bytes, jobs: int, clients: int, queue: int) -> Seen:
     seen = Seen()
     expected = first_result(server, image)
     todo = list(range(jobs))
@@ -198,8 +211,11 @@ def _flood(server: Server, image: bytes, end: threading.Event, seen: Seen, queue
 
 def kills(model: Path, image: bytes, folder: Path, count: int, clients: int, seed: int = 0) -> Seen:
     """`kill -9` at random points while clients send; then every accepted job ends once."""
-    draw = random.Random(seed)
-    server = Server(model, folder)
+    with Server(model, folder) as server:
+        return _kills(server, image, count, clients, random.Random(seed))
+
+
+def _kills(server: Server, image: bytes, count: int, clients: int, draw: random.Random) -> Seen:
     seen, end = Seen(), threading.Event()
     expected = first_result(server, image)
 

@@ -27,6 +27,7 @@ import numpy as np
 import _service_load as real
 import _service_requests as malformed
 import segweave
+from _service_images import images
 from segweave.data.specs import TargetSpec
 from segweave.phantoms.cardiac import write_cardiac
 
@@ -121,7 +122,7 @@ def requests(
     with malformed.heard() as unexpected, Service(models, folder, limits) as service:
         gate = create_app(service)
         openapi = gate._application.openapi()  # type: ignore[attr-defined]
-        mutations = malformed.Mutations(openapi, malformed.images(), seed)
+        mutations = malformed.Mutations(openapi, images(), seed)
         answers = malformed.Answers()
         schema = list(malformed.by_schema(openapi, per_operation))
 

@@ -60,7 +60,7 @@ def test_malformed_requests_are_never_500(
     import service
 
     faults = service.requests(tmp_path / "jobs", folders[0], 300, 2, seed=1, verbose=False)
-    for name in ("service", "_service_load", "_service_requests"):
+    for name in ("service", "_service_load", "_service_requests", "_service_images"):
         sys.modules.pop(name, None)
     shown = capsys.readouterr().out
     assert faults == 0, shown
