@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from segweave.cli import (
+    calibrate,
     check,
     compare,
     contexts,
@@ -23,6 +24,7 @@ from segweave.cli import (
     networks,
     predict,
     prepare,
+    rank,
     score,
     send,
     serve,
@@ -39,7 +41,9 @@ ORDER = (
     "prepare",
     "train",
     "grid",
+    "calibrate",
     "predict",
+    "rank",
     "serve",
     "watch",
     "send",
@@ -92,7 +96,9 @@ _add("check", check.check, check.EXAMPLES)
 _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
+_add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
+_add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("watch", watch.watch, watch.EXAMPLES)
 _add("send", send.send, send.EXAMPLES)

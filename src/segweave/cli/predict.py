@@ -22,6 +22,10 @@ EXAMPLES = (
         "three runs averaged, mirror images too",
     ),
     (
+        "segweave predict runs/0 scans/ --out labels --with runs/1 --uncertainty entropy",
+        "with a map of how uncertain each pixel is",
+    ),
+    (
         "segweave predict models/medsam photo.png --out labels --box 120 80 310 260",
         "what is in a box, for a network that is shown what to segment",
     ),
@@ -95,6 +99,22 @@ def predict(
             help="Also write the probabilities of each class: .nii.gz of a NIfTI image, else .npz.",
         ),
     ] = False,
+    uncertainty: Annotated[
+        Literal["entropy", "mutual-information"] | None,
+        typer.Option(
+            help="Also write a map from 0 to 1 of how uncertain each pixel is: the entropy of the "
+            "probabilities, or how far models and flips disagree.",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        bool,
+        typer.Option(
+            "--temperature/--no-temperature",
+            help="Use the temperature that segweave calibrate wrote into the model card. It "
+            "changes probabilities and entropy, no label.",
+        ),
+    ] = True,
     format: Annotated[
         str | None,
         typer.Option(
@@ -173,7 +193,12 @@ def predict(
     from segweave.cli.show import counter, remark, results
     from segweave.errors import InputError, UsageError
     from segweave.prediction.box_file import read_boxes
-    from segweave.prediction.planning import OVERLAYS, PROBABILITIES, check_prediction
+    from segweave.prediction.planning import (
+        OVERLAYS,
+        PROBABILITIES,
+        UNCERTAINTY,
+        check_prediction,
+    )
 
     if box is not None and boxes is not None:
         raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
@@ -181,6 +206,7 @@ def predict(
     models = [model, *(also or ())]
     options = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
     options |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
+    options |= {"--no-temperature": not temperature}
     options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
     _check_options(server is not None, options, token_file is not None)
     if seg_type != "binary" and format != "dicom-seg":
@@ -200,13 +226,18 @@ def predict(
             checkpoint=checkpoint,
             overlays=overlays,
             probabilities=probabilities,
+            uncertainty=uncertainty is not None,
             format=format,
             report=report_dicom,
             force=force,
         )
-    from segweave.prediction.files import predict_files
+        if uncertainty is not None:
+            from segweave.prediction.flips import views_of
+            from segweave.prediction.uncertainty import check_uncertainty
+
+            check_uncertainty(uncertainty, len(models) * views_of(flips))
+    from segweave.prediction.files import Predicts, predict_files
     from segweave.prediction.predictor import Ensemble, Predictor, load_ensemble
-    from segweave.prediction.session import Predicts
     from segweave.prediction.tiles import Tiles
 
     predictor: Predictor | Ensemble | Predicts
@@ -218,7 +249,15 @@ def predict(
             checkpoint=checkpoint,
             device=device,
             precision=precision,
+            calibrated=temperature,
         )
+        if probabilities or uncertainty == "entropy":
+            used = predictor.temperature
+            remark(
+                f"probabilities at the temperature {used:g} of the model card"
+                if used
+                else "probabilities without a temperature (segweave calibrate fits one)"
+            )
     else:
         from segweave.serve.client import RemoteSession
         from segweave.serve.token import read_token
@@ -233,6 +272,7 @@ def predict(
             boxes=given,
             overlays=overlays,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             format=format,
             segments=seg_type,
             report_dicom=report_dicom,
@@ -251,6 +291,7 @@ def predict(
             label_maps=f"{len(report.files)} in {report.folder}",
             overlays=report.folder / OVERLAYS if drawn else None,
             probabilities=report.folder / PROBABILITIES if probabilities else None,
+            uncertainty=report.folder / UNCERTAINTY if uncertainty else None,
             summary=report.summary,
         )
     if report.failures:

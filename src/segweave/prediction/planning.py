@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from segweave.errors import UsageError
-from segweave.formats import case_name, find_images, label_name
+from segweave.formats import case_name, find_images, label_name, suffix_of
+from segweave.formats.table import PICTURES
 from segweave.runs.run_folder import CARD, model_folder
 from segweave.storage import read_json, write_text
 
 OVERLAYS = "overlays"
 PROBABILITIES = "probabilities"
+UNCERTAINTY = "uncertainty"
 PROGRESS = ".predicting.jsonl"
 DOING = "predicting files"
 
@@ -32,11 +34,12 @@ class Job:
     probabilities: Path | None
     format: str | None
     report: Path | None = None
+    uncertainty: Path | None = None
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """The files that are written."""
-        every = (self.labels, self.overlay, self.probabilities, self.report)
+        every = (self.labels, self.overlay, self.probabilities, self.report, self.uncertainty)
         return tuple(target for target in every if target is not None)
 
 
@@ -48,6 +51,7 @@ def check_prediction(
     checkpoint: str | None = None,
     overlays: bool = True,
     probabilities: bool = False,
+    uncertainty: bool = False,
     format: str | None = None,
     report: bool = False,
     force: bool = False,
@@ -62,7 +66,9 @@ def check_prediction(
             target = read_json(card, DOING, expected="a model card").get("target", {})
             overlapping = isinstance(target, dict) and target.get("kind") == "overlapping"
     check_folder(folder)
-    jobs = plan_files(inputs, folder, overlays, probabilities, overlapping, format, report)
+    jobs = plan_files(
+        inputs, folder, overlays, probabilities, overlapping, format, report, uncertainty
+    )
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
@@ -84,6 +90,7 @@ def plan_files(
     overlapping: bool,
     format: str | None,
     report: bool = False,
+    uncertainty: bool = False,
 ) -> list[Job]:
     """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
     jobs: list[Job] = []
@@ -96,6 +103,7 @@ def plan_files(
             # Viewers open the probabilities of a NIfTI image in its geometry.
             in_space = ".nii" in label_name(file, overlapping=overlapping).lower()
             maps = f"{name}.nii.gz" if in_space else f"{name}.npz"
+            grey = f"{name}.png" if suffix_of(file) in PICTURES else maps
             jobs.append(
                 Job(
                     file,
@@ -104,6 +112,7 @@ def plan_files(
                     folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,
                     folder / subfolder / f"{name}.sr.dcm" if report else None,
+                    folder / UNCERTAINTY / subfolder / grey if uncertainty else None,
                 )
             )
     return jobs

@@ -16,6 +16,7 @@ from typing import IO, Any
 from segweave.data.case import Case
 from segweave.formats import Geometry, label_name, read_case
 from segweave.formats.guard import at_most, readable_size
+from segweave.prediction.uncertainty import Uncertainty
 from segweave.serve.jobs import Job, JobTable
 from segweave.serve.limits import Limits, RefusedError
 from segweave.serve.messages import public_message, silence_readers, where
@@ -33,13 +34,14 @@ _SPARE = 1 << 28  # bytes of the disk that stay free
 @dataclass(frozen=True)
 class Options:
     """What a client may ask for: the model, how a NIfTI header that contradicts itself is read, the
-    format of the label map, and whether the probabilities are wanted too.
+    format of the label map, and whether the probabilities and a map of uncertainty are wanted too.
     """
 
     model: str
     geometry: Geometry = "check"
     format: str | None = None
     probabilities: bool = False
+    uncertainty: Uncertainty | None = None
 
 
 class _StoppedError(BaseException):
@@ -154,6 +156,7 @@ class Service:
             "geometry": options.geometry,
             "format": options.format,
             "probabilities": options.probabilities,
+            "uncertainty": options.uncertainty,
         }
         job = Job(id, "queued", options.model, name, asked, time.time())
         self.table.add(job)
@@ -299,7 +302,11 @@ class Service:
             case = self._read(image, options["geometry"])
         report(0, case.slices, "")
         prediction = model.session.predict(
-            case, probabilities=options["probabilities"], progress=report
+            case,
+            probabilities=options["probabilities"],
+            # A job that an earlier version accepted has none.
+            uncertainty=options.get("uncertainty"),
+            progress=report,
         )
         with atomic_folder(home / FOLDER) as folder:
             session = model.session
