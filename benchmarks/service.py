@@ -135,7 +135,6 @@ def requests(
             time.sleep(0.1)
         failed = [job for job in service.table.every() if job.status == 500]
         answers.faults.update(f"an accepted job failed with 500: {job.message}" for job in failed)
-        jobs = len(mutations.jobs)
     if verbose:
         for what, request in answers.examples.items():
             print(what, repr(request)[:3000], file=sys.stderr)
@@ -147,7 +146,7 @@ def requests(
             "of them made by schemathesis of the OpenAPI": f"{len(schema):,}",
             "routes": len(answers.routes),
             "answered with": statuses,
-            "accepted as jobs": f"{jobs:,}",
+            "accepted as jobs": f"{answers.statuses[202]:,}",
             "seconds in all": f"{time.monotonic() - start:.0f}",
         },
         answers.faults,
