@@ -105,7 +105,7 @@ class _Slow:
 
     def __init__(self, session: Any) -> None:
         self.session, self.go = session, threading.Event()
-        self.target = session.target
+        self.target, self.card = session.target, session.card
 
     def check(self, case: Any) -> None:
         self.session.check(case)

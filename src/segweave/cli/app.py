@@ -27,10 +27,12 @@ from segweave.cli import (
     prepare,
     rank,
     score,
+    send,
     serve,
     summarise,
     train,
     try_images,
+    watch,
 )
 from segweave.cli.helps import Examples, examples, paragraphs
 from segweave.cli.run import Command, common, entry_point, guarded
@@ -47,6 +49,8 @@ ORDER = (
     "rank",
     "serve",
     "try",
+    "watch",
+    "send",
     "evaluate",
     "score",
     "summarise",
@@ -102,6 +106,8 @@ _add("predict", predict.predict, predict.EXAMPLES)
 _add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("try", try_images.try_images, try_images.EXAMPLES)
+_add("watch", watch.watch, watch.EXAMPLES)
+_add("send", send.send, send.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)
 _add("summarise", summarise.summarise, summarise.EXAMPLES)

@@ -43,6 +43,14 @@ Geometry = Annotated[
         "pixdim, its affine (the sform) or its qform."
     ),
 ]
+LoginFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file with what the archive asks for: user:password, or a token.",
+        show_default=False,
+    ),
+]
 Protocol = Annotated[
     str,
     typer.Option(

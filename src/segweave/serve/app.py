@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from segweave import __version__
 from segweave.errors import SegweaveError
@@ -84,6 +85,11 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     async def protocol(_: Request, error: HTTPException) -> JSONResponse:
         text = _TEXTS.get(error.status_code, "the request can't be answered")
         return answer(error.status_code, text, dict(error.headers or {}))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        # Nobody reads it, and nothing is wrong with the service.
+        return answer(400, "the client went away")
 
     @app.exception_handler(RequestValidationError)
     async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:

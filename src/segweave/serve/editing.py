@@ -111,6 +111,7 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
     def download(id: str) -> Response:
         """The corrected label map in the format and geometry of the image, as `labels` is."""
         job = service.finished(id)
+        model = service.models.get(job.model)
         with reading, tempfile.TemporaryDirectory() as folder:
             case, labels = corrected(id)
             overlapping = labels.ndim == 4
@@ -127,7 +128,7 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
                 file,
                 format=job.options["format"],
                 target=_target(service, id),
-                origin=Origin(service.models[job.options["model"]].card),
+                origin=Origin({} if model is None else model.card),
             )
             content = file.read_bytes()
         kind = MEDIA_TYPES.get(file.suffix, "application/octet-stream")

@@ -100,6 +100,10 @@ class Gate:
             raise RefusedError(
                 403, doing, expected="a request of the service's page", found="another site's"
             )
+        if not scope.get("query_string", b"").isascii():
+            raise RefusedError(
+                400, doing, expected="an address in ASCII, other bytes as %XX", found="other bytes"
+            )
         path: str = scope["path"]
         if self._token is None or path in _OPEN or path.startswith(_FILES):
             return

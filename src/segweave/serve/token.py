@@ -10,23 +10,27 @@ _SHORTEST = 16
 _LONGEST = 4096
 
 
-def read_token(file: str | Path) -> str:
-    """The token in a file: one line of at least 16 printable characters. Raises InputError."""
-    path, doing = Path(file), "reading a token"
+def read_token(file: str | Path, *, shortest: int = _SHORTEST, what: str = "a token") -> str:
+    """The token in a file: one line of at least `shortest` printable characters. Raises InputError,
+    which calls it `what`.
+    """
+    path, doing = Path(file), f"reading {what}"
     try:
         with path.open("rb") as stream:
             content = stream.read(_LONGEST + 1)
     except OSError as error:
         raise InputError(
-            doing, file=path, expected="a file with the token", found=str(error.strerror)
+            doing, file=path, expected=f"a file with {what}", found=str(error.strerror)
         ) from error
     text = content.decode("ascii", "replace").strip()
-    if not _SHORTEST <= len(text) <= _LONGEST or not text.isascii() or not text.isprintable():
+    if not shortest <= len(text) <= _LONGEST or not text.isascii() or not text.isprintable():
         raise InputError(
             doing,
             file=path,
-            expected=f"one line of at least {_SHORTEST} letters, digits and signs",
-            found=f"{len(text)} characters" if len(text) < _SHORTEST else "something else",
-            remedy="make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            expected=f"one line of at least {shortest} letters, digits and signs",
+            found=f"{len(text)} characters" if len(text) < shortest else "something else",
+            remedy="make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            if shortest > 1
+            else None,
         )
     return text
