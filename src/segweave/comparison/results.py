@@ -48,7 +48,7 @@ class CaseTests(Result):
 
 
 class Shares(Result):
-    """Of the variance of one difference or one Dice (one group, one seed): between groups, between
+    """Of the variance of one difference or one value (one group, one seed): between groups, between
     seeds and in the rest, as parts of 1.
     """
 
@@ -85,7 +85,7 @@ class ArmComparison(Result):
     two one-sided tests against the margin. `p_holm` and `p_margin_holm` are corrected over the
     arms, no interval is. `reasons` state what is missing for a p-value, or for a result about new
     trainings; `limits` what else the result does not reach beyond. `shares` are of the
-    differences; where seeds are not paired there are none, but those of each arm's Dice.
+    differences; where seeds are not paired there are none, but those of each arm's values.
     """
 
     arm: str
@@ -122,7 +122,7 @@ class ArmComparison(Result):
 
 class ArmFacts(Result):
     """Facts about an arm: `checkpoint` and `part` are None where unknown. `false_alarms` and
-    `by_rule` (Dice set by the protocol's rule) count over all runs, with the number of scores.
+    `by_rule` (values set by the protocol's rule) count over all runs, with the number of scores.
     """
 
     arm: str
@@ -149,13 +149,16 @@ class ScoredRun(Result):
 
 class Comparison(Result):
     """All arms against `reference`. `by_case` of an arm holds (arm, reference), means over runs.
-    `means` states over what an arm's Dice is a mean. `margin_reason` is empty where the margin was
+    `metric` is the primary metric, `quantity` its short name with its unit. `means` states over
+    what an arm's value is a mean. `margin_reason` is empty where the margin was
     given to the comparison instead of being fixed before the trainings.
     """
 
     protocol: str
     title: str
     definition: str
+    metric: str = "dice"
+    quantity: str = "Dice"
     kind: str
     classes: list[str]
     reference: str

@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from segweave.data.colours import PALETTE as PALETTE
 from segweave.data.colours import colours_of
@@ -86,30 +93,53 @@ class InputSpec(BaseModel):
         return self
 
 
+Task = Literal["labels", "image"]
+"""What a network predicts: classes, or the values of an image."""
+
+
 class TargetSpec(BaseModel):
-    """What the classes are.
+    """What is predicted: classes, or an image.
 
     Attributes:
         kind: "exclusive" (each pixel has one class, of which id 0 is the background), "binary" (one
-            sigmoid channel), "overlapping" (one sigmoid channel per class).
+            sigmoid channel), "overlapping" (one sigmoid channel per class), "image" (the values of
+            an image, such as the one without noise: real numbers, no classes).
         names: the classes in the order of their ids or channels, the background included where it
-            is one.
+            is one; of an image, its channels.
         colours: one per name, as "#rrggbb"; None for the standard colours.
         ignored: the label id of pixels that do not count, or None.
         threshold: from this probability on a pixel belongs to the class ("binary" and
             "overlapping").
+        unit: of an image's values, "HU" for instance.
+        range: the lowest and the highest value of an image that count: scores compare what is
+            between them, and their difference is the range of the data in PSNR and SSIM.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["exclusive", "binary", "overlapping"] = "exclusive"
+    kind: Literal["exclusive", "binary", "overlapping", "image"] = "exclusive"
     names: tuple[str, ...] = Field(min_length=1)
     colours: tuple[str, ...] | None = None
     ignored: int | None = None
     threshold: float = 0.5
+    unit: str = ""
+    range: tuple[float, float] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_image_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Classes have neither, and their stores keep the checksum that they were written with.
+        content: dict[str, Any] = dump(self)
+        if self.kind != "image":
+            content.pop("unit", None)
+            content.pop("range", None)
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> TargetSpec:
+        if (self.range is not None or self.unit) and self.kind != "image":
+            raise ValueError("classes have no unit and no range: these are of kind 'image'")
+        if self.kind == "image" and (self.range is None or not self.range[0] < self.range[1]):
+            raise ValueError("an image needs a range, its lowest and its highest value")
         if self.colours is not None and len(self.colours) != len(self.names):
             raise ValueError(f"give one colour for each of the {len(self.names)} names")
         if self.kind == "binary" and len(self.names) > 2:
@@ -122,9 +152,19 @@ class TargetSpec(BaseModel):
         return 1 if self.kind == "binary" else len(self.names)
 
     @property
+    def task(self) -> Task:
+        """Whether classes are predicted or an image."""
+        return "image" if self.kind == "image" else "labels"
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether labels and predictions have an axis of classes or channels after slices."""
+        return self.kind in ("overlapping", "image")
+
+    @property
     def one_class(self) -> bool:
         """Whether there is one class beside the background."""
-        return self.kind != "overlapping" and len(self.names) <= 2
+        return not self.has_channels and len(self.names) <= 2
 
     @property
     def white_is_one(self) -> bool:
@@ -133,19 +173,23 @@ class TargetSpec(BaseModel):
 
     @property
     def foreground(self) -> dict[int, str]:
-        """Label id → name of every class that is scored: exclusive skips id 0; binary has id 1."""
+        """Label id → name of every class that is scored: exclusive skips id 0; binary has id 1. Of
+        an image, index → name of each channel.
+        """
         if self.kind == "binary":
             return {1: self.names[-1]}
         start = 1 if self.kind == "exclusive" else 0
         return {i: name for i, name in enumerate(self.names) if i >= start}
 
 
-def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]:
+def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[Any]:
     """Probabilities (..., classes, height, width) → labels: the one place where labels are made.
 
     exclusive: argmax over classes; binary: (..., height, width) of 0 and 1; overlapping: one map
-    of 0 and 1 per class.
+    of 0 and 1 per class; image: the values themselves, float32.
     """
+    if target.kind == "image":
+        return probabilities.astype(np.float32, copy=False)
     if target.kind == "exclusive":
         return np.argmax(probabilities, axis=-3).astype(np.uint8)
     maps = (probabilities >= target.threshold).astype(np.uint8)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from segweave.data.case import Stack
-from segweave.data.specs import TargetSpec, decide
+from segweave.data.specs import TargetSpec, Task, decide
 from segweave.errors import UsageError, nearest
 from segweave.evaluation.scores import (
     Layer,
@@ -78,7 +78,9 @@ class Protocol:
         target: the classes that it scores where none are named.
         per: what has equal weight in means: "group", or for publications "case" (for each class,
             then over classes) or "image", whatever its case.
-        columns: the metrics that tables print beside Dice.
+        columns: the metrics that tables print beside the primary one.
+        task: what it scores: label maps, or images (`TargetSpec.task`).
+        primary: the metric that arms are compared by, of which more is better.
     """
 
     name: str
@@ -95,6 +97,8 @@ class Protocol:
     target: TargetSpec | None = None
     per: Literal["group", "case", "image"] = "case"
     columns: tuple[str, ...] = ()
+    task: Task = "labels"
+    primary: str = "dice"
 
     def score(
         self,
@@ -270,10 +274,31 @@ def list_protocols() -> Mapping[str, Protocol]:
     return {clean.name: clean, **protocols_of_families()}
 
 
-def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:
-    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is the
-    protocol of the data set `dataset`; for others, and without one, the released ACDC evaluation.
+def get_protocol(
+    protocol: str | Protocol, dataset: str | None = None, target: TargetSpec | None = None
+) -> Protocol:
+    """A protocol by name; an unknown one raises UsageError with the nearest, and so does one that
+    does not score what `target` is. "published" is the protocol of the data set `dataset`; for
+    others, and without one, the released ACDC evaluation. "clean" of an image is `clean-images`.
     """
+    if target is not None and target.task != "labels" and protocol == CLEAN:
+        return _of_task(target.task)[0]
+    chosen = _named(protocol, dataset)
+    if target is not None and chosen.task != target.task:
+        raise UsageError(
+            f"scoring a target of kind {target.kind} under the protocol {chosen.name}",
+            expected=" or ".join(one.name for one in _of_task(target.task)),
+            found=f"{chosen.name}, which scores "
+            + ("label maps" if chosen.task == "labels" else "images"),
+        )
+    return chosen
+
+
+def _of_task(task: Task) -> list[Protocol]:
+    return [one for one in list_protocols().values() if one.task == task]
+
+
+def _named(protocol: str | Protocol, dataset: str | None) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     protocols = list_protocols()
@@ -305,7 +330,7 @@ def score_case(
 
     Args:
         prediction: label map (slices, height, width), or (slices, classes, height, width) of 0 and
-            1 where classes overlap.
+            1 where classes overlap; an image, (slices, channels, height, width).
         reference: the true labels, of the same shape.
         target: the classes.
         spacing: (slice, row, column) in mm, or None where it is unknown.
@@ -320,7 +345,7 @@ def score_case(
     Raises InputError where shapes differ or an id is unknown, UsageError where the protocol does
     not cover this kind of case, or a metric is unknown or can't be computed.
     """
-    rules = get_protocol(protocol)
+    rules = get_protocol(protocol, target=target)
     if stack not in rules.stacks:
         fitting = [name for name, other in list_protocols().items() if stack in other.stacks]
         raise UsageError(

@@ -13,7 +13,7 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.evaluation.folder import check_free, metric_entry, write_evaluation
-from segweave.evaluation.protocols import Protocol, clean, get_protocol, score_case
+from segweave.evaluation.protocols import CLEAN, Protocol, get_protocol, score_case
 from segweave.evaluation.rows import Evaluation, Manifest, Row
 from segweave.evaluation.summary import case_values, estimate
 from segweave.registry import MetricCard
@@ -98,7 +98,9 @@ class References:
     def add(self, case: str, label: NDArray[Any], first: int = 0) -> None:
         """Add the slices of a label map (slices, ...); `first` is the index of the first one."""
         digests = self._slices.setdefault(case, {})
-        for index, image in enumerate(np.asarray(label, np.uint8), start=first):
+        of_image = label.ndim == 4 and label.dtype != np.uint8  # see `Case.label`
+        values = np.asarray(label, np.float32 if of_image else np.uint8)
+        for index, image in enumerate(values, start=first):
             content = f"{image.shape}".encode() + image.tobytes()
             digests[index] = sha256_of_bytes(content)
 
@@ -123,13 +125,18 @@ def new_manifest(
         metrics: names of the metrics that are computed beside the protocol's.
         fields: any other fields of `Manifest`.
     """
-    rules = get_protocol(protocol)
+    rules = get_protocol(protocol, target=target)
     extra = [name for name in dict.fromkeys(metrics) if name not in rules.definitions]
     cards = {name: rules.card(name) for name in rules.definitions}
     cards |= {name: registry.card(name) for name in extra}
     # What another card computes keeps the short name under which the protocol prints it.
     entries = {
-        name: metric_entry(card).model_copy(update={"label": registry.card(name).heading})
+        name: metric_entry(card).model_copy(
+            update={
+                "label": registry.card(name).heading,
+                "unit": target.unit if card.unit == "image" else card.unit,
+            }
+        )
         for name, card in cards.items()
     }
     return Manifest(
@@ -140,6 +147,7 @@ def new_manifest(
         metrics=entries,
         classes=list(target.foreground.values()),
         kind=target.kind,
+        primary=rules.primary,
         per=rules.per,
         columns=list(dict.fromkeys((*rules.columns, *metrics))),
         versions={
@@ -231,15 +239,18 @@ def evaluate_cases(
 def validation_scores(
     predict_labels: Callable[[Case], NDArray[Any]], cases: Iterable[Case], target: TargetSpec
 ) -> dict[str, float]:
-    """Mean Dice under `clean` at the cases' own size: `dice` over classes and `dice/CLASS` for each
-    class that the references hold. `predict_labels` gives a case's label map.
+    """Means under `clean` at the cases' own size of the metric that arms are compared by, the first
+    name (`dice` of classes, `psnr` of images): over classes, and as `dice/CLASS` for each class
+    that the references hold. `predict_labels` gives a case's label map.
     """
+    rules = get_protocol(CLEAN, target=target)
+    metric = rules.primary
     rows: list[Row] = []
     for case in cases:
         rows += score_rows(
-            case, predict_labels(case), target=target, protocol=clean, only=("dice",)
+            case, predict_labels(case), target=target, protocol=rules, only=(metric,)
         )
-    values = case_values(rows, "dice")
+    values = case_values(rows, metric)
     if not values:
         raise InputError(
             "scoring the validation cases",
@@ -248,11 +259,11 @@ def validation_scores(
             remedy="check the split and the labels",
         )
     groups = {row.case: row.group for row in rows}
-    means = {"dice": estimate(values, groups, interval=False).mean}
+    means = {metric: estimate(values, groups, interval=False).mean}
     for name in target.foreground.values():
         of_class = {key: value for key, value in values.items() if key[1] == name}
         if of_class:
-            means[f"dice/{name}"] = estimate(of_class, groups, interval=False).mean
+            means[f"{metric}/{name}"] = estimate(of_class, groups, interval=False).mean
     return means
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Stack, ids_in
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, Task
 from segweave.errors import InputError, UsageError
 from segweave.metrics import EmptyPolicy, LabelPair, compute_metric, connected_objects, get_policy
 from segweave.metrics.compute import Status, value_unit
@@ -136,12 +136,21 @@ def needs_probabilities(metrics: Sequence[str]) -> bool:
     return any(registry.card(name).reads in _OF_A_MODEL for name in metrics)
 
 
-def check_metrics(metrics: Sequence[str], *, probabilities: bool) -> None:
-    """Raise UsageError for a metric that is unknown or cannot be computed: one of images, or, where
-    there are no probabilities, one that reads them.
+def check_metrics(metrics: Sequence[str], *, probabilities: bool, task: Task = "labels") -> None:
+    """Raise UsageError for a metric that is unknown or cannot be computed: one of images where
+    labels are scored (and the other way round), or, where there are no probabilities, one that
+    reads them.
     """
     for name in metrics:
         card = registry.card(name)
+        if task == "image":
+            if card.reads != "images":
+                raise UsageError(
+                    f"scoring images by {name}",
+                    expected="a metric of images",
+                    found=f"{name} reads {card.reads}",
+                )
+            continue
         if card.reads not in _OF_A_CASE:
             raise UsageError(
                 f"scoring segmentations by {name}",

@@ -134,8 +134,7 @@ def predict_files(
     folder = Path(out)
     check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    overlapping = predictor.target.kind == "overlapping"
-    jobs = plan_files(given, folder, overlays, probabilities, overlapping, format)
+    jobs = plan_files(given, folder, overlays, probabilities, predictor.target.kind, format)
     check_targets(jobs)
     session: Predicts = (
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
@@ -219,8 +218,14 @@ def _predict_one(
     case = read_case(job.file, geometry=geometry, with_label=False)
     if job.format is not None:
         # Some formats hold one slice; the number is known only now.
-        overlapping = session.target.kind == "overlapping"
-        label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
+        kind = session.target.kind
+        label_name(
+            job.file,
+            overlapping=kind == "overlapping",
+            slices=case.slices,
+            format=job.format,
+            real=kind == "image",
+        )
     boxes = None if given is None else boxes_for(given, _names(job.file))
     if given is not None and boxes is None:
         raise InputError(

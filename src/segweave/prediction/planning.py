@@ -48,14 +48,14 @@ def check_prediction(
     """Raise what `load` and `predict_files` would raise for models, inputs and results that are not
     there or in the way, without loading a network. The arguments are theirs.
     """
-    overlapping = False
+    kind = "exclusive"
     for path in models:
         card = model_folder(path, checkpoint) / CARD
         if card.is_file():
             target = read_json(card, DOING, expected="a model card").get("target", {})
-            overlapping = isinstance(target, dict) and target.get("kind") == "overlapping"
+            kind = str(target.get("kind")) if isinstance(target, dict) else kind
     check_folder(folder)
-    jobs = plan_files(inputs, folder, overlays, probabilities, overlapping, format)
+    jobs = plan_files(inputs, folder, overlays, probabilities, kind, format)
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
@@ -74,10 +74,13 @@ def plan_files(
     folder: Path,
     overlays: bool,
     probabilities: bool,
-    overlapping: bool,
+    kind: str,
     format: str | None,
 ) -> list[Job]:
-    """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
+    """Inputs and outputs of every file, in order, for a target of this kind. The subfolders of a
+    folder are kept.
+    """
+    overlapping, real = kind == "overlapping", kind == "image"
     jobs: list[Job] = []
     for path in map(Path, given):
         for file in find_images(path):
@@ -91,7 +94,9 @@ def plan_files(
             jobs.append(
                 Job(
                     file,
-                    folder / subfolder / label_name(file, overlapping=overlapping, format=format),
+                    folder
+                    / subfolder
+                    / label_name(file, overlapping=overlapping, format=format, real=real),
                     folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
                     folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,

@@ -19,6 +19,7 @@ from segweave.data.inputs import (
     normalise,
     placement,
     to_case_grid,
+    to_source_values,
     window_indices,
 )
 from segweave.data.specs import InputSpec, TargetSpec, decide
@@ -41,12 +42,13 @@ class Prediction:
 
     Attributes:
         labels: uint8 (slices, height, width) on the case's own grid, with a class axis after slices
-            where classes overlap.
+            where classes overlap; where the network predicts an image, its values in the unit of
+            the source, float32 (slices, channels, height, width).
         probabilities: float32 (slices, classes, height, width), or None where not asked for.
         case: the case.
     """
 
-    labels: NDArray[np.uint8]
+    labels: NDArray[Any]
     probabilities: NDArray[np.float32] | None
     case: Case
 
@@ -183,12 +185,12 @@ class Session:
                 remedy="segweave.formats.read_case(FILE) makes one of a file; of an array, "
                 "segweave.Case(id=, group=, image=(slices, channels, height, width), stack=)",
             )
-        labels: NDArray[np.uint8] | None = None
+        labels: NDArray[Any] | None = None
         kept: Planes | None = None
         for index, maps in enumerate(self.probabilities(case, boxes)):
             decided = decide(maps, self.target)
             if labels is None:
-                labels = np.zeros((case.slices, *decided.shape), np.uint8)
+                labels = np.zeros((case.slices, *decided.shape), decided.dtype)
                 if probabilities:
                     kept = np.zeros((case.slices, *maps.shape), np.float32)
             labels[index] = decided
@@ -235,6 +237,15 @@ class Session:
         return self._on_network_grid(self._members[0], case, shown)
 
     def _on_case_grid(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
+        every = self._resized_back(member, case, boxes)
+        if self.target.kind != "image":
+            yield from every
+            return
+        numbers = normalise(case, member.input)
+        for maps in every:
+            yield to_source_values(maps, numbers)
+
+    def _resized_back(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
         spec = member.input
         if self.tiles is None and spec.fit != "tile":
             for maps in self._on_network_grid(member, case, boxes):
@@ -362,6 +373,8 @@ def _probabilities(logits: Tensor, target: TargetSpec) -> Tensor:
             found=f"{logits.shape[0]} channels",
             remedy="create the network with these classes",
         )
+    if target.kind == "image":
+        return logits
     return logits.softmax(0) if target.kind == "exclusive" else logits.sigmoid()
 
 

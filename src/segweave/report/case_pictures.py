@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +31,24 @@ class Pictured(Protocol):
     def case(self, id: str) -> Case:
         """The case with its true label map."""
 
-    def prediction(self, case: Case) -> NDArray[np.uint8]:
-        """The label map that was scored."""
+    def prediction(self, case: Case) -> NDArray[Any]:
+        """The label map, or the image, that was scored."""
 
 
-def dice_by_case(rows: Sequence[Row]) -> dict[str, float]:
+def values_by_case(rows: Sequence[Row], metric: str = "dice") -> dict[str, float]:
     """Case → mean over its classes (of the mean over images and runs)."""
     values: dict[str, list[float]] = {}
-    for (case, _), value in case_values(rows, "dice").items():
+    for (case, _), value in case_values(rows, metric).items():
         values.setdefault(case, []).append(value)
     return {case: float(np.mean(of_case)) for case, of_case in values.items()}
 
 
-def notable(dice: Mapping[str, float]) -> dict[str, str]:
+def notable(values: Mapping[str, float]) -> dict[str, str]:
     """Case → why it is shown: the worst, the median and the best, as far as they differ."""
-    order = sorted(dice, key=lambda case: (dice[case], case))
+    order = sorted(values, key=lambda case: (values[case], case))
     if not order:
         return {}
-    if len({*dice.values()}) == 1:
+    if len({*values.values()}) == 1:
         # Where all are equal, none is the best.
         return {order[0]: "one of equal cases" if len(order) > 1 else "the only case"}
     chosen: dict[str, list[str]] = {}
@@ -58,27 +58,29 @@ def notable(dice: Mapping[str, float]) -> dict[str, str]:
 
 
 def pictures(
-    dice: Mapping[str, float],
+    values: Mapping[str, float],
     cases: Pictured,
     target: TargetSpec,
     *,
     protocol: str = "clean",
     title: str = TITLE,
+    quantity: str = "Dice",
 ) -> Section:
     """The section with image, truth and prediction of the notable cases. A picture that can't be
     drawn is a line with the reason.
 
     Args:
-        dice: case → Dice.
+        values: case → what arms are compared by.
         cases: the cases and their predictions.
         target: the classes.
         protocol: its name.
         title: the heading.
+        quantity: the name of the values.
     """
     rows: list[Panel] = []
     lines: list[str] = []
-    for id, why in notable(dice).items():
-        line = f"{id}: {why}, Dice {dice[id]:.3f}"
+    for id, why in notable(values).items():
+        line = f"{id}: {why}, {quantity} {values[id]:.3f}"
         try:
             case = cases.case(id)
             predictions = {"prediction": cases.prediction(case)}
@@ -94,10 +96,13 @@ def pictures(
         rows.append(replace(panel, seen=cases.seen, title=title_of_row))
         lines.append(f"{line}.")
     if not rows:
-        return Section(title, lines or ["No case has a Dice."])
+        return Section(title, lines or [f"No case has a value of {quantity}."])
+    which = "the middle slice; below, its"
+    if target.task == "labels":
+        which = "the slice in which the rarest class is largest; below, mean"
     caption = (
-        "One row per case, the slice in which the rarest class is largest; below, mean Dice of "
-        "that slice." + ("" if cases.seen else " Without images the label maps are drawn on black.")
+        f"One row per case, {which} {quantity}{' of that slice' * (target.task == 'labels')}."
+        + ("" if cases.seen else " Without images the label maps are drawn on black.")
     )
     return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
 
@@ -105,4 +110,6 @@ def pictures(
 def target_of(kind: str, classes: Sequence[str]) -> TargetSpec:
     """The target with these foreground classes, in the standard colours."""
     hidden = () if kind == "overlapping" else ("background",)
+    if kind == "image":
+        return TargetSpec(kind="image", names=tuple(classes), range=(0.0, 1.0))
     return TargetSpec.model_validate({"kind": kind, "names": (*hidden, *classes)})

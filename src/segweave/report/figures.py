@@ -24,14 +24,15 @@ _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#55
 @dataclass(frozen=True)
 class Panel:
     """One row of a panel: an image (height, width) or (height, width, 3), its true label map and
-    one predicted label map per arm. `notes` are small texts under a map, keyed like `predictions`.
+    one predicted label map per arm; or a true image and predicted ones, floats, which are drawn in
+    the grey values of the image. `notes` are small texts under a map, keyed like `predictions`.
     `pixel` is the height of a pixel over its width. Without a `seen` image the maps are on black.
     """
 
     title: str
     image: NDArray[Any]
-    truth: NDArray[np.uint8] | None
-    predictions: Mapping[str, NDArray[np.uint8]]
+    truth: NDArray[Any] | None
+    predictions: Mapping[str, NDArray[Any]]
     notes: Mapping[str, str] = field(default_factory=dict)
     pixel: float = 1.0
     seen: bool = True
@@ -68,8 +69,16 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
         line[0].set_ylabel(row.title, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
-    _legend(figure, target, colours)
+    if target.task == "labels":
+        _legend(figure, target, colours)
     return figure
+
+
+def score_scale(values: Iterable[float], metric: str = "dice") -> tuple[float, float] | None:
+    """The one scale of the scores on a page: `dice_scale`; None (whatever they need) of a metric
+    that is no share.
+    """
+    return dice_scale(values) if metric == "dice" else None
 
 
 def dice_scale(values: Iterable[float]) -> tuple[float, float]:
@@ -83,7 +92,7 @@ def training_curves(
     scale: tuple[float, float] | None = None,
 ) -> Figure:
     """One small plot per quantity, one line per arm; `curves` maps quantity → arm → (epoch, value).
-    The best Dice of a line has a ring. `scale` is that of all Dice of the page.
+    The best validation score of a line has a ring. `scale` is that of all scores of the page.
 
     Raises UsageError where there is nothing to draw.
     """
@@ -112,8 +121,9 @@ def training_curves(
         axis.set_xlabel("epoch", fontsize=9)
         axis.set_title(name, fontsize=10)
         _plain_axis(axis)
-        if name.endswith("Dice"):
+        if name.startswith("validation"):
             _mark_best(axis, arms, styles)
+        if name.endswith("Dice"):
             low, high = scale or dice_scale(y for points in arms.values() for _, y in points)
             axis.set_ylim(low, high + 0.02 * (high - low))
     handles, labels = axes[0].get_legend_handles_labels()
@@ -127,7 +137,8 @@ def score_dots(
     scale: tuple[float, float] | None = None,
 ) -> Figure:
     """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values. All
-    classes have one scale, by default `dice_scale` of the scores.
+    classes have one scale, by default `dice_scale` of the scores, or their range where they are no
+    Dice.
     """
     figure_type = _matplotlib()
     arms = list(dict.fromkeys(arm for values in scores.values() for arm in values))
@@ -137,8 +148,10 @@ def score_dots(
         figsize=(2.6 * len(scores) + 1.6, 0.34 * len(arms) + 1.3), layout="constrained"
     )
     axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
-    low, high = scale or dice_scale(
-        value for arms_of in scores.values() for values in arms_of.values() for value in values
+    every = [v for arms_of in scores.values() for values in arms_of.values() for v in values]
+    finite = [value for value in every if np.isfinite(value)] or [0.0, 1.0]
+    low, high = scale or (
+        dice_scale(every) if quantity == "Dice" else (min(finite), max(finite) + 1e-9)
     )
     for axis, (name, values) in zip(axes, scores.items(), strict=True):
         for y, arm in enumerate(arms):
@@ -207,15 +220,15 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     return Path(path)
 
 
-def _draw(
-    axis: Any, row: Panel, labels: NDArray[np.uint8] | None, colours: Mapping[int, str]
-) -> None:
+def _draw(axis: Any, row: Panel, labels: NDArray[Any] | None, colours: Mapping[int, str]) -> None:
     from matplotlib.colors import to_rgb
 
     image = np.asarray(row.image) if row.seen else np.zeros(row.image.shape[:2])
     if image.ndim == 2:
         low, high = np.percentile(image, (0.5, 99.5))
-        axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=row.pixel)
+        of_image = labels is not None and labels.dtype.kind == "f"
+        shown, labels = (labels, None) if of_image else (image, labels)
+        axis.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=row.pixel)
     else:
         axis.imshow(image, aspect=row.pixel)
     if labels is not None:

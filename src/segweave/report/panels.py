@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import get_protocol
 from segweave.evaluation.label_pairs import case_file
-from segweave.formats import read_label
-from segweave.metrics import confusion
+from segweave.formats import read_case, read_label
+from segweave.metrics import compute_metric, confusion
 from segweave.report.figures import Panel
 
 
@@ -43,15 +43,9 @@ def panels(
     rows = []
     for id in ids:
         case = store.case(id)
-        if case.label is None or case.label.ndim != 3:
+        if case.label is None or (case.label.ndim != 3 and target.task == "labels"):
             continue
-        # Where a header contradicts itself, its size was settled when the case was read.
-        maps = {
-            arm: read_label(
-                kept_label(folder, id), case, geometry="pixdim", scaled=target.one_class
-            )
-            for arm, folder in predictions.items()
-        }
+        maps = {arm: kept_prediction(folder, case, target) for arm, folder in predictions.items()}
         panel = panel_of(case, maps, target, protocol=protocol, margin=margin)
         rows += [panel] if panel is not None else []
     return rows
@@ -59,22 +53,25 @@ def panels(
 
 def panel_of(
     case: Case,
-    predictions: Mapping[str, NDArray[np.uint8]],
+    predictions: Mapping[str, NDArray[Any]],
     target: TargetSpec,
     *,
     protocol: str = "clean",
     margin: int = 14,
 ) -> Panel | None:
-    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled.
-    None for a case whose classes overlap.
+    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled;
+    of images the middle slice. None for a case whose classes overlap.
 
     Args:
         case: the case, with its true label map.
-        predictions: arm → what `protocol` scored, (slices, height, width).
+        predictions: arm → what `protocol` scored, (slices, height, width), of images with an axis
+            of channels after slices.
         target: the classes.
         protocol: its name.
         margin: pixels around what is labelled.
     """
+    if target.task == "image":
+        return _panel_of_images(case, predictions, target)
     if case.label is None or case.label.ndim != 3:
         return None
     index = _shown_slice(case, target)
@@ -91,6 +88,38 @@ def panel_of(
     pixel = case.spacing[1] / case.spacing[2] if case.spacing else 1.0
     slice_name = f"{case.id}, slice {index + 1}" if case.slices > 1 else case.id
     return Panel(slice_name, image[rows, columns], truth[rows, columns], maps, notes, pixel)
+
+
+def _panel_of_images(
+    case: Case, predictions: Mapping[str, NDArray[Any]], target: TargetSpec
+) -> Panel | None:
+    """The middle slice of a case, its true image and the predicted ones: their first channel."""
+    if case.label is None or target.range is None:
+        return None
+    index, (low, high) = case.slices // 2, target.range
+    truth = np.clip(np.asarray(case.label[index, 0], np.float64), low, high)
+    shown = {arm: np.clip(image[index, 0], low, high) for arm, image in predictions.items()}
+    values = {
+        arm: compute_metric("psnr", image, truth, data_range=high - low)
+        for arm, image in shown.items()
+    }
+    return Panel(
+        f"{case.id}, slice {index + 1}" if case.slices > 1 else case.id,
+        np.clip(np.asarray(case.image[index, 0], np.float64), low, high),
+        truth,
+        shown,
+        {arm: f"PSNR {value:.2f} dB" for arm, value in values.items()},
+        case.spacing[1] / case.spacing[2] if case.spacing else 1.0,
+    )
+
+
+def kept_prediction(folder: Path, case: Case, target: TargetSpec) -> NDArray[Any]:
+    """The label map, or the image, of a case in a folder of predictions. Raises InputError."""
+    file = kept_label(folder, case.id)
+    # Where a header contradicts itself, its size was settled when the case was read.
+    if target.task == "image":
+        return read_case(file, geometry="pixdim", channels=True).image
+    return read_label(file, case, geometry="pixdim", scaled=target.one_class)
 
 
 def _shown_slice(case: Case, target: TargetSpec) -> int:

@@ -19,11 +19,13 @@ from segweave.errors import InputError, SegweaveError, one_line
 from segweave.evaluation import Evaluation, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
 from segweave.evaluation.summary import case_values
-from segweave.formats import read_label
-from segweave.report.case_pictures import TITLE, Pictured, dice_by_case, pictures
-from segweave.report.figures import as_png, dice_scale, score_dots, training_curves
+from segweave.evaluation.tables import quantity_of
+from segweave.registry import metrics
+from segweave.report.case_pictures import TITLE, Pictured, pictures, values_by_case
+from segweave.report.figures import as_png, score_dots, score_scale, training_curves
 from segweave.report.page import Image, Page, Section, Table, write_page
-from segweave.report.panels import kept_label
+from segweave.report.panels import kept_prediction
+from segweave.runs.metrics_file import validation_scores
 
 if TYPE_CHECKING:
     from segweave.runs.run_folder import Run
@@ -40,12 +42,12 @@ class ValidatedCases:
     """Validation cases as the model predicts them at the end of a training.
 
     Attributes:
-        dice: case → Dice.
+        values: case → what arms are compared by.
         cases: the cases and their predictions.
         target: the classes.
     """
 
-    dice: Mapping[str, float]
+    values: Mapping[str, float]
     cases: Pictured
     target: TargetSpec
 
@@ -71,9 +73,11 @@ def write_report(
     if prompt := card.get("prompt"):
         facts.append((f"{prompt} shown to the network", f"{FROM_REFERENCE}, for all scores"))
     evaluations = evaluations_of(run)
-    scale = dice_scale(
-        [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
-        + [v for one in evaluations for v in case_values(one.rows, "dice").values()]
+    metric, validated_points = validation_scores(run.metrics)
+    scale = score_scale(
+        [value for _, value in validated_points]
+        + [v for one in evaluations for v in case_values(one.rows, one.manifest.primary).values()],
+        evaluations[0].manifest.primary if evaluations else metric,
     )
     sections = [curves_section({recipe.arm or "run": run}, scale)]
     for number, evaluation in enumerate(evaluations):
@@ -83,7 +87,12 @@ def write_report(
         sections.append(_pictures(run, evaluation))
     if validated is not None and not evaluations:
         title = f"Validation cases: {TITLE.removeprefix('Cases ')}"
-        sections.append(pictures(validated.dice, validated.cases, validated.target, title=title))
+        quantity = metrics.card(metric).heading
+        sections.append(
+            pictures(
+                validated.values, validated.cases, validated.target, title=title, quantity=quantity
+            )
+        )
     sections.append(Section("Recipe", ["Everything, defaults included."], code=recipe.to_yaml()))
     page = Page(
         f"Run {recipe.arm or run.folder.name}",
@@ -107,37 +116,37 @@ def evaluations_of(run: Run) -> list[Evaluation]:
 
 
 def curves_of(runs: Mapping[str, Run]) -> Curves:
-    """Training loss (mean of each epoch) and validation Dice (mean over classes) by epoch."""
+    """Training loss (mean of each epoch) and validation score (mean over classes) by epoch."""
     loss: dict[str, list[tuple[float, float]]] = {}
-    dice: dict[str, list[tuple[float, float]]] = {}
+    scores: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for arm, run in runs.items():
         by_epoch: dict[float, list[float]] = {}
-        dice[arm] = []
+        metric, points = validation_scores(run.metrics)
+        scores.setdefault(f"validation {metrics.card(metric).heading}", {})[arm] = points
         for row in run.metrics:
             epoch = row["epoch"]
             if "loss" in row:
                 by_epoch.setdefault(epoch, []).append(row["loss"])
-            if "validation_dice" in row:
-                dice[arm].append((epoch, row["validation_dice"]))
         loss[arm] = [(epoch, float(np.mean(values))) for epoch, values in by_epoch.items()]
-    return {"training loss": loss, "validation Dice": dice}
+    return {"training loss": loss, **scores}
 
 
 def curves_section(runs: Mapping[str, Run], scale: tuple[float, float] | None = None) -> Section:
     """The section with the training curves, or a line where nothing was written yet. Runs whose
-    last validation Dice is far below their best are named. `scale` is that of all Dice of the page.
+    last validation Dice is far below their best are named. `scale` is that of all scores of the
+    page.
     """
     curves = curves_of(runs)
     if not any(points for arms in curves.values() for points in arms.values()):
         return Section("Training", ["Nothing was written yet."])
     figure = training_curves(curves, scale)
     caption = (
-        "Loss, mean of each epoch, and mean Dice of the validation cases (protocol clean); the "
+        "Loss, mean of each epoch, and mean score of the validation cases (protocol clean); the "
         "ring is the best epoch."
     )
     remarks = [
         line
-        for arm, points in curves["validation Dice"].items()
+        for arm, points in curves.get("validation Dice", {}).items()
         if (line := _far_below(arm, points, runs[arm].recipe.training.checkpoint))
     ]
     return Section("Training", remarks, images=[Image(as_png(figure), caption)])
@@ -175,10 +184,8 @@ class _KeptCases:
     def case(self, id: str) -> Case:
         return self.store.case(id)
 
-    def prediction(self, case: Case) -> NDArray[np.uint8]:
-        # Where a header contradicts itself, its size was settled when the case was read.
-        scaled = self.store.target.one_class
-        return read_label(kept_label(self.folder, case.id), case, geometry="pixdim", scaled=scaled)
+    def prediction(self, case: Case) -> NDArray[Any]:
+        return kept_prediction(self.folder, case, self.store.target)
 
 
 def _pictures(run: Run, evaluation: Evaluation) -> Section:
@@ -193,8 +200,14 @@ def _pictures(run: Run, evaluation: Evaluation) -> Section:
             raise InputError("drawing cases of another store than that of the training")
         folder = run.layout.predictions(Path(manifest.sources.get("predictions", "")).name)
         cases = _KeptCases(store, folder)
-        dice = dice_by_case(evaluation.rows)
-        return pictures(dice, cases, store.target, protocol=manifest.protocol, title=title)
+        return pictures(
+            values_by_case(evaluation.rows, manifest.primary),
+            cases,
+            store.target,
+            protocol=manifest.protocol,
+            title=title,
+            quantity=quantity_of(manifest.primary, manifest.metrics),
+        )
     except (SegweaveError, OSError) as error:
         reason = one_line(error) if isinstance(error, SegweaveError) else str(error)
         return Section(title, [f"No pictures: {reason}."])
@@ -206,7 +219,7 @@ def scores_section(
     known: Collection[str] = (),
 ) -> Section:
     """The section with one protocol's table, its definitions, and a dot for each case. `scale` is
-    that of all Dice of the page, `known` the definitions that the page has already.
+    that of all scores of the page, `known` the definitions that the page has already.
     """
     first = evaluations[0].manifest
     part = first.sources.get("part", "")
@@ -214,16 +227,15 @@ def scores_section(
     dots: dict[str, dict[str, list[float]]] = {}
     for evaluation in evaluations:
         for arm in dict.fromkeys(row.arm for row in evaluation.rows):
-            values = case_values([row for row in evaluation.rows if row.arm == arm], "dice")
+            rows = [row for row in evaluation.rows if row.arm == arm]
+            values = case_values(rows, first.primary)
             for (_, name), value in values.items():
                 dots.setdefault(name, {}).setdefault(arm or "prediction", []).append(value)
     images = []
     if dots:
-        images = [
-            Image(
-                as_png(score_dots(dots, scale=scale)), "Dice of every case (dots) and mean (bar)."
-            )
-        ]
+        quantity = quantity_of(first.primary, first.metrics)
+        figure = score_dots(dots, quantity, scale)
+        images = [Image(as_png(figure), f"{quantity} of every case (dots) and mean (bar).")]
     title = f"Scores, protocol {first.protocol}" + (f", {part} cases" if part else "")
     notes = [line for line in table.notes if line not in known]
     return Section(title, notes, [as_table(table)], images)

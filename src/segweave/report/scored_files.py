@@ -18,7 +18,7 @@ from segweave.evaluation.label_pairs import case_file, whole_name
 from segweave.evaluation.summary import case_values
 from segweave.evaluation.tables import counted
 from segweave.formats import find_images, read_case, read_label, read_label_case
-from segweave.report.case_pictures import dice_by_case, pictures, target_of
+from segweave.report.case_pictures import pictures, target_of, values_by_case
 from segweave.report.page import Page, Section, Table, write_page
 from segweave.report.run_report import scores_section
 
@@ -87,7 +87,7 @@ def write_scores(evaluation: Evaluation, path: str | Path) -> Path:
     facts.append(("cases", f"{manifest.cases} from {counted(manifest.groups, 'group')}"))
     files = ScoredFiles(manifest.sources)
     target = target_of(manifest.kind, manifest.classes)
-    dice = dice_by_case(evaluation.rows)
+    dice = values_by_case(evaluation.rows)
     page = Page(
         f"Scores of {Path(manifest.sources['predictions']).name}",
         [scores_section([evaluation]), pictures(dice, files, target), _cases(evaluation, dice)],

@@ -35,6 +35,15 @@ class WeightedLoss(nn.Module):
         for term in terms:
             card = registry.losses.card(term.name)
             doing = f"creating the loss {term.name!r}"
+            if card.task != target.task:
+                fitting = [n for n, c in registry.losses.cards().items() if c.task == target.task]
+                raise UsageError(
+                    doing,
+                    expected=f"a loss for a target of kind {target.kind}: {', '.join(fitting)}",
+                    found=f"{term.name}, which compares "
+                    + ("images" if card.task == "image" else "classes"),
+                    remedy="set training.loss in the recipe",
+                )
             self._reads_all.append(card.reads == "all")
             if card.reads == "all" and term.output != "logits":
                 raise UsageError(

@@ -83,9 +83,9 @@ def plan_evaluation(
     other = cases.checksum != run.environment["data"]["checksum"]
     more = tuple(one if isinstance(one, Run) else Run(one) for one in members)
     variant = Variant((run, *more), checkpoint, flips, tiles, cases.name if other else None)
-    rules = get_protocol(protocol, dataset=cases.name)
+    rules = get_protocol(protocol, dataset=cases.name, target=cases.target)
     added = [metric for metric in metrics if metric not in rules.definitions]
-    check_metrics(added, probabilities=True)
+    check_metrics(added, probabilities=True, task=rules.task)
 
     # Choose the cases.
     ids = _choose(run, part, cases, other=other)

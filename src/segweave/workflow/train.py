@@ -20,7 +20,7 @@ from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
 from segweave.prediction import Predictor, Session, load
 from segweave.recipes import Recipe
-from segweave.report.case_pictures import dice_by_case
+from segweave.report.case_pictures import values_by_case
 from segweave.report.run_report import ValidatedCases, evaluations_of
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
@@ -132,20 +132,21 @@ def _validated_cases(run: Run, store: CaseStore, device: str) -> ValidatedCases 
     if not ids or not drawn or evaluations_of(run):
         return None
     session = load(run.folder, device=device).session()
-    protocol = get_protocol("clean")
+    protocol = get_protocol("clean", target=session.target)
     rows = []
     for id in ids:
         case = store.case(id)
         labels = session.predict(case).labels
         rows += score_rows(case, labels, target=session.target, protocol=protocol)
-    return ValidatedCases(dice_by_case(rows), _Predicted(store, session), session.target)
+    values = values_by_case(rows, protocol.primary)
+    return ValidatedCases(values, _Predicted(store, session), session.target)
 
 
 def _validation_scores(
     network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
 ) -> dict[str, float]:
     session = Predictor(network, input, target).session()
-    clean = get_protocol("clean")
+    clean = get_protocol("clean", target=target)
     return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
 
 
@@ -153,7 +154,7 @@ def _published_scores(
     predictor: Predictor, cases: Sequence[Case], dataset: str
 ) -> dict[str, float]:
     """Means of the published protocol of a data set."""
-    protocol = get_protocol("published", dataset=dataset)
+    protocol = get_protocol("published", dataset=dataset, target=predictor.target)
     session = predictor.session()
     rows = []
     for case in cases:
