@@ -22,6 +22,7 @@ from segweave.cli import (
     contexts,
     convert_weights,
     demo,
+    denoise,
     evaluate,
     export_nnunet,
     grid,
@@ -45,6 +46,7 @@ ORDER = (
     "train",
     "grid",
     "predict",
+    "denoise",
     "serve",
     "evaluate",
     "score",
@@ -148,6 +150,7 @@ _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
+_add("denoise", denoise.denoise, denoise.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)

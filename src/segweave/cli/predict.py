@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segweave.cli.options import Checkpoint, Device, Flips, Force, Geometry, Quiet, UseTiles
+
+if TYPE_CHECKING:
+    from segweave.prediction.files import PredictionReport
 
 EXAMPLES = (
     ("segweave predict runs/a scan.nii.gz --out labels", "one volume"),
@@ -26,13 +29,18 @@ EXAMPLES = (
         "what is in a box, for a network that is shown what to segment",
     ),
     (
+        "segweave predict runs/a scans/ --out labels --denoise runs/red-cnn",
+        "low-dose CT: the noise is removed first",
+    ),
+    (
         "segweave predict heart scans/ --out labels --server http://127.0.0.1:8000",
         "with the model heart of a service (segweave serve)",
     ),
 )
 
 
-def _check_format(value: str | None) -> str | None:
+def check_format(value: str | None) -> str | None:
+    """Raise UsageError for a format that is not there, before anything slow happens."""
     # Imports the table of formats, not torch.
     if value is not None:
         from segweave.formats import label_format
@@ -97,7 +105,7 @@ def predict(
             metavar="NAME",
             help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png. Default: what "
             "suits each image.",
-            callback=_check_format,
+            callback=check_format,
             show_default=False,
         ),
     ] = None,
@@ -110,6 +118,14 @@ def predict(
             metavar="MODEL",
             help="Average the probabilities with those of this model too. May be given several "
             "times.",
+            show_default=False,
+        ),
+    ] = None,
+    denoise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Remove the noise of the images first, with this model (see segweave denoise).",
             show_default=False,
         ),
     ] = None,
@@ -151,16 +167,17 @@ def predict(
     With `--server` the network runs on a service, and the same files are written here. Only pixels
     and spacing are sent, no header and no name.
     """
-    from segweave.cli.show import counter, remark, results
-    from segweave.errors import InputError, UsageError
+    from segweave.cli.show import counter
+    from segweave.errors import UsageError
     from segweave.prediction.box_file import read_boxes
-    from segweave.prediction.planning import OVERLAYS, PROBABILITIES, check_prediction
+    from segweave.prediction.planning import check_prediction
 
     if box is not None and boxes is not None:
         raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
     given = box if boxes is None else read_boxes(boxes)
     models = [model, *(also or ())]
     options = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
+    options |= {"--denoise": denoise is not None}
     options |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
     options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
     _check_options(server is not None, options, token_file is not None)
@@ -190,6 +207,7 @@ def predict(
             checkpoint=checkpoint,
             device=device,
             precision=precision,
+            denoise=denoise,
         )
     else:
         from segweave.serve.client import RemoteSession
@@ -210,6 +228,17 @@ def predict(
             geometry=geometry,
             progress=progress,
         )
+    show_report(report, "label_maps", probabilities=probabilities)
+
+
+def show_report(report: PredictionReport, what: str, *, probabilities: bool = False) -> None:
+    """Print what was written (`what`, of label maps or images). Raises InputError where files
+    failed.
+    """
+    from segweave.cli.show import remark, results
+    from segweave.errors import InputError
+    from segweave.prediction.planning import OVERLAYS, PROBABILITIES
+
     if report.resumed:
         remark(f"{report.resumed} of {len(report.files)} files were done before an interruption")
     for file in report.files:
@@ -218,7 +247,7 @@ def predict(
     if report.files:
         drawn = any(file.overlay is not None for file in report.files)
         results(
-            label_maps=f"{len(report.files)} in {report.folder}",
+            **{what: f"{len(report.files)} in {report.folder}"},
             overlays=report.folder / OVERLAYS if drawn else None,
             probabilities=report.folder / PROBABILITIES if probabilities else None,
             summary=report.summary,

@@ -333,5 +333,5 @@ def _write_summary(
 
 
 def _model_of(session: Predicts) -> dict[str, Any]:
-    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles")
+    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles", "denoised_by")
     return {key: session.card[key] for key in keys if key in session.card}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ class Predictor:
         card: the model card, empty where there is none.
         precision: "32", or "bf16" for bfloat16 autocast, which is faster where the device
             multiplies in it and may change a few labels at edges.
+        denoise: predicts the image that the network reads, in place of the case's own.
     """
 
     network: nn.Module
@@ -52,6 +53,7 @@ class Predictor:
     target: TargetSpec
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
+    denoise: Predictor | None = None
 
     def __repr__(self) -> str:
         title = self.card.get("title") or type(self.network).__name__
@@ -61,7 +63,8 @@ class Predictor:
     def session(self) -> Session:
         """The network made ready once for many cases; a server keeps it."""
         member = Member(self.network, self.input, self.precision)
-        return Session((member,), self.target, self.card)
+        card = self.card | _denoised_by(self.denoise)
+        return Session((member,), self.target, card, denoise=_session_of(self.denoise))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class Ensemble:
             (colours aside).
         flips: mirror images that are predicted too.
         tiles: read images in tiles at their own resolution.
+        denoise: predicts the image that the members read, in place of the case's own.
 
     Raises UsageError without members, and where their targets differ.
     """
@@ -80,6 +84,7 @@ class Ensemble:
     members: tuple[Predictor, ...]
     flips: Flips = "none"
     tiles: Tiles | None = None
+    denoise: Predictor | None = None
 
     def __post_init__(self) -> None:
         doing = "averaging predictions"
@@ -103,7 +108,7 @@ class Ensemble:
     @property
     def card(self) -> dict[str, Any]:
         """What summaries report about the model."""
-        options: dict[str, Any] = {"flips": self.flips}
+        options: dict[str, Any] = {"flips": self.flips, **_denoised_by(self.denoise)}
         if self.tiles is not None:
             options["tiles"] = {"size": self.tiles.size, "overlap": self.tiles.overlap}
         cards = [{k: m.card[k] for k in _IDENTITY if k in m.card} for m in self.members]
@@ -114,7 +119,25 @@ class Ensemble:
     def session(self) -> Session:
         """The networks made ready once for many cases."""
         members = [Member(m.network, m.input, m.precision) for m in self.members]
-        return Session(members, self.target, self.card, flips=self.flips, tiles=self.tiles)
+        return Session(
+            members,
+            self.target,
+            self.card,
+            flips=self.flips,
+            tiles=self.tiles,
+            denoise=_session_of(self.denoise),
+        )
+
+
+def _session_of(denoise: Predictor | None) -> Session | None:
+    return None if denoise is None else denoise.session()
+
+
+def _denoised_by(denoise: Predictor | None) -> dict[str, Any]:
+    """What a card states of the model that denoises; nothing where there is none."""
+    if denoise is None:
+        return {}
+    return {"denoised_by": {key: denoise.card[key] for key in _IDENTITY if key in denoise.card}}
 
 
 def load(
@@ -174,6 +197,7 @@ def load_ensemble(
     checkpoint: str | None = None,
     device: str = "auto",
     precision: Precision = "32",
+    denoise: str | Path | None = None,
 ) -> Predictor | Ensemble:
     """`load` each path and average them; one path without flips and tiles is a plain Predictor.
 
@@ -184,15 +208,17 @@ def load_ensemble(
         checkpoint: see `load`; taken for each path.
         device: see `load`.
         precision: see `load`.
+        denoise: the folder of a model that predicts the image which the others read.
 
     Raises what `load` and `Ensemble` raise.
     """
+    first = None if denoise is None else load(denoise, device=device, precision=precision)
     members = tuple(
         load(path, checkpoint=checkpoint, device=device, precision=precision) for path in paths
     )
     if len(members) == 1 and flips == "none" and tiles is None:
-        return members[0]
-    return Ensemble(members, flips, tiles)
+        return members[0] if first is None else replace(members[0], denoise=first)
+    return Ensemble(members, flips, tiles, first)
 
 
 def predict(

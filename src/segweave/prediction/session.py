@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +24,7 @@ from segweave.data.inputs import (
 )
 from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
+from segweave.formats.table import as_image
 from segweave.networks import mask_of
 from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.prediction.flips import Flips, boxes_of_flips, mean_of_flips, with_flips
@@ -103,6 +104,7 @@ class Session:
         *,
         flips: Flips = "none",
         tiles: Tiles | None = None,
+        denoise: Session | None = None,
     ) -> None:
         """Copy and fold the networks.
 
@@ -113,7 +115,18 @@ class Session:
             flips: mirror images that are predicted too.
             tiles: how images are cut into tiles; None where they are not, unless an InputSpec has
                 `fit: tile`.
+            denoise: predicts the image that the networks read, in place of the case's own.
+
+        Raises UsageError where `denoise` predicts no image.
         """
+        if denoise is not None and denoise.target.task != "image":
+            raise UsageError(
+                "denoising before a prediction",
+                expected="a model that predicts an image",
+                found=f"one with a target of kind {denoise.target.kind} "
+                f"({', '.join(denoise.target.names)})",
+            )
+        self.denoise = denoise
         self.target = target
         self.card = dict(card)
         self.flips = flips
@@ -207,12 +220,24 @@ class Session:
         """
         for member in self._members:
             network_slice(case, 0, member.input)
+        if self.denoise is not None:
+            self.denoise.check(case)
+
+    def denoised(self, case: Case) -> Case:
+        """The case with the image that the networks read: its own, or the one that `denoise`
+        predicts, in whole numbers where its own has such.
+        """
+        if self.denoise is None:
+            return case
+        image = self.denoise.predict(case).labels
+        return replace(case, image=as_image(image, case.image.dtype))
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
         mean over members and mirror images. `boxes` as in `predict`.
         """
         self.check_boxes(boxes)
+        case = self.denoised(case)
         shown = None if boxes is None else boxes_of(boxes, case)
         every = [self._on_case_grid(member, case, shown) for member in self._members]
         return every[0] if len(every) == 1 else _mean(every)
@@ -233,6 +258,7 @@ class Session:
                 remedy="score under the protocol clean",
             )
         self.check_boxes(boxes)
+        case = self.denoised(case)
         shown = None if boxes is None else boxes_of(boxes, case)
         return self._on_network_grid(self._members[0], case, shown)
 
