@@ -23,9 +23,8 @@ pytest.importorskip("skimage")
 TINY = (
     "network.options.width=4",
     "input.size=[24,24]",
-    "training.steps=6",
+    "training.epochs=2",
     "training.validate_every=100",
-    "data.split=seed-0",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -119,13 +120,8 @@ class Session:
 
         Raises UsageError where `denoise` predicts no image.
         """
-        if denoise is not None and denoise.target.task != "image":
-            raise UsageError(
-                "denoising before a prediction",
-                expected="a model that predicts an image",
-                found=f"one with a target of kind {denoise.target.kind} "
-                f"({', '.join(denoise.target.names)})",
-            )
+        if denoise is not None:
+            _check_denoiser(denoise)
         self.denoise = denoise
         self.target = target
         self.card = dict(card)
@@ -213,6 +209,15 @@ class Session:
                 progress(index + 1, case.slices, case.id)
         assert labels is not None, "a case has at least one slice"
         return Prediction(labels, kept, case)
+
+    def after(self, denoise: Session) -> Session:
+        """This session with `denoise` before it; the networks are shared. Raises UsageError where
+        `denoise` predicts no image.
+        """
+        _check_denoiser(denoise)
+        both = copy.copy(self)
+        both.denoise = denoise
+        return both
 
     def check(self, case: Case) -> None:
         """Raise InputError where a case does not fit the InputSpec of a network, without running
@@ -364,6 +369,16 @@ class Session:
                 mean = maps[0] if flips == "none" else mean_of_flips(maps, flips)
                 planes: Planes = mean.contiguous().cpu().numpy()
             yield planes
+
+
+def _check_denoiser(denoise: Session) -> None:
+    if denoise.target.task != "image":
+        raise UsageError(
+            "denoising before a prediction",
+            expected="a model that predicts an image",
+            found=f"one with a target of kind {denoise.target.kind} "
+            f"({', '.join(denoise.target.names)})",
+        )
 
 
 def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetwork:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from segweave.data.case import Case
 from segweave.formats import Geometry, label_name, read_case
 from segweave.formats.guard import at_most, readable_size
+from segweave.prediction import Session
 from segweave.serve.jobs import Job, JobTable
 from segweave.serve.limits import Limits, RefusedError
 from segweave.serve.messages import public_message, silence_readers, where
@@ -33,13 +34,15 @@ _SPARE = 1 << 28  # bytes of the disk that stay free
 @dataclass(frozen=True)
 class Options:
     """What a client may ask for: the model, how a NIfTI header that contradicts itself is read, the
-    format of the label map, and whether the probabilities are wanted too.
+    format of the label map, whether the probabilities are wanted too, and the model that denoises
+    first ("" for none).
     """
 
     model: str
     geometry: Geometry = "check"
     format: str | None = None
     probabilities: bool = False
+    denoise: str = ""
 
 
 class _StoppedError(BaseException):
@@ -146,7 +149,7 @@ class Service:
             image = store_upload(parts, temporary, self.limits)
             name = image.relative_to(temporary).as_posix()
             case = self._read(image, options.geometry)
-            session = self.models[options.model].session
+            session = self._session(options.model, options.denoise)
             session.check(case)
             overlapping = session.target.kind == "overlapping"
             label_name(image, overlapping=overlapping, slices=case.slices, format=options.format)
@@ -154,6 +157,7 @@ class Service:
             "geometry": options.geometry,
             "format": options.format,
             "probabilities": options.probabilities,
+            "denoise": options.denoise,
         }
         job = Job(id, "queued", options.model, name, asked, time.time())
         self.table.add(job)
@@ -264,14 +268,7 @@ class Service:
             shutil.rmtree(home, ignore_errors=True)
 
     def _predict(self, job: Job, home: Path, start: float) -> dict[str, str]:
-        model = self.models.get(job.model)
-        if model is None:
-            raise RefusedError(
-                422,
-                "predicting",
-                expected="a model of this service",
-                found="one that it no longer has",
-            )
+        session = self._session(job.model, job.options.get("denoise", ""))
         image = home / job.image
         options: dict[str, Any] = job.options
         looked = 0.0
@@ -298,11 +295,23 @@ class Service:
         with self._decoded():
             case = self._read(image, options["geometry"])
         report(0, case.slices, "")
-        prediction = model.session.predict(
-            case, probabilities=options["probabilities"], progress=report
-        )
+        prediction = session.predict(case, probabilities=options["probabilities"], progress=report)
         with atomic_folder(home / FOLDER) as folder:
-            return write_results(folder, image, prediction, model.session.target, options["format"])
+            return write_results(folder, image, prediction, session.target, options["format"])
+
+    def _session(self, model: str, denoise: str) -> Session:
+        """What predicts with a model, after the one that denoises if it is not "". Raises
+        RefusedError where the service no longer has them.
+        """
+        if model not in self.models or (denoise and denoise not in self.models):
+            raise RefusedError(
+                422,
+                "predicting",
+                expected="a model of this service",
+                found="one that it no longer has",
+            )
+        session = self.models[model].session
+        return session.after(self.models[denoise].session) if denoise else session
 
     @contextmanager
     def _decoded(self) -> Iterator[None]:
