@@ -64,7 +64,9 @@ def test_published_is_chosen_by_the_data_set() -> None:
         get_protocol("published-polyp")
 
 
-@pytest.mark.parametrize("name", sorted(list_protocols()))
+@pytest.mark.parametrize(
+    "name", sorted(n for n, one in list_protocols().items() if one.task == "labels")
+)
 def test_every_protocol_computes_what_it_defines(name: str) -> None:
     protocol = get_protocol(name)
     target = protocol.target or TargetSpec(names=("background", "one"))
@@ -81,6 +83,24 @@ def test_every_protocol_computes_what_it_defines(name: str) -> None:
         only = score(name, label, label, target=target, stack=stack, only=[metric])
         assert {s.metric for s in only} <= {metric}
     assert {s.value for s in scores if s.metric == "dice"} == {1}
+
+
+def test_images_are_scored_between_the_lowest_and_the_highest_value_that_count() -> None:
+    target = TargetSpec(kind="image", names=("CT",), unit="HU", range=(-160.0, 240.0))
+    truth = np.random.default_rng(0).integers(-100, 200, (2, 1, 16, 12)).astype(np.int16)
+    noisy = truth + np.float32(20)
+    found = values(score("clean", noisy, truth, target=target, stack="space"))
+    protocol = get_protocol("clean", target=target)
+    assert {metric for _, metric in found} == set(protocol.definitions)
+    assert found["CT", "rmse"] == pytest.approx(20)
+    assert found["CT", "psnr"] == pytest.approx(20 * np.log10(400 / 20))
+    # What is beyond the range is equal, wherever it is; and equal images have no finite PSNR.
+    high = np.full_like(truth, 300)
+    same = score("clean-images", high + np.float32(500), high, target=target, stack="space")
+    assert {(s.value, s.status) for s in same if s.metric == "psnr"} == {(None, "failed")}
+    assert {s.value for s in same if s.metric == "rmse"} == {0}
+    with pytest.raises(UsageError, match="expected: clean-images"):
+        score("penalised", noisy, truth, target=target, stack="space")
 
 
 @pytest.mark.parametrize("name", ["published-polyps", "published-isic", "published-glas"])

@@ -212,7 +212,9 @@ def _behind(comparison: Comparison) -> Table:
         + (f"; interval by {' and '.join(methods)}." if methods else "."),
         "Effect size: mean of the groups' differences over their sd.",
         "Variance of one difference (one group, one seed), in parts"
-        + ("; of one value of an arm, where seeds are not paired." if own else "."),
+        + (
+            f"; of one {comparison.quantity} of an arm, where seeds are not paired." if own else "."
+        ),
     ]
     return Table("Behind it", header, tuple(rows), tuple(notes))
 
