@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.image_residual import image_of, with_image
+from segweave.networks.blocks.image_residual import image_of, start_near_image, with_image
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -80,9 +80,10 @@ class RedCNN(SegmentationNetwork):
         self.classifier = nn.ConvTranspose2d(width, classes, _KERNEL)
         for layer in (*self.convolutions, *self.transposed):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.classifier.weight, std=1e-3)
-        nn.init.zeros_(self.classifier.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+        start_near_image(self.classifier)
         self.channels = {
             "skips": (width, width),
             "bottleneck": (width,),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segweave.errors import UsageError
 from segweave.networks.backbones.swin_stacks import SwinStacks
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.image_residual import image_of, with_image
+from segweave.networks.blocks.image_residual import image_of, start_near_image, with_image
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -85,8 +85,7 @@ class SwinDenoiser(SegmentationNetwork):
         self.norm = nn.LayerNorm(width)
         self.joining = nn.Conv2d(width, width, 3, padding=1)
         self.classifier = nn.Conv2d(width, classes, 3, padding=1)
-        nn.init.normal_(self.classifier.weight, std=1e-3)
-        nn.init.zeros_(self.classifier.bias)
+        start_near_image(self.classifier)
         self.channels = {
             "skips": (width,),
             "bottleneck": (width,),
