@@ -198,7 +198,7 @@ def evaluate_cases(
     Raises InputError that lists every case that could not be scored; nothing is written then.
     """
     check_free(out, force=force)
-    rules = get_protocol(protocol)
+    rules = get_protocol(protocol, target=target)
     rows: list[Row] = []
     problems = Problems("scoring cases")
     references = References()
