@@ -63,8 +63,8 @@ def denoise(
     An image without noise has the name, the size, the geometry and the unit of the given one: CT
     stays in Hounsfield units. It holds whole numbers (int16) where the given one does, else
     float32. A file that fails is reported at the end, and the others continue; after an
-    interruption the same command goes on where it was. Research software: a network can remove what
-    is no noise, and add what was not there.
+    interruption the same command goes on where it was. Research software: a network can remove
+    structures with the noise, and add others.
     """
     from segweave.cli.show import counter
     from segweave.errors import UsageError

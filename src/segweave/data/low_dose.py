@@ -121,7 +121,7 @@ def low_dose(case: Case, dose: float, *, scanner: Scanner | None = None, seed: i
         The case `ID@DOSE` of the same group. Its image has the values of a scanner, whole numbers
         where the source has such. `attributes["dose"]` is the dose.
 
-    Raises UsageError for a dose outside 0..1, InputError for a case that is no CT, and
+    Raises UsageError for a dose outside 0..1, InputError for a case that is not a CT, and
     MissingExtraError without scikit-image (extra `denoise`).
 
     Example:
@@ -162,7 +162,7 @@ def low_dose(case: Case, dose: float, *, scanner: Scanner | None = None, seed: i
 
 
 def _pixel_of(case: Case) -> float:
-    """The side of a pixel in mm. Raises InputError where the case is no CT with square pixels."""
+    """The side of a pixel in mm. Raises InputError where the case is not a CT with square pixels."""
     doing = f"simulating low-dose CT of the case {case.id!r}"
     file = case.provenance.file if case.provenance else None
     low, high = float(case.image.min()), float(case.image.max())

@@ -76,7 +76,7 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
 
 def score_scale(values: Iterable[float], metric: str = "dice") -> tuple[float, float] | None:
     """The one scale of the scores on a page: `dice_scale`; None (whatever they need) of a metric
-    that is no share.
+    that has no upper limit.
     """
     return dice_scale(values) if metric == "dice" else None
 
