@@ -60,6 +60,9 @@ def test_the_case_of_the_released_training() -> None:
     )
 
 
+OF_CLASSES = [name for name, card in registry.losses.cards().items() if card.task == "labels"]
+
+
 def random_case(target: TargetSpec, seed: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(batch, target.classes, 5, 6, generator=generator, dtype=torch.float64)
@@ -76,7 +79,7 @@ def output_of(logits: torch.Tensor, loss: str = "") -> Output:
     return Output(logits, {"first": logits, "second": logits})
 
 
-@pytest.mark.parametrize("name", list(registry.losses.cards()))
+@pytest.mark.parametrize("name", OF_CLASSES)
 @pytest.mark.parametrize("target", [FOUR, BINARY, OVERLAPPING], ids=lambda t: t.kind)
 def test_every_loss_is_finite_differentiable_and_least_where_right(
     name: str, target: TargetSpec
@@ -99,6 +102,21 @@ def test_every_loss_is_finite_differentiable_and_least_where_right(
     sure = torch.where(right, 40.0, -40.0).double()
     assert loss(output_of(sure, name), label) < 1e-6
     assert loss(output_of(-sure, name), label) > 0.3
+
+
+def test_losses_of_images_are_means_of_differences_and_refuse_classes() -> None:
+    target = TargetSpec(kind="image", names=("CT",), unit="HU", range=(-160, 240))
+    truth = torch.randn(2, 1, 5, 6)
+    for name, wanted in (("l1", 0.5), ("mse", 0.25)):
+        loss = WeightedLoss((LossTerm(name=name, weight=2),), target)
+        assert loss(Output(truth + 0.5, {}), truth).item() == pytest.approx(2 * wanted)
+        assert loss(Output(truth, {}), truth).item() == 0
+        with pytest.raises(UsageError, match="shape"):
+            loss(Output(truth[:, :, 1:], {}), truth)
+        with pytest.raises(UsageError, match="compares images"):
+            WeightedLoss((LossTerm(name=name),), FOUR)
+    with pytest.raises(UsageError, match="l1, mse"):
+        WeightedLoss((LossTerm(name="dice"),), target)
 
 
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from([FOUR, BINARY, OVERLAPPING]))
@@ -127,7 +145,7 @@ def test_cross_entropy_agrees_with_torch(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", list(registry.losses.cards()))
+@pytest.mark.parametrize("name", OF_CLASSES)
 @pytest.mark.parametrize("target", [FOUR, BINARY], ids=lambda t: t.kind)
 def test_ignored_pixels_do_not_count(name: str, target: TargetSpec) -> None:
     target = target.model_copy(update={"ignored": 255})

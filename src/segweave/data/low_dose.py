@@ -162,7 +162,7 @@ def low_dose(case: Case, dose: float, *, scanner: Scanner | None = None, seed: i
 
 
 def _pixel_of(case: Case) -> float:
-    """The side of a pixel in mm. Raises InputError where the case is not a CT with square pixels."""
+    """The side of a pixel in mm. Raises InputError for anything but a CT with square pixels."""
     doing = f"simulating low-dose CT of the case {case.id!r}"
     file = case.provenance.file if case.provenance else None
     low, high = float(case.image.min()), float(case.image.max())
