@@ -328,8 +328,8 @@ def introduction(size: Size) -> str:
 
 Low dose is simulated from full dose (docs/explanation/images.md) with {PHOTONS:g} photons per ray,
 at {doses} of the dose. Phantoms: {size.cases} synthetic abdomens of {size.slices} slices of
-{size.side}×{size.side} pixels, half of them for training; they are no patients, and their organs are
-easier than real ones. The slab is one real CT of 30 slices of 3 mm voxels that no network was
+{size.side}×{size.side} pixels, half of them for training; they are not patients, and their organs
+are easier than real ones. The slab is one real CT of 30 slices of 3 mm voxels that no network was
 trained on, so that its rows show what is left when the images are of another kind. Scores count
 -160 to 240 HU. Networks: the recipes `low-dose-red-cnn` and `low-dose-swin-denoiser`, which are
 smaller than the published sizes, {size.epochs} epochs, seeds {", ".join(map(str, size.seeds))}.
