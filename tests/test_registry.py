@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from segweave import registry
+from segweave import card_files, registry
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.plugin_errors import plugin_error
@@ -142,7 +142,7 @@ def test_files_in_nested_folders_are_found(tmp_path: Path, monkeypatch: pytest.M
     inner.mkdir(parents=True)
     for folder, name in ((inner.parent, "outer"), (inner, "nested"), (inner, "_hidden")):
         plugin(folder, f"CARD = NetworkCard(name='{name}', title='t', entry='A')\n", f"{name}.py")
-    monkeypatch.setattr(registry, "__file__", str(tmp_path / "segweave" / "registry.py"))
+    monkeypatch.setattr(card_files, "__file__", str(tmp_path / "segweave" / "card_files.py"))
     things = Registry("thing", "segweave.things", NetworkCard, "segweave.things")
     assert list(things.cards()) == ["nested", "outer"]
     assert things._found()["nested"][1] == "segweave.things.inner.nested"

@@ -1,13 +1,17 @@
-"""Reads the cards of a Python file from its syntax tree, without running the file."""
+"""The Python files that hold cards: which of a package do, their cards, read from the syntax tree
+without running the file, and the one place where a user's file is run.
+"""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from segweave.errors import InputError, nearest
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
+
+loading: set[str] = set()
+"""Plug-in files that are being imported, or that failed."""
 
 
 def read_cards(path: Path, card_type: type[C]) -> Iterator[C]:
@@ -175,3 +182,32 @@ def _check_choices(values: Mapping[str, Any], card_type: type[Any], path: Path) 
                 found=repr(given),
                 remedy=nearest(str(wrong), map(str, known)),
             )
+
+
+def load_file(path: Path, module_name: str) -> ModuleType:
+    """Import one Python file under `module_name`."""
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError("loading a plug-in", file=path, expected="a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    loading.add(str(path))
+    try:
+        spec.loader.exec_module(module)
+    except Exception:
+        del sys.modules[module_name]
+        raise
+    loading.discard(str(path))
+    return module
+
+
+def package_files(package: str) -> list[tuple[Path, str]]:
+    """The files of a package and of the packages in it that may hold cards, with their modules."""
+    # Every package is a plain folder, so that its path is known without importing it.
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if not any(part.startswith("_") for part in parts):
+            found.append((path, ".".join([package, *parts])))
+    return found

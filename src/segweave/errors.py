@@ -5,10 +5,11 @@ was found, and what to do.
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from segweave.words import printable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 _AVAILABLE = "available:"
 _ON_ONE_LINE = 8
-_CONTROL = ("Cc", "Cf", "Cs")  # Unicode: control, format, halves of a pair
 _TYPES = {
     "int": "a whole number",
     "float": "a number",
@@ -128,23 +128,6 @@ class MissingExtraError(SegweaveError, ImportError):
             found="it is not installed",
             remedy=f'pip install "segweave[{extra}]"',
         )
-
-
-def printable(text: str) -> str:
-    """The text with control characters as escapes, line ends and tabs excepted: a file name must
-    not move the cursor or change the colours of a terminal.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one in "\n\t" or unicodedata.category(one) not in _CONTROL else ascii(one)[1:-1]
-        for one in text
-    )
-
-
-def printable_line(text: str) -> str:
-    """The text without control characters, on one line."""
-    return text if text.isprintable() else printable(text).replace("\n", r"\n").replace("\t", " ")
 
 
 def one_line(error: SegweaveError) -> str:

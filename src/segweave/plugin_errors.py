@@ -5,8 +5,9 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from segweave.card_files import loading
 from segweave.errors import InputError
-from segweave.registry import REGISTRIES, loading
+from segweave.registry import REGISTRIES
 
 
 def plugin_error(error: BaseException) -> InputError | None:

@@ -13,18 +13,19 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
-from segweave.card_files import file_of, parameters_of, read_cards
+from segweave.card_files import file_of, load_file, package_files, parameters_of, read_cards
 from segweave.errors import InputError, UsageError, nearest
 from segweave.storage import sha256_of, sha256_of_text
 
 Form = Literal["paper", "released", "literal"]
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,33 @@ class NetworkCard(Card):
     weights: tuple[dict[str, Any], ...] = ()
     unfolded: tuple[int, str] = (0, "")
     tiny_options: dict[str, Any] = field(default_factory=dict)
+
+
+def broken_rule(
+    size: Size, *, divisor: int = 1, smallest: int = 1, fixed: Sequence[Size | int] = ()
+) -> tuple[str, list[Size]] | None:
+    """What is expected of the size of an image, and the nearest sizes that work, where `size` does
+    not; None where it does. The rule is that of a `NetworkCard`, or of a network.
+    """
+    height, width = size
+    allowed = [(n, n) if isinstance(n, int) else n for n in fixed]
+    fits = height % divisor == 0 and width % divisor == 0 and min(height, width) >= smallest
+    if fits and (not allowed or size in allowed):
+        return None
+    if allowed:
+        by_distance = sorted(allowed, key=lambda one: abs(one[0] - height) + abs(one[1] - width))
+        return "the size " + " or ".join(f"{h}×{w}" for h, w in allowed), by_distance[:1]
+    lowest = -(-smallest // divisor) * divisor
+    nearby = [
+        (
+            max(lowest, (height + up * (divisor - 1)) // divisor * divisor),
+            max(lowest, (width + up * (divisor - 1)) // divisor * divisor),
+        )
+        for up in (0, 1)
+    ]
+    nearby.sort(key=lambda one: abs(one[0] - height) + abs(one[1] - width))
+    expected = f"height and width divisible by {divisor} and at least {smallest}"
+    return expected, list(dict.fromkeys(nearby))
 
 
 @dataclass(frozen=True)
@@ -284,7 +312,7 @@ class Registry(Generic[C]):
     def _found(self) -> dict[str, tuple[C, str]]:
         if self._cards is None:
             self._cards = {}
-            for path, module in _package_files(self.package):
+            for path, module in package_files(self.package):
                 for card in read_cards(path, self.card_type):
                     self._register(card, module)
             for point in entry_points(group=self.group):
@@ -304,39 +332,6 @@ class Registry(Generic[C]):
                 found=f"{card.name!r} in {module} and in {found[card.name][1]}",
             )
         found[card.name] = (card, module)
-
-
-loading: set[str] = set()
-"""Plug-in files that are being imported, or that failed."""
-
-
-def load_file(path: Path, module_name: str) -> ModuleType:
-    """Import one Python file under `module_name`."""
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise InputError("loading a plug-in", file=path, expected="a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    loading.add(str(path))
-    try:
-        spec.loader.exec_module(module)
-    except Exception:
-        del sys.modules[module_name]
-        raise
-    loading.discard(str(path))
-    return module
-
-
-def _package_files(package: str) -> list[tuple[Path, str]]:
-    """The files of a package and of the packages in it that may hold cards, with their modules."""
-    # Every package is a plain folder, so that its path is known without importing it.
-    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
-    found = []
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).with_suffix("").parts
-        if not any(part.startswith("_") for part in parts):
-            found.append((path, ".".join([package, *parts])))
-    return found
 
 
 networks = Registry("network", "segweave.networks", NetworkCard, "segweave.networks")

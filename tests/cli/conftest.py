@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segweave.cli import main
-from segweave.cli.guard import Settings
+from segweave.cli.run import Settings
 from tests.small import make_run, make_store
 
 

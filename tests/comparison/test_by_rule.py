@@ -11,8 +11,8 @@ import numpy as np
 from segweave.comparison import Comparison, as_csv, as_markdown, compare
 from segweave.data.specs import TargetSpec
 from segweave.evaluation import Evaluation, Row, score_case, write_evaluation
+from segweave.evaluation.folder import new_manifest
 from segweave.evaluation.protocols import get_protocol
-from segweave.evaluation.score_cases import new_manifest
 
 TARGET = TargetSpec(kind="binary", names=("background", "organ"))
 GROUPS = 7

@@ -26,8 +26,7 @@ from segweave.evaluation import (
     validation_scores,
     write_evaluation,
 )
-from segweave.evaluation.folder import COLUMNS
-from segweave.evaluation.score_cases import new_manifest
+from segweave.evaluation.folder import COLUMNS, new_manifest
 
 TARGET = TargetSpec(names=("background", "one", "two"))
 

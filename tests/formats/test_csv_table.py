@@ -14,7 +14,7 @@ from PIL import Image
 from segweave.data.store import Store
 from segweave.datasets import prepare
 from segweave.errors import InputError
-from segweave.formats.csv_table import cell_text, check_columns, read_lines, text_cell
+from segweave.formats.csv_table import check_columns, read_lines
 
 ROWS = [["case", "group", "part"], ["Müller", "p;1", "train"], ["b", "", "valid"], ["c", "x", ""]]
 
@@ -119,20 +119,3 @@ def test_names_are_matched_however_umlauts_are_stored(
         "valid": ["Åse_é"],
         "test": ["Müller"],
     }
-
-
-_NAMES = st.text(st.sampled_from("=+-@\t\r'\"ab1. ,;\n\x1b"), max_size=6)
-
-
-@given(text=_NAMES)
-def test_no_cell_is_computed_and_every_text_comes_back(text: str) -> None:
-    cell = text_cell(text)
-    assert cell_text(cell) == text
-    with_sign = text[:1] in ("+", "-")
-    if not (with_sign and text[1:2].isdigit()):
-        assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r")
-
-
-@pytest.mark.parametrize("number", ["-1", "+0.5", "-1e-3", "-2.", "7"])
-def test_numbers_stay_numbers(number: str) -> None:
-    assert text_cell(number) == number

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import h5py
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from segweave.data.specs import InputSpec, TargetSpec
-from segweave.errors import InputError, SegweaveError, UsageError
-from segweave.formats import find_images, label_format, label_formats, read_case, read_label
+from segweave.errors import SegweaveError, UsageError
+from segweave.formats import label_format, label_formats, read_case, read_label
 from segweave.prediction import Predictor, predict_files
 from tests.formats.test_nifti import KEPT, ORIENTATIONS, affine_of, in_ras, raw_header, turned
-from tests.prediction.tiny import BINARY, OVERLAPPING, TARGET, ByBrightness, by_brightness, unet
-
-RNG = np.random.default_rng(0)
-VOLUME = RNG.normal(0, 1, (3, 16, 16)).astype(np.float32)
-
-
-def save_nifti(path, volume, affine=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(volume, affine_of((1.5, 1.5, 8)) if affine is None else affine), path)
-    return path
-
-
-@pytest.fixture
-def images(tmp_path):
-    """One image of every kind, in folders."""
-    folder = tmp_path / "in"
-    save_nifti(folder / "p1/heart.nii.gz", VOLUME.T)
-    save_nifti(folder / "p1/heart_gt.nii.gz", (VOLUME.T > 0).astype(np.uint8))
-    with h5py.File(folder / "b.h5", "w") as file:
-        file["image"] = VOLUME
-        file["label"] = np.full(VOLUME.shape, 0.5)
-        file.attrs["spacing_zyx_mm"] = [10, 2, 2]
-    np.savez(folder / "c.npz", img=VOLUME[0])
-    Image.fromarray(RNG.integers(0, 255, (20, 30)).astype(np.uint8)).save(folder / "d.png")
-    return folder
+from tests.prediction.tiny import (
+    BINARY,
+    OVERLAPPING,
+    RNG,
+    TARGET,
+    VOLUME,
+    ByBrightness,
+    by_brightness,
+    save_nifti,
+    unet,
+)
 
 
 def test_a_folder_of_every_kind(images, tmp_path):
@@ -139,78 +123,6 @@ def test_a_failing_file_is_reported_and_the_others_continue(images, tmp_path):
     summary = json.loads(report.summary.read_text())
     assert "a_broken.nii.gz" in summary["failures"][0]["message"]
     assert not (tmp_path / "out/a_broken.nii.gz").exists()
-
-
-def test_existing_results_are_kept_unless_forced(images, tmp_path):
-    out = tmp_path / "out"
-    (out / "overlays").mkdir(parents=True)
-    for name in ("d.png", "overlays/c.png"):
-        (out / name).write_bytes(b"mine")
-        with pytest.raises(UsageError, match=f"{name}.*\n.*force"):
-            predict_files(by_brightness((16, 16)), images, out)
-        assert [p.name for p in out.rglob("*") if p.is_file()] == [name.split("/")[-1]]
-        assert (out / name).read_bytes() == b"mine"
-        (out / name).unlink()
-    (out / "d.png").write_bytes(b"mine")
-    predict_files(by_brightness((16, 16)), images, out, force=True)
-    assert (out / "d.png").read_bytes() != b"mine"
-
-
-def test_an_input_is_never_replaced(images):
-    for force in (False, True):
-        with pytest.raises(UsageError, match="which is an input"):
-            predict_files(by_brightness((16, 16)), images, images, force=force)
-
-
-def test_two_images_of_one_name(images, tmp_path):
-    (images / "d.jpg").write_bytes((images / "d.png").read_bytes())
-    with pytest.raises(UsageError, match="separate folders"):
-        predict_files(by_brightness((16, 16)), images, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_is_missing_is_said_before_anything_is_written(images, tmp_path):
-    with pytest.raises(InputError, match="nothing there"):
-        predict_files(by_brightness((16, 16)), [images, tmp_path / "no.nii"], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_where_the_folder_should_be(images, tmp_path):
-    (tmp_path / "out").write_bytes(b"mine")
-    with pytest.raises(UsageError, match="a folder for the label maps"):
-        predict_files(by_brightness((16, 16)), images, tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == b"mine"
-
-
-def test_a_second_call_adds_to_the_summary(images, tmp_path):
-    predictor, out = by_brightness((16, 16)), tmp_path / "out"
-    predict_files(predictor, images / "c.npz", out)
-    predict_files(predictor, images / "d.png", out)
-    predict_files(predictor, images / "d.png", out, force=True)
-    cases = json.loads((out / "predictions.json").read_text())["cases"]
-    assert [case["case"] for case in cases] == ["c", "d"]
-    (out / "predictions.json").write_text("{")
-    with pytest.raises(InputError, match=r"predictions\.json"):
-        predict_files(predictor, images / "b.h5", out)
-
-
-def test_ctrl_c_leaves_whole_files_and_their_summary(images, tmp_path):
-    def stop(done, count, file):
-        if done >= 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        predict_files(by_brightness((16, 16)), images, tmp_path / "out", progress=stop)
-    names = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert names == [
-        ".predicting.jsonl",
-        "b.npz",
-        "b.png",
-        "c.npz",
-        "c.png",
-        "predictions.json",
-    ]
-    assert len(json.loads((tmp_path / "out/predictions.json").read_text())["cases"]) == 2
 
 
 def test_a_full_disk_harms_nothing(images, tmp_path, monkeypatch):
@@ -313,81 +225,6 @@ def test_real_heart(real_data, tmp_path):
             np.testing.assert_array_equal(before[field], after[field], err_msg=field)
 
 
-def test_an_interrupted_prediction_goes_on_where_it_was(images, tmp_path):
-    """After Ctrl-C, and after a kill between two writes, the results are those of one call."""
-
-    def stop(done, count, file):
-        if done >= 2:
-            raise KeyboardInterrupt
-
-    predictor, out = by_brightness((16, 16)), tmp_path / "out"
-    predict_files(predictor, images, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        predict_files(predictor, images, out, progress=stop)
-    # What a kill -9 leaves: a half line, a half file, an overlay whose label map is missing.
-    with (out / ".predicting.jsonl").open("a") as file:
-        file.write('{"case": "half')
-    (out / ".writing-abc.nii.gz").write_bytes(b"half")
-    (out / "overlays" / "d.png").write_bytes(b"half")
-    before = (out / "b.npz").stat().st_mtime_ns
-    report = predict_files(predictor, images, out)
-    assert report.resumed == 2
-    assert [file.case for file in report.files] == ["b", "c", "d", "heart"]
-    assert (out / "b.npz").stat().st_mtime_ns == before
-    held = [
-        {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        for folder in (out, tmp_path / "whole")
-    ]
-    assert held[0] == held[1]
-    listed = [
-        json.loads((folder / "predictions.json").read_text())["cases"]
-        for folder in (out, tmp_path / "whole")
-    ]
-    for case in (*listed[0], *listed[1]):
-        del case["seconds"]
-    assert listed[0] == listed[1]
-    with pytest.raises(UsageError, match="without results"):
-        predict_files(predictor, images, out)
-
-
-@pytest.mark.parametrize("changed", ["image", "labels", "settings", "model"])
-def test_it_goes_on_only_with_what_is_the_same(images, tmp_path, changed):
-    def stop(done, count, file):
-        if done >= 2:
-            raise KeyboardInterrupt
-
-    predictor, out, options = by_brightness((16, 16)), tmp_path / "out", {}
-    with pytest.raises(KeyboardInterrupt):
-        predict_files(predictor, images, out, progress=stop)
-    if changed == "image":
-        np.savez(images / "c.npz", img=VOLUME[1] + 1)
-    elif changed == "labels":
-        (out / "c.npz").unlink()
-    elif changed == "settings":
-        options["probabilities"] = True
-    else:
-        predictor = by_brightness((16, 16))
-        predictor.card["weights_sha256"] = "other"
-    if changed in ("settings", "model"):
-        with pytest.raises(UsageError, match="without results"):
-            predict_files(predictor, images, out, **options)
-        assert predict_files(predictor, images, out, force=True, **options).resumed == 0
-    else:
-        assert predict_files(predictor, images, out).resumed == 1
-
-
-def test_two_predictions_into_one_folder_are_refused(images, tmp_path):
-    predictor, out = by_brightness((16, 16)), tmp_path / "out"
-
-    def again(done, count, file):
-        if done < count:
-            with pytest.raises(UsageError, match="another process is writing"):
-                predict_files(predictor, images / "b.h5", out, force=True)
-
-    assert len(predict_files(predictor, images, out, progress=again).files) == 4
-    assert not list(out.glob(".*"))
-
-
 @pytest.mark.parametrize(
     "error", [RuntimeError("odd"), MemoryError(), UnicodeDecodeError("utf-8", b"", 0, 1, "odd")]
 )
@@ -431,24 +268,3 @@ def test_names_of_any_kind(tmp_path, name):
     assert not any(file.note for file in report.files)
     listed = json.loads((tmp_path / "out" / "predictions.json").read_text())["cases"]
     assert {case["case"] for case in listed} == {"plain", name}
-
-
-def test_label_maps_beside_their_images_are_never_predicted(tmp_path, monkeypatch):
-    folder = tmp_path / "images"
-    (folder / "sub").mkdir(parents=True)
-    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    images = [folder / "a.jpg", folder / "sub" / "b.jpg"]
-    for image in images:
-        Image.fromarray(pixels).save(image)
-    predictor = by_brightness((16, 16))
-    predict_files(predictor, folder, folder, probabilities=True)
-    assert (folder / "sub" / "b.png").is_file()
-    assert find_images(folder) == images
-    monkeypatch.chdir(folder)
-    assert find_images(".") == [Path("a.jpg"), Path("sub/b.jpg")]
-    with pytest.raises(UsageError, match="--force"):
-        predict_files(predictor, folder, folder)
-    report = predict_files(predictor, folder, tmp_path / "out")
-    assert [file.file for file in report.files] == images
-    # Away from their images, label maps are images like others.
-    assert find_images(tmp_path / "out")[0].name == "a.png"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import nibabel as nib
 import numpy as np
 import torch
 from safetensors.torch import save
@@ -15,11 +16,20 @@ from segweave.data.specs import InputSpec, TargetSpec
 from segweave.prediction import Predictor
 from segweave.recipes.build import build_network
 from segweave.recipes.loading import parse_recipe
+from tests.formats.test_nifti import affine_of
 
 TARGET = TargetSpec(names=("background", "left", "right"))
 BINARY = TargetSpec(kind="binary", names=("polyp",))
 OVERLAPPING = TargetSpec(kind="overlapping", names=("disc", "cup"))
 SPEC = InputSpec(size=(16, 16), slices=3)
+RNG = np.random.default_rng(0)
+VOLUME = RNG.normal(0, 1, (3, 16, 16)).astype(np.float32)
+
+
+def save_nifti(path, volume, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume, affine_of((1.5, 1.5, 8)) if affine is None else affine), path)
+    return path
 
 
 def trained(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -20,7 +20,8 @@ from segweave.report import (
     score_dots,
     training_curves,
 )
-from segweave.report.figures import as_png, difference_dots
+from segweave.report.comparison_report import difference_dots
+from segweave.report.figures import as_png
 
 HEART = TargetSpec(names=("background", "RV", "myocardium", "LV"))
 

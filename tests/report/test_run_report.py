@@ -13,8 +13,7 @@ from segweave.data.store import Store
 from segweave.errors import InputError
 from segweave.evaluation import read_evaluation
 from segweave.report import panels, write_report
-from segweave.report.case_pictures import notable, values_by_case
-from segweave.report.run_report import _far_below, curves_of
+from segweave.report.run_report import _far_below, curves_of, notable, values_by_case
 from segweave.training import Run
 from tests.small import make_run, make_store
 
@@ -83,10 +82,10 @@ def test_after_the_training_the_report_shows_validation_cases(run: Run) -> None:
 def test_scores_without_their_store_are_reported_without_pictures(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(path: object) -> None:
+    def gone(run: Run) -> None:
         raise InputError("opening the store", found="no such file")
 
-    monkeypatch.setattr("segweave.report.run_report.open_stores", gone)
+    monkeypatch.setattr(Run, "open_store", gone)
     text = write_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "No pictures: opening the store" in text
     assert text.count("data:image/png;base64,") == 2

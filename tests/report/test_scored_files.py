@@ -14,7 +14,7 @@ from segweave.comparison import compare
 from segweave.errors import InputError
 from segweave.evaluation import Evaluation
 from segweave.report import comparison_report, write_scores
-from segweave.report.case_pictures import notable
+from segweave.report.run_report import notable
 from segweave.report.scored_files import ScoredFiles
 
 CASES = 5

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segweave.errors import UsageError
-from segweave.recipes.optimisation import Optimiser, ParameterGroup
+from segweave.recipes.sections import Optimiser, ParameterGroup
 from segweave.training.averaging import WeightAverage
 from segweave.training.optimisers import make_optimiser
 

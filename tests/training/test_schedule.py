@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segweave.recipes.optimisation import Schedule
+from segweave.recipes.sections import Schedule
 from segweave.training.schedule import falls_now, rate_at
 
 POLY = json.loads((Path(__file__).parent.parent / "reference" / "protocol_cases.json").read_text())[

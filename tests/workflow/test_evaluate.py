@@ -106,7 +106,7 @@ def test_one_process_at_a_time_scores_a_run_and_leftovers_go(run: Run) -> None:
 def test_a_run_that_cannot_be_written_is_scored_elsewhere(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("evaluate", "ledger"):
+    for module in ("evaluate", "evaluation_plan"):
         monkeypatch.setattr(
             f"segweave.workflow.{module}.can_write",
             lambda folder: run.folder.resolve() not in [Path(folder), *Path(folder).parents],

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.checking.report import Problem
-from segweave.data.case import Case
-from segweave.data.geometry import farthest_apart
+from segweave.data.case import Case, farthest_apart
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.formats import read_case, read_label_case, write_label
 from segweave.formats.content import Request

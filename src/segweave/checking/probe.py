@@ -16,8 +16,7 @@ from segweave.checking.kinds import problem_of
 from segweave.checking.labels import unusual_labels
 from segweave.checking.report import Problem
 from segweave.checking.survey import Survey
-from segweave.data.case import Case, count_ids
-from segweave.data.geometry import farthest_apart
+from segweave.data.case import Case, count_ids, farthest_apart
 from segweave.data.specs import TargetSpec
 from segweave.data.validate_case import check_case
 from segweave.datasets.base import Item
@@ -25,7 +24,7 @@ from segweave.errors import MissingExtraError, SegweaveError
 from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import series_files
 from segweave.formats.guard import as_label
-from segweave.formats.nifti import check_header, read_geometry
+from segweave.formats.nifti_header import check_header, read_geometry
 from segweave.formats.pictures import exif_turn
 from segweave.formats.read import read_case, read_content, read_label_case
 from segweave.formats.table import ARRAYS, DICOM, NIFTI, PICTURES, suffix_of

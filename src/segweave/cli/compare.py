@@ -83,7 +83,8 @@ def compare(
     are refused.
     """
     from segweave.cli.show import results, score_tables
-    from segweave.errors import UsageError, printable_line
+    from segweave.errors import UsageError
+    from segweave.words import printable_line
 
     if published:
         from segweave.comparison.published_tables import published_tables

@@ -66,8 +66,7 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     from segweave.registry import metrics
-    from segweave.report.run_report import evaluations_of
-    from segweave.runs.metrics_file import validation_scores
+    from segweave.report.run_report import evaluations_of, validation_scores
     from segweave.training import Run
 
     run = Run(path)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from segweave.cli.guard import check_device
+from segweave.cli.run import check_device
 
 FlipsChoice = Literal["none", "rows", "columns", "both"]
 GeometryChoice = Literal["check", "pixdim", "affine", "qform"]

@@ -195,7 +195,7 @@ def predict(
         )
     from segweave.prediction.files import predict_files
     from segweave.prediction.predictor import Ensemble, Predictor, load_ensemble
-    from segweave.prediction.session import Predicts
+    from segweave.prediction.results import Predicts
     from segweave.prediction.tiles import Tiles
 
     predictor: Predictor | Ensemble | Predicts

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segweave.cli.guard import guarded
 from segweave.cli.helps import argument_texts, examples, paragraphs
+from segweave.cli.run import guarded
 from segweave.cli.values import from_text, simple
 
 if TYPE_CHECKING:

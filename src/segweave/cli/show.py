@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from segweave.errors import printable
+from segweave.words import printable
 
 if TYPE_CHECKING:
     from segweave.evaluation import Table as ScoreTable

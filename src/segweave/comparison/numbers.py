@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 
 from segweave.comparison.results import ArmComparison, Comparison, Exploratory
-from segweave.formats.csv_table import text_cells
+from segweave.words import text_cells
 
 _PARTS = ("groups", "seeds", "rest")
 _COLUMNS = (

@@ -17,10 +17,9 @@ from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.rows import Evaluation
 from segweave.evaluation.summary import summarise
 from segweave.evaluation.tables import Table, counted, quantity_of, summary_table
-from segweave.formats.csv_table import text_cells
 from segweave.runs.run_folder import RECIPE, RunLayout
 from segweave.storage import atomic_write
-from segweave.words import few
+from segweave.words import few, text_cells
 
 _DOING = "summarising runs"
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from segweave.comparison.numbers import as_csv
 from segweave.comparison.results import ArmComparison, Comparison
-from segweave.errors import UsageError, nearest, printable_line
+from segweave.errors import UsageError, nearest
 from segweave.evaluation.tables import Table, as_markdown_text, counted
 from segweave.storage import atomic_write
+from segweave.words import printable_line
 
 _NOTHING = "–"
 _LATEX = {

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segweave.data.augmentations.base import Samples
-from segweave.data.augmentations.plan import AugmentationChoice, AugmentationPlan, Moves
+from segweave.data.augmentations.plan import AugmentationPlan, Moves
 from segweave.data.boxes import foreground
 from segweave.data.cache import Resized
 from segweave.data.inputs import window_indices
+from segweave.data.specs import AugmentationChoice
 from segweave.errors import InputError, UsageError
 from segweave.runtime.randomness import numpy_stream
 

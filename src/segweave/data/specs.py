@@ -1,9 +1,12 @@
-"""InputSpec and TargetSpec: what a network is fed and what its outputs mean, the same in recipe,
-model card and export.
+"""What a network is fed, what its outputs mean (the same in recipe, model card and export), and
+what a recipe says of augmentation. An organ has the same colour in every data set, figure and
+overlay.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +20,68 @@ from pydantic import (
     model_validator,
 )
 
-from segweave.data.colours import PALETTE as PALETTE
-from segweave.data.colours import colours_of
+PALETTE = ("#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#d55e00", "#f0e442", "#0072b2", "#a6d854")
+"""Okabe and Ito's colours, which people with any colour vision can tell apart, with a light green
+in place of their black, which is not seen on an image."""
+
+_MORE = ("#44c8b4", "#c77cff", "#ddcc77", "#ff8fa3", "#8da0cb")
+# Skin, mucosa and stained tissue are warm: blue stands out there.
+ONE_CLASS = PALETTE[2]
+
+_ORGANS = {
+    "right ventricle": PALETTE[0],
+    "myocardium": PALETTE[1],
+    "left ventricle": PALETTE[2],
+    "left atrium": PALETTE[3],
+    "right atrium": PALETTE[4],
+    "polyp": ONE_CLASS,
+    "lesion": ONE_CLASS,
+    "gland": ONE_CLASS,
+    "foreground": ONE_CLASS,
+    "aorta": PALETTE[0],
+    "gallbladder": PALETTE[1],
+    "left kidney": PALETTE[2],
+    "right kidney": PALETTE[3],
+    "liver": PALETTE[4],
+    "pancreas": PALETTE[5],
+    "spleen": PALETTE[6],
+    "stomach": PALETTE[7],
+    "oesophagus": _MORE[0],
+    "inferior vena cava": _MORE[1],
+    "portal and splenic veins": _MORE[2],
+    "right adrenal gland": _MORE[3],
+    "left adrenal gland": _MORE[4],
+}
+_OTHER_NAMES = {
+    "rv": "right ventricle",
+    "rv cavity": "right ventricle",
+    "rv endo": "right ventricle",
+    "right ventricular cavity": "right ventricle",
+    "myo": "myocardium",
+    "lv myocardium": "myocardium",
+    "myocardium of the left ventricle": "myocardium",
+    "lv": "left ventricle",
+    "lv cavity": "left ventricle",
+    "lv endo": "left ventricle",
+    "left ventricular cavity": "left ventricle",
+    "la": "left atrium",
+    "ra": "right atrium",
+    "polyps": "polyp",
+    "lesions": "lesion",
+    "skin lesion": "lesion",
+    "glands": "gland",
+    "gall bladder": "gallbladder",
+    "kidney left": "left kidney",
+    "kidney l": "left kidney",
+    "kidney right": "right kidney",
+    "kidney r": "right kidney",
+    "esophagus": "oesophagus",
+    "ivc": "inferior vena cava",
+    "postcava": "inferior vena cava",
+    "portal vein and splenic vein": "portal and splenic veins",
+    "adrenal gland right": "right adrenal gland",
+    "adrenal gland left": "left adrenal gland",
+}
 
 
 class InputSpec(BaseModel):
@@ -182,6 +245,80 @@ class TargetSpec(BaseModel):
         return {i: name for i, name in enumerate(self.names) if i >= start}
 
 
+Mirror = Literal["none", "rows", "columns", "both"]
+
+
+class GeometryOptions(BaseModel):
+    """Rotation, scale, shift, mirroring and quarter turns, drawn independently for each sample.
+
+    What comes from beyond the image's edge is the case's least value; its label is background.
+    Labels are always sampled by nearest neighbour.
+
+    Attributes:
+        odds: "independent" draws as the other fields say. "released" is the rule of the released
+            training instead, and takes no other field: with probability 1/2 a quarter turn and one
+            flip, that is one of four reflections; with 1/4 a turn by a whole number of degrees in
+            -20..19; with 1/4 nothing; nearest neighbour for image and label. (There it happens
+            before the image is brought to the network's size, here after.)
+        probability: a sample is left unchanged with 1 − this probability.
+        rotation: degrees; the angle is uniform in ± this.
+        scale: the factor is uniform in 1 ± this.
+        shift: a fraction of height and width; the shift along each is uniform in ± this.
+        mirror: along "rows" (left-right within each row), "columns" (up-down) or "both", each with
+            probability 1/2; `true` means "both".
+        rot90: turn by 0, 90, 180 or 270 degrees with equal probability.
+        interpolation: of images, "linear" or "nearest".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    odds: Literal["independent", "released"] = "independent"
+    probability: float = Field(default=1.0, ge=0, le=1)
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    shift: float = Field(default=0.0, ge=0, lt=1)
+    mirror: Mirror = "none"
+    rot90: bool = False
+    interpolation: Literal["linear", "nearest"] = "linear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_mirror(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("mirror"), bool):
+            return {**values, "mirror": "both" if values["mirror"] else "none"}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> GeometryOptions:
+        if self.odds == "released":
+            fields = type(self).model_fields
+            given = sorted(self.model_fields_set - {"odds"})
+            changed = [name for name in given if getattr(self, name) != fields[name].default]
+            if changed:
+                raise ValueError(f"odds 'released' fixes everything; remove {', '.join(changed)}")
+        return self
+
+
+class AugmentationTerm(BaseModel):
+    """One augmentation of a recipe.
+
+    Attributes:
+        name: an augmentation of the registry `augmentations`.
+        probability: a sample is left unchanged with 1 − this probability.
+        options: arguments of the augmentation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    probability: float = Field(default=1.0, ge=0, le=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+AugmentationChoice = GeometryOptions | tuple[AugmentationTerm, ...]
+"""`training.augmentation`: the options of `geometry` alone, or a list of augmentations."""
+
+
 def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[Any]:
     """Probabilities (..., classes, height, width) → labels: the one place where labels are made.
 
@@ -203,3 +340,26 @@ def class_colours(target: TargetSpec) -> dict[int, str]:
         return colours_of(target.foreground)
     # A binary target may have one name only, that of its foreground (label 1).
     return {label: colours[min(label, len(colours) - 1)] for label in target.foreground}
+
+
+def colours_of(names: Mapping[int, str]) -> dict[int, str]:
+    """Label id → colour. A known organ has its colour under each of its usual names, other classes
+    get those of `PALETTE` that are left, in the order of their ids.
+    """
+    organs = {id: _organ(name) for id, name in names.items()}
+    if len(names) == 1:
+        return {id: _ORGANS.get(organ, ONE_CLASS) for id, organ in organs.items()}
+    chosen: dict[int, str] = {}
+    for id, organ in organs.items():
+        colour = _ORGANS.get(organ)
+        if colour is not None and colour not in chosen.values():
+            chosen[id] = colour
+    left = [one for one in (*PALETTE, *_MORE) if one not in chosen.values()] or list(PALETTE)
+    others = [id for id in names if id not in chosen]
+    chosen |= {id: left[number % len(left)] for number, id in enumerate(others)}
+    return {id: chosen[id] for id in names}
+
+
+def _organ(name: str) -> str:
+    words = " ".join(re.split(r"[\s_\-]+", name.strip().lower()))
+    return _OTHER_NAMES.get(words, words)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case, Stack
-from segweave.data.geometry import farthest_apart
+from segweave.data.case import Case, Stack, farthest_apart
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import PARTS, cases_of, seeded_split
 from segweave.data.splits.folds import usual_folds

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case
-from segweave.data.geometry import spacing_of
+from segweave.data.case import Case, spacing_of
 from segweave.data.specs import TargetSpec
 from segweave.data.splits import only_split
 from segweave.data.store import Store
 from segweave.errors import InputError, UsageError, nearest
-from segweave.formats.csv_table import text_cell
 from segweave.storage import atomic_write, write_json, write_text
+from segweave.words import text_cell
 
 _DOING = "writing an nnU-Net data set"
 _LEARNT = ("train", "valid", "")

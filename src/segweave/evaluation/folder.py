@@ -1,5 +1,5 @@
-"""The evaluation folder: manifest.json, cases.csv in long form, summary.json. It is complete by
-itself.
+"""The evaluation folder: manifest.json with checksums of the references, cases.csv in long form,
+summary.json. It is complete by itself.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ import io
 import math
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy
 import scipy
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from segweave import __version__
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError, from_validation
-from segweave.evaluation.protocols import list_protocols
+from segweave.evaluation.protocols import Protocol, get_protocol, list_protocols
 from segweave.evaluation.rows import (
     FORMAT,
     Evaluation,
@@ -30,11 +32,18 @@ from segweave.evaluation.rows import (
 )
 from segweave.evaluation.scores import Score
 from segweave.evaluation.summary import summarise
-from segweave.formats.csv_table import cell_text, text_cell
 from segweave.metrics.compute import Status
 from segweave.registry import MetricCard
 from segweave.registry import metrics as registry
-from segweave.storage import atomic_folder, read_json, sha256_of, sha256_of_bytes, write_json
+from segweave.storage import (
+    atomic_folder,
+    read_json,
+    sha256_of,
+    sha256_of_bytes,
+    sha256_of_text,
+    write_json,
+)
+from segweave.words import cell_text, text_cell
 
 COLUMNS = (
     "case",
@@ -73,6 +82,85 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
             found=", ".join((foreign or names)[:5]),
             remedy="choose another folder" + ("" if foreign else ", or write over it (--force)"),
         )
+
+
+def new_manifest(
+    protocol: str | Protocol, target: TargetSpec, metrics: Sequence[str] = (), **fields: Any
+) -> Manifest:
+    """The manifest of an evaluation that is about to be written, which fills in its counts.
+
+    Args:
+        protocol: a protocol or its name.
+        target: the classes.
+        metrics: names of the metrics that are computed beside the protocol's.
+        fields: any other fields of `Manifest`.
+    """
+    rules = get_protocol(protocol, target=target)
+    extra = [name for name in dict.fromkeys(metrics) if name not in rules.definitions]
+    cards = {name: rules.card(name) for name in rules.definitions}
+    cards |= {name: registry.card(name) for name in extra}
+    # What another card computes keeps the short name under which the protocol prints it.
+    entries = {
+        name: metric_entry(card).model_copy(
+            update={
+                "label": registry.card(name).heading,
+                "unit": target.unit if card.unit == "image" else card.unit,
+            }
+        )
+        for name, card in cards.items()
+    }
+    return Manifest(
+        protocol=rules.name,
+        title=rules.title,
+        means=rules.means,
+        definitions={**rules.definitions, **{name: _definition(cards[name]) for name in extra}},
+        metrics=entries,
+        classes=list(target.foreground.values()),
+        kind=target.kind,
+        primary=rules.primary,
+        per=rules.per,
+        columns=list(dict.fromkeys((*rules.columns, *metrics))),
+        versions={
+            f"plug-in {Path(file).name}": digest
+            for file, digest in registry.plugin_hashes.items()
+            if extra
+        },
+        **fields,
+    )
+
+
+def _definition(card: MetricCard) -> str:
+    """How a metric that the protocol does not list is defined."""
+    options = ", ".join(f"{name} {value}" for name, value in card.options.items())
+    classes = "" if card.reads == "probabilities" else ", where the class is in the reference"
+    return f"{card.title}{f' ({options})' if options else ''}{classes}"
+
+
+class References:
+    """Checksums of true labels, slice by slice, so that a video in one file and in one file per
+    frame have the same.
+    """
+
+    def __init__(self) -> None:
+        self._slices: dict[str, dict[int, str]] = {}
+
+    def add(self, case: str, label: NDArray[Any], first: int = 0) -> None:
+        """Add the slices of a label map (slices, ...); `first` is the index of the first one."""
+        digests = self._slices.setdefault(case, {})
+        of_image = label.ndim == 4 and label.dtype != numpy.uint8  # see `Case.label`
+        values = numpy.asarray(label, numpy.float32 if of_image else numpy.uint8)
+        for index, image in enumerate(values, start=first):
+            content = f"{image.shape}".encode() + image.tobytes()
+            digests[index] = sha256_of_bytes(content)
+
+    def checksums(self) -> dict[str, str]:
+        """Case → checksum."""
+        return {case: _joined(slices) for case, slices in sorted(self._slices.items())}
+
+
+def _joined(slices: Mapping[int, str]) -> str:
+    text = " ".join(f"{index}:{digest}" for index, digest in sorted(slices.items()))
+    return sha256_of_text(text)
 
 
 def write_evaluation(

@@ -14,17 +14,11 @@ from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.evaluation.case_table import Entry, read_entries
-from segweave.evaluation.folder import check_free, write_evaluation
+from segweave.evaluation.folder import References, check_free, new_manifest, write_evaluation
 from segweave.evaluation.label_pairs import Pairs, case_of, find_labels, pair, whole_name
-from segweave.evaluation.protocols import Protocol, get_protocol
+from segweave.evaluation.protocols import Protocol, get_protocol, score_rows
 from segweave.evaluation.rows import Evaluation, Row
-from segweave.evaluation.score_cases import (
-    Problems,
-    References,
-    new_manifest,
-    problem_list,
-    score_rows,
-)
+from segweave.evaluation.score_cases import Problems, problem_list
 from segweave.evaluation.scores import check_metrics, unique_ids
 from segweave.formats import Geometry, read_label, read_label_case, suffix_of
 from segweave.formats.files import LABEL_ENDINGS

@@ -14,17 +14,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 
-from segweave.data.case import Stack
+from segweave.data.case import Case, Stack
 from segweave.data.specs import TargetSpec, Task, decide
-from segweave.errors import UsageError, nearest
+from segweave.errors import InputError, UsageError, nearest
+from segweave.evaluation.rows import Row
 from segweave.evaluation.scores import (
     Layer,
     Score,
     class_scores,
     extra_scores,
     layers_of,
+    nearest_zoom,
     pieces,
 )
 from segweave.metrics import get_policy
@@ -231,23 +232,6 @@ STACK_NAMES: Mapping[Stack, str] = {
 }
 
 
-def nearest_zoom(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Labels (..., h, w) → (..., H, W) as SciPy's `zoom` of order 0 gives them, corner pixels
-    aligned: output index i takes input index floor(i·(n − 1)/(m − 1) + 0.5).
-
-    At some sizes (224 → 216 is one) SciPy's rounding puts the last row or column just outside,
-    where it is background; that is kept, since the released evaluation computes so.
-    """
-    rows, columns = (
-        zoom(np.arange(1, n + 1), m / n, order=0)
-        for n, m in zip(labels.shape[-2:], size, strict=True)
-    )
-    # Index 0 of the padded map is the background outside.
-    padded = np.pad(labels, [(0, 0)] * (labels.ndim - 2) + [(1, 0), (1, 0)])
-    zoomed: NDArray[Any] = padded[..., rows[:, None], columns]
-    return zoomed
-
-
 def protocols_of_families() -> Mapping[str, Protocol]:
     """Every protocol of the files of `families` by name, in alphabetical order; raises UsageError
     where two share a name or a data set.
@@ -365,3 +349,52 @@ def score_case(
         instances=instances,
         probabilities=probabilities,
     )
+
+
+def score_rows(
+    case: Case,
+    prediction: NDArray[Any],
+    *,
+    target: TargetSpec,
+    protocol: str | Protocol = "clean",
+    metrics: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    probabilities: NDArray[Any] | None = None,
+    arm: str = "",
+    seed: int | None = None,
+    fold: int | None = None,
+) -> list[Row]:
+    """The rows of one case.
+
+    Args:
+        case: the case, with its labels.
+        prediction: as in `segweave.evaluation.Scored`.
+        target: the classes.
+        protocol: a protocol or its name.
+        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
+        only: names of metrics; only these are computed.
+        probabilities: as in `segweave.evaluation.Scored`.
+        arm: the arm that made the prediction.
+        seed: its seed.
+        fold: its fold.
+
+    Raises InputError, naming the case, where it has no label or the prediction does not fit, and
+    what `score_case` raises.
+    """
+    if case.label is None:
+        raise InputError(
+            f"scoring the case {case.id}", expected="a case with a label", found="none"
+        )
+    scores = score_case(
+        prediction,
+        case.label,
+        target=target,
+        spacing=case.spacing,
+        stack=case.stack,
+        protocol=protocol,
+        metrics=metrics,
+        only=only,
+        instances=case.instances,
+        probabilities=probabilities,
+    )
+    return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]

@@ -1,8 +1,10 @@
-"""Scores predictions that are in memory: of a run on a store's cases, and during training."""
+"""Scores many predictions that are in memory into a folder, or during training; and lists what is
+wrong with single cases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +14,11 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
-from segweave.evaluation.folder import check_free, metric_entry, write_evaluation
-from segweave.evaluation.protocols import CLEAN, Protocol, get_protocol, score_case
-from segweave.evaluation.rows import Evaluation, Manifest, Row
+from segweave.evaluation.folder import References, check_free, new_manifest, write_evaluation
+from segweave.evaluation.protocols import CLEAN, Protocol, get_protocol, score_rows
+from segweave.evaluation.rows import Evaluation, Row
 from segweave.evaluation.summary import case_values, estimate
-from segweave.registry import MetricCard
-from segweave.registry import metrics as registry
 from segweave.runtime.progress import Progress
-from segweave.storage import sha256_of_bytes, sha256_of_text
 
 
 class Scored(NamedTuple):
@@ -36,134 +35,6 @@ class Scored(NamedTuple):
     case: Case
     prediction: NDArray[Any]
     probabilities: NDArray[Any] | None = None
-
-
-def score_rows(
-    case: Case,
-    prediction: NDArray[Any],
-    *,
-    target: TargetSpec,
-    protocol: str | Protocol = "clean",
-    metrics: Sequence[str] = (),
-    only: Sequence[str] | None = None,
-    probabilities: NDArray[Any] | None = None,
-    arm: str = "",
-    seed: int | None = None,
-    fold: int | None = None,
-) -> list[Row]:
-    """The rows of one case.
-
-    Args:
-        case: the case, with its labels.
-        prediction: as in `Scored`.
-        target: the classes.
-        protocol: a protocol or its name.
-        metrics: names of metrics to compute beside the protocol's, a plug-in's too.
-        only: names of metrics; only these are computed.
-        probabilities: as in `Scored`.
-        arm: the arm that made the prediction.
-        seed: its seed.
-        fold: its fold.
-
-    Raises InputError, naming the case, where it has no label or the prediction does not fit, and
-    what `score_case` raises.
-    """
-    if case.label is None:
-        raise InputError(
-            f"scoring the case {case.id}", expected="a case with a label", found="none"
-        )
-    scores = score_case(
-        prediction,
-        case.label,
-        target=target,
-        spacing=case.spacing,
-        stack=case.stack,
-        protocol=protocol,
-        metrics=metrics,
-        only=only,
-        instances=case.instances,
-        probabilities=probabilities,
-    )
-    return [Row(case.id, case.group, score, arm, seed, fold) for score in scores]
-
-
-class References:
-    """Checksums of true labels, slice by slice, so that a video in one file and in one file per
-    frame have the same.
-    """
-
-    def __init__(self) -> None:
-        self._slices: dict[str, dict[int, str]] = {}
-
-    def add(self, case: str, label: NDArray[Any], first: int = 0) -> None:
-        """Add the slices of a label map (slices, ...); `first` is the index of the first one."""
-        digests = self._slices.setdefault(case, {})
-        of_image = label.ndim == 4 and label.dtype != np.uint8  # see `Case.label`
-        values = np.asarray(label, np.float32 if of_image else np.uint8)
-        for index, image in enumerate(values, start=first):
-            content = f"{image.shape}".encode() + image.tobytes()
-            digests[index] = sha256_of_bytes(content)
-
-    def checksums(self) -> dict[str, str]:
-        """Case → checksum."""
-        return {case: _joined(slices) for case, slices in sorted(self._slices.items())}
-
-
-def _joined(slices: Mapping[int, str]) -> str:
-    text = " ".join(f"{index}:{digest}" for index, digest in sorted(slices.items()))
-    return sha256_of_text(text)
-
-
-def new_manifest(
-    protocol: str | Protocol, target: TargetSpec, metrics: Sequence[str] = (), **fields: Any
-) -> Manifest:
-    """The manifest of an evaluation that is about to be written, which fills in its counts.
-
-    Args:
-        protocol: a protocol or its name.
-        target: the classes.
-        metrics: names of the metrics that are computed beside the protocol's.
-        fields: any other fields of `Manifest`.
-    """
-    rules = get_protocol(protocol, target=target)
-    extra = [name for name in dict.fromkeys(metrics) if name not in rules.definitions]
-    cards = {name: rules.card(name) for name in rules.definitions}
-    cards |= {name: registry.card(name) for name in extra}
-    # What another card computes keeps the short name under which the protocol prints it.
-    entries = {
-        name: metric_entry(card).model_copy(
-            update={
-                "label": registry.card(name).heading,
-                "unit": target.unit if card.unit == "image" else card.unit,
-            }
-        )
-        for name, card in cards.items()
-    }
-    return Manifest(
-        protocol=rules.name,
-        title=rules.title,
-        means=rules.means,
-        definitions={**rules.definitions, **{name: _definition(cards[name]) for name in extra}},
-        metrics=entries,
-        classes=list(target.foreground.values()),
-        kind=target.kind,
-        primary=rules.primary,
-        per=rules.per,
-        columns=list(dict.fromkeys((*rules.columns, *metrics))),
-        versions={
-            f"plug-in {Path(file).name}": digest
-            for file, digest in registry.plugin_hashes.items()
-            if extra
-        },
-        **fields,
-    )
-
-
-def _definition(card: MetricCard) -> str:
-    """How a metric that the protocol does not list is defined."""
-    options = ", ".join(f"{name} {value}" for name, value in card.options.items())
-    classes = "" if card.reads == "probabilities" else ", where the class is in the reference"
-    return f"{card.title}{f' ({options})' if options else ''}{classes}"
 
 
 def evaluate_cases(

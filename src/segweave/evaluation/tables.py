@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from segweave.errors import printable_line
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.rows import Evaluation, MetricEntry, Part, Summary
 from segweave.evaluation.summary import by_unit, summarise
+from segweave.words import printable_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,6 +14,9 @@ Geometry = Literal["check", "pixdim", "affine", "qform"]
 """What decides where a NIfTI header contradicts itself: nothing ("check" refuses), pixdim's steps,
 the affine (the sform, where there is one), or the qform."""
 
+HEADER_ATTRIBUTE = "nifti_header"
+"""The attribute of a case that keeps the header of its file (base64), for its label maps."""
+
 
 @dataclass(frozen=True)
 class Request:

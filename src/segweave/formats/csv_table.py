@@ -1,5 +1,5 @@
 """Reads CSV tables as spreadsheets write them: separated by commas, semicolons or tabs, with empty
-rows, with or without a byte order mark. Writes cells so that spreadsheets compute none of them.
+rows, with or without a byte order mark.
 """
 
 from __future__ import annotations
@@ -7,13 +7,12 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from segweave.errors import InputError, printable_line
+from segweave.errors import InputError
 from segweave.formats.guard import check_file
-from segweave.words import few
+from segweave.words import cell_text, few
 
 _OTHER_WORDS = {
     **dict.fromkeys(("patient", "patient_id", "subject", "video", "sequence"), "group"),
@@ -23,30 +22,6 @@ _OTHER_WORDS = {
     **dict.fromkeys(("file", "name", "filename", "id", "image"), "case"),
 }
 """What others call the columns; "image" is the case where a table has no images."""
-
-
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_MARKED = re.compile(r"'+[=+\-@\t\r]")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
-
-
-def text_cell(text: str) -> str:
-    """A text for a CSV file that people open in a spreadsheet: what would be computed there (a name
-    that begins with = + - @ or a tab) gets the apostrophe that marks a text. Numbers stay.
-    """
-    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
-        return f"'{text}"
-    return text
-
-
-def cell_text(cell: str) -> str:
-    """The text of such a cell."""
-    return cell[1:] if _MARKED.match(cell) else cell
-
-
-def text_cells(row: Iterable[object]) -> list[object]:
-    """A row with `text_cell` for its texts, without control characters; numbers and None stay."""
-    return [text_cell(printable_line(cell)) if isinstance(cell, str) else cell for cell in row]
 
 
 def read_lines(path: str | Path, doing: str, expected: str = "") -> list[tuple[int, list[str]]]:

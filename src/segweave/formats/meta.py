@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case
-from segweave.data.geometry import spacing_of
+from segweave.data.case import Case, spacing_of
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, MissingExtraError
 from segweave.formats.content import Content, Request

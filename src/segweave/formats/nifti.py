@@ -1,4 +1,6 @@
-"""Reads NIfTI images and writes label maps that keep the image's header."""
+"""Reads NIfTI images and writes label maps that keep the image's header; a header that contradicts
+itself is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +14,38 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Case, SourceGrid
-from segweave.data.geometry import (
+from segweave.data.case import (
+    Case,
+    SourceGrid,
     case_affine,
+    farthest_apart,
     source_grid,
     spacing_of,
+    with_spacing,
 )
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
-from segweave.formats.content import Content, Geometry, Request
+from segweave.formats.content import HEADER_ATTRIBUTE, Content, Geometry, Request
 from segweave.formats.guard import (
     WHOLE,
     Unpacked,
+    check_affine,
     check_declared,
     check_deflated,
-    check_file,
     check_finite,
     check_numeric,
     declared_bytes,
     read_into,
     reading,
 )
-from segweave.formats.nifti_header import (
-    HEADER_ATTRIBUTE,
-    header_affine,
-    header_shape,
-    is_oriented,
-)
 from segweave.storage import atomic_write
 
 _GZIP = b"\x1f\x8b"
 _LARGEST_START = 1 << 26
 """A header and its extensions are far shorter."""
+_MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
+_APART = 0.1
+"""Share of the smallest step by which sform and qform may differ: they are rounded."""
 
 
 def _is_gzip(file: Path) -> bool:
@@ -56,43 +58,10 @@ def _open(file: Path, packed: bool) -> Any:
     return Unpacked(file.open("rb")) if packed else file.open("rb")
 
 
-def check_header(file: Path) -> None:
-    """Raise InputError where a file's header can't be read, or its sform, qform and pixdim
-    disagree.
-    """
-    doing = "reading a header"
-    with reading(doing, file):
-        header = _header(check_file(file, doing), doing)
-        header_affine(header, doing, file, "check")
-
-
-def _header(file: Path, doing: str) -> Any:
+def read_header(file: Path, doing: str) -> Any:
+    """The header of a file. Raises InputError unless it is a single-file NIfTI."""
     with _open(file, _is_gzip(file)) as stream:
         return parse_header(stream.read(540), doing, file)
-
-
-def read_geometry(file: Path, geometry: Geometry) -> Content:
-    """The geometry in a file's header, no voxel being read: a content whose image is an
-    array of zeros that takes no memory.
-    """
-    doing = "reading a header"
-    with reading(doing, file):
-        header = _header(file, doing)
-        declared = header_shape(header, doing, file)[:3]
-        shape = (*declared, *(1,) * (3 - len(declared)))
-        affine = header_affine(header, doing, file, geometry)
-        grid = source_grid(affine, shape)
-        turned = case_affine(affine, grid)
-    sides = tuple(grid.shape[axis] for axis in grid.axes)
-    return Content(
-        image=np.broadcast_to(np.uint8(0), (sides[0], 1, *sides[1:])),
-        label=None,
-        stack="space" if len(declared) > 2 else "single",
-        affine=turned,
-        spacing=spacing_of(turned),
-        source_grid=grid,
-        oriented=is_oriented(header),
-    )
 
 
 def _read_values(
@@ -184,8 +153,7 @@ def read_nifti(file: Path, request: Request) -> Content:
     doing, as_label = request.doing, request.as_label
     with reading(doing, file):
         packed = _is_gzip(file)
-        with _open(file, packed) as stream:
-            header = parse_header(stream.read(540), doing, file)
+        header = read_header(file, doing)
         declared = header_shape(header, doing, file)
         shape = (*declared[:3], *(1,) * (3 - len(declared)))
         further = tuple(n for n in declared[3:] if n != 1)
@@ -302,3 +270,127 @@ def names_orientation(attributes: Mapping[str, Any]) -> bool:
     stored = attributes.get(HEADER_ATTRIBUTE)
     doing = "reading the header of a case"
     return stored is None or is_oriented(parse_header(base64.b64decode(stored), doing, None))
+
+
+def header_shape(header: Any, doing: str, file: Path) -> tuple[int, ...]:
+    """The sizes of the axes that the header declares; raises InputError where there are none."""
+    axes = int(header["dim"][0])
+    sizes = tuple(int(n) for n in header.get_data_shape()) if 1 <= axes <= 7 else ()
+    if not sizes or min(sizes) < 1:
+        raise InputError(
+            doing,
+            file=file,
+            expected="two or three axes",
+            found=f"size {sizes}" if sizes else f"{axes} axes",
+            kind="unsupported",
+        )
+    return sizes
+
+
+def _forms(header: Any) -> dict[str, NDArray[np.float64]]:
+    """The affines that the header declares and that can be inverted: sform, qform."""
+    from nibabel.spatialimages import HeaderDataError
+
+    found = {}
+    for name, read in (("sform", header.get_sform), ("qform", header.get_qform)):
+        if header[f"{name}_code"] <= 0:
+            continue
+        try:
+            affine = np.array(read(), dtype=np.float64)
+        except (ValueError, ArithmeticError, HeaderDataError):
+            continue
+        if int(header["dim"][0]) < 3 and not affine[:3, 2].any():
+            # A 2D image often has no third step; its only slice gets the normal of its plane.
+            normal = np.cross(affine[:3, 0], affine[:3, 1])
+            affine[:3, 2] = normal / (np.linalg.norm(normal) or 1.0)
+        with np.errstate(all="ignore"):
+            usable = np.isfinite(affine).all() and np.linalg.det(affine[:3, :3]) != 0
+        if usable:
+            found[name] = affine
+    return found
+
+
+def header_affine(header: Any, doing: str, file: Path, geometry: Geometry) -> NDArray[np.float64]:
+    """The affine in millimetres, voxel axes of the file → RAS+, or InputError where sform, qform
+    and pixdim disagree and `geometry` does not decide.
+    """
+    pixdim = tuple(float(step) for step in np.abs(header["pixdim"][1:4]))
+    forms = _forms(header)
+    if not forms and (header["sform_code"] > 0 or header["qform_code"] > 0):
+        raise InputError(
+            doing,
+            file=file,
+            expected="an sform or qform that can be inverted",
+            found=f"none, pixdim {pixdim}",
+            remedy="repair the header",
+            kind="damaged",
+        )
+    order = ("qform", "sform") if geometry == "qform" else ("sform", "qform")
+    chosen = next((forms[name] for name in order if name in forms), None)
+    affine = np.array(header.get_base_affine(), np.float64) if chosen is None else chosen.copy()
+    if int(header["dim"][0]) < 3:
+        if chosen is None and not affine[:3, 2].any():
+            affine[2, 2] = 1.0
+        pixdim = (*pixdim[:2], float(np.linalg.norm(affine[:3, 2])))
+    unit = _MM_OF_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    check_affine(np.diag([unit] * 3 + [1.0]) @ affine, doing, file)
+    if geometry == "pixdim" and not all(math.isfinite(step) and step > 0 for step in pixdim):
+        raise InputError(
+            doing,
+            file=file,
+            expected="positive steps in pixdim",
+            found=f"pixdim {pixdim}",
+            kind="damaged",
+        )
+    if geometry == "pixdim":
+        affine = with_spacing(affine, pixdim)
+    elif geometry == "check":
+        _check_agreement(header, affine, pixdim, forms, doing, file)
+    affine[:3] *= unit
+    return affine
+
+
+def _check_agreement(
+    header: Any,
+    affine: NDArray[np.float64],
+    pixdim: tuple[float, ...],
+    forms: dict[str, NDArray[np.float64]],
+    doing: str,
+    file: Path,
+) -> None:
+    """Raise InputError where the affine has other steps than pixdim, or sform and qform put a
+    corner of the image elsewhere.
+    """
+    steps = spacing_of(affine)
+    if not np.allclose(steps, pixdim, rtol=1e-3, atol=1e-4):
+        raise InputError(
+            doing,
+            file=file,
+            expected="one voxel size in the header's affine (sform, qform) and in its pixdim",
+            found="steps of {} in the affine, {} in pixdim".format(
+                *(" × ".join(f"{step:g}" for step in three) for three in (steps, pixdim))
+            ),
+            remedy="say which is right: --geometry pixdim (the affine's directions with "
+            "pixdim's steps) or --geometry affine",
+            kind="header",
+        )
+    if len(forms) < 2:
+        return
+    sizes = [max(1, int(n)) for n in header["dim"][1:4]]
+    shape = tuple(sizes[k] if k < int(header["dim"][0]) else 1 for k in range(3))
+    apart = farthest_apart(forms["sform"], forms["qform"], shape)
+    if apart > _APART * min(steps):
+        raise InputError(
+            doing,
+            file=file,
+            expected="an sform and a qform that put the image at one position",
+            found=f"corners up to {apart:.3g} mm apart (sform code {int(header['sform_code'])}, "
+            f"qform code {int(header['qform_code'])})",
+            remedy="say which is right: --geometry affine (the sform) or --geometry qform",
+            kind="header",
+        )
+
+
+def is_oriented(header: Any) -> bool:
+    """Whether a header names an orientation, by an sform or a qform."""
+    return bool(header["sform_code"] > 0 or header["qform_code"] > 0)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave import __version__
-from segweave.data.case import Case, Provenance, Stack
-from segweave.data.geometry import farthest_apart
+from segweave.data.case import Case, Provenance, Stack, farthest_apart
 from segweave.errors import InputError
 from segweave.formats.content import Content, Geometry, Request
 from segweave.formats.dicom import read_dicom

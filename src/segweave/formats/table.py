@@ -21,14 +21,13 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError, nearest
 from segweave.formats.arrays import read_npy, read_npz, write_npz
-from segweave.formats.content import Content, Request
+from segweave.formats.content import HEADER_ATTRIBUTE, Content, Request
 from segweave.formats.dicom import ENDINGS, is_placed, read_dicom
 from segweave.formats.dicom_file import is_dicom
 from segweave.formats.hdf5 import read_h5, write_h5
 from segweave.formats.meta import write_meta
 from segweave.formats.mha import read_mha
 from segweave.formats.nifti import read_nifti, write_nifti
-from segweave.formats.nifti_header import HEADER_ATTRIBUTE
 from segweave.formats.nrrd import read_nrrd
 from segweave.formats.pictures import read_picture, write_picture
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.geometry import case_affine, source_grid, spacing_of
-from segweave.formats.content import Content
-from segweave.formats.nifti_header import HEADER_ATTRIBUTE
+from segweave.data.case import case_affine, source_grid, spacing_of
+from segweave.formats.content import HEADER_ATTRIBUTE, Content
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -9,13 +9,13 @@ from segweave.networks.base import (
     Output,
     Prompt,
     SegmentationNetwork,
+    check_size,
     create_network,
     first_inputs,
     list_networks,
     mask_of,
 )
 from segweave.networks.pretrained import WeightsReport
-from segweave.size_rule import check_size
 
 __all__ = [
     "Decoded",

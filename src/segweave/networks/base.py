@@ -5,7 +5,7 @@ in plain tuples; and networks by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from segweave import registry
 from segweave.errors import UsageError
 from segweave.networks.pretrained import WeightsReport, head_tensors, load_pretrained
-from segweave.registry import build
-from segweave.size_rule import Size as Size
-from segweave.size_rule import check_size
+from segweave.registry import Size as Size
+from segweave.registry import broken_rule, build
 
 
 class Features(NamedTuple):
@@ -335,3 +334,33 @@ def create_network(
             network, pretrained, listed=card.weights, head=head, new_head=new_head
         )
     return network
+
+
+def check_size(
+    name: str,
+    size: Size,
+    *,
+    divisor: int = 1,
+    smallest: int = 1,
+    fixed: Sequence[Size | int] = (),
+) -> None:
+    """Raise UsageError naming sizes that work where an image breaks a network's size rule.
+
+    Args:
+        name: the network, for the message.
+        size: height and width of the image in pixels.
+        divisor: see `broken_rule`.
+        smallest: see `broken_rule`.
+        fixed: see `broken_rule`.
+    """
+    broken = broken_rule(size, divisor=divisor, smallest=smallest, fixed=fixed)
+    if broken is None:
+        return
+    expected, nearby = broken
+    found = f"{size[0]}×{size[1]}"
+    raise UsageError(
+        f"running {name} on an image of {found}",
+        expected=expected,
+        found=found,
+        remedy="resize or pad to " + " or ".join(f"{h}×{w}" for h, w in nearby),
+    )

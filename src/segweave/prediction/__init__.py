@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from segweave.prediction.flips import Flips
     from segweave.prediction.measurements import Measurement, measure
     from segweave.prediction.overlay import display_slices, draw_overlay, draw_slice
+    from segweave.prediction.planning import PredictedFile
     from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
-    from segweave.prediction.progress_file import PredictedFile
-    from segweave.prediction.session import Prediction, Predicts, Session
+    from segweave.prediction.results import Prediction, Predicts
+    from segweave.prediction.session import Session
     from segweave.prediction.tiles import Tiles
 
 _PUBLIC = {
@@ -22,7 +23,7 @@ _PUBLIC = {
     "Ensemble": "segweave.prediction.predictor",
     "Flips": "segweave.prediction.flips",
     "Measurement": "segweave.prediction.measurements",
-    "PredictedFile": "segweave.prediction.progress_file",
+    "PredictedFile": "segweave.prediction.planning",
     "Prediction": "segweave.prediction.session",
     "PredictionFailure": "segweave.prediction.files",
     "PredictionReport": "segweave.prediction.files",

@@ -32,19 +32,17 @@ from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.planning import (
     DOING,
     Job,
-    check_folder,
-    check_free,
-    check_targets,
-    plan_files,
-)
-from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.progress_file import (
     PredictedFile,
     ProgressFile,
     as_entry,
+    check_folder,
+    check_free,
+    check_targets,
     from_entry,
+    plan_files,
 )
-from segweave.prediction.session import Predicts
+from segweave.prediction.predictor import Ensemble, Predictor
+from segweave.prediction.results import Predicts
 from segweave.runtime.progress import Progress
 from segweave.storage import (
     atomic_write,

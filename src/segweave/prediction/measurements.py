@@ -16,8 +16,8 @@ from scipy.spatial.distance import pdist
 
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
-from segweave.formats.csv_table import text_cells
 from segweave.metrics.objects import connected_objects
+from segweave.words import text_cells
 
 COLUMNS = (
     "class",

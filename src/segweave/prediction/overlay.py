@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from segweave.data.case import Case, count_ids
 from segweave.data.specs import TargetSpec, class_colours
-from segweave.errors import printable
+from segweave.words import printable
 
 MOST_TILES = 24
 _SLICES_FOR_WINDOW = 64

@@ -1,20 +1,24 @@
-"""Which files a prediction reads and writes; checked before any network is loaded."""
+"""Which files a prediction reads and writes, checked before any network is loaded; and what it has
+done so far: one entry per file, for the summary, and for going on after an interruption.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segweave.errors import UsageError
 from segweave.formats import case_name, find_images, label_name
-from segweave.prediction.progress_file import NAME as PROGRESS
-from segweave.runs.model_folder import model_folder
-from segweave.runs.run_folder import CARD
-from segweave.storage import read_json
+from segweave.runs.run_folder import CARD, model_folder
+from segweave.storage import read_json, write_text
 
 OVERLAYS = "overlays"
 PROBABILITIES = "probabilities"
+PROGRESS = ".predicting.jsonl"
 DOING = "predicting files"
 
 
@@ -143,3 +147,137 @@ def check_free(jobs: Sequence[Job], folder: Path) -> None:
             found=f"{existing[0]}{more}",
             remedy="choose another folder, or replace them with force (--force)",
         )
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """One file that was predicted.
+
+    Attributes:
+        file: the image.
+        case: its case's id.
+        labels: the label map that was written.
+        overlay: the picture of image and labels, None where none was asked for.
+        size: (slices, height, width).
+        spacing: mm (slice, row, column), None where unknown.
+        seconds: how long it took.
+        classes: pixels (voxels) of each class and, for volumes of known spacing, its ml.
+        note: what is unusual beside the label map: an overlay that could not be drawn, an EXIF
+            orientation that is not applied.
+        boxes: slice, x0, y0, x1 and y1 of each box that it was segmented from.
+    """
+
+    file: Path
+    case: str
+    labels: Path
+    overlay: Path | None
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+    seconds: float
+    classes: dict[str, tuple[int, float | None]]
+    note: str = ""
+    boxes: tuple[tuple[float, ...], ...] = ()
+
+
+class ProgressFile:
+    """A hidden file in the output folder: one line with the settings, then one per finished image.
+
+    A line that a killed process wrote in half is left out. Only who holds the folder's lock may use
+    it.
+
+    Args:
+        folder: the output folder.
+        settings: what the label maps depend on, as JSON takes it.
+        restart: whether to start anew whatever is there.
+
+    Attributes:
+        resumes: whether the folder holds an interrupted prediction with the same settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, restart: bool = False) -> None:
+        self.path = folder / PROGRESS
+        self._folder = folder
+        self._entries: dict[str, dict[str, Any]] = {}
+        lines = [] if restart else self._lines()
+        self.resumes = bool(lines) and lines[0] == json.loads(json.dumps(settings))
+        if self.resumes:
+            self._entries = {line["file"]: line for line in lines[1:] if "file" in line}
+        self._settings = settings
+
+    def start(self) -> None:
+        """Write the file, or write it anew without the half line of a killed process."""
+        whole = [self._settings, *self._entries.values()]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in whole))
+
+    def entry(self, image: Path, labels: Path) -> dict[str, Any] | None:
+        """What was noted of an image, where it is the same file still and its label map is there;
+        else None.
+        """
+        noted = self._entries.get(str(image))
+        if noted is None or noted["image"] != _state(image) or not labels.is_file():
+            return None
+        return noted
+
+    def add(self, image: Path, entry: dict[str, Any]) -> None:
+        """Note that the label map of an image is there."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**entry, "image": _state(image)}) + "\n")
+
+    def remove(self) -> None:
+        """Remove the file, when every image was tried."""
+        self.path.unlink(missing_ok=True)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        with suppress(OSError):
+            for line in self.path.read_bytes().splitlines():
+                with suppress(ValueError):
+                    content = json.loads(line)
+                    if isinstance(content, dict):
+                        lines.append(content)
+        return lines
+
+
+def _state(image: Path) -> list[int]:
+    """Size and time of a file; of a folder (a DICOM series), those of its files together."""
+    files = sorted(image.iterdir()) if image.is_dir() else [image]
+    states = [file.stat() for file in files]
+    return [sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)]
+
+
+def as_entry(file: PredictedFile, folder: Path) -> dict[str, Any]:
+    """What predictions.json in `folder` states of a file."""
+    return {
+        "file": str(file.file),
+        "case": file.case,
+        "labels": file.labels.relative_to(folder).as_posix(),
+        "overlay": None if file.overlay is None else file.overlay.relative_to(folder).as_posix(),
+        "size": list(file.size),
+        "spacing_mm": None if file.spacing is None else [float(step) for step in file.spacing],
+        "seconds": round(file.seconds, 3),
+        "classes": {
+            name: {"pixels": count} | ({} if volume is None else {"ml": round(volume, 4)})
+            for name, (count, volume) in file.classes.items()
+        },
+        **({"note": file.note} if file.note else {}),
+        **({"boxes": [list(box) for box in file.boxes]} if file.boxes else {}),
+    }
+
+
+def from_entry(entry: dict[str, Any], folder: Path) -> PredictedFile:
+    """The file that an entry of predictions.json in `folder` lists."""
+    spacing = entry["spacing_mm"]
+    return PredictedFile(
+        file=Path(entry["file"]),
+        case=entry["case"],
+        labels=folder / entry["labels"],
+        overlay=None if entry["overlay"] is None else folder / entry["overlay"],
+        size=tuple(entry["size"]),
+        spacing=None if spacing is None else tuple(spacing),
+        seconds=entry["seconds"],
+        classes={
+            name: (amount["pixels"], amount.get("ml")) for name, amount in entry["classes"].items()
+        },
+        note=entry.get("note", ""),
+        boxes=tuple(tuple(box) for box in entry.get("boxes", ())),
+    )

@@ -15,14 +15,14 @@ from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, UsageError, from_validation
 from segweave.prediction.flips import Flips, check_flips
-from segweave.prediction.session import Member, Prediction, Session
+from segweave.prediction.results import Prediction
+from segweave.prediction.session import Member, Session
 from segweave.prediction.tiles import Tiles
 from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
-from segweave.recipes.loading import parse_recipe
 from segweave.recipes.recipe import Precision
-from segweave.runs.model_folder import card_of_unfinished, model_folder
-from segweave.runs.run_folder import CARD, RECIPE, WEIGHTS, Run
+from segweave.runs.run_folder import CARD, RECIPE, WEIGHTS, Run, model_folder
+from segweave.runs.unfinished import card_of_unfinished
 from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights
@@ -263,7 +263,7 @@ def target_differences(target: TargetSpec, other: TargetSpec) -> str:
 
 def _recipe(card: dict[str, Any], folder: Path) -> Recipe:
     if isinstance(card.get("recipe"), dict):
-        return parse_recipe(card["recipe"], file=folder / CARD)
+        return Recipe.from_dict(card["recipe"], file=folder / CARD)
     for file in (folder / RECIPE, folder.parent / RECIPE):
         if file.is_file():
             return load_recipe(file)

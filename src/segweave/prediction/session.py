@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from segweave.formats.table import as_image
 from segweave.networks import mask_of
 from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.prediction.flips import Flips, boxes_of_flips, mean_of_flips, with_flips
+from segweave.prediction.results import Prediction
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
 from segweave.runtime.devices import flushed_denormals
@@ -36,48 +37,6 @@ from segweave.runtime.progress import Progress
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 
 Planes = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The result for one case.
-
-    Attributes:
-        labels: uint8 (slices, height, width) on the case's own grid, with a class axis after slices
-            where classes overlap; where the network predicts an image, its values in the unit of
-            the source, float32 (slices, channels, height, width).
-        probabilities: float32 (slices, classes, height, width), or None where not asked for.
-        case: the case.
-    """
-
-    labels: NDArray[Any]
-    probabilities: NDArray[np.float32] | None
-    case: Case
-
-
-class Predicts(Protocol):
-    """What `predict_files` asks: a Session, or a server that has one."""
-
-    @property
-    def target(self) -> TargetSpec:
-        """What the classes are."""
-
-    @property
-    def card(self) -> Mapping[str, Any]:
-        """What summaries report about the model."""
-
-    def check_boxes(self, given: object | None) -> None:
-        """Raise UsageError where boxes are needed and none are given, or the other way round."""
-
-    def predict(
-        self,
-        case: Case,
-        *,
-        boxes: CaseBoxes | None = None,
-        probabilities: bool = False,
-        progress: Progress | None = None,
-    ) -> Prediction:
-        """Segment a case, as `Session.predict` does."""
 
 
 class Member(NamedTuple):

@@ -10,10 +10,15 @@ from segweave.recipes.loading import (
     list_recipes,
     load_recipe,
     parse_recipe,
-    read_yaml,
     recipe_file,
 )
-from segweave.recipes.recipe import Recipe, derived_arm, differences, dotted_differences
+from segweave.recipes.recipe import (
+    Recipe,
+    derived_arm,
+    differences,
+    dotted_differences,
+    read_yaml,
+)
 
 __all__ = [
     "ArmIdentity",

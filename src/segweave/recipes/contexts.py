@@ -10,8 +10,8 @@ from pydantic import Field
 
 from segweave.errors import UsageError
 from segweave.recipes.loading import as_set, load_recipe
-from segweave.recipes.optimisation import Section
 from segweave.recipes.recipe import Recipe
+from segweave.recipes.sections import Section
 
 NO_CONTEXT = "none"
 DEFAULT_SLICES = 3

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from segweave.errors import nearest
-from segweave.recipes.recipe import Recipe
+from segweave.errors import InputError, nearest
 
 _TYPES = {
     "int": "a whole number",
@@ -46,12 +46,44 @@ _SYNONYMS = {
 }
 
 
-def dotted_key(error: ErrorDetails) -> str:
+def explained(
+    error: ValidationError,
+    model: type[BaseModel],
+    doing: str,
+    *,
+    file: Path | None,
+    set_keys: Collection[str],
+) -> InputError:
+    """The InputError for what pydantic found wrong in a recipe.
+
+    Args:
+        error: what pydantic raised.
+        model: the recipe's model, which names the right keys.
+        doing: what was being done, as a phrase.
+        file: the file that was read.
+        set_keys: the keys that came from `--set`.
+    """
+    # A wrong key explains most of what else is wrong, so it comes first.
+    problems = sorted(
+        error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden"
+    )
+    first = problems[0]
+    key = _dotted_key(first)
+    expected, found, remedy = explain(first, model)
+    if key in set_keys:
+        found += f" (from --set {key})"
+    if len(problems) > 1:
+        others = sorted({_dotted_key(problem) for problem in problems[1:]})
+        remedy = "; ".join(filter(None, [remedy, "also look at " + ", ".join(others[:5])]))
+    return InputError(doing, file=file, expected=expected, found=found, remedy=remedy)
+
+
+def _dotted_key(error: ErrorDetails) -> str:
     """The key that an error is about, as in "training.epochs"."""
     return ".".join(str(part) for part in error["loc"])
 
 
-def explain(error: ErrorDetails) -> tuple[str | None, str, str | None]:
+def explain(error: ErrorDetails, model: type[BaseModel]) -> tuple[str | None, str, str | None]:
     """(expected, found, what to do) for one of pydantic's errors."""
     location = [str(part) for part in error["loc"]]
     key = ".".join(location) or "the recipe"
@@ -59,8 +91,8 @@ def explain(error: ErrorDetails) -> tuple[str | None, str, str | None]:
     context = error.get("ctx", {})
     value = f"{key}: {_show(error['input'])}"
     if kind == "extra_forbidden":
-        known = _keys_at(location[:-1])
-        return None, f"unknown key {key!r}", _suggest(location[-1], location[:-1], known)
+        known = _keys_at(model, location[:-1])
+        return None, f"unknown key {key!r}", _suggest(model, location[-1], location[:-1], known)
     if kind == "missing":
         return f"the key {key!r}", "it is missing", None
     if kind == "value_error":
@@ -88,9 +120,9 @@ def _as_pair(key: str, value: Any) -> str | None:
     return None
 
 
-def _keys_at(location: Sequence[str]) -> dict[str, Any]:
+def _keys_at(model: type[BaseModel], location: Sequence[str]) -> dict[str, Any]:
     """Known keys of the section at `location` with their types, or nothing where it is free."""
-    current: Any = Recipe
+    current: Any = model
     for step in location:
         fields = _fields(current)
         if step in fields:
@@ -138,9 +170,11 @@ def _all_keys(annotation: Any, path: str = "") -> dict[str, str]:
     return result
 
 
-def _suggest(name: str, section: Sequence[str], known: Mapping[str, Any]) -> str:
+def _suggest(
+    model: type[BaseModel], name: str, section: Sequence[str], known: Mapping[str, Any]
+) -> str:
     name = _SYNONYMS.get(name, name) if name not in known else name
-    elsewhere = [dotted for dotted, last in _all_keys(Recipe).items() if last == name]
+    elsewhere = [dotted for dotted, last in _all_keys(model).items() if last == name]
     if elsewhere:
         return "did you mean " + " or ".join(elsewhere) + "?"
     prefix = ".".join(section)

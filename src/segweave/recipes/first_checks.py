@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segweave import registry
-from segweave.data.augmentations.plan import AugmentationTerm
+from segweave.data.specs import AugmentationTerm
 from segweave.errors import InputError, UsageError, nearest
 from segweave.recipes.recipe import Recipe
-from segweave.size_rule import Size, broken_rule
+from segweave.registry import Size, broken_rule
 from segweave.weights import is_imagenet, weights_file
 
 SIZE_RULES = ("divisor", "smallest", "fixed")

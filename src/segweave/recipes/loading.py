@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from segweave import registry
 from segweave.errors import InputError, UsageError, nearest
-from segweave.recipes.explain import dotted_key, explain
-from segweave.recipes.recipe import Recipe
+from segweave.recipes.recipe import NO_YAML, READING, Recipe, plain_values, read_keys
 
 SHIPPED = Path(__file__).parent
 _PARTS = ("data", "network", "training")
-_READING = "reading a recipe"
-_LARGEST = 1_000_000  # bytes; a recipe is a page of text
-_MOST_VALUES = 10_000
-# What the library raises for texts that are no YAML, and its constructors for values that are none.
-_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError)
 # Of these two keys of a section, giving one takes the other away.
 _EITHER = {"training": ("epochs", "steps"), "input": ("size", "spacing")}
 # A label does not outlive a change of what it names.
@@ -102,34 +95,7 @@ def parse_recipe(
     """
     values = _add_layer(values, _from_sets(sets)) if sets else values
     given = {text.partition("=")[0].strip() for text in sets}
-    number = values.get("format", 1)
-    if number != 1:
-        raise InputError(
-            _READING,
-            file=file,
-            expected="format: 1",
-            found=f"format: {number}",
-            remedy="this recipe was written for another version of segweave",
-        )
-    try:
-        return Recipe.model_validate(dict(values))
-    except ValidationError as error:
-        # A wrong key explains most of what else is wrong, so it comes first.
-        problems = sorted(
-            error.errors(include_url=False),
-            key=lambda problem: problem["type"] != "extra_forbidden",
-        )
-        first = problems[0]
-        key = dotted_key(first)
-        expected, found, remedy = explain(first)
-        if key in given:
-            found += f" (from --set {key})"
-        if len(problems) > 1:
-            others = sorted({dotted_key(problem) for problem in problems[1:]})
-            remedy = "; ".join(filter(None, [remedy, "also look at " + ", ".join(others[:5])]))
-        raise InputError(
-            _READING, file=file, expected=expected, found=found, remedy=remedy
-        ) from None
+    return Recipe.from_dict(values, file=file, set_keys=given)
 
 
 def merge(
@@ -172,87 +138,22 @@ def _find(path_or_name: str | Path, *, beside: Path | None) -> Path:
     steps = Path(text).parts
     looks_like_a_file = path.suffix in (".yaml", ".yml") or len(steps) > 1
     if looks_like_a_file and not (len(steps) == 2 and steps[0] in _PARTS and not path.suffix):
-        raise InputError(_READING, file=path, expected="a YAML file", found="no such file")
+        raise InputError(READING, file=path, expected="a YAML file", found="no such file")
     return recipe_file(text)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, which YAML itself would silently overrule."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            if isinstance(key, Hashable):
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def read_yaml(path: Path, doing: str) -> Any:
-    """What a YAML file of a person holds, as plain values.
-
-    Raises InputError where it can't be read, is larger than 1 MB, is not YAML, holds something that
-    no plain value is, or more than 10,000 values (aliases to aliases count each time).
-    """
-    try:
-        if not path.is_file():
-            found = "no such file" if not path.exists() else "no ordinary file"
-            raise InputError(doing, file=path, expected="a YAML file", found=found)
-        if path.stat().st_size > _LARGEST:
-            raise InputError(
-                doing, file=path, expected="a page of text", found=f"{path.stat().st_size} bytes"
-            )
-        return _plain(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(
-            doing, file=path, expected="valid YAML", found=f"{where}{error.problem}"
-        ) from None
-    except InputError:
-        raise
-    except (OSError, *_NO_YAML) as error:
-        raise InputError(
-            doing, file=path, expected="a YAML file", found=f"{type(error).__name__}: {error}"
-        ) from None
-
-
-def _plain(text: str) -> Any:
-    """The values of a YAML text; raises ValueError where there are too many."""
-    # _Loader is a SafeLoader: no YAML tag can run code.
-    value = yaml.load(text, Loader=_Loader)
-    left = [value]
-    for _ in range(_MOST_VALUES):
-        if not left:
-            return value
-        one = left.pop()
-        if isinstance(one, dict):
-            left += [*one.keys(), *one.values()]
-        elif isinstance(one, list):
-            left += one
-        elif not isinstance(one, str | int | float | None):
-            raise ValueError(f"a value of type {type(one).__name__}; a text goes in quotes")
-    raise ValueError(f"more than {_MOST_VALUES:,} values")
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         chain = " → ".join(p.name for p in (*seen, path))
-        raise InputError(_READING, file=path, expected="extends without a circle", found=chain)
-    values = read_yaml(path, _READING)
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError(_READING, file=path, expected="keys and values", found=_name_type(values))
+        raise InputError(READING, file=path, expected="extends without a circle", found=chain)
+    values = read_keys(path)
     parents = values.pop("extends", None)
     if isinstance(parents, str):
         parents = [parents]
     if not isinstance(parents, list | None) or not all(isinstance(p, str) for p in parents or ()):
         raise InputError(
-            _READING,
+            READING,
             file=path,
             expected="extends: the name or path of a recipe, or a list of them",
             found=repr(parents),
@@ -273,8 +174,8 @@ def _from_sets(sets: Sequence[str]) -> dict[str, Any]:
                 "reading --set", expected="KEY=VALUE, as in training.epochs=10", found=repr(text)
             )
         try:
-            value = _plain(value_text)
-        except _NO_YAML:
+            value = plain_values(value_text)
+        except NO_YAML:
             raise UsageError(
                 "reading --set", expected="a YAML value after =", found=repr(text)
             ) from None
@@ -286,11 +187,3 @@ def _from_sets(sets: Sequence[str]) -> dict[str, Any]:
             section = inner
         section[steps[-1]] = value
     return result
-
-
-def _name_type(value: Any) -> str:
-    if value is None:
-        return "an empty file"
-    return {"list": "a list", "str": "text", "dict": "keys that are not text"}.get(
-        type(value).__name__, type(value).__name__
-    )

@@ -1,23 +1,42 @@
-"""The recipe: one frozen model that says everything about a training, all defaults included."""
+"""The recipe: one frozen model that says everything about a training, all defaults included; and
+the YAML that it is written as.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     Field,
     TypeAdapter,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
-from segweave.data.augmentations.geometry import Geometry
-from segweave.data.augmentations.plan import AugmentationChoice, AugmentationTerm
-from segweave.data.specs import InputSpec
+from segweave.data.specs import (
+    AugmentationChoice,
+    AugmentationTerm,
+    GeometryOptions,
+    InputSpec,
+)
 from segweave.data.splits import choose_parts
-from segweave.recipes.optimisation import Average, Optimiser, Schedule, Section
+from segweave.errors import InputError
+from segweave.recipes.explain import explained
+from segweave.recipes.sections import (
+    DEFAULT_POSITION,
+    Average,
+    ContextChoice,
+    DataChoice,
+    NetworkChoice,
+    Optimiser,
+    Schedule,
+    Section,
+    WeavingChoice,
+)
 
 if TYPE_CHECKING:
     from segweave.data.store import CaseStore
@@ -28,80 +47,11 @@ Scale = Annotated[float, Field(gt=0, le=4)]
 _TERMS = TypeAdapter(tuple[AugmentationTerm, ...])
 
 FORMAT: Literal[1] = 1
-DEFAULT_POSITION = "bottleneck"
-
-
-class DataChoice(Section):
-    """Which cases are trained on and which are validated on.
-
-    Attributes:
-        store: the store that `segweave prepare` wrote, or a list of stores that are trained on
-            together. Usually given on the command line.
-        split: a split of the store. `{fold}` in the name stands for the recipe's fold. Without it,
-            the store's only split that is not a fold.
-        training: the part of the split to train on.
-        validation: the part to validate on; null where there is none.
-        test: the test part. Training reads it only under `protocol: published`.
-    """
-
-    store: str | tuple[str, ...] | None = None
-    split: str | None = None
-    training: str = "train"
-    validation: str | None = "valid"
-    test: str | None = "test"
-
-
-class NetworkChoice(Section):
-    """The network.
-
-    Attributes:
-        name: a name that `segweave networks` lists.
-        form: `paper` or `released`, where the network's card lists both.
-        options: options of the network's constructor.
-        pretrained: weights to start from: `imagenet`, `imagenet:FILE`, a file of the whole
-            network's weights, or the folder of a finished run.
-        new_head: let the head start anew where the weights to start from have another one (other
-            classes).
-    """
-
-    name: str
-    form: str = "released"
-    options: dict[str, Any] = Field(default_factory=dict)
-    pretrained: str | None = None
-    new_head: bool = False
-
-
-class ContextChoice(Section):
-    """The context module; null for the network alone.
-
-    Attributes:
-        name: a name that `segweave contexts` lists.
-        form: as printed in the paper, or as the released code computes.
-        options: options of the module's constructor.
-    """
-
-    name: str
-    form: Literal["paper", "released"] = "paper"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class WeavingChoice(Section):
-    """Where and how the context module is woven in.
-
-    Attributes:
-        at: `encoder`, `bottleneck`, `skips`, `decoder`, `output`, or the dotted name of a
-            submodule.
-        tiles: cut the map of a single image into tiles × tiles; the sequence of a tile is the tiles
-            before it and itself. Needs `input.slices: 1`.
-        join: add the module's output to the map, or replace the map by it.
-        channels: channels of the map at a dotted name or at `output`, where the network does not
-            declare them.
-    """
-
-    at: str = DEFAULT_POSITION
-    tiles: int = Field(default=1, ge=1)
-    join: Literal["replace", "add"] = "add"
-    channels: int | None = Field(default=None, ge=1)
+READING = "reading a recipe"
+_LARGEST = 1_000_000  # bytes; a recipe is a page of text
+_MOST_VALUES = 10_000
+# What the library raises for texts that are no YAML, and its constructors for values that are none.
+NO_YAML = (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError)
 
 
 class LossTerm(Section):
@@ -179,7 +129,7 @@ class TrainingChoice(Section):
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     loss: tuple[LossTerm, ...] = Field(default_factory=_default_loss, min_length=1)
-    augmentation: AugmentationChoice = Geometry()
+    augmentation: AugmentationChoice = GeometryOptions()
     gradient_clip: float | None = Field(default=None, gt=0)
     average: Average | None = None
     precision: Precision = "32"
@@ -196,7 +146,7 @@ class TrainingChoice(Section):
         # A union would report what is wrong with both of its members.
         if isinstance(value, list | tuple):
             return _TERMS.validate_python(tuple(value))
-        return Geometry.model_validate(value)
+        return GeometryOptions.model_validate(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -288,6 +238,34 @@ class Recipe(Section):
         doing = f"choosing cases of the store {store.name}"
         return choose_parts(store.splits, store.groups, split, parts, doing)
 
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], *, file: Path | None = None, set_keys: Collection[str] = ()
+    ) -> Recipe:
+        """A recipe from plain values. Raises InputError that names the key, and `file` where it is
+        given; `set_keys` are those that came from `--set`.
+        """
+        number = values.get("format", 1)
+        if number != 1:
+            raise InputError(
+                READING,
+                file=file,
+                expected="format: 1",
+                found=f"format: {number}",
+                remedy="this recipe was written for another version of segweave",
+            )
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise explained(error, cls, READING, file=file, set_keys=set_keys) from None
+
+    @classmethod
+    def from_file(cls, path: Path) -> Recipe:
+        """The resolved recipe that a training wrote. Raises InputError as `from_dict`, and where
+        the file can't be read.
+        """
+        return cls.from_dict(read_keys(path), file=path)
+
     def to_dict(self) -> dict[str, Any]:
         """Every field, defaults included, as plain values."""
         return self.model_dump(mode="json")
@@ -322,3 +300,84 @@ def dotted_differences(
         elif a != b:
             result[str(key)] = (a, b)
     return result
+
+
+def read_keys(path: Path) -> dict[str, Any]:
+    """The keys and values of a recipe's YAML file; raises InputError as `read_yaml`, and where
+    there are none.
+    """
+    values = read_yaml(path, READING)
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError(READING, file=path, expected="keys and values", found=_name_type(values))
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, which YAML itself would silently overrule."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key, Hashable):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path, doing: str) -> Any:
+    """What a YAML file of a person holds, as plain values.
+
+    Raises InputError where it can't be read, is larger than 1 MB, is not YAML, holds something that
+    no plain value is, or more than 10,000 values (aliases to aliases count each time).
+    """
+    try:
+        if not path.is_file():
+            found = "no such file" if not path.exists() else "no ordinary file"
+            raise InputError(doing, file=path, expected="a YAML file", found=found)
+        if path.stat().st_size > _LARGEST:
+            raise InputError(
+                doing, file=path, expected="a page of text", found=f"{path.stat().st_size} bytes"
+            )
+        return plain_values(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(
+            doing, file=path, expected="valid YAML", found=f"{where}{error.problem}"
+        ) from None
+    except InputError:
+        raise
+    except (OSError, *NO_YAML) as error:
+        raise InputError(
+            doing, file=path, expected="a YAML file", found=f"{type(error).__name__}: {error}"
+        ) from None
+
+
+def plain_values(text: str) -> Any:
+    """The values of a YAML text; raises ValueError where there are too many."""
+    # _Loader is a SafeLoader: no YAML tag can run code.
+    value = yaml.load(text, Loader=_Loader)
+    left = [value]
+    for _ in range(_MOST_VALUES):
+        if not left:
+            return value
+        one = left.pop()
+        if isinstance(one, dict):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+        elif not isinstance(one, str | int | float | None):
+            raise ValueError(f"a value of type {type(one).__name__}; a text goes in quotes")
+    raise ValueError(f"more than {_MOST_VALUES:,} values")
+
+
+def _name_type(value: Any) -> str:
+    if value is None:
+        return "an empty file"
+    return {"list": "a list", "str": "text", "dict": "keys that are not text"}.get(
+        type(value).__name__, type(value).__name__
+    )

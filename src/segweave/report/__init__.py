@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from segweave.report.comparison_report import write_comparison
+from segweave.report.comparison_report import difference_dots, write_comparison
 from segweave.report.figures import (
     Panel,
-    difference_dots,
+    panels,
     prediction_panel,
     save_figure,
     score_dots,
     training_curves,
 )
 from segweave.report.page import Image, Page, Section, Table, write_page
-from segweave.report.panels import panels
 from segweave.report.run_report import write_report
 from segweave.report.scored_files import write_scores
 

@@ -5,26 +5,37 @@ worst, best and most changed.
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from segweave.comparison import Comparison, comparison_tables, write_text
 from segweave.comparison.results import ScoredRun
 from segweave.data.specs import TargetSpec
-from segweave.errors import InputError, SegweaveError, one_line
+from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.evaluation.folder import LABEL_MAPS
 from segweave.evaluation.label_pairs import case_file
 from segweave.evaluation.tables import counted
-from segweave.report.case_pictures import target_of
-from segweave.report.figures import as_png, difference_dots, prediction_panel
+from segweave.report.figures import (
+    LINES,
+    as_png,
+    figure_class,
+    panels,
+    plain_axis,
+    prediction_panel,
+    printable_names,
+)
 from segweave.report.page import Image, Page, Section, write_page
-from segweave.report.panels import panels
-from segweave.report.run_report import as_table
+from segweave.report.run_report import as_table, target_of
 from segweave.report.scored_files import ScoredFiles
 from segweave.runs.run_folder import Run, RunLayout
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from segweave.data.store import CaseStore
     from segweave.report.figures import Panel
 
@@ -80,6 +91,33 @@ def _dots(
         arm.arm: (list(arm.by_group.values()), (arm.difference, arm.low, arm.high))
         for arm in comparison.arms
     }
+
+
+def difference_dots(
+    arms: Mapping[str, tuple[Sequence[float], tuple[float, float | None, float | None]]],
+    quantity: str = "difference in Dice",
+) -> Figure:
+    """Every group's difference as a dot, mean and interval as a bar; `arms` maps arm → (values,
+    (mean, low, high)), low and high None where there is none.
+    """
+    figure_type = figure_class()
+    if not arms:
+        raise UsageError("drawing differences", expected="at least one arm", found="none")
+    figure = figure_type(figsize=(6.4, 0.55 * len(arms) + 1.0), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0.0, color="#888888", linewidth=1)
+    for y, (values, (mean, low, high)) in enumerate(arms.values()):
+        points = np.asarray(values, dtype=float)
+        spread = (np.arange(len(points)) % 5 - 2) * 0.05
+        axis.plot(points, y + spread, "o", color=LINES[0], alpha=0.45, markersize=4)
+        if low is not None and high is not None:
+            axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
+        axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
+    axis.set_yticks(range(len(arms)), printable_names(arms), fontsize=9)
+    axis.set_ylim(len(arms) - 0.4, -0.5)
+    axis.set_xlabel(quantity, fontsize=9)
+    plain_axis(axis)
+    return figure
 
 
 def notable_cases(comparison: Comparison) -> dict[str, str]:
@@ -193,15 +231,12 @@ def _runs(scored: ScoredRun) -> list[Path]:
 
 def _store(comparison: Comparison, case: str) -> CaseStore | ScoredFiles:
     """What holds the image of a case: the store of a run, else the references as images."""
-    from segweave.data.joined_store import open_stores
-
     for scored in comparison.scored_runs:
         for run in _runs(scored)[:1]:
-            path = Run(run).recipe.data.store
-            if path is not None:
-                store = open_stores(path)
-                if store.checksum == scored.sources.get("store") and case in store.ids:
-                    return store
+            store = Run(run).open_store()
+            checksum = scored.sources.get("store")
+            if store is not None and store.checksum == checksum and case in store.ids:
+                return store
         if "references" in scored.sources:
             return ScoredFiles(scored.sources)
     raise InputError("the images that the evaluations name are gone")

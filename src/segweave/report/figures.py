@@ -1,24 +1,33 @@
-"""Figures of predictions, training curves and scores, drawn without global state."""
+"""Figures of predictions, training curves and scores, drawn without global state; and which slice
+of a case is shown with its truth and its predictions.
+"""
 
 from __future__ import annotations
 
 import io
+import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segweave.data.case import Case
 from segweave.data.specs import TargetSpec, class_colours
-from segweave.errors import MissingExtraError, UsageError, printable
+from segweave.errors import MissingExtraError, UsageError
+from segweave.evaluation import get_protocol
+from segweave.evaluation.label_pairs import case_file
+from segweave.formats import read_case, read_label
+from segweave.metrics import confusion
 from segweave.storage import atomic_write
+from segweave.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
     Label maps are drawn over the image, filled and outlined. Raises UsageError without rows and
     MissingExtraError without matplotlib.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     if not rows:
         raise UsageError("drawing predictions", expected="at least one slice", found="none")
     arms = list(dict.fromkeys(arm for row in rows for arm in row.predictions))
@@ -74,11 +83,120 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
     return figure
 
 
-def score_scale(values: Iterable[float], metric: str = "dice") -> tuple[float, float] | None:
-    """The one scale of the scores on a page: `dice_scale`; None (whatever they need) of a metric
-    that has no upper limit.
+class HasCases(Protocol):
+    """What gives a case by its id: a store, or scored files."""
+
+    def case(self, id: str) -> Case:
+        """The case."""
+
+
+def panels(
+    store: HasCases,
+    ids: Sequence[str],
+    predictions: Mapping[str, Path],
+    target: TargetSpec,
+    *,
+    protocol: str = "clean",
+    margin: int = 14,
+) -> list[Panel]:
+    """One row per case: the slice in which the rarest class is largest, cut to what is labelled.
+
+    `predictions` maps an arm to the folder with what `protocol` scored. Under each map is its Dice
+    in this slice. Raises InputError where a label map is missing.
     """
-    return dice_scale(values) if metric == "dice" else None
+    rows = []
+    for id in ids:
+        case = store.case(id)
+        if case.label is None or (case.label.ndim != 3 and target.task == "labels"):
+            continue
+        maps = {arm: kept_prediction(folder, case, target) for arm, folder in predictions.items()}
+        panel = panel_of(case, maps, target, protocol=protocol, margin=margin)
+        rows += [panel] if panel is not None else []
+    return rows
+
+
+def panel_of(
+    case: Case,
+    predictions: Mapping[str, NDArray[Any]],
+    target: TargetSpec,
+    *,
+    protocol: str = "clean",
+    margin: int = 14,
+) -> Panel | None:
+    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled;
+    of images the middle slice. None for a case whose classes overlap.
+
+    Args:
+        case: the case, with its true label map.
+        predictions: arm → what `protocol` scored, (slices, height, width).
+        target: the classes.
+        protocol: its name.
+        margin: pixels around what is labelled.
+    """
+    if target.task == "image":
+        from segweave.report.image_panel import row_of_images
+
+        return Panel(**row_of_images(case, predictions, target))
+    if case.label is None or case.label.ndim != 3:
+        return None
+    index = _shown_slice(case, target)
+    truth = np.asarray(case.label[index])
+    rows, columns = _window(truth, margin)
+    maps: dict[str, NDArray[np.uint8]] = {}
+    notes: dict[str, str] = {}
+    for arm, scored in predictions.items():
+        labels = get_protocol(protocol).shown(scored[index : index + 1])[0]
+        maps[arm] = labels[rows, columns]
+        notes[arm] = _dice_note(labels, truth, target)
+    image = np.asarray(case.image[index])
+    image = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    pixel = case.spacing[1] / case.spacing[2] if case.spacing else 1.0
+    slice_name = f"{case.id}, slice {index + 1}" if case.slices > 1 else case.id
+    return Panel(slice_name, image[rows, columns], truth[rows, columns], maps, notes, pixel)
+
+
+def _shown_slice(case: Case, target: TargetSpec) -> int:
+    assert case.label is not None
+    sizes = np.stack(
+        [(np.asarray(case.label) == label).sum(axis=(1, 2)) for label in target.foreground]
+    )
+    return int(np.lexsort((sizes.sum(axis=0), sizes.min(axis=0)))[-1])
+
+
+def _window(truth: NDArray[np.uint8], margin: int) -> tuple[slice, slice]:
+    """Rows and columns around what is labelled, all of the image where nothing is."""
+    labelled = np.argwhere(truth > 0)
+    if len(labelled) == 0:
+        return slice(None), slice(None)
+    low, high = labelled.min(axis=0), labelled.max(axis=0) + 1
+    side = int((high - low).max()) + 2 * margin
+    middle = (low + high) // 2
+    start = np.maximum(middle - side // 2, 0)
+    return slice(int(start[0]), int(start[0]) + side), slice(int(start[1]), int(start[1]) + side)
+
+
+def _dice_note(labels: NDArray[np.uint8], truth: NDArray[np.uint8], target: TargetSpec) -> str:
+    counts = confusion(labels, truth, tuple(target.foreground))
+    values = [count.dice for count in counts.values() if count.present]
+    return f"Dice {np.mean(values):.2f}" if values else ""
+
+
+def kept_prediction(folder: Path, case: Case, target: TargetSpec) -> NDArray[Any]:
+    """The label map, or the image, of a case in a folder of predictions. Raises InputError."""
+    file = kept_label(folder, case.id)
+    # Where a header contradicts itself, its size was settled when the case was read.
+    if target.task == "image":
+        return read_case(file, geometry="pixdim", channels=True).image
+    return read_label(file, case, geometry="pixdim", scaled=target.one_class)
+
+
+def kept_label(folder: Path, id: str) -> Path:
+    """The label map of a case in a folder of segweave or of another program. Raises InputError."""
+    name = urllib.parse.quote(id, safe=" ")
+    for ending in (".nii.gz", ".png", ".npz"):
+        if (folder / f"{name}{ending}").is_file():
+            return folder / f"{name}{ending}"
+    return case_file(folder, id)  # of another program
 
 
 def dice_scale(values: Iterable[float]) -> tuple[float, float]:
@@ -96,7 +214,7 @@ def training_curves(
 
     Raises UsageError where there is nothing to draw.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     shown = {name: arms for name, arms in curves.items() if any(arms.values())}
     if not shown:
         raise UsageError("drawing training curves", expected="at least one value", found="none")
@@ -104,7 +222,7 @@ def training_curves(
     axes = figure.subplots(1, len(shown), squeeze=False, sharex=True)[0]
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     everyone = list(dict.fromkeys(arm for arms in shown.values() for arm in arms))
-    styles = {arm: _LINES[i % len(_LINES)] for i, arm in enumerate(everyone)}
+    styles = {arm: LINES[i % len(LINES)] for i, arm in enumerate(everyone)}
     for axis, (name, arms) in zip(axes, shown.items(), strict=True):
         for arm, points in arms.items():
             if points:
@@ -120,7 +238,7 @@ def training_curves(
                 )
         axis.set_xlabel("epoch", fontsize=9)
         axis.set_title(name, fontsize=10)
-        _plain_axis(axis)
+        plain_axis(axis)
         if name.startswith("validation"):
             _mark_best(axis, arms, styles)
         if name.endswith("Dice"):
@@ -137,10 +255,9 @@ def score_dots(
     scale: tuple[float, float] | None = None,
 ) -> Figure:
     """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values. All
-    classes have one scale, by default `dice_scale` of the scores, or their range where they are no
-    Dice.
+    classes have one scale, by default `dice_scale`, of other quantities the range of the scores.
     """
-    figure_type = _matplotlib()
+    figure_type = figure_class()
     arms = list(dict.fromkeys(arm for values in scores.values() for arm in values))
     if not arms:
         raise UsageError("drawing scores", expected="at least one score", found="none")
@@ -149,51 +266,22 @@ def score_dots(
     )
     axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
     every = [v for arms_of in scores.values() for values in arms_of.values() for v in values]
-    finite = [value for value in every if np.isfinite(value)] or [0.0, 1.0]
-    low, high = scale or (
-        dice_scale(every) if quantity == "Dice" else (min(finite), max(finite) + 1e-9)
-    )
+    around = (min(every, default=0.0), max(every, default=0.0) + 1e-9)
+    low, high = scale or (dice_scale(every) if quantity == "Dice" else around)
     for axis, (name, values) in zip(axes, scores.items(), strict=True):
         for y, arm in enumerate(arms):
             points = np.asarray(values.get(arm, ()), dtype=float)
             points = points[np.isfinite(points)]
             if len(points):
                 spread = (np.arange(len(points)) % 5 - 2) * 0.06
-                axis.plot(points, y + spread, "o", color=_LINES[0], alpha=0.45, markersize=3.5)
+                axis.plot(points, y + spread, "o", color=LINES[0], alpha=0.45, markersize=3.5)
                 axis.plot([points.mean()] * 2, [y - 0.3, y + 0.3], color="#000", lw=1.6)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel(quantity, fontsize=8)
         axis.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-        _plain_axis(axis)
-    axes[0].set_yticks(range(len(arms)), _printable(arms), fontsize=8)
+        plain_axis(axis)
+    axes[0].set_yticks(range(len(arms)), printable_names(arms), fontsize=8)
     axes[0].set_ylim(len(arms) - 0.5, -0.5)
-    return figure
-
-
-def difference_dots(
-    arms: Mapping[str, tuple[Sequence[float], tuple[float, float | None, float | None]]],
-    quantity: str = "difference in Dice",
-) -> Figure:
-    """Every group's difference as a dot, mean and interval as a bar; `arms` maps arm → (values,
-    (mean, low, high)), low and high None where there is none.
-    """
-    figure_type = _matplotlib()
-    if not arms:
-        raise UsageError("drawing differences", expected="at least one arm", found="none")
-    figure = figure_type(figsize=(6.4, 0.55 * len(arms) + 1.0), layout="constrained")
-    axis = figure.subplots()
-    axis.axvline(0.0, color="#888888", linewidth=1)
-    for y, (values, (mean, low, high)) in enumerate(arms.values()):
-        points = np.asarray(values, dtype=float)
-        spread = (np.arange(len(points)) % 5 - 2) * 0.05
-        axis.plot(points, y + spread, "o", color=_LINES[0], alpha=0.45, markersize=4)
-        if low is not None and high is not None:
-            axis.plot([low, high], [y + 0.3] * 2, color="#000000", linewidth=1.6)
-        axis.plot([mean], [y + 0.3], "D", color="#000000", markersize=4.5)
-    axis.set_yticks(range(len(arms)), _printable(arms), fontsize=9)
-    axis.set_ylim(len(arms) - 0.4, -0.5)
-    axis.set_xlabel(quantity, fontsize=9)
-    _plain_axis(axis)
     return figure
 
 
@@ -285,7 +373,7 @@ def _legend(figure: Figure, target: TargetSpec, colours: Mapping[int, str]) -> N
     )
 
 
-def _printable(names: Iterable[str]) -> list[str]:
+def printable_names(names: Iterable[str]) -> list[str]:
     """Labels of ticks are set anew when the figure is drawn, so they are cleaned before."""
     return [name if name.isprintable() else printable(name) for name in names]
 
@@ -295,14 +383,16 @@ def _aspect(row: Panel) -> float:
     return float(height * row.pixel / width)
 
 
-def _plain_axis(axis: Any) -> None:
+def plain_axis(axis: Any) -> None:
+    """Small ticks, a light grid, no frame at the top and on the right."""
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
 
-def _matplotlib() -> type[Figure]:
+def figure_class() -> type[Figure]:
+    """Matplotlib's Figure; raises MissingExtraError without matplotlib."""
     try:
         from matplotlib.figure import Figure as FigureType
     except ImportError as error:

@@ -1,31 +1,38 @@
-"""Reads runs and their evaluations and makes figures and a report of them."""
+"""Reads runs and their evaluations and makes a report of them, with pictures of the worst, the
+median and the best case.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.boxes import FROM_REFERENCE
 from segweave.data.case import Case
-from segweave.data.joined_store import open_stores
 from segweave.data.specs import TargetSpec
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, one_line
-from segweave.evaluation import Evaluation, read_evaluation, summary_table
+from segweave.evaluation import Evaluation, Row, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
 from segweave.evaluation.summary import case_values
 from segweave.evaluation.tables import quantity_of
 from segweave.registry import metrics
-from segweave.report.case_pictures import TITLE, Pictured, pictures, values_by_case
-from segweave.report.figures import as_png, score_dots, score_scale, training_curves
+from segweave.report.figures import (
+    Panel,
+    as_png,
+    dice_scale,
+    kept_prediction,
+    panel_of,
+    prediction_panel,
+    score_dots,
+    training_curves,
+)
 from segweave.report.page import Image, Page, Section, Table, write_page
-from segweave.report.panels import kept_prediction
-from segweave.runs.metrics_file import validation_scores
 
 if TYPE_CHECKING:
     from segweave.runs.run_folder import Run
@@ -33,8 +40,23 @@ if TYPE_CHECKING:
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 
 
+TITLE = "Cases worst, median and best"
 _FAR = 0.05
 """A last validation Dice that is so much below the best one is remarked."""
+
+
+class Pictured(Protocol):
+    """What gives the cases and their predictions."""
+
+    @property
+    def seen(self) -> bool:
+        """Whether there are images, and not label maps alone."""
+
+    def case(self, id: str) -> Case:
+        """The case with its true label map."""
+
+    def prediction(self, case: Case) -> NDArray[Any]:
+        """The label map, or the image, that was scored."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +96,9 @@ def write_report(
         facts.append((f"{prompt} shown to the network", f"{FROM_REFERENCE}, for all scores"))
     evaluations = evaluations_of(run)
     metric, validated_points = validation_scores(run.metrics)
-    scale = score_scale(
-        [value for _, value in validated_points]
-        + [v for one in evaluations for v in case_values(one.rows, one.manifest.primary).values()],
-        evaluations[0].manifest.primary if evaluations else metric,
-    )
+    shares = [value for _, value in validated_points] if metric == "dice" else []
+    shares += [v for one in evaluations for v in case_values(one.rows, "dice").values()]
+    scale = dice_scale(shares) if shares else None
     sections = [curves_section({recipe.arm or "run": run}, scale)]
     for number, evaluation in enumerate(evaluations):
         # The same definitions stand once on the page.
@@ -113,6 +133,18 @@ def evaluations_of(run: Run) -> list[Evaluation]:
     """The evaluations in a run's folder."""
     folders = sorted(run.layout.evaluations.glob("*/manifest.json"))
     return [read_evaluation(manifest.parent) for manifest in folders]
+
+
+def validation_scores(rows: Iterable[Mapping[str, float]]) -> tuple[str, list[tuple[float, float]]]:
+    """The metric by which the validation cases of a training are scored ("dice" where none was
+    yet), and its (epoch, value), from the rows of metrics.csv.
+    """
+    given = list(rows)
+    prefix = "validation_"
+    names = (name for row in given for name in row if name.startswith(prefix) and "/" not in name)
+    column = next(names, f"{prefix}dice")
+    points = [(row["epoch"], row[column]) for row in given if column in row]
+    return column.removeprefix(prefix), points
 
 
 def curves_of(runs: Mapping[str, Run]) -> Curves:
@@ -173,6 +205,86 @@ def _far_below(arm: str, points: Sequence[tuple[float, float]], checkpoint: str)
     )
 
 
+def values_by_case(rows: Sequence[Row], metric: str = "dice") -> dict[str, float]:
+    """Case → mean over its classes (of the mean over images and runs)."""
+    values: dict[str, list[float]] = {}
+    for (case, _), value in case_values(rows, metric).items():
+        values.setdefault(case, []).append(value)
+    return {case: float(np.mean(of_case)) for case, of_case in values.items()}
+
+
+def notable(values: Mapping[str, float]) -> dict[str, str]:
+    """Case → why it is shown: the worst, the median and the best, as far as they differ."""
+    order = sorted(values, key=lambda case: (values[case], case))
+    if not order:
+        return {}
+    if len({*values.values()}) == 1:
+        # Where all are equal, none is the best.
+        return {order[0]: "one of equal cases" if len(order) > 1 else "the only case"}
+    chosen: dict[str, list[str]] = {}
+    for word, index in (("worst", 0), ("median", (len(order) - 1) // 2), ("best", -1)):
+        chosen.setdefault(order[index], []).append(word)
+    return {case: " and ".join(words) for case, words in chosen.items()}
+
+
+def pictures(
+    values: Mapping[str, float],
+    cases: Pictured,
+    target: TargetSpec,
+    *,
+    protocol: str = "clean",
+    title: str = TITLE,
+    quantity: str = "Dice",
+) -> Section:
+    """The section with image, truth and prediction of the notable cases. A picture that can't be
+    drawn is a line with the reason.
+
+    Args:
+        values: case → what arms are compared by.
+        cases: the cases and their predictions.
+        target: the classes.
+        protocol: its name.
+        title: the heading.
+        quantity: the name of the values.
+    """
+    rows: list[Panel] = []
+    lines: list[str] = []
+    for id, why in notable(values).items():
+        line = f"{id}: {why}, {quantity} {values[id]:.3f}"
+        try:
+            case = cases.case(id)
+            predictions = {"prediction": cases.prediction(case)}
+            panel = panel_of(case, predictions, target, protocol=protocol)
+        except (SegweaveError, OSError) as error:
+            reason = one_line(error) if isinstance(error, SegweaveError) else str(error)
+            lines.append(f"{line}. No picture: {reason}.")
+            continue
+        if panel is None:
+            lines.append(f"{line}. No picture: its classes overlap.")
+            continue
+        title_of_row = f"{why}\n{panel.title}"
+        rows.append(replace(panel, seen=cases.seen, title=title_of_row))
+        lines.append(f"{line}.")
+    if not rows:
+        return Section(title, lines or [f"No case has a value of {quantity}."])
+    which = "the middle slice; below, its"
+    if target.task == "labels":
+        which = "the slice in which the rarest class is largest; below, mean"
+    caption = (
+        f"One row per case, {which} {quantity}{' of that slice' * (target.task == 'labels')}."
+        + ("" if cases.seen else " Without images the label maps are drawn on black.")
+    )
+    return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
+
+
+def target_of(kind: str, classes: Sequence[str]) -> TargetSpec:
+    """The target with these foreground classes, in the standard colours."""
+    hidden = () if kind == "overlapping" else ("background",)
+    if kind == "image":
+        return TargetSpec(kind="image", names=tuple(classes), range=(0.0, 1.0))
+    return TargetSpec.model_validate({"kind": kind, "names": (*hidden, *classes)})
+
+
 @dataclass(frozen=True)
 class _KeptCases:
     """The cases of an evaluation of a run: from its store, and the label maps that were kept."""
@@ -192,10 +304,9 @@ def _pictures(run: Run, evaluation: Evaluation) -> Section:
     manifest = evaluation.manifest
     title = f"{TITLE}, {manifest.protocol}, {manifest.sources.get('part', '')} cases"
     try:
-        path = run.recipe.data.store
-        if path is None:
+        store = run.open_store()
+        if store is None:
             raise InputError("drawing cases", expected="the run's store", found="none named")
-        store = open_stores(path)
         if store.checksum != manifest.sources.get("store"):
             raise InputError("drawing cases of another store than that of the training")
         folder = run.layout.predictions(Path(manifest.sources.get("predictions", "")).name)

@@ -18,9 +18,8 @@ from segweave.evaluation.label_pairs import case_file, whole_name
 from segweave.evaluation.summary import case_values
 from segweave.evaluation.tables import counted
 from segweave.formats import find_images, read_case, read_label, read_label_case
-from segweave.report.case_pictures import pictures, target_of, values_by_case
 from segweave.report.page import Page, Section, Table, write_page
-from segweave.report.run_report import scores_section
+from segweave.report.run_report import pictures, scores_section, target_of, values_by_case
 
 _DOING = "drawing scored files"
 _LISTED = 500

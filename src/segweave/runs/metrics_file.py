@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segweave.errors import SegweaveError
@@ -12,18 +12,6 @@ from segweave.runs.run_folder import read_rows
 from segweave.storage import write_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "seconds", "samples_per_second", "loader_share")
-
-
-def validation_scores(rows: Iterable[Mapping[str, float]]) -> tuple[str, list[tuple[float, float]]]:
-    """The metric by which validation cases chose the model ("dice" where there was none yet), and
-    its (epoch, value).
-    """
-    given = list(rows)
-    prefix = "validation_"
-    names = (name for row in given for name in row if name.startswith(prefix) and "/" not in name)
-    column = next(names, f"{prefix}dice")
-    points = [(row["epoch"], row[column]) for row in given if column in row]
-    return column.removeprefix(prefix), points
 
 
 class MetricsFile:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segweave.data.joined_store import open_stores
+from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError, nearest
-from segweave.recipes import ArmIdentity, Recipe, arm_identity, load_recipe, parse_recipe
+from segweave.recipes import ArmIdentity, Recipe, arm_identity
 from segweave.storage import read_json
 from segweave.weights import MODEL as MODEL
 from segweave.weights import WEIGHTS as WEIGHTS
@@ -30,6 +32,7 @@ REPORT = "report.html"
 PREDICTIONS = "predictions"
 EVALUATION = "evaluation"
 LEDGER = "tested.json"
+LOADING = "loading a model"
 RESIZED = ".resized"
 """Disposable copies of the training images, where they can't be written beside the store."""
 
@@ -168,8 +171,15 @@ class Run:
     def recipe(self) -> Recipe:
         """The resolved recipe of the training."""
         if self._is_model:
-            return parse_recipe(self.model_card["recipe"], file=self.layout.card)
-        return load_recipe(self.layout.recipe)
+            return Recipe.from_dict(self.model_card["recipe"], file=self.layout.card)
+        return Recipe.from_file(self.layout.recipe)
+
+    def open_store(self) -> CaseStore | None:
+        """The store that the recipe names, or its stores as one; None where it names none."""
+        paths = self.recipe.data.store
+        if paths is None:
+            return None
+        return Store(paths) if isinstance(paths, str) else open_stores(paths)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -267,6 +277,63 @@ class Run:
             found=f"no such file; the training reached step {int(rows[-1]['step']) if rows else 0}",
             remedy="train again with the same recipe and folder: it goes on where it stopped",
         )
+
+
+def model_folder(path: Path, checkpoint: str | None = None) -> Path:
+    """The folder with the model card: `path` itself, or `path`/model. For a checkpoint of a run
+    that has not ended it is the run's folder, which has no card yet.
+
+    Raises InputError where there is neither, UsageError for a checkpoint that is not there.
+    """
+    if not path.is_dir():
+        raise InputError(
+            LOADING,
+            file=path,
+            expected="a run folder or a model folder",
+            found="a file" if path.exists() else "nothing there",
+            remedy=f"give the folder that holds {MODEL}/{CARD}; weights that others released "
+            "become one by segweave convert-weights"
+            if path.exists()
+            else "give the folder that segweave train --out wrote",
+        )
+    if checkpoint is not None:
+        _check_checkpoint(path, checkpoint)
+    for folder in (path / MODEL, path):
+        if (folder / CARD).is_file():
+            return folder
+    if not (path / RECIPE).is_file():
+        entries = sorted(entry.name for entry in path.iterdir())[:6]
+        raise InputError(
+            LOADING,
+            file=path,
+            expected=f"a folder with {MODEL}/{CARD} or {CARD}",
+            found=", ".join(entries) or "an empty folder",
+        )
+    if checkpoint is not None:
+        return path
+    held = " and ".join(Run(path).checkpoints)
+    raise InputError(
+        LOADING,
+        file=path,
+        expected=f"a folder with {MODEL}/{CARD} or {CARD}",
+        found="a run that has not ended" + (f", with the checkpoint {held}" if held else ""),
+        remedy="train again with the same recipe and folder: the training continues"
+        + ("; or take a checkpoint as it is now (--checkpoint last)" if held else ""),
+    )
+
+
+def _check_checkpoint(path: Path, checkpoint: str) -> None:
+    inside = path.name == MODEL and (path.parent / RECIPE).is_file()
+    folder = path.parent if inside else path
+    remedy = "leave the checkpoint out: a model folder has one set of weights"
+    if (folder / RECIPE).is_file():
+        known = Run(folder).checkpoints
+        if checkpoint in known:
+            return
+        remedy = nearest(checkpoint, known) if known else "there is none yet; train first"
+    elif not (folder / CARD).is_file():
+        return  # not a model
+    raise UsageError(f"reading a checkpoint of {path}", found=repr(checkpoint), remedy=remedy)
 
 
 def read_rows(path: str | Path) -> list[dict[str, float]]:

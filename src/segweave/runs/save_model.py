@@ -17,7 +17,6 @@ from segweave.errors import InputError, UsageError
 from segweave.networks import first_inputs
 from segweave.recipes import Recipe
 from segweave.recipes.build import build_network
-from segweave.recipes.loading import parse_recipe
 from segweave.runs.model_card import LIMITS, describe_network, write_model_folder
 from segweave.runs.run_folder import CARD
 from segweave.storage import atomic_folder
@@ -119,7 +118,7 @@ def _recipe(settings: Recipe | Mapping[str, Any]) -> Recipe:
     if isinstance(settings, Recipe):
         return settings
     # A recipe states how long the training is; the card states that this section is not used.
-    return parse_recipe({"training": {"steps": 1}, **settings})
+    return Recipe.from_dict({"training": {"steps": 1}, **settings})
 
 
 def _check_described(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from segweave.errors import UsageError, nearest
-from segweave.recipes.optimisation import Optimiser
+from segweave.recipes.sections import Optimiser
 
 
 def make_optimiser(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 
-from segweave.recipes.optimisation import Schedule
+from segweave.recipes.sections import Schedule
 
 
 def rate_at(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segweave.weaving.factory import POSITIONS, weave
-from segweave.weaving.volume import volume_outputs
+from segweave.weaving.slices import volume_outputs
 from segweave.weaving.woven import SlicePrepared, WovenNetwork
 
 __all__ = ["POSITIONS", "SlicePrepared", "WovenNetwork", "volume_outputs", "weave"]

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from segweave.networks.base import Feedback, Prompt, SegmentationNetwork
-from segweave.size_rule import Size, check_size
+from segweave.networks.base import Feedback, Prompt, SegmentationNetwork, Size, check_size
 from segweave.weaving.woven import WovenNetwork
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from segweave.context.base import ContextModule, check_module
 from segweave.context.identity import Identity
 from segweave.errors import UsageError, nearest
 from segweave.weaving.adapters import SegmentationModel
-from segweave.weaving.positions import (
+from segweave.weaving.slices import (
     WovenBottleneck,
     WovenDecoder,
     WovenEncoder,

@@ -16,8 +16,8 @@ from segweave.data.specs import TargetSpec
 from segweave.errors import SegweaveError
 from segweave.networks import create_network
 from segweave.networks.base import Output, Size, first_inputs, mask_of
-from segweave.recipes.optimisation import Optimiser
 from segweave.recipes.recipe import LossTerm
+from segweave.recipes.sections import Optimiser
 from segweave.runtime.devices import flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.training.objective import WeightedLoss
@@ -25,7 +25,7 @@ from segweave.training.optimisers import make_optimiser
 from segweave.weaving import WovenNetwork, weave
 from segweave.weaving.costs import some_size
 from segweave.weaving.factory import POSITIONS
-from segweave.weaving.volume import volume_outputs
+from segweave.weaving.slices import volume_outputs
 
 CONTEXTS = ("sa-lstm", "conv")
 """The modules that are tried: a module of the papers, and the control that it has to beat."""

@@ -29,8 +29,7 @@ from segweave.evaluation import (
     score_rows,
     write_evaluation,
 )
-from segweave.evaluation.folder import LABEL_MAPS
-from segweave.evaluation.score_cases import References
+from segweave.evaluation.folder import LABEL_MAPS, References
 from segweave.formats import label_format, suitable_format, write_label
 from segweave.prediction import Ensemble, Flips, Predictor, Session, Tiles, load_ensemble
 from segweave.prediction.predictor import target_differences
@@ -39,8 +38,7 @@ from segweave.report.run_report import ValidatedCases
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.storage import atomic_folder, can_write, locked, scratch_folder
-from segweave.workflow.evaluation_plan import Part, plan_evaluation
-from segweave.workflow.ledger import note_scored
+from segweave.workflow.evaluation_plan import Part, note_scored, plan_evaluation
 
 _log = logging.getLogger(__name__)
 

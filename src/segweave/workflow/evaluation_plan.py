@@ -1,25 +1,33 @@
-"""What an evaluation of a run will score and where it goes, checked before torch is imported."""
+"""What an evaluation of a run will score and where it goes, checked before torch is imported; and
+the ledger of a run: test cases are scored once.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from segweave.data.splits import only_split
 from segweave.data.store import CaseStore
-from segweave.errors import UsageError, nearest
-from segweave.evaluation import Protocol, check_metrics, get_protocol
+from segweave.errors import InputError, UsageError, nearest
+from segweave.evaluation import Protocol, check_metrics, get_protocol, list_protocols
 from segweave.evaluation.folder import check_free
 from segweave.prediction.flips import Flips
 from segweave.prediction.tiles import Tiles
-from segweave.runs.model_folder import model_folder
-from segweave.runs.run_folder import Run
-from segweave.workflow.ledger import check_scored_once
+from segweave.runs.run_folder import Run, model_folder
+from segweave.storage import can_write, read_json, write_json
 from segweave.workflow.variants import Variant, may_replace, open_store, part_of_joined
 
+_log = logging.getLogger(__name__)
+
+_BEST_ON_TEST = "best-on-test"
 Part = Literal["test", "validation", "training", "all"]
+Ledger = dict[str, dict[str, Any]]
+"""Name of an evaluation → protocol, store, when, where and how often test cases were scored."""
 
 
 @dataclass(frozen=True)
@@ -137,3 +145,104 @@ def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:
     if not ids:
         raise UsageError(doing, expected="at least one case", found="none")
     return ids
+
+
+def check_scored_once(
+    runs: Sequence[Run], key: str, protocol: str, checksum: str, dataset: str, *, force: bool
+) -> dict[str, int]:
+    """How often the test cases were scored, by evaluation, with this time counted as `key`.
+
+    Args:
+        runs: the runs whose ledgers are read.
+        key: the name of the evaluation in the ledger.
+        protocol: the name of the protocol.
+        checksum: that of the store that is scored; each store is counted separately.
+        dataset: the store's data set, which says which protocol "published" was in old ledgers.
+        force: count, but do not refuse.
+
+    Raises UsageError where they were scored at all, as any variant, unless `force`. The checkpoint
+    `best-on-test` is counted separately.
+    """
+    counts: dict[str, int] = {}
+    for run in runs:
+        own_store = run.environment["data"]["checksum"]
+        done = {
+            name: entry
+            for name, entry in _read_ledger(run).items()
+            if _protocol_of(name, entry, dataset) == protocol
+            and entry.get("store", own_store) == checksum
+            # It was chosen on the test cases and its name says so: reported beside the others.
+            and (_BEST_ON_TEST in name) == (_BEST_ON_TEST in key)
+        }
+        if done and not force:
+            last = max(done.values(), key=lambda entry: entry["when"])
+            raise UsageError(
+                "scoring test cases a second time",
+                file=run.folder,
+                expected=f"test cases that this run was not scored on yet under {protocol}, "
+                "with any checkpoint, members, flips or tiles",
+                found=f"scores ({', '.join(done)}), the last of {last['when']} in {last['folder']}",
+                remedy="read those; a choice made after looking at test scores makes them "
+                "worthless, so compare checkpoints, flips, tiles and averages on part validation "
+                "(segweave evaluate RUN --part validation --flips both) and score the chosen one "
+                "alone on test; after a fault was repaired, use --force",
+            )
+        for name, entry in done.items():
+            counts[name] = max(counts.get(name, 0), entry["times"])
+    return {**counts, key: counts.get(key, 0) + 1}
+
+
+def note_scored(runs: Sequence[Run], key: str, protocol: str, checksum: str, folder: Path) -> None:
+    """Note in each of the runs that the test cases of a store were scored now. A run that can't be
+    written is named in a warning.
+
+    Args:
+        runs: the runs whose ledgers are written.
+        key: the name of the evaluation in the ledger.
+        protocol: the name of the protocol.
+        checksum: that of the store.
+        folder: where the evaluation is.
+    """
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    for run in runs:
+        if not can_write(run.layout.evaluations):
+            _log.warning(
+                "%s can't be written: it does not note that its test cases were scored; do not "
+                "choose anything by these scores",
+                run.folder,
+            )
+            continue
+        ledger = _read_ledger(run)
+        ledger[key] = {
+            "protocol": protocol,
+            "store": checksum,
+            "when": when,
+            "folder": str(folder),
+            "times": ledger.get(key, {}).get("times", 0) + 1,
+        }
+        write_json(run.layout.ledger, ledger)
+
+
+def _read_ledger(run: Run) -> Ledger:
+    path = run.layout.ledger
+    if not path.is_file():
+        return {}
+    doing = "reading which test cases were scored"
+    content = read_json(path, doing)
+    if not all(
+        isinstance(e, dict) and {"when", "folder", "times"} <= set(e) for e in content.values()
+    ):
+        raise InputError(
+            doing, file=path, expected="names with when, folder and times", found="something else"
+        )
+    return content
+
+
+def _protocol_of(name: str, entry: dict[str, Any], dataset: str) -> str:
+    """The protocol of an entry. Old entries have it only in their name, before checkpoint, members
+    and flips, and "published" for the protocol of the data set.
+    """
+    if "protocol" in entry:
+        return str(entry["protocol"])
+    names = [protocol for protocol in list_protocols() if f"{name}-".startswith(f"{protocol}-")]
+    return get_protocol(max(names, key=len), dataset=dataset).name if names else name

@@ -20,8 +20,7 @@ from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
 from segweave.prediction import Predictor, Session, load
 from segweave.recipes import Recipe
-from segweave.report.case_pictures import values_by_case
-from segweave.report.run_report import ValidatedCases, evaluations_of
+from segweave.report.run_report import ValidatedCases, evaluations_of, values_by_case
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segweave.data.joined_store import JoinedStore, open_stores
+from segweave.data.joined_store import JoinedStore
 from segweave.data.store import CaseStore, Store
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import read_evaluation
@@ -165,8 +165,9 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
     """
     if store is not None:
         return Store(store) if isinstance(store, str | Path) else store
-    path = run.recipe.data.store
-    if path is None or not run.environment["data"]["checksum"]:
+    named = run.recipe.data.store is not None
+    opened = run.open_store() if named and run.environment["data"]["checksum"] else None
+    if opened is None:
         raise UsageError(
             "scoring a run",
             file=run.folder,
@@ -174,7 +175,6 @@ def open_store(run: Run, store: CaseStore | str | Path | None) -> CaseStore:
             found="none named in its recipe",
             remedy="give the store (--store)",
         )
-    opened = Store(path) if isinstance(path, str) else open_stores(path)
     checksum = run.environment["data"]["checksum"]
     if opened.checksum != checksum:
         raise InputError(

@@ -22,8 +22,8 @@ from segweave.data.augmentations.elastic import Elastic
 from segweave.data.augmentations.gamma import Gamma
 from segweave.data.augmentations.geometry import Geometry
 from segweave.data.augmentations.noise import Noise
-from segweave.data.augmentations.plan import AugmentationPlan, AugmentationTerm, create, undo
-from segweave.data.specs import InputSpec
+from segweave.data.augmentations.plan import AugmentationPlan, create, undo
+from segweave.data.specs import AugmentationTerm, InputSpec
 from segweave.errors import SegweaveError, UsageError
 
 RGB = InputSpec(

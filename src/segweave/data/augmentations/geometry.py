@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segweave.data.augmentations._affine import AffineAugmentation
 from segweave.data.augmentations.base import WindowShape
+from segweave.data.specs import GeometryOptions
 from segweave.registry import AugmentationCard
 
 CARD = AugmentationCard(
@@ -21,58 +21,11 @@ CARD = AugmentationCard(
     strong_options={"rotation": 60.0, "scale": 0.2, "shift": 0.1, "mirror": "both"},
 )
 
-Mirror = Literal["none", "rows", "columns", "both"]
 
+class Geometry(GeometryOptions, AffineAugmentation):  # noqa: D101 (that of its options)
+    __doc__ = GeometryOptions.__doc__
 
-class Geometry(BaseModel, AffineAugmentation):
-    """Rotation, scale, shift, mirroring and quarter turns, drawn independently for each sample.
-
-    What comes from beyond the image's edge is the case's least value; its label is background.
-    Labels are always sampled by nearest neighbour.
-
-    Attributes:
-        odds: "independent" draws as the other fields say. "released" is the rule of the released
-            training instead, and takes no other field: with probability 1/2 a quarter turn and one
-            flip, that is one of four reflections; with 1/4 a turn by a whole number of degrees in
-            -20..19; with 1/4 nothing; nearest neighbour for image and label. (There it happens
-            before the image is brought to the network's size, here after.)
-        probability: a sample is left unchanged with 1 − this probability.
-        rotation: degrees; the angle is uniform in ± this.
-        scale: the factor is uniform in 1 ± this.
-        shift: a fraction of height and width; the shift along each is uniform in ± this.
-        mirror: along "rows" (left-right within each row), "columns" (up-down) or "both", each with
-            probability 1/2; `true` means "both".
-        rot90: turn by 0, 90, 180 or 270 degrees with equal probability.
-        interpolation: of images, "linear" or "nearest".
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
     own_odds: ClassVar[bool] = True
-
-    odds: Literal["independent", "released"] = "independent"
-    probability: float = Field(default=1.0, ge=0, le=1)
-    rotation: float = Field(default=0.0, ge=0, le=180)
-    scale: float = Field(default=0.0, ge=0, lt=1)
-    shift: float = Field(default=0.0, ge=0, lt=1)
-    mirror: Mirror = "none"
-    rot90: bool = False
-    interpolation: Literal["linear", "nearest"] = "linear"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_mirror(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("mirror"), bool):
-            return {**values, "mirror": "both" if values["mirror"] else "none"}
-        return values
-
-    @model_validator(mode="after")
-    def _check(self) -> Geometry:
-        if self.odds == "released":
-            given = sorted(self.model_fields_set - {"odds"})
-            changed = [name for name in given if getattr(self, name) != _default(name)]
-            if changed:
-                raise ValueError(f"odds 'released' fixes everything; remove {', '.join(changed)}")
-        return self
 
     @property
     def active(self) -> bool:
@@ -146,7 +99,3 @@ def _quarter_turns(count: int) -> NDArray[np.float64]:
     """Output to input for `count` turns by 90 degrees (numpy.rot90's direction), exact."""
     turns = ((1, 0), (0, 1)), ((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0))
     return np.array(turns[count % 4], dtype=np.float64)
-
-
-def _default(name: str) -> Any:
-    return Geometry.model_fields[name].default

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from segweave import registry
 from segweave.data.augmentations.base import (
@@ -17,7 +17,12 @@ from segweave.data.augmentations.base import (
     WindowShape,
 )
 from segweave.data.augmentations.geometry import Geometry
-from segweave.data.specs import InputSpec
+from segweave.data.specs import (
+    AugmentationChoice,
+    AugmentationTerm,
+    GeometryOptions,
+    InputSpec,
+)
 from segweave.errors import SegweaveError, UsageError, from_validation
 from segweave.registry import build
 from segweave.runtime.randomness import numpy_stream
@@ -28,25 +33,6 @@ if TYPE_CHECKING:
 Key = tuple[str, int]
 """(case, slice) of a sample."""
 
-
-class AugmentationTerm(BaseModel):
-    """One augmentation of a recipe.
-
-    Attributes:
-        name: an augmentation of the registry `augmentations`.
-        probability: a sample is left unchanged with 1 − this probability.
-        options: arguments of the augmentation.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    probability: float = Field(default=1.0, ge=0, le=1)
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-AugmentationChoice = Geometry | tuple[AugmentationTerm, ...]
-"""`training.augmentation`: the options of `geometry` alone, or a list of augmentations."""
 
 Moves = list[tuple[PositionAugmentation, list[int], Numbers]]
 """What moved the pixels of a batch: the augmentation, the rows that it changed, its numbers."""
@@ -66,8 +52,9 @@ class AugmentationPlan:
     def __init__(self, choice: AugmentationChoice, spec: InputSpec) -> None:
         self.spec = spec
         self._steps: list[tuple[str, float, Augmentation]] = []
-        if isinstance(choice, Geometry):
-            given: Sequence[tuple[str, float, Augmentation]] = [("geometry", 1.0, choice)]
+        if isinstance(choice, GeometryOptions):
+            geometry = Geometry.model_validate(choice.model_dump())
+            given: Sequence[tuple[str, float, Augmentation]] = [("geometry", 1.0, geometry)]
         else:
             given = [(term.name, term.probability, create(term)) for term in choice]
         for name, probability, augmentation in given:

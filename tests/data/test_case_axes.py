@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from segweave.data.geometry import (
+from segweave.data.case import (
     case_affine,
     farthest_apart,
     source_grid,

@@ -1,5 +1,5 @@
-"""Turns whatever ends a command, a wrong option too, into one message on stderr and an exit code,
-without a traceback unless the user asked for one.
+"""Runs a command: reads the options before its name, and turns whatever ends it, a wrong option
+too, into one message on stderr and an exit code, without a traceback unless the user asked for one.
 """
 
 from __future__ import annotations
@@ -7,18 +7,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
+import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
-from segweave.errors import SegweaveError, UsageError, nearest, printable
+from segweave.errors import SegweaveError, UsageError, nearest
 from segweave.plugin_errors import plugin_error
+from segweave.words import printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,6 +128,77 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return run
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from segweave import __version__
+
+        typer.echo(f"segweave {__version__}")
+        raise typer.Exit
+
+
+@guarded
+def common(
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="Register the networks, context modules, data sets, metrics and losses of your "
+            "file (it is run). May be given several times.",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Segment medical images with context modules woven into any network.
+
+    A context module reads the feature maps of neighbouring slices and returns one. Prepare a data
+    set once, train with a recipe, predict files in their own geometry, and score under a protocol
+    that states its rules. Research software, not a medical device.
+    """
+    Settings.debug = debug
+    if "SEGWEAVE_PARENT" in os.environ:
+        from segweave.grid.processes import end_with_parent
+
+        end_with_parent()
+    if not debug and not sys.warnoptions:
+        # Warnings of libraries are for developers; users get errors and notes.
+        warnings.simplefilter("ignore")
+    if plugin:
+        from segweave.registry import register_plugin
+
+        for file in plugin:
+            register_plugin(file)
+
+
+class _Printable(logging.Formatter):
+    """What is logged for the person at the terminal, without control characters of names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def entry_point(app: typer.Typer) -> Callable[..., None]:
+    """The function that runs the command line `app`."""
+
+    def main(arguments: Sequence[str] | None = None) -> None:
+        """Run the command on `arguments` (default: those of the process) and exit with its code.
+
+        0: done; 2: wrong use or input; 1: a failure; 130: interrupted.
+        """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A file name that is not valid text is shown with its invalid bytes escaped.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(_Printable())
+        words = list(arguments) if arguments is not None else None
+        guarded(lambda: app(words, prog_name="segweave"))()
+
+    return main
 
 
 def report(error: BaseException) -> int:

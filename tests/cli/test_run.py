@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from segweave.cli.guard import Settings, guarded
+from segweave.cli.run import Settings, guarded
 from segweave.errors import InputError, SegweaveError
 
 

@@ -1,10 +1,14 @@
-"""The sections of a recipe on optimiser, schedule and average, and what every section is."""
+"""What every section of a recipe is, and those that hold plain values: optimiser, schedule,
+average, data, network, context module and weaving.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_POSITION = "bottleneck"
 
 
 class Section(BaseModel):
@@ -84,3 +88,76 @@ class Average(Section):
     """
 
     decay: float = Field(default=0.999, gt=0, lt=1)
+
+
+class DataChoice(Section):
+    """Which cases are trained on and which are validated on.
+
+    Attributes:
+        store: the store that `segweave prepare` wrote, or a list of stores that are trained on
+            together. Usually given on the command line.
+        split: a split of the store. `{fold}` in the name stands for the recipe's fold. Without it,
+            the store's only split that is not a fold.
+        training: the part of the split to train on.
+        validation: the part to validate on; null where there is none.
+        test: the test part. Training reads it only under `protocol: published`.
+    """
+
+    store: str | tuple[str, ...] | None = None
+    split: str | None = None
+    training: str = "train"
+    validation: str | None = "valid"
+    test: str | None = "test"
+
+
+class NetworkChoice(Section):
+    """The network.
+
+    Attributes:
+        name: a name that `segweave networks` lists.
+        form: `paper` or `released`, where the network's card lists both.
+        options: options of the network's constructor.
+        pretrained: weights to start from: `imagenet`, `imagenet:FILE`, a file of the whole
+            network's weights, or the folder of a finished run.
+        new_head: let the head start anew where the weights to start from have another one (other
+            classes).
+    """
+
+    name: str
+    form: str = "released"
+    options: dict[str, Any] = Field(default_factory=dict)
+    pretrained: str | None = None
+    new_head: bool = False
+
+
+class ContextChoice(Section):
+    """The context module; null for the network alone.
+
+    Attributes:
+        name: a name that `segweave contexts` lists.
+        form: as printed in the paper, or as the released code computes.
+        options: options of the module's constructor.
+    """
+
+    name: str
+    form: Literal["paper", "released"] = "paper"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class WeavingChoice(Section):
+    """Where and how the context module is woven in.
+
+    Attributes:
+        at: `encoder`, `bottleneck`, `skips`, `decoder`, `output`, or the dotted name of a
+            submodule.
+        tiles: cut the map of a single image into tiles × tiles; the sequence of a tile is the tiles
+            before it and itself. Needs `input.slices: 1`.
+        join: add the module's output to the map, or replace the map by it.
+        channels: channels of the map at a dotted name or at `output`, where the network does not
+            declare them.
+    """
+
+    at: str = DEFAULT_POSITION
+    tiles: int = Field(default=1, ge=1)
+    join: Literal["replace", "add"] = "add"
+    channels: int | None = Field(default=None, ge=1)

@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segweave import registry
-from segweave.data.colours import _ORGANS, _OTHER_NAMES, PALETTE, colours_of
-from segweave.data.specs import TargetSpec, class_colours
+from segweave.data.specs import (
+    _ORGANS,
+    _OTHER_NAMES,
+    PALETTE,
+    TargetSpec,
+    class_colours,
+    colours_of,
+)
 
 HEART = ("right ventricle", "myocardium", "left ventricle")
 names = st.lists(
