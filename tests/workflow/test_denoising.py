@@ -139,6 +139,21 @@ def test_files_come_back_in_hounsfield_units_and_geometry(made: Path, tmp_path: 
     assert nib.load(report.files[0].labels).get_data_dtype() == np.float32
 
 
+def test_a_dicom_series_becomes_an_image_in_its_geometry(made: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    from tests.formats.test_dicom import write_series
+
+    series = write_series(tmp_path / "series")
+    predictor = segweave.load(made / "run", device="cpu")
+    report = predict_files(predictor, series, tmp_path / "out")
+    assert not report.failures
+    case, written = read_case(series), read_case(report.files[0].labels, with_label=False)
+    assert report.files[0].labels.name == "series.nii.gz"
+    assert written.affine == pytest.approx(case.affine)
+    assert written.image.shape == case.image.shape
+    assert np.array_equal(written.image, np.rint(segweave.predict(predictor, case).labels))
+
+
 def test_images_are_denoised_before_they_are_segmented(made: Path) -> None:
     from tests.prediction.tiny import by_brightness
 

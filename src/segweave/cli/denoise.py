@@ -67,10 +67,10 @@ def denoise(
     structures with the noise, and add others.
     """
     from segweave.cli.show import counter
-    from segweave.errors import UsageError
-    from segweave.prediction.planning import check_prediction
+    from segweave.prediction.planning import check_denoiser, check_prediction
 
     # Before torch is imported, which takes seconds.
+    check_denoiser(run, checkpoint)
     check_prediction(
         [run], inputs, out, checkpoint=checkpoint, overlays=overlays, format=format, force=force
     )
@@ -78,15 +78,6 @@ def denoise(
     from segweave.prediction.predictor import load_ensemble
 
     predictor = load_ensemble([run], flips=flips, checkpoint=checkpoint, device=device)
-    if predictor.target.task != "image":
-        raise UsageError(
-            "denoising",
-            file=run,
-            expected="a model that predicts an image (trained on a store of segweave prepare "
-            "low-dose)",
-            found=f"one that segments {', '.join(predictor.target.names)}",
-            remedy="use segweave predict, with --denoise for both",
-        )
     with counter("denoising", show=not quiet) as progress:
         report = predict_files(
             predictor,

@@ -192,6 +192,7 @@ def predict(
             probabilities=probabilities,
             format=format,
             force=force,
+            denoise=denoise,
         )
     from segweave.prediction.files import predict_files
     from segweave.prediction.predictor import Ensemble, Predictor, load_ensemble

@@ -48,21 +48,43 @@ def check_prediction(
     probabilities: bool = False,
     format: str | None = None,
     force: bool = False,
+    denoise: Path | None = None,
 ) -> None:
     """Raise what `load` and `predict_files` would raise for models, inputs and results that are not
     there or in the way, without loading a network. The arguments are theirs.
     """
     kind = "exclusive"
     for path in models:
-        card = model_folder(path, checkpoint) / CARD
-        if card.is_file():
-            target = read_json(card, DOING, expected="a model card").get("target", {})
-            kind = str(target.get("kind")) if isinstance(target, dict) else kind
+        kind = _kind_of(path, checkpoint) or kind
+    if denoise is not None:
+        check_denoiser(denoise)
     check_folder(folder)
     jobs = plan_files(inputs, folder, overlays, probabilities, kind, format)
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
+
+
+def _kind_of(model: Path, checkpoint: str | None) -> str | None:
+    """The kind of target that a model's card states; None where there is no card yet."""
+    card = model_folder(model, checkpoint) / CARD
+    if not card.is_file():
+        return None
+    target = read_json(card, DOING, expected="a model card").get("target", {})
+    return str(target.get("kind")) if isinstance(target, dict) else None
+
+
+def check_denoiser(model: Path, checkpoint: str | None = None) -> None:
+    """Raise UsageError where a model's card states that it predicts no image."""
+    kind = _kind_of(model, checkpoint)
+    if kind not in ("image", None):
+        raise UsageError(
+            "denoising",
+            file=model,
+            expected="a model that predicts an image, trained on a store of segweave prepare "
+            "low-dose",
+            found=f"one that segments (target of kind {kind})",
+        )
 
 
 def check_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError, nearest
 from segweave.networks.base import Output
+from segweave.recipes.first_checks import check_losses
 from segweave.recipes.recipe import LossTerm
 from segweave.registry import build
 
@@ -32,18 +33,10 @@ class WeightedLoss(nn.Module):
         self.terms = tuple(terms)
         self.losses = nn.ModuleList()
         self._reads_all: list[bool] = []
+        check_losses(terms, target)
         for term in terms:
             card = registry.losses.card(term.name)
             doing = f"creating the loss {term.name!r}"
-            if card.task != target.task:
-                fitting = [n for n, c in registry.losses.cards().items() if c.task == target.task]
-                raise UsageError(
-                    doing,
-                    expected=f"a loss for a target of kind {target.kind}: {', '.join(fitting)}",
-                    found=f"{term.name}, which compares "
-                    + ("images" if card.task == "image" else "classes"),
-                    remedy="set training.loss in the recipe",
-                )
             self._reads_all.append(card.reads == "all")
             if card.reads == "all" and term.output != "logits":
                 raise UsageError(
