@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.low_dose import WATER, Projections, Scanner, low_dose
 from segweave.errors import InputError, UsageError
+from segweave.formats import read_case
 
 pytest.importorskip("skimage")
 SIDE, PIXEL = 48, 4.0
@@ -103,3 +107,15 @@ def test_what_is_no_ct_is_refused() -> None:
         low_dose(scan(spacing=None), 0.5)
     with pytest.raises(UsageError, match="views"):
         Scanner(views=1)
+
+
+@pytest.mark.real
+def test_a_real_slab_gets_the_noise_of_its_dose(real_data: Path) -> None:
+    whole = read_case(real_data / "synapse-layout/case9001_ct.nii.gz", with_label=False)
+    case = replace(whole, image=whole.image[15:16], source_grid=None)
+    scanner = Scanner(views=90)
+    quarter, tenth = (low_dose(case, dose, scanner=scanner) for dose in (0.25, 0.1))
+    body = case.image > -200
+    spread = [float((one.image - case.image.astype(float))[body].std()) for one in (quarter, tenth)]
+    assert spread[1] / spread[0] == pytest.approx(np.sqrt(2.5), rel=0.1)
+    assert abs((tenth.image - case.image.astype(float))[body].mean()) < 0.1 * spread[1]

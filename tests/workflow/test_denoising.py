@@ -12,6 +12,7 @@ import pytest
 import segweave
 from segweave.data.store import Store
 from segweave.datasets import prepare
+from segweave.datasets.export_nnunet import write_nnunet
 from segweave.errors import InputError, UsageError
 from segweave.evaluation import read_evaluation, score_case, summary_table
 from segweave.formats import read_case
@@ -181,6 +182,8 @@ def test_what_does_not_fit_is_refused(made: Path, tmp_path: Path) -> None:
         segweave.evaluate(made / "run", protocol="penalised", out=tmp_path / "b", device="cpu")
     with pytest.raises(UsageError, match="a metric of images"):
         segweave.evaluate(made / "run", metrics=["dice"], out=tmp_path / "c", device="cpu")
+    with pytest.raises(UsageError, match="images as targets"):
+        write_nnunet(Store(made / "store"), tmp_path / "d")
     case = Store(made / "store").case(Store(made / "store").ids[0])
     with pytest.raises(InputError, match="images of one shape"):
         score_case(
