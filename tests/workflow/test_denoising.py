@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import segweave
+from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
 from segweave.data.store import Store
 from segweave.datasets import prepare
 from segweave.datasets.export_nnunet import write_nnunet
@@ -17,8 +19,11 @@ from segweave.errors import InputError, UsageError
 from segweave.evaluation import read_evaluation, score_case, summary_table
 from segweave.formats import read_case
 from segweave.phantoms.abdomen import write_abdomen
-from segweave.prediction import predict_files
+from segweave.prediction import Predictor, predict_files
+from segweave.recipes import load_recipe
+from segweave.recipes.build import build_network
 from segweave.runs.run_folder import Run
+from segweave.training.objective import WeightedLoss
 
 pytest.importorskip("skimage")
 TINY = (
@@ -116,6 +121,21 @@ def test_arms_of_images_are_compared_by_psnr(made: Path) -> None:
     result = segweave.compare([first, segweave.evaluate(other, device="cpu")], "wider", margin=2.0)
     assert (result.metric, result.quantity) == ("psnr", "PSNR dB")
     assert "PSNR dB against wider" in result.verdicts[0]
+
+
+@pytest.mark.parametrize("name", ["red-cnn", "swin-denoiser"])
+def test_shipped_recipes_return_hounsfield_units(name: str) -> None:
+    recipe = load_recipe(f"low-dose-{name}", ["network.options.width=8"])
+    target = TargetSpec(kind="image", names=("CT",), unit="HU", range=(-160, 240))
+    WeightedLoss(recipe.training.loss, target)
+    predictor = Predictor(build_network(recipe, 1, target).eval(), recipe.input, target)
+    generator = np.random.default_rng(0)
+    image = generator.integers(-1000, 1500, (2, 1, 50, 40)).astype(np.int16)
+    given = Case("scan", "patient", image, stack="space", spacing=(3.0, 1.0, 1.0))
+    values = segweave.predict(predictor, given).labels
+    # An untrained network adds little: what comes out is the image in its unit.
+    assert abs(values - image).mean() < 40
+    assert np.corrcoef(values.ravel(), image.ravel())[0, 1] > 0.99
 
 
 def test_files_come_back_in_hounsfield_units_and_geometry(made: Path, tmp_path: Path) -> None:
