@@ -25,6 +25,7 @@ QUICK = {
     "networks": ("--quick",),
     "simulation": ("--tiny",),
     "training": ("--quick",),
+    "uncertainty": ("tiny",),
     "volume": ("--quick",),
 }
 """Benchmarks that need nothing but themselves; call_trace.py is run below."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -99,3 +100,45 @@ def test_a_dry_run_lists_and_starts_nothing(command: Command, made: Path, tmp_pa
     file.write_text("store: nowhere\nout: runs\nrecipes: [demo]\nseed: [0]\n")
     command("grid", file).refused("unknown key 'seed'", "did you mean seeds")
     command("grid", tmp_path / "absent.yaml").refused("absent.yaml")
+
+
+def test_a_run_is_calibrated_once(command: Command, made: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(made / "a", tmp_path / "a")
+    scan = write_volume(tmp_path / "scan.nii.gz")
+    words = ["predict", run, scan, "--probabilities", "--no-overlays", "--quiet", "--device", "cpu"]
+    before = command(*words, "--out", tmp_path / "before")
+    assert "segweave calibrate fits one" in before.err
+    seen = command("calibrate", run, "--voxels", 500, "--quiet", "--device", "cpu")
+    assert seen.code == 0, seen.err
+    assert "ECE, foreground" in seen.out
+    assert str(run / "model" / "card.json") in seen.out
+    command("calibrate", run).refused("fitted before", "--force")
+    after = command(*words, "--out", tmp_path / "after")
+    assert "of the model card" in after.err
+    refused = command(*words, "--no-temperature", "--out", tmp_path / "refused")
+    assert refused.code == 0, refused.err
+    maps = [
+        nibabel.load(tmp_path / name / "probabilities" / "scan.nii.gz").get_fdata()
+        for name in ("before", "after", "refused")
+    ]
+    assert not np.allclose(maps[0], maps[1])
+    assert np.array_equal(maps[0], maps[2])
+    labels = [(tmp_path / name / "scan.nii.gz").read_bytes() for name in ("before", "after")]
+    assert labels[0] == labels[1]
+
+
+def test_uncertainty_asks_for_what_it_needs(command: Command, made: Path, tmp_path: Path) -> None:
+    scan = write_volume(tmp_path / "in" / "scan.nii.gz")
+    words = [made / "a", "--out", tmp_path / "out", "--quiet"]
+    information = ["--uncertainty", "mutual-information"]
+    command("predict", *words, scan, *information).refused("at least two predictions", "--flips")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rank.csv").write_text("of another ranking")
+    ranked = ["rank", tmp_path / "in", "--run", *words]
+    command(*ranked).refused("rank.csv", "--force")
+    seen = command(*ranked, "--force", "--pictures", 0, "--device", "cpu")
+    assert seen.code == 0, seen.err
+    assert "to label first" in seen.out
+    assert (tmp_path / "out" / "rank.csv").read_text().splitlines()[1].startswith("1,scan,")
+    (tmp_path / "in" / "scan_gt.nii.gz").write_bytes(scan.read_bytes())
+    command(*ranked, "--force").refused("1 that have a label", "--labelled")

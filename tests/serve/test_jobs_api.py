@@ -51,7 +51,8 @@ def array_of(client, job) -> np.ndarray:
 def test_a_volume_becomes_label_map_overlay_and_table(start: Start, models, tmp_path: Path) -> None:
     volume = write_volume(tmp_path / "v.nii.gz")
     client = start()
-    job = client.done(("scan.nii.gz", volume.read_bytes()), probabilities="true")
+    asked = {"probabilities": "true", "uncertainty": "entropy"}
+    job = client.done(("scan.nii.gz", volume.read_bytes()), **asked)
     labels = nib.load(io_file(client.result(job, "labels"), tmp_path / "l.nii.gz"))
     assert np.array_equal(labels.affine, nib.load(volume).affine)
     expected = local(models, "grey", volume)
@@ -67,6 +68,11 @@ def test_a_volume_becomes_label_map_overlay_and_table(start: Start, models, tmp_
     assert all(row["remark"] == "research software, not a medical device" for row in rows)
     maps = np.load(io.BytesIO(client.result(job, "probabilities")))["probabilities"]
     assert np.array_equal(maps.argmax(1), expected)
+    spread = np.load(io.BytesIO(client.result(job, "uncertainty")))["uncertainty"]
+    session = models["grey"].session
+    assert np.array_equal(
+        spread, session.predict(read_case(volume), uncertainty="entropy").uncertainty
+    )
     assert Image.open(io.BytesIO(client.result(job, "overlay"))).size[0] > 300
     assert job["slices"] == {"count": 4, "size": [40, 36]}
 

@@ -87,6 +87,7 @@ def test_what_is_of_another_kind_is_415_or_422(start: Start, volume: bytes) -> N
         client.send(("a.nii", volume), geometry="round"),
         client.send(("a.nii", volume), format="gif"),
         client.send(("a.nii", volume), probabilities="perhaps"),
+        client.send(("a.nii", volume), uncertainty="mutual-information"),
         client.send(("a.nii", volume), colour="1"),
         client.send(("a.zip", packed(("a.nii", volume))[:-30])),
         client.send(("a.zip", packed(("a.nii", volume), method=zipfile.ZIP_LZMA))),
@@ -109,7 +110,7 @@ class _Slow:
     def check(self, case: Any) -> None:
         self.session.check(case)
 
-    def predict(self, case: Any, *, probabilities: bool, progress: Any) -> Any:
+    def predict(self, case: Any, *, probabilities: bool, uncertainty: Any, progress: Any) -> Any:
         while not self.go.wait(0.02):
             progress(0, case.slices, "")
         return self.session.predict(case, probabilities=probabilities, progress=progress)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from segweave.cli import (
+    calibrate,
     check,
     compare,
     contexts,
@@ -24,6 +25,7 @@ from segweave.cli import (
     networks,
     predict,
     prepare,
+    rank,
     score,
     serve,
     summarise,
@@ -38,8 +40,10 @@ ORDER = (
     "prepare",
     "train",
     "grid",
+    "calibrate",
     "predict",
     "denoise",
+    "rank",
     "serve",
     "evaluate",
     "score",
@@ -90,8 +94,10 @@ _add("check", check.check, check.EXAMPLES)
 _add("export-nnunet", export_nnunet.export_nnunet, export_nnunet.EXAMPLES)
 _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
+_add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
 _add("denoise", denoise.denoise, denoise.EXAMPLES)
+_add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("evaluate", evaluate.evaluate, evaluate.EXAMPLES)
 _add("score", score.score, score.EXAMPLES)

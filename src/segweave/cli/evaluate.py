@@ -29,6 +29,10 @@ EXAMPLES = (
         "two more metrics, the second of them of probabilities",
     ),
     (
+        "segweave evaluate runs/a --part validation --calibration",
+        "with reliability diagrams and error against uncertainty in the report",
+    ),
+    (
         "segweave evaluate runs/0 --with runs/1 --with runs/2 --part validation",
         "the mean of three seeds, as a separate arm",
     ),
@@ -69,6 +73,22 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Also measure how far the probabilities can be trusted, before and after the "
+            "temperature; drawn in the run's report.",
+        ),
+    ] = False,
+    temperature: Annotated[
+        bool,
+        typer.Option(
+            "--temperature/--no-temperature",
+            help="Score probabilities at the temperature that segweave calibrate wrote into the "
+            "model card. Labels do not depend on it.",
+        ),
+    ] = True,
     out: EvaluationFolder = None,
     force: Annotated[
         bool,
@@ -96,6 +116,8 @@ def evaluate(
         "part": part,
         "protocol": protocol,
         "metrics": metric or (),
+        "calibration": calibration,
+        "calibrated": temperature,
         "checkpoint": checkpoint,
         "members": also or (),
         "flips": flips,
@@ -111,4 +133,9 @@ def evaluate(
     with counter("scoring", show=not quiet) as progress:
         done = evaluate_run(run, **chosen, device=device, progress=progress)
     score_tables(summary_table([done]))
-    results(scores=done.folder / "cases.csv", summary=done.folder / "summary.json")
+    curves = done.folder / "calibration.json" if calibration else None
+    results(
+        scores=done.folder / "cases.csv",
+        summary=done.folder / "summary.json",
+        calibration=curves,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +23,10 @@ EXAMPLES = (
     (
         "segweave predict runs/0 scans/ --out labels --with runs/1 --with runs/2 --flips rows",
         "three runs averaged, mirror images too",
+    ),
+    (
+        "segweave predict runs/0 scans/ --out labels --with runs/1 --uncertainty entropy",
+        "with a map of how uncertain each pixel is",
     ),
     (
         "segweave predict models/medsam photo.png --out labels --box 120 80 310 260",
@@ -99,6 +103,22 @@ def predict(
             help="Also write the probabilities of each class: .nii.gz of a NIfTI image, else .npz.",
         ),
     ] = False,
+    uncertainty: Annotated[
+        Literal["entropy", "mutual-information"] | None,
+        typer.Option(
+            help="Also write a map from 0 to 1 of how uncertain each pixel is: the entropy of the "
+            "probabilities, or how far models and flips disagree.",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        bool,
+        typer.Option(
+            "--temperature/--no-temperature",
+            help="Use the temperature that segweave calibrate wrote into the model card. It "
+            "changes probabilities and entropy, no label.",
+        ),
+    ] = True,
     format: Annotated[
         str | None,
         typer.Option(
@@ -167,10 +187,10 @@ def predict(
     With `--server` the network runs on a service, and the same files are written here. Only pixels
     and spacing are sent, no header and no name.
     """
-    from segweave.cli.show import counter
+    from segweave.cli.show import counter, remark
     from segweave.errors import UsageError
     from segweave.prediction.box_file import read_boxes
-    from segweave.prediction.planning import check_prediction
+    from segweave.prediction.planning import PROBABILITIES, UNCERTAINTY, check_prediction
 
     if box is not None and boxes is not None:
         raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
@@ -179,6 +199,7 @@ def predict(
     options = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
     options |= {"--denoise": denoise is not None}
     options |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
+    options |= {"--no-temperature": not temperature}
     options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
     _check_options(server is not None, options, token_file is not None)
     if server is None:
@@ -190,13 +211,18 @@ def predict(
             checkpoint=checkpoint,
             overlays=overlays,
             probabilities=probabilities,
+            uncertainty=uncertainty is not None,
             format=format,
             force=force,
             denoise=denoise,
         )
-    from segweave.prediction.files import predict_files
+        if uncertainty is not None:
+            from segweave.prediction.flips import views_of
+            from segweave.prediction.uncertainty import check_uncertainty
+
+            check_uncertainty(uncertainty, len(models) * views_of(flips))
+    from segweave.prediction.files import Predicts, predict_files
     from segweave.prediction.predictor import Ensemble, Predictor, load_ensemble
-    from segweave.prediction.results import Predicts
     from segweave.prediction.tiles import Tiles
 
     predictor: Predictor | Ensemble | Predicts
@@ -209,7 +235,15 @@ def predict(
             device=device,
             precision=precision,
             denoise=denoise,
+            calibrated=temperature,
         )
+        if probabilities or uncertainty == "entropy":
+            used = predictor.temperature
+            remark(
+                f"probabilities at the temperature {used:g} of the model card"
+                if used
+                else "probabilities without a temperature (segweave calibrate fits one)"
+            )
     else:
         from segweave.serve.client import RemoteSession
         from segweave.serve.token import read_token
@@ -224,21 +258,23 @@ def predict(
             boxes=given,
             overlays=overlays,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             format=format,
             force=force,
             geometry=geometry,
             progress=progress,
         )
-    show_report(report, "label_maps", probabilities=probabilities)
+    further = {PROBABILITIES: probabilities, UNCERTAINTY: uncertainty is not None}
+    show_report(report, "label_maps", [name for name, asked in further.items() if asked])
 
 
-def show_report(report: PredictionReport, what: str, *, probabilities: bool = False) -> None:
-    """Print what was written (`what`, of label maps or images). Raises InputError where files
-    failed.
+def show_report(report: PredictionReport, what: str, further: Sequence[str] = ()) -> None:
+    """Print what was written: `what`, of label maps or images, and `further` folders. Raises
+    InputError where files failed.
     """
     from segweave.cli.show import remark, results
     from segweave.errors import InputError
-    from segweave.prediction.planning import OVERLAYS, PROBABILITIES
+    from segweave.prediction.planning import OVERLAYS
 
     if report.resumed:
         remark(f"{report.resumed} of {len(report.files)} files were done before an interruption")
@@ -250,7 +286,7 @@ def show_report(report: PredictionReport, what: str, *, probabilities: bool = Fa
         results(
             **{what: f"{len(report.files)} in {report.folder}"},
             overlays=report.folder / OVERLAYS if drawn else None,
-            probabilities=report.folder / PROBABILITIES if probabilities else None,
+            **{name: report.folder / name for name in further},
             summary=report.summary,
         )
     if report.failures:

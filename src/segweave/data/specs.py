@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from segweave.errors import UsageError
+
 PALETTE = ("#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#d55e00", "#f0e442", "#0072b2", "#a6d854")
 """Okabe and Ito's colours, which people with any colour vision can tell apart, with a light green
 in place of their black, which is not seen on an image."""
@@ -331,6 +333,16 @@ def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[Any]:
         return np.argmax(probabilities, axis=-3).astype(np.uint8)
     maps = (probabilities >= target.threshold).astype(np.uint8)
     return maps[..., 0, :, :] if target.kind == "binary" else maps
+
+
+def check_classes(target: TargetSpec, doing: str) -> None:
+    """Raise UsageError where an image is predicted, for what needs classes."""
+    if target.task == "image":
+        raise UsageError(
+            doing,
+            expected="a network that segments, as this needs probabilities of classes",
+            found=f"one that predicts an image ({', '.join(target.names)})",
+        )
 
 
 def class_colours(target: TargetSpec) -> dict[int, str]:

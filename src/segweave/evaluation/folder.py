@@ -59,6 +59,8 @@ COLUMNS = (
     "fold",
 )
 FILES = ("manifest.json", "cases.csv", "summary.json")
+CALIBRATION = "calibration.json"
+"""How far the probabilities can be trusted, where that was asked for."""
 LABEL_MAPS = "predictions"
 """The folder of the label maps that were scored, where the evaluation is not inside its run."""
 
@@ -73,7 +75,7 @@ def check_free(folder: str | Path, *, force: bool = False) -> None:
     if not path.is_dir():
         raise UsageError("writing an evaluation", file=path, expected="a folder", found="a file")
     names = sorted(entry.name for entry in path.iterdir())
-    foreign = [name for name in names if name not in (*FILES, LABEL_MAPS)]
+    foreign = [name for name in names if name not in (*FILES, CALIBRATION, LABEL_MAPS)]
     if foreign or (names and not force):
         raise UsageError(
             "writing an evaluation",
@@ -169,6 +171,7 @@ def write_evaluation(
     manifest: Manifest,
     *,
     label_maps: Path | None = None,
+    calibration: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Evaluation:
     """Write an evaluation folder in one piece: a crash leaves the old one or the new one.
@@ -179,6 +182,7 @@ def write_evaluation(
         manifest: what describes them (`new_manifest`); its counts are filled in here.
         label_maps: a folder on the same disk with the label maps that were scored, which becomes
             the folder's `predictions`; None where they are kept elsewhere.
+        calibration: what becomes calibration.json; None for none.
         force: write over an evaluation.
 
     Raises UsageError where the folder holds something else, InputError where a score comes twice.
@@ -194,6 +198,8 @@ def write_evaluation(
         arms = [arm.model_dump() for arm in summarise([evaluation])]
         write_json(new / FILES[2], {"format": FORMAT, "arms": arms}, indent=1)
         write_json(new / FILES[0], full.model_dump(), indent=1)
+        if calibration is not None:
+            write_json(new / CALIBRATION, dict(calibration), indent=1)
         if label_maps is not None:
             label_maps.rename(new / LABEL_MAPS)
     return evaluation

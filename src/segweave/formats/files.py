@@ -105,7 +105,9 @@ def _written_beside(folder: Path) -> set[Path]:
         # Paths are noted as they were given, perhaps from another folder; names stay.
         if labels.with_name(file.name).exists() or home in file.resolve().parents
     }
-    return written | {folder / "overlays", folder / "probabilities"} if written else written
+    if not written:
+        return written
+    return written | {folder / name for name in ("overlays", "probabilities", "uncertainty")}
 
 
 def nothing_to_read(folder: Path, below: Sequence[Path], doing: str) -> InputError:

@@ -90,8 +90,36 @@ def reliability(
     classes are exclusive and their probabilities sum to 1. A pixel's label is its most probable
     class, its confidence that class's probability. Raises InputError for arrays that do not fit.
     """
+    chances, truth = flat_probabilities(probabilities, labels, ignored=ignored)
+    label = chances.argmax(axis=1)
+    confidence = chances[np.arange(label.size), label]
+    # Σ (p − y)² = Σ p² − 2·p of the truth + 1.
+    of_truth = chances[np.arange(truth.size), truth]
+    squares = float((chances**2).sum() - 2 * of_truth.sum() + truth.size)
+    return binned(confidence, label == truth, bins, squares)
+
+
+def binned(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int, squares: float
+) -> Reliability:
+    """Pixels by confidence, see `Reliability`. Raises UsageError without bins."""
     if bins < 1:
         raise UsageError("measuring calibration", expected="at least one bin", found=str(bins))
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return Reliability(
+        np.bincount(bin_of, minlength=bins),
+        np.bincount(bin_of, weights=confidence, minlength=bins).astype(np.float64),
+        np.bincount(bin_of[right], minlength=bins),
+        squares,
+    )
+
+
+def flat_probabilities(
+    probabilities: NDArray[Any], labels: NDArray[Any], *, ignored: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Probabilities (pixels, classes) and true classes (pixels,) of the arrays that `reliability`
+    takes, one channel as two classes. Raises InputError for arrays that do not fit.
+    """
     if (
         probabilities.ndim < 3
         or probabilities.shape[:-3] + probabilities.shape[-2:] != labels.shape
@@ -111,18 +139,7 @@ def reliability(
             (truth != 0).astype(np.int64),
         )
     _check(chances, truth)
-    label = chances.argmax(axis=1)
-    confidence = chances[np.arange(label.size), label]
-    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    hit = label == truth
-    # Σ (p − y)² = Σ p² − 2·p of the truth + 1.
-    of_truth = chances[np.arange(truth.size), truth]
-    return Reliability(
-        np.bincount(bin_of, minlength=bins),
-        np.bincount(bin_of, weights=confidence, minlength=bins).astype(np.float64),
-        np.bincount(bin_of[hit], minlength=bins),
-        float((chances**2).sum() - 2 * of_truth.sum() + truth.size),
-    )
+    return chances, truth
 
 
 def expected_calibration_error(

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segweave.data.specs import PALETTE, class_colours
     from segweave.prediction.box_file import read_boxes
-    from segweave.prediction.files import PredictionFailure, PredictionReport, predict_files
+    from segweave.prediction.files import (
+        PredictionFailure,
+        PredictionReport,
+        Predicts,
+        predict_files,
+    )
     from segweave.prediction.flips import Flips
     from segweave.prediction.measurements import Measurement, measure
     from segweave.prediction.overlay import display_slices, draw_overlay, draw_slice
     from segweave.prediction.planning import PredictedFile
     from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
-    from segweave.prediction.results import Prediction, Predicts
+    from segweave.prediction.results import Prediction
     from segweave.prediction.session import Session
     from segweave.prediction.tiles import Tiles
 
@@ -24,11 +29,11 @@ _PUBLIC = {
     "Flips": "segweave.prediction.flips",
     "Measurement": "segweave.prediction.measurements",
     "PredictedFile": "segweave.prediction.planning",
-    "Prediction": "segweave.prediction.session",
+    "Prediction": "segweave.prediction.results",
     "PredictionFailure": "segweave.prediction.files",
     "PredictionReport": "segweave.prediction.files",
     "Predictor": "segweave.prediction.predictor",
-    "Predicts": "segweave.prediction.session",
+    "Predicts": "segweave.prediction.files",
     "Session": "segweave.prediction.session",
     "Tiles": "segweave.prediction.tiles",
     "class_colours": "segweave.data.specs",

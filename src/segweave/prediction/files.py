@@ -5,17 +5,19 @@ was interrupted goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from segweave import __version__
-from segweave.data.boxes import Boxes, boxes_of
+from segweave.data.boxes import Boxes, CaseBoxes, boxes_of
 from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, one_line
 from segweave.formats import (
     Geometry,
@@ -31,6 +33,8 @@ from segweave.prediction.box_file import GivenBoxes, boxes_for, check_used
 from segweave.prediction.overlay import amounts, draw_overlay
 from segweave.prediction.planning import (
     DOING,
+    PROBABILITIES,
+    UNCERTAINTY,
     Job,
     PredictedFile,
     ProgressFile,
@@ -42,7 +46,7 @@ from segweave.prediction.planning import (
     plan_files,
 )
 from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.results import Predicts
+from segweave.prediction.results import Prediction
 from segweave.runtime.progress import Progress
 from segweave.storage import (
     atomic_write,
@@ -53,9 +57,38 @@ from segweave.storage import (
     write_json,
 )
 
+if TYPE_CHECKING:
+    from segweave.prediction.uncertainty import Uncertainty
+
 SUMMARY = "predictions.json"
 LOCK = ".predicting.lock"
 FORMAT = 1
+
+
+class Predicts(Protocol):
+    """What `predict_files` asks: a Session, or a server that has one."""
+
+    @property
+    def target(self) -> TargetSpec:
+        """What the classes are."""
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What summaries report about the model."""
+
+    def check_boxes(self, given: object | None) -> None:
+        """Raise UsageError where boxes are needed and none are given, or the other way round."""
+
+    def predict(
+        self,
+        case: Case,
+        *,
+        boxes: CaseBoxes | None = None,
+        probabilities: bool = False,
+        uncertainty: Uncertainty | None = None,
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Segment a case, as `Session.predict` does."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +126,7 @@ def predict_files(
     boxes: GivenBoxes | None = None,
     overlays: bool = True,
     probabilities: bool = False,
+    uncertainty: Uncertainty | None = None,
     format: str | None = None,
     force: bool = False,
     geometry: Geometry = "check",
@@ -113,6 +147,8 @@ def predict_files(
         probabilities: also write out/probabilities/NAME.nii.gz of a NIfTI image (float32, in its
             geometry, the classes as fourth axis), NAME.npz of another (float32, slices × classes ×
             height × width). The only case in which those of a whole volume are in memory.
+        uncertainty: also write out/uncertainty/NAME.nii.gz of a NIfTI image (float32 from 0 to 1,
+            in its geometry), NAME.png of a picture (grey, 255 is 1), NAME.npz of another.
         format: the format of the label maps, one of `segweave.formats.label_formats()`; if None,
             the one that suits each image: NIfTI keeps format and header, pictures become .png,
             arrays .npz.
@@ -132,7 +168,8 @@ def predict_files(
     folder = Path(out)
     check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    jobs = plan_files(given, folder, overlays, probabilities, predictor.target.kind, format)
+    kind = predictor.target.kind
+    jobs = plan_files(given, folder, overlays, probabilities, kind, format, uncertainty is not None)
     check_targets(jobs)
     session: Predicts = (
         predictor.session() if isinstance(predictor, Predictor | Ensemble) else predictor
@@ -148,6 +185,8 @@ def predict_files(
         "format": format,
         "geometry": geometry,
     }
+    if uncertainty is not None:
+        settings["uncertainty"] = uncertainty
     if boxes is not None:
         settings["boxes"] = sha256_of_text(repr(boxes))
     files: list[PredictedFile] = []
@@ -174,7 +213,9 @@ def predict_files(
                     resumed += 1
                     continue
                 try:
-                    files.append(_predict_one(session, job, boxes, geometry, number, report))
+                    files.append(
+                        _predict_one(session, job, boxes, uncertainty, geometry, number, report)
+                    )
                 except Exception as error:
                     # One unusual file never ends the prediction of the others.
                     failures.append(PredictionFailure(job.file, _as_ours(error, job.file)))
@@ -208,6 +249,7 @@ def _predict_one(
     session: Predicts,
     job: Job,
     given: GivenBoxes | None,
+    uncertainty: Uncertainty | None,
     geometry: Geometry,
     number: int,
     report: Callable[[float, str], None],
@@ -237,10 +279,13 @@ def _predict_one(
         case,
         boxes=shown,
         probabilities=job.probabilities is not None,
+        uncertainty=uncertainty,
         progress=lambda done, total, _: report(number + done / (total + 1), job.file.name),
     )
     if job.probabilities is not None and prediction.probabilities is not None:
-        _write_probabilities(prediction.probabilities, case, job.probabilities)
+        _write_maps(prediction.probabilities, case, job.probabilities, PROBABILITIES)
+    if job.uncertainty is not None and prediction.uncertainty is not None:
+        _write_maps(prediction.uncertainty, case, job.uncertainty, UNCERTAINTY)
     failed = ""
     if job.overlay is not None:
         try:
@@ -279,13 +324,25 @@ def _as_rows(boxes: Boxes) -> tuple[tuple[float, ...], ...]:
     return tuple((int(index), *map(float, boxes[index])) for index in shown)
 
 
-def _write_probabilities(probabilities: NDArray[np.float32], case: Case, file: Path) -> None:
-    """(slices, classes, height, width) in the format of the file's ending."""
+def _write_maps(maps: NDArray[np.float32], case: Case, file: Path, name: str) -> None:
+    """(slices, [classes,] height, width) in the format of the file's ending; in npz as `name`."""
     if file.name.endswith(".nii.gz"):
-        write_nifti(probabilities, case, file)
+        write_nifti(maps, case, file)
         return
+    if file.suffix == ".png" and case.slices > 1:
+        raise InputError(
+            f"writing {name} as a picture",
+            file=file,
+            expected="one slice",
+            found=f"{case.slices}",
+            remedy="convert the image to NIfTI",
+        )
     with atomic_write(file) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, probabilities=probabilities)
+        if file.suffix == ".png":
+            grey = np.rint(255 * maps[0]).astype(np.uint8)
+            Image.fromarray(grey).save(stream, format="PNG")
+        else:
+            np.savez_compressed(stream, **{name: maps})  # type: ignore[arg-type]
 
 
 def _read_summary(file: Path, force: bool) -> list[dict[str, Any]]:
@@ -331,5 +388,6 @@ def _write_summary(
 
 
 def _model_of(session: Predicts) -> dict[str, Any]:
-    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles", "denoised_by")
+    keys = ["title", "arm", "weights_sha256", "members", "flips", "tiles", "temperature"]
+    keys.append("denoised_by")
     return {key: session.card[key] for key in keys if key in session.card}

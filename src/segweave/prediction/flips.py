@@ -1,9 +1,12 @@
-"""Flips at test time: an image and its mirror images are predicted and averaged."""
+"""Averages at test time: an image and its mirror images, and several networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from segweave.errors import UsageError, nearest
 
@@ -66,5 +69,24 @@ def mean_of_flips(maps: Sequence[Tensor], flips: Flips) -> Tensor:
         return maps[0]
     import torch
 
+    return torch.stack(mirrored_back(maps, flips)).mean(0)
+
+
+def mirrored_back(maps: Sequence[Tensor], flips: Flips) -> list[Tensor]:
+    """Maps (..., height, width) of the views, in their order → all as the image itself lies."""
     views = zip(maps, _AXES[flips], strict=True)
-    return torch.stack([view.flip(axes) if axes else view for view, axes in views]).mean(0)
+    return [view.flip(axes) if axes else view for view, axes in views]
+
+
+def views_of(flips: Flips) -> int:
+    """How many images are predicted for one: itself and its mirror images."""
+    return len(_AXES[flips])
+
+
+def mean_maps(members: Sequence[Iterator[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
+    """The maps of each network, slice by slice → their mean, slice by slice."""
+    for maps in zip(*members, strict=True):
+        total = maps[0].copy()
+        for one in maps[1:]:
+            total += one
+        yield total / np.float32(len(maps))

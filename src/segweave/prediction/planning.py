@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from segweave.errors import UsageError
-from segweave.formats import case_name, find_images, label_name
+from segweave.formats import case_name, find_images, label_name, suffix_of
+from segweave.formats.table import PICTURES
 from segweave.runs.run_folder import CARD, model_folder
 from segweave.storage import read_json, write_text
 
 OVERLAYS = "overlays"
 PROBABILITIES = "probabilities"
+UNCERTAINTY = "uncertainty"
 PROGRESS = ".predicting.jsonl"
 DOING = "predicting files"
 
@@ -31,11 +33,13 @@ class Job:
     overlay: Path | None
     probabilities: Path | None
     format: str | None
+    uncertainty: Path | None = None
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """The files that are written."""
-        return tuple(t for t in (self.labels, self.overlay, self.probabilities) if t is not None)
+        targets = (self.labels, self.overlay, self.probabilities, self.uncertainty)
+        return tuple(target for target in targets if target is not None)
 
 
 def check_prediction(
@@ -46,6 +50,7 @@ def check_prediction(
     checkpoint: str | None = None,
     overlays: bool = True,
     probabilities: bool = False,
+    uncertainty: bool = False,
     format: str | None = None,
     force: bool = False,
     denoise: Path | None = None,
@@ -59,7 +64,7 @@ def check_prediction(
     if denoise is not None:
         check_denoiser(denoise)
     check_folder(folder)
-    jobs = plan_files(inputs, folder, overlays, probabilities, kind, format)
+    jobs = plan_files(inputs, folder, overlays, probabilities, kind, format, uncertainty)
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
@@ -102,11 +107,18 @@ def plan_files(
     probabilities: bool,
     kind: str,
     format: str | None,
+    uncertainty: bool = False,
 ) -> list[Job]:
     """Inputs and outputs of every file, in order, for a target of this kind. The subfolders of a
     folder are kept.
     """
     overlapping, real = kind == "overlapping", kind == "image"
+    if real and (probabilities or uncertainty):
+        raise UsageError(
+            DOING,
+            expected="no probabilities and no uncertainty of a network that predicts an image",
+            found="probabilities" if probabilities else "uncertainty",
+        )
     jobs: list[Job] = []
     for path in map(Path, given):
         for file in find_images(path):
@@ -117,6 +129,7 @@ def plan_files(
             # Viewers open the probabilities of a NIfTI image in its geometry.
             in_space = ".nii" in label_name(file, overlapping=overlapping).lower()
             maps = f"{name}.nii.gz" if in_space else f"{name}.npz"
+            grey = f"{name}.png" if suffix_of(file) in PICTURES else maps
             jobs.append(
                 Job(
                     file,
@@ -126,6 +139,7 @@ def plan_files(
                     folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
                     folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,
+                    folder / UNCERTAINTY / subfolder / grey if uncertainty else None,
                 )
             )
     return jobs

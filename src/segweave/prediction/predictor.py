@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from torch import nn
@@ -27,6 +27,9 @@ from segweave.runtime.devices import choose_device
 from segweave.storage import read_json, sha256_of
 from segweave.weights import load_weights, read_weights
 
+if TYPE_CHECKING:
+    from segweave.prediction.uncertainty import Uncertainty
+
 _FORMATS = (1,)
 _DOING = "loading a model"
 _IDENTITY = ("title", "arm", "weights_sha256")
@@ -45,6 +48,8 @@ class Predictor:
         card: the model card, empty where there is none.
         precision: "32", or "bf16" for bfloat16 autocast, which is faster where the device
             multiplies in it and may change a few labels at edges.
+        calibrated: whether probabilities get the temperature that `segweave calibrate` wrote into
+            the card. Labels do not depend on it.
         denoise: predicts the image that the network reads, in place of the case's own.
     """
 
@@ -53,6 +58,7 @@ class Predictor:
     target: TargetSpec
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
+    calibrated: bool = True
     denoise: Predictor | None = None
 
     def __repr__(self) -> str:
@@ -60,11 +66,23 @@ class Predictor:
         channels = ", ".join(self.input.channels)
         return f"Predictor({title}; input {channels}; classes {', '.join(self.target.names)})"
 
+    @property
+    def temperature(self) -> float | None:
+        """The temperature that its probabilities get; None for none."""
+        return _temperature((self,)) if self.calibrated else None
+
     def session(self) -> Session:
         """The network made ready once for many cases; a server keeps it."""
         member = Member(self.network, self.input, self.precision)
-        card = self.card | _denoised_by(self.denoise)
-        return Session((member,), self.target, card, denoise=_session_of(self.denoise))
+        temperature = self.temperature
+        card = self.card if temperature is None else {**self.card, "temperature": temperature}
+        return Session(
+            (member,),
+            self.target,
+            card | _denoised_by(self.denoise),
+            temperature=temperature,
+            denoise=_session_of(self.denoise),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +94,8 @@ class Ensemble:
             (colours aside).
         flips: mirror images that are predicted too.
         tiles: read images in tiles at their own resolution.
+        calibrated: whether probabilities get the temperature that was fitted for these members,
+            flips and tiles, where a member's card has one. Labels do not depend on it.
         denoise: predicts the image that the members read, in place of the case's own.
 
     Raises UsageError without members, and where their targets differ.
@@ -84,6 +104,7 @@ class Ensemble:
     members: tuple[Predictor, ...]
     flips: Flips = "none"
     tiles: Tiles | None = None
+    calibrated: bool = True
     denoise: Predictor | None = None
 
     def __post_init__(self) -> None:
@@ -111,10 +132,19 @@ class Ensemble:
         options: dict[str, Any] = {"flips": self.flips, **_denoised_by(self.denoise)}
         if self.tiles is not None:
             options["tiles"] = {"size": self.tiles.size, "overlap": self.tiles.overlap}
+        if self.temperature is not None:
+            options["temperature"] = self.temperature
         cards = [{k: m.card[k] for k in _IDENTITY if k in m.card} for m in self.members]
         if len(cards) == 1:
             return cards[0] | options
         return {"title": f"the mean of {len(cards)} models", "members": cards} | options
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature that its probabilities get; None for none."""
+        if not self.calibrated or not all(member.calibrated for member in self.members):
+            return None
+        return _temperature(self.members, self.flips, self.tiles)
 
     def session(self) -> Session:
         """The networks made ready once for many cases."""
@@ -125,6 +155,7 @@ class Ensemble:
             self.card,
             flips=self.flips,
             tiles=self.tiles,
+            temperature=self.temperature,
             denoise=_session_of(self.denoise),
         )
 
@@ -146,6 +177,7 @@ def load(
     checkpoint: str | None = None,
     device: str = "auto",
     precision: Precision = "32",
+    calibrated: bool = True,
 ) -> Predictor:
     """The predictor of a run folder or of a model folder (weights.safetensors, card.json).
 
@@ -155,6 +187,7 @@ def load(
             instead of the finished model's; the training need not have ended.
         device: "auto" (the first GPU if there is one), "cpu", "cuda" or "cuda:1".
         precision: "32", or "bf16" for bfloat16 autocast.
+        calibrated: see `Predictor`; a checkpoint has no temperature.
 
     Raises InputError for a missing or unfinished folder, a card of another format, weights of
     another network (naming the first tensors that differ), weights that are not those of the card
@@ -186,7 +219,10 @@ def load(
     load_weights(network, weights, _DOING, file=weights_file, title=title)
     if checkpoint is None:
         _check_digest(card, weights_file)
-    return Predictor(network.eval().to(choose_device(device)), input_spec, target, card, precision)
+    network.eval().to(choose_device(device))
+    # The temperature was fitted to the weights of the finished model.
+    calibrated = calibrated and checkpoint is None
+    return Predictor(network, input_spec, target, card, precision, calibrated)
 
 
 def load_ensemble(
@@ -197,6 +233,7 @@ def load_ensemble(
     checkpoint: str | None = None,
     device: str = "auto",
     precision: Precision = "32",
+    calibrated: bool = True,
     denoise: str | Path | None = None,
 ) -> Predictor | Ensemble:
     """`load` each path and average them; one path without flips and tiles is a plain Predictor.
@@ -208,17 +245,25 @@ def load_ensemble(
         checkpoint: see `load`; taken for each path.
         device: see `load`.
         precision: see `load`.
+        calibrated: see `Ensemble`.
         denoise: the folder of a model that predicts the image which the others read.
 
     Raises what `load` and `Ensemble` raise.
     """
     first = None if denoise is None else load(denoise, device=device, precision=precision)
     members = tuple(
-        load(path, checkpoint=checkpoint, device=device, precision=precision) for path in paths
+        load(
+            path,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            calibrated=calibrated,
+        )
+        for path in paths
     )
     if len(members) == 1 and flips == "none" and tiles is None:
         return members[0] if first is None else replace(members[0], denoise=first)
-    return Ensemble(members, flips, tiles, first)
+    return Ensemble(members, flips, tiles, calibrated, first)
 
 
 def predict(
@@ -227,6 +272,7 @@ def predict(
     *,
     boxes: CaseBoxes | None = None,
     probabilities: bool = False,
+    uncertainty: Uncertainty | None = None,
 ) -> Prediction:
     """Segment one case slice by slice.
 
@@ -237,6 +283,8 @@ def predict(
             slices, a mapping from slice numbers to boxes, or an array (slices, 4), in the image's
             pixels counted from 0; a slice without a box becomes background.
         probabilities: also return the probabilities of the whole case.
+        uncertainty: also return a map of it, 0 to 1: "entropy", or "mutual-information" of several
+            models or flips.
 
     The probabilities of a slice are brought to the case's own grid, where `decide` makes the
     labels. For many cases, `predictor.session()` makes the network ready once. Raises InputError
@@ -248,7 +296,22 @@ def predict(
         >>> predict(load("runs/a", device="cpu"), case).labels.shape == (case.slices, *case.size)
         True
     """
-    return predictor.session().predict(case, boxes=boxes, probabilities=probabilities)
+    return predictor.session().predict(
+        case, boxes=boxes, probabilities=probabilities, uncertainty=uncertainty
+    )
+
+
+def _temperature(
+    members: Sequence[Predictor], flips: Flips = "none", tiles: Tiles | None = None
+) -> float | None:
+    cards = [member.card for member in members]
+    if not any(card.get("temperatures") for card in cards):
+        return None
+    # Imported where it is needed: most models have none.
+    from segweave.prediction.temperature import kept_temperature
+
+    entry = kept_temperature(cards, flips, tiles)
+    return None if entry is None else float(entry["temperature"])
 
 
 def target_differences(target: TargetSpec, other: TargetSpec) -> str:

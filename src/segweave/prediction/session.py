@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,20 @@ from segweave.data.inputs import (
     to_source_values,
     window_indices,
 )
-from segweave.data.specs import InputSpec, TargetSpec, decide
+from segweave.data.specs import InputSpec, TargetSpec, check_classes, decide
 from segweave.errors import UsageError
 from segweave.formats.table import as_image
 from segweave.networks import mask_of
 from segweave.networks.blocks.conv_norm import fold_batch_norms
-from segweave.prediction.flips import Flips, boxes_of_flips, mean_of_flips, with_flips
+from segweave.prediction.flips import (
+    Flips,
+    boxes_of_flips,
+    mean_maps,
+    mean_of_flips,
+    mirrored_back,
+    views_of,
+    with_flips,
+)
 from segweave.prediction.results import Prediction
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
@@ -36,15 +44,21 @@ from segweave.runtime.devices import flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 
+if TYPE_CHECKING:
+    from segweave.prediction.uncertainty import Uncertainty
+
 Planes = NDArray[np.float32]
 
 
 class Member(NamedTuple):
-    """One network of a session, with the specification of its input."""
+    """One network of a session, with the specification of its input. `apart` asks for the maps of
+    each mirror image behind their mean, joined on the class axis.
+    """
 
     network: nn.Module
     input: InputSpec
     precision: Precision
+    apart: bool = False
 
 
 class Session:
@@ -64,6 +78,7 @@ class Session:
         *,
         flips: Flips = "none",
         tiles: Tiles | None = None,
+        temperature: float | None = None,
         denoise: Session | None = None,
     ) -> None:
         """Copy and fold the networks.
@@ -75,6 +90,8 @@ class Session:
             flips: mirror images that are predicted too.
             tiles: how images are cut into tiles; None where they are not, unless an InputSpec has
                 `fit: tile`.
+            temperature: what calibrates the probabilities and the entropy; None where nothing does.
+                Labels are made before it, so that it never changes one.
             denoise: predicts the image that the networks read, in place of the case's own.
 
         Raises UsageError where `denoise` predicts no image.
@@ -82,6 +99,7 @@ class Session:
         if denoise is not None:
             _check_denoiser(denoise)
         self.denoise = denoise
+        self.temperature = temperature
         self.target = target
         self.card = dict(card)
         self.flips = flips
@@ -128,6 +146,7 @@ class Session:
         *,
         boxes: CaseBoxes | None = None,
         probabilities: bool = False,
+        uncertainty: Uncertainty | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
         """Segment a case slice by slice.
@@ -138,6 +157,7 @@ class Session:
                 slices, or one for each of some slices (see `segweave.data.boxes.CaseBoxes`), in the
                 case's pixels counted from 0. A slice without a box becomes background.
             probabilities: also return the probabilities of the whole case.
+            uncertainty: also return this map, see `segweave.prediction.uncertainty`.
             progress: called after each slice with (slices done, all slices, the case's id).
 
         The probabilities of a slice are brought to the case's own grid, where `decide` makes the
@@ -155,19 +175,36 @@ class Session:
             )
         labels: NDArray[Any] | None = None
         kept: Planes | None = None
-        for index, maps in enumerate(self.probabilities(case, boxes)):
+        spread: Planes | None = None
+        found: Iterator[tuple[Planes, Planes, Planes | None]]
+        if uncertainty is None and (self.temperature is None or not probabilities):
+            found = ((maps, maps, None) for maps in self.probabilities(case, boxes))
+        else:
+            # Imported where it is needed: most predictions do not.
+            from segweave.prediction.uncertainty import check_uncertainty, found_slices
+
+            if uncertainty is not None:
+                check_classes(self.target, "measuring uncertainty")
+            check_uncertainty(uncertainty, len(self._members) * views_of(self.flips))
+            members = self._member_maps(case, boxes, apart=uncertainty == "mutual-information")
+            found = found_slices(members, self.target, self.temperature, uncertainty)
+        for index, (maps, calibrated, uncertain) in enumerate(found):
             decided = decide(maps, self.target)
             if labels is None:
                 labels = np.zeros((case.slices, *decided.shape), decided.dtype)
                 if probabilities:
                     kept = np.zeros((case.slices, *maps.shape), np.float32)
+                if uncertainty is not None:
+                    spread = np.zeros((case.slices, *maps.shape[1:]), np.float32)
             labels[index] = decided
             if kept is not None:
-                kept[index] = maps
+                kept[index] = calibrated
+            if spread is not None:
+                spread[index] = uncertain
             if progress is not None:
                 progress(index + 1, case.slices, case.id)
         assert labels is not None, "a case has at least one slice"
-        return Prediction(labels, kept, case)
+        return Prediction(labels, kept, case, spread)
 
     def after(self, denoise: Session) -> Session:
         """This session with `denoise` before it; the networks are shared. Raises UsageError where
@@ -198,13 +235,23 @@ class Session:
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
-        mean over members and mirror images. `boxes` as in `predict`.
+        mean over members and mirror images, without a temperature. `boxes` as in `predict`.
+        """
+        every = self._member_maps(case, boxes)
+        return every[0] if len(every) == 1 else mean_maps(every)
+
+    def _member_maps(
+        self, case: Case, boxes: CaseBoxes | None, *, apart: bool = False
+    ) -> list[Iterator[Planes]]:
+        """The same of each network. `apart`: where mirror images are predicted, the maps of each
+        follow behind their mean, joined on the class axis.
         """
         self.check_boxes(boxes)
         case = self.denoised(case)
         shown = None if boxes is None else boxes_of(boxes, case)
-        every = [self._on_case_grid(member, case, shown) for member in self._members]
-        return every[0] if len(every) == 1 else _mean(every)
+        apart = apart and self.flips != "none"
+        members = [member._replace(apart=apart) for member in self._members]
+        return [self._on_case_grid(member, case, shown) for member in members]
 
     def network_probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice on the network's own grid. `boxes`
@@ -275,6 +322,8 @@ class Session:
         )
         if self.target.kind == "exclusive":
             nothing[0] = 1
+        if member.apart:
+            nothing = np.tile(nothing, (1 + views_of(self.flips), 1, 1))
         for index in range(case.slices):
             yield next(found) if index in shown else nothing
 
@@ -326,6 +375,8 @@ class Session:
                 views = next(outputs).logits.float()
                 maps = [_probabilities(logits, self.target) for logits in views]
                 mean = maps[0] if flips == "none" else mean_of_flips(maps, flips)
+                if member.apart:
+                    mean = torch.cat([mean, *mirrored_back(maps, flips)])
                 planes: Planes = mean.contiguous().cpu().numpy()
             yield planes
 
@@ -354,14 +405,6 @@ def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetw
     if _device_of(folded)[0].type == "cpu":
         folded = folded.to(memory_format=torch.channels_last)
     return folded
-
-
-def _mean(every: Sequence[Iterator[Planes]]) -> Iterator[Planes]:
-    for maps in zip(*every, strict=True):
-        total = maps[0].copy()
-        for one in maps[1:]:
-            total += one
-        yield total / np.float32(len(maps))
 
 
 def _probabilities(logits: Tensor, target: TargetSpec) -> Tensor:

@@ -19,6 +19,7 @@ from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, one_line
 from segweave.evaluation import Evaluation, Row, read_evaluation, summary_table
 from segweave.evaluation import Table as ScoreTable
+from segweave.evaluation.folder import CALIBRATION
 from segweave.evaluation.summary import case_values
 from segweave.evaluation.tables import quantity_of
 from segweave.registry import metrics
@@ -104,6 +105,12 @@ def write_report(
         # The same definitions stand once on the page.
         earlier = {line for one in evaluations[:number] for line in summary_table([one]).notes}
         sections.append(scores_section([evaluation], scale, known=earlier))
+        curves = evaluation.folder / CALIBRATION
+        if curves.is_file():
+            # Imported where it is needed: most evaluations have none.
+            from segweave.report.calibration_section import calibration_section
+
+            sections.append(calibration_section(curves, f"Calibration, {evaluation.folder.name}"))
         sections.append(_pictures(run, evaluation))
     if validated is not None and not evaluations:
         title = f"Validation cases: {TITLE.removeprefix('Cases ')}"

@@ -11,7 +11,16 @@ import numpy as np
 from segweave.storage import sha256_of_text
 
 Purpose = Literal[
-    "network", "context", "order", "crop", "augmentation", "dropout", "box", "phantom", "dose"
+    "network",
+    "context",
+    "order",
+    "crop",
+    "augmentation",
+    "dropout",
+    "box",
+    "phantom",
+    "calibration",
+    "dose",
 ]
 
 

@@ -22,6 +22,7 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, nearest
 from segweave.prediction import Prediction
+from segweave.prediction.uncertainty import Uncertainty
 from segweave.runtime.progress import Progress
 
 _DOING = "predicting on a server"
@@ -90,6 +91,7 @@ class RemoteSession:
         *,
         boxes: CaseBoxes | None = None,
         probabilities: bool = False,
+        uncertainty: Uncertainty | None = None,
         progress: Progress | None = None,
     ) -> Prediction:
         """Segment a case on the server, as `Session.predict` does here.
@@ -99,6 +101,8 @@ class RemoteSession:
         """
         self.check_boxes(boxes)
         fields = {"model": self._model, "probabilities": "true" if probabilities else "false"}
+        if uncertainty is not None:
+            fields["uncertainty"] = uncertainty
         job = self._json("POST", "/jobs", form=(fields, self._packed(case)))
         path = f"/jobs/{job['id']}"
         try:
@@ -107,11 +111,14 @@ class RemoteSession:
             maps = None
             if probabilities:
                 maps = self._array(f"{path}/results/probabilities", "probabilities", case)
+            spread = None
+            if uncertainty is not None:
+                spread = self._array(f"{path}/results/uncertainty", "uncertainty", case)
         finally:
             # After Ctrl-C too: nobody will fetch it. What can't be deleted expires.
             with suppress(SegweaveError):
                 self._ask("DELETE", path, patience=0.0)
-        return Prediction(labels.astype(np.uint8, copy=False), maps, case)
+        return Prediction(labels.astype(np.uint8, copy=False), maps, case, spread)
 
     def _packed(self, case: Case) -> bytes:
         arrays: dict[str, NDArray[Any]] = {"image": case.image}

@@ -14,13 +14,14 @@ from starlette.requests import ClientDisconnect
 
 from segweave.errors import SegweaveError, nearest
 from segweave.formats import Geometry, label_formats
+from segweave.prediction.uncertainty import Uncertainty
 from segweave.serve.limits import Limits, RefusedError
 from segweave.serve.models import Model
 from segweave.serve.service import Options
 from segweave.serve.uploads import too_large, too_many_files
 
 _DOING = "receiving an image"
-FIELDS = ("files", "model", "denoise", "geometry", "format", "probabilities")
+FIELDS = ("files", "model", "denoise", "geometry", "format", "probabilities", "uncertainty")
 _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 
 
@@ -63,6 +64,12 @@ def body_schema(models: Mapping[str, Model]) -> dict[str, Any]:
             "type": "boolean",
             "default": False,
             "description": "Whether the probabilities of each class are wanted too.",
+        },
+        "uncertainty": {
+            "type": "string",
+            "enum": ["entropy"],
+            "description": "The map of uncertainty that is wanted too: the result `uncertainty`, "
+            "an npz with the array `uncertainty` from 0 to 1.",
         },
     }
     schema = {"type": "object", "required": ["files"], "properties": properties}
@@ -155,7 +162,13 @@ def options_of(form: FormData, models: Mapping[str, Model]) -> Options:
     wanted = fields.get("probabilities", "").strip().lower()
     if wanted not in _YES + _NO:
         raise _wrong("probabilities: true or false", "another value")
-    return Options(model, cast(Geometry, geometry), format, wanted in _YES, denoise)
+    uncertainty = fields.get("uncertainty") or None
+    if uncertainty not in (None, "entropy"):
+        raise _wrong(
+            "uncertainty: entropy, as a service's models are not averaged", "another value"
+        )
+    kind: Uncertainty | None = None if uncertainty is None else "entropy"
+    return Options(model, cast(Geometry, geometry), format, wanted in _YES, kind, denoise)
 
 
 def _wrong(expected: str, found: str, remedy: str | None = None) -> RefusedError:

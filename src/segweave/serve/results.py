@@ -33,8 +33,9 @@ def write_results(
     """Write the results of a prediction into `folder`; returns the name of each → its file.
 
     `labels` is the label map in the format that suits the image, or in `format`; `array` the same
-    as an npz on the case's axes; `overlay` and `measurements`; `probabilities` where they were
-    asked for. Raises UsageError where the format can't hold the label map.
+    as an npz on the case's axes; `overlay` and `measurements`; `probabilities` and
+    `uncertainty` (float32 from 0 to 1, slices × height × width) where they were asked for. Raises
+    UsageError where the format can't hold the label map.
     """
     case, labels = prediction.case, prediction.labels
     overlapping = target.kind == "overlapping"
@@ -56,6 +57,10 @@ def write_results(
         results["probabilities"] = "probabilities.npz"
         with (folder / results["probabilities"]).open("wb") as stream:
             np.savez_compressed(stream, probabilities=prediction.probabilities)
+    if prediction.uncertainty is not None:
+        results["uncertainty"] = "uncertainty.npz"
+        with (folder / results["uncertainty"]).open("wb") as stream:
+            np.savez_compressed(stream, uncertainty=prediction.uncertainty)
     _write_slices(folder, case, labels, target)
     return results
 

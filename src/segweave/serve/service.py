@@ -17,6 +17,7 @@ from segweave.data.case import Case
 from segweave.formats import Geometry, label_name, read_case
 from segweave.formats.guard import at_most, readable_size
 from segweave.prediction import Session
+from segweave.prediction.uncertainty import Uncertainty
 from segweave.serve.jobs import Job, JobTable
 from segweave.serve.limits import Limits, RefusedError
 from segweave.serve.messages import public_message, silence_readers, where
@@ -34,14 +35,15 @@ _SPARE = 1 << 28  # bytes of the disk that stay free
 @dataclass(frozen=True)
 class Options:
     """What a client may ask for: the model, how a NIfTI header that contradicts itself is read, the
-    format of the label map, whether the probabilities are wanted too, and the model that denoises
-    first ("" for none).
+    format of the label map, whether the probabilities and a map of uncertainty are wanted too, and
+    the model that denoises first ("" for none).
     """
 
     model: str
     geometry: Geometry = "check"
     format: str | None = None
     probabilities: bool = False
+    uncertainty: Uncertainty | None = None
     denoise: str = ""
 
 
@@ -158,6 +160,7 @@ class Service:
             "format": options.format,
             "probabilities": options.probabilities,
             "denoise": options.denoise,
+            "uncertainty": options.uncertainty,
         }
         job = Job(id, "queued", options.model, name, asked, time.time())
         self.table.add(job)
@@ -295,7 +298,13 @@ class Service:
         with self._decoded():
             case = self._read(image, options["geometry"])
         report(0, case.slices, "")
-        prediction = session.predict(case, probabilities=options["probabilities"], progress=report)
+        prediction = session.predict(
+            case,
+            probabilities=options["probabilities"],
+            # A job that an earlier version accepted has none.
+            uncertainty=options.get("uncertainty"),
+            progress=report,
+        )
         with atomic_folder(home / FOLDER) as folder:
             return write_results(folder, image, prediction, session.target, options["format"])
 

@@ -54,6 +54,8 @@ def evaluate(
     tiles: Tiles | None = None,
     store: CaseStore | str | Path | None = None,
     metrics: Sequence[str] = (),
+    calibration: bool = False,
+    calibrated: bool = True,
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
@@ -73,6 +75,10 @@ def evaluate(
         store: where the run's store is now, one of the stores that it was trained on together, or
             another data set with the same classes.
         metrics: names of metrics to compute beside those of the protocol, a plug-in's too.
+        calibration: also measure how far the probabilities can be trusted, over all cases, before
+            and after the temperature of the model card; into OUT/calibration.json and the report.
+        calibrated: whether probabilities get the temperature of the model card. Labels do not
+            depend on it.
         out: the evaluation folder, `RUN/evaluation/NAME` if None. The name has the protocol, the
             other store's name, the part unless it is test, and checkpoint, members, flips, tiles.
             Needed where the run can't be written.
@@ -104,6 +110,8 @@ def evaluate(
         tiles=tiles,
         store=store,
         metrics=metrics,
+        calibration=calibration,
+        calibrated=calibrated,
         out=out,
         force=force,
     )
@@ -115,9 +123,19 @@ def evaluate(
         tiles=tiles,
         checkpoint=checkpoint,
         device=device,
+        calibrated=variant.temperature,
     )
-    _check_target(model, cases)
+    check_target(model, cases)
     session = model.session()
+    curves = None
+    if plan.calibration:
+        # Imported where it is needed: most evaluations do not.
+        from segweave.workflow.calibration_curves import CalibrationCurves
+
+        # They calibrate what the session gives as it is.
+        curves = CalibrationCurves(session.target, session.temperature)
+        session.temperature = None
+    soft = curves is not None or needs_probabilities(added)
     models = model.members if isinstance(model, Ensemble) else (model,)
     rows: list[Row] = []
     references = References()
@@ -128,9 +146,9 @@ def evaluate(
         # Predict, keep and score case by case, so that one is in memory at a time.
         for done, id in enumerate(cases.verify(ids), start=1):
             case = cases.case(id)
-            labels, probabilities = predict_for(
-                session, case, rules, probabilities=needs_probabilities(added)
-            )
+            labels, probabilities = predict_for(session, case, rules, probabilities=soft)
+            if curves is not None and probabilities is not None:
+                probabilities = curves.add(probabilities, np.asarray(case.label))
             keep(labels, case, kept)
             rows += score_rows(
                 case,
@@ -160,6 +178,7 @@ def evaluate(
                 "part": part,
                 "store": cases.checksum,
                 "predictions": str(maps.absolute()),
+                **_temperature(model, soft),
             },
             parameters=sum(p.numel() for one in models for p in one.network.parameters()),
             checkpoint=checkpoint or run.recipe.training.checkpoint,
@@ -171,7 +190,12 @@ def evaluate(
             remarks=_prompt_remarks(session.prompt, variant.arm),
         )
         evaluation = write_evaluation(
-            folder, rows, manifest, label_maps=kept if away else None, force=plan.force
+            folder,
+            rows,
+            manifest,
+            label_maps=kept if away else None,
+            calibration=None if curves is None else curves.content(),
+            force=plan.force,
         )
 
     # Report.
@@ -179,6 +203,12 @@ def evaluate(
         note_scored(variant.runs, plan.key, rules.name, cases.checksum, folder)
     update_report(run)
     return evaluation
+
+
+def _temperature(model: Predictor | Ensemble, soft: bool) -> dict[str, str]:
+    """The temperature of the probabilities that were scored, where there is one."""
+    used = model.temperature if soft else None
+    return {} if used is None else {"temperature": f"{used:g}"}
 
 
 def _prompt_remarks(prompt: str, arm: str) -> list[str]:
@@ -296,7 +326,7 @@ def update_report(run: Run, validated: Callable[[], ValidatedCases | None] | Non
         )
 
 
-def _check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
+def check_target(model: Predictor | Ensemble, store: CaseStore) -> None:
     """Raise UsageError where the store's classes are not those of the model."""
     differences = target_differences(model.target, store.target)
     if differences:

@@ -11,10 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from segweave.data.specs import check_classes
 from segweave.data.splits import only_split
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, UsageError, nearest
-from segweave.evaluation import Protocol, check_metrics, get_protocol, list_protocols
+from segweave.evaluation import (
+    Protocol,
+    check_metrics,
+    get_protocol,
+    list_protocols,
+    needs_probabilities,
+)
 from segweave.evaluation.folder import check_free
 from segweave.prediction.flips import Flips
 from segweave.prediction.tiles import Tiles
@@ -48,6 +55,7 @@ class EvaluationPlan:
         key: its name in the ledger.
         tested: how often test cases were scored, with this time.
         force: whether what is in the folder may be replaced.
+        calibration: whether calibration curves are wanted.
     """
 
     run: Run
@@ -63,6 +71,7 @@ class EvaluationPlan:
     key: str
     tested: dict[str, int]
     force: bool
+    calibration: bool = False
 
 
 def plan_evaluation(
@@ -76,6 +85,8 @@ def plan_evaluation(
     tiles: Tiles | None = None,
     store: CaseStore | str | Path | None = None,
     metrics: Sequence[str] = (),
+    calibration: bool = False,
+    calibrated: bool = True,
     out: str | Path | None = None,
     force: bool = False,
 ) -> EvaluationPlan:
@@ -90,10 +101,16 @@ def plan_evaluation(
     cases = open_store(run, store)
     other = cases.checksum != run.environment["data"]["checksum"]
     more = tuple(one if isinstance(one, Run) else Run(one) for one in members)
-    variant = Variant((run, *more), checkpoint, flips, tiles, cases.name if other else None)
     rules = get_protocol(protocol, dataset=cases.name, target=cases.target)
     added = [metric for metric in metrics if metric not in rules.definitions]
     check_metrics(added, probabilities=True, task=rules.task)
+    if calibration:
+        check_classes(cases.target, "measuring calibration")
+    runs = (run, *more)
+    wanted = calibrated and checkpoint is None and (calibration or needs_probabilities(added))
+    temperature = wanted and _has_temperature(runs, flips, tiles)
+    named = cases.name if other else None
+    variant = Variant(runs, checkpoint, flips, tiles, named, temperature)
 
     # Choose the cases.
     ids = _choose(run, part, cases, other=other)
@@ -118,8 +135,32 @@ def plan_evaluation(
     check_free(folder, force=force)
 
     return EvaluationPlan(
-        run, cases, variant, rules, added, ids, name, folder, away, tests, key, tested, force
+        run,
+        cases,
+        variant,
+        rules,
+        added,
+        ids,
+        name,
+        folder,
+        away,
+        tests,
+        key,
+        tested,
+        force,
+        calibration,
     )
+
+
+def _has_temperature(runs: Sequence[Run], flips: Flips, tiles: Tiles | None) -> bool:
+    """Whether a model card has a temperature for this combination."""
+    cards = [run.model_card for run in runs]
+    if not any(card.get("temperatures") for card in cards):
+        return False
+    # Imported where it is needed: most models have none.
+    from segweave.prediction.temperature import kept_temperature
+
+    return kept_temperature(cards, flips, tiles) is not None
 
 
 def _choose(run: Run, part: str, store: CaseStore, *, other: bool) -> list[str]:

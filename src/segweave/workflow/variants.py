@@ -32,6 +32,8 @@ class Variant:
         flips: mirror images that are averaged too.
         tiles: how images are cut into tiles, None where they are not.
         other_store: the name of the store that is scored, None where it is the run's own.
+        temperature: whether probabilities are scored that have the temperature of a model card.
+            Labels do not depend on it, so it is set only where probabilities are scored.
     """
 
     runs: tuple[Run, ...]
@@ -39,6 +41,7 @@ class Variant:
     flips: Flips = "none"
     tiles: Tiles | None = None
     other_store: str | None = None
+    temperature: bool = False
 
     @property
     def run(self) -> Run:
@@ -83,6 +86,7 @@ class Variant:
             *(members if len(self.runs) > 1 else []),
             *([f"flips-{self.flips}"] if self.flips != "none" else []),
             *(["tiles"] if self.tiles is not None else []),
+            *(["temperature"] if self.temperature else []),
         ]
 
     @property
@@ -95,6 +99,7 @@ class Variant:
             "checkpoint": self.checkpoint,
             "flips": None if self.flips == "none" else self.flips,
             "tiles": None if self.tiles is None else asdict(self.tiles),
+            "temperature": self.temperature or None,
             "members": sorted(
                 [arm.digest, run.recipe.seed] for arm, run in zip(arms, self.runs, strict=True)
             )
@@ -226,7 +231,7 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
         for group in (*data["groups"], *data["validation_groups"])
         if group.startswith(prefix)
     }
-    contents = set(_contents_of_training(run))
+    contents = set(contents_of_training(run))
     learned_from = [
         id for id in ids if store.groups[id] in learned or store.entry(id).content in contents
     ]
@@ -242,7 +247,7 @@ def _check_other_store(run: Run, ids: Sequence[str], part: str, store: CaseStore
         )
 
 
-def _contents_of_training(run: Run) -> Iterator[str]:
+def contents_of_training(run: Run) -> Iterator[str]:
     """Checksums of the cases that a run learned from, where its store is still there."""
     with contextlib.suppress(InputError, UsageError):
         store = open_store(run, None)
