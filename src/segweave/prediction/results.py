@@ -1,4 +1,4 @@
-"""What a prediction is."""
+"""What a prediction is, and whether it can come before another."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segweave.data.case import Case
+from segweave.data.specs import TargetSpec
+from segweave.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,3 +31,13 @@ class Prediction:
     probabilities: NDArray[np.float32] | None
     case: Case
     uncertainty: NDArray[np.float32] | None = None
+
+
+def check_denoises(target: TargetSpec) -> None:
+    """Raise UsageError where a model with this target can't denoise before another."""
+    if target.task != "image":
+        raise UsageError(
+            "denoising before a prediction",
+            expected="a model that predicts an image",
+            found=f"one with a target of kind {target.kind} ({', '.join(target.names)})",
+        )

@@ -23,7 +23,7 @@ from segweave.data.inputs import (
     to_source_values,
     window_indices,
 )
-from segweave.data.specs import InputSpec, TargetSpec, check_classes, decide
+from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
 from segweave.formats.table import as_image
 from segweave.networks import mask_of
@@ -37,10 +37,10 @@ from segweave.prediction.flips import (
     views_of,
     with_flips,
 )
-from segweave.prediction.results import Prediction
+from segweave.prediction.results import Prediction, check_denoises
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
-from segweave.runtime.devices import flushed_denormals
+from segweave.runtime.devices import device_of, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 
@@ -92,15 +92,13 @@ class Session:
                 `fit: tile`.
             temperature: what calibrates the probabilities and the entropy; None where nothing does.
                 Labels are made before it, so that it never changes one.
-            denoise: predicts the image that the networks read, in place of the case's own.
-
-        Raises UsageError where `denoise` predicts no image.
+            denoise: predicts the image that the networks read; UsageError where it predicts none.
         """
-        if denoise is not None:
-            _check_denoiser(denoise)
         self.denoise = denoise
+        if denoise is not None:
+            check_denoises(denoise.target)
         self.temperature = temperature
-        self.target = target
+        self.target: TargetSpec = target
         self.card = dict(card)
         self.flips = flips
         self.tiles = tiles
@@ -183,8 +181,6 @@ class Session:
             # Imported where it is needed: most predictions do not.
             from segweave.prediction.uncertainty import check_uncertainty, found_slices
 
-            if uncertainty is not None:
-                check_classes(self.target, "measuring uncertainty")
             check_uncertainty(uncertainty, len(self._members) * views_of(self.flips))
             members = self._member_maps(case, boxes, apart=uncertainty == "mutual-information")
             found = found_slices(members, self.target, self.temperature, uncertainty)
@@ -207,10 +203,8 @@ class Session:
         return Prediction(labels, kept, case, spread)
 
     def after(self, denoise: Session) -> Session:
-        """This session with `denoise` before it; the networks are shared. Raises UsageError where
-        `denoise` predicts no image.
-        """
-        _check_denoiser(denoise)
+        """This session with `denoise` before it; the networks are shared."""
+        check_denoises(denoise.target)
         both = copy.copy(self)
         both.denoise = denoise
         return both
@@ -230,8 +224,7 @@ class Session:
         """
         if self.denoise is None:
             return case
-        image = self.denoise.predict(case).labels
-        return replace(case, image=as_image(image, case.image.dtype))
+        return replace(case, image=as_image(self.denoise.predict(case).labels, case.image.dtype))
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
@@ -274,13 +267,9 @@ class Session:
         return self._on_network_grid(self._members[0], case, shown)
 
     def _on_case_grid(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
-        every = self._resized_back(member, case, boxes)
-        if self.target.kind != "image":
-            yield from every
-            return
-        numbers = normalise(case, member.input)
-        for maps in every:
-            yield to_source_values(maps, numbers)
+        numbers = normalise(case, member.input) if self.target.task == "image" else None
+        for maps in self._resized_back(member, case, boxes):
+            yield maps if numbers is None else to_source_values(maps, numbers)
 
     def _resized_back(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
         spec = member.input
@@ -341,7 +330,7 @@ class Session:
         """
         network = member.network
         assert isinstance(network, WovenNetwork)
-        device, dtype = _device_of(network)
+        device, dtype = device_of(network)
         layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         flips = self.flips
 
@@ -381,16 +370,6 @@ class Session:
             yield planes
 
 
-def _check_denoiser(denoise: Session) -> None:
-    if denoise.target.task != "image":
-        raise UsageError(
-            "denoising before a prediction",
-            expected="a model that predicts an image",
-            found=f"one with a target of kind {denoise.target.kind} "
-            f"({', '.join(denoise.target.names)})",
-        )
-
-
 def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetwork:
     """A copy of the network in eval mode with folded batch norms, woven if it was not."""
     woven = network
@@ -402,7 +381,7 @@ def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetw
     # At a dotted name the weaving reads the output of that submodule.
     keep = () if woven.at in POSITIONS else (f"network.{woven.at}",)
     folded = fold_batch_norms(woven, keep=keep)
-    if _device_of(folded)[0].type == "cpu":
+    if device_of(folded)[0].type == "cpu":
         folded = folded.to(memory_format=torch.channels_last)
     return folded
 
@@ -419,11 +398,3 @@ def _probabilities(logits: Tensor, target: TargetSpec) -> Tensor:
     if target.kind == "image":
         return logits
     return logits.softmax(0) if target.kind == "exclusive" else logits.sigmoid()
-
-
-def _device_of(network: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and type of the network's parameters (a CPU's float32 where it has none)."""
-    parameter: Any = next(network.parameters(), None)
-    if parameter is None:
-        return torch.device("cpu"), torch.float32
-    return parameter.device, parameter.dtype
