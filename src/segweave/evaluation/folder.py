@@ -102,12 +102,10 @@ def new_manifest(
     cards = {name: rules.card(name) for name in rules.definitions}
     cards |= {name: registry.card(name) for name in extra}
     # What another card computes keeps the short name under which the protocol prints it.
+    units = {name: target.unit if c.unit == "image" else c.unit for name, c in cards.items()}
     entries = {
         name: metric_entry(card).model_copy(
-            update={
-                "label": registry.card(name).heading,
-                "unit": target.unit if card.unit == "image" else card.unit,
-            }
+            update={"label": registry.card(name).heading, "unit": units[name]}
         )
         for name, card in cards.items()
     }
@@ -150,8 +148,8 @@ class References:
         """Add the slices of a label map (slices, ...); `first` is the index of the first one."""
         digests = self._slices.setdefault(case, {})
         of_image = label.ndim == 4 and label.dtype != numpy.uint8  # see `Case.label`
-        values = numpy.asarray(label, numpy.float32 if of_image else numpy.uint8)
-        for index, image in enumerate(values, start=first):
+        dtype = numpy.float32 if of_image else numpy.uint8
+        for index, image in enumerate(numpy.asarray(label, dtype), start=first):
             content = f"{image.shape}".encode() + image.tobytes()
             digests[index] = sha256_of_bytes(content)
 
