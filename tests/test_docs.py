@@ -74,12 +74,14 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages' commands find: synthetic data in place of the real, and one finished run."""
     import segweave
     from segweave.datasets import prepare
+    from segweave.phantoms.abdomen import write_abdomen
     from segweave.phantoms.blobs import write_blobs
     from segweave.phantoms.cardiac import write_cardiac
 
     folder = tmp_path_factory.mktemp("docs")
     write_cardiac(folder / "ACDC" / "database", 4, size=(40, 36), slices=3)
     write_blobs(folder / "photos", images=10, size=(24, 32))
+    write_abdomen(folder / "ct", 6, size=32, slices=3)
     prepare("acdc", folder / "ACDC" / "database", folder / "stores" / "acdc")
     store = folder / "stores" / "acdc"
     segweave.train("demo", store, folder / "runs" / "a", sets=SMALL)

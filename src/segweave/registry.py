@@ -130,7 +130,7 @@ class DatasetCard(Card):
     """
 
     stack: Literal["space", "time", "single"] = "space"
-    kind: Literal["exclusive", "binary", "overlapping"] = "exclusive"
+    kind: Literal["exclusive", "binary", "overlapping", "image"] = "exclusive"
     classes: tuple[str, ...] = ()
     expected: dict[str, int] = field(default_factory=dict)
     terms: str = ""
@@ -158,8 +158,9 @@ class MetricCard(Card):
             "images": two images; the function also takes `data_range=`.
         spacing: whether the function takes `spacing=`, mm per axis or None for pixels.
         unit: "" (none), "mm" (px where the spacing is unknown), "ml" (px where it is unknown and in
-            2D), "dB" or another. A metric in mm is a distance: it is undefined where a side lacks
-            the class, and tables print its median and how often it failed.
+            2D), "image" (that of the images' values), "dB" or another. A metric in mm is a
+            distance: it is undefined where a side lacks the class, and tables print its median and
+            how often it failed.
         better: "higher" or "lower".
         label: the short name in table headers; empty takes the name.
         absent: whether it scores the classes that the reference lacks, and only these.
@@ -192,10 +193,12 @@ class MetricCard(Card):
 @dataclass(frozen=True)
 class LossCard(Card):
     """A training loss: `reads` is "map" (it is called with one map of the network's output and the
-    label) or "all" (with the whole Output and the label).
+    label) or "all" (with the whole Output and the label). `task` is what the network predicts,
+    "labels" or an "image" (`TargetSpec.task`).
     """
 
     reads: Literal["map", "all"] = "map"
+    task: Literal["labels", "image"] = "labels"
 
 
 @dataclass(frozen=True)

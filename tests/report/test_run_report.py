@@ -13,7 +13,7 @@ from segweave.data.store import Store
 from segweave.errors import InputError
 from segweave.evaluation import read_evaluation
 from segweave.report import panels, write_report
-from segweave.report.run_report import _far_below, curves_of, dice_by_case, notable
+from segweave.report.run_report import _far_below, curves_of, notable, values_by_case
 from segweave.training import Run
 from tests.small import make_run, make_store
 
@@ -48,7 +48,7 @@ def test_the_report_of_a_run_holds_its_recipe_scores_and_curves(run: Run) -> Non
     assert text.count("data:image/png;base64,") == 3
     assert "Cases worst, median and best, clean, validation cases" in text
     assert "No picture" not in text
-    scores = dice_by_case(read_evaluation(run.layout.evaluation("clean-validation")).rows)
+    scores = values_by_case(read_evaluation(run.layout.evaluation("clean-validation")).rows)
     for case, why in notable(scores).items():
         assert f"{case}: {why}, Dice {scores[case]:.3f}." in text
     assert f"{run.model_card['parameters']:,}" in text

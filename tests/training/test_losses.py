@@ -29,7 +29,11 @@ from tests.training.loss_cases import BINARY, FOUR, OVERLAPPING, output_of, rand
 REFERENCE = json.loads(
     (Path(__file__).parent.parent / "reference" / "protocol_cases.json").read_text()
 )["loss"]
-OF_MAPS = [name for name in registry.losses.cards() if name != "object-words"]
+OF_MAPS = [
+    name
+    for name, card in registry.losses.cards().items()
+    if card.task == "labels" and name != "object-words"
+]
 """Losses that compare maps with the label pixel by pixel; the other has separate tests."""
 HALVES = (LossTerm(name="dice", weight=0.5), LossTerm(name="cross-entropy", weight=0.5))
 
@@ -78,6 +82,21 @@ def test_every_loss_is_finite_differentiable_and_least_where_right(
     sure = torch.where(right, 40.0, -40.0).double()
     assert loss(output_of(sure, name), label) < 1e-6
     assert loss(output_of(-sure, name), label) > 0.3
+
+
+def test_losses_of_images_are_means_of_differences_and_refuse_classes() -> None:
+    target = TargetSpec(kind="image", names=("CT",), unit="HU", range=(-160, 240))
+    truth = torch.randn(2, 1, 5, 6)
+    for name, wanted in (("l1", 0.5), ("mse", 0.25)):
+        loss = WeightedLoss((LossTerm(name=name, weight=2),), target)
+        assert loss(Output(truth + 0.5, {}), truth).item() == pytest.approx(2 * wanted)
+        assert loss(Output(truth, {}), truth).item() == 0
+        with pytest.raises(UsageError, match="shape"):
+            loss(Output(truth[:, :, 1:], {}), truth)
+        with pytest.raises(UsageError, match="compares images"):
+            WeightedLoss((LossTerm(name=name),), FOUR)
+    with pytest.raises(UsageError, match="l1, mse"):
+        WeightedLoss((LossTerm(name="dice"),), target)
 
 
 @given(seed=st.integers(0, 10_000), kind=st.sampled_from([FOUR, BINARY, OVERLAPPING]))

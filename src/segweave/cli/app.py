@@ -17,6 +17,7 @@ from segweave.cli import (
     contexts,
     convert_weights,
     demo,
+    denoise,
     evaluate,
     export_nnunet,
     grid,
@@ -46,6 +47,7 @@ ORDER = (
     "grid",
     "calibrate",
     "predict",
+    "denoise",
     "rank",
     "serve",
     "try",
@@ -103,6 +105,7 @@ _add("train", train.train, train.EXAMPLES)
 _add("grid", grid.grid, grid.EXAMPLES)
 _add("calibrate", calibrate.calibrate, calibrate.EXAMPLES)
 _add("predict", predict.predict, predict.EXAMPLES)
+_add("denoise", denoise.denoise, denoise.EXAMPLES)
 _add("rank", rank.rank, rank.EXAMPLES)
 _add("serve", serve.serve, serve.EXAMPLES)
 _add("try", try_images.try_images, try_images.EXAMPLES)

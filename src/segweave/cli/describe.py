@@ -46,6 +46,7 @@ def _store(path: Path) -> dict[str, Any]:
 
 def _evaluation(path: Path) -> dict[str, Any]:
     from segweave.evaluation import read_evaluation, summarise
+    from segweave.evaluation.tables import quantity_of
 
     evaluation = read_evaluation(path)
     manifest = evaluation.manifest
@@ -56,14 +57,16 @@ def _evaluation(path: Path) -> dict[str, Any]:
         "sources": manifest.sources,
     }
     for arm in summarise([evaluation]):
-        dice = arm.macro.overlaps.get("dice")
-        if dice is not None:
-            values[f"Dice {arm.arm}".strip()] = f"{dice.mean:.4f}"
+        value = arm.macro.overlaps.get(arm.primary)
+        if value is not None:
+            quantity = quantity_of(arm.primary, arm.metrics)
+            values[f"{quantity} {arm.arm}".strip()] = f"{value.mean:.4f}"
     return values
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from segweave.report.run_report import evaluations_of
+    from segweave.registry import metrics
+    from segweave.report.run_report import evaluations_of, validation_scores
     from segweave.training import Run
 
     run = Run(path)
@@ -82,14 +85,17 @@ def _run(path: Path) -> dict[str, Any]:
     }
     if rows:
         values["steps"] = int(rows[-1]["step"])
-        validated = [row["validation_dice"] for row in rows if "validation_dice" in row]
-        if validated:
-            values["validation Dice"] = f"last {validated[-1]:.4f}, best {max(validated):.4f}"
+        metric, points = validation_scores(rows)
+        if points:
+            last, best = points[-1][1], max(value for _, value in points)
+            quantity = metrics.card(metric).heading
+            values[f"validation {quantity}"] = f"last {last:.4f}, best {best:.4f}"
     if run.finished:
         values["parameters"] = f"{run.model_card['parameters']:,}"
     for evaluation in evaluations_of(run):
         shown = _evaluation(evaluation.folder)
-        scores = ", ".join(f"{k} {v}" for k, v in shown.items() if k.startswith("Dice"))
+        facts = ("protocol", "cases", "classes", "sources")
+        scores = ", ".join(f"{k} {v}" for k, v in shown.items() if k not in facts)
         values[evaluation.folder.name] = f"{scores} ({shown['cases']})"
     return values
 

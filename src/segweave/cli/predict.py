@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from segweave.cli.options import Checkpoint, Device, Flips, Force, Geometry, Quiet, UseTiles
+
+if TYPE_CHECKING:
+    from segweave.prediction.files import PredictionReport
 
 EXAMPLES = (
     ("segweave predict runs/a scan.nii.gz --out labels", "one volume"),
@@ -34,13 +37,18 @@ EXAMPLES = (
         "a DICOM series, as a DICOM segmentation for an archive",
     ),
     (
+        "segweave predict runs/a scans/ --out labels --denoise runs/red-cnn",
+        "low-dose CT: the noise is removed first",
+    ),
+    (
         "segweave predict heart scans/ --out labels --server http://127.0.0.1:8000",
         "with the model heart of a service (segweave serve)",
     ),
 )
 
 
-def _check_format(value: str | None) -> str | None:
+def check_format(value: str | None) -> str | None:
+    """Raise UsageError for a format that is not there, before anything slow happens."""
     # Imports the table of formats, not torch.
     if value is not None:
         from segweave.formats import label_format
@@ -121,7 +129,7 @@ def predict(
             metavar="NAME",
             help="The format of the label maps: nifti, mha, nrrd, npz, h5 or png, and of DICOM "
             "images dicom-seg or rtstruct. Default: what suits each image.",
-            callback=_check_format,
+            callback=check_format,
             show_default=False,
         ),
     ] = None,
@@ -149,6 +157,14 @@ def predict(
             metavar="MODEL",
             help="Average the probabilities with those of this model too. May be given several "
             "times.",
+            show_default=False,
+        ),
+    ] = None,
+    denoise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Remove the noise of the images first, with this model (see segweave denoise).",
             show_default=False,
         ),
     ] = None,
@@ -190,21 +206,17 @@ def predict(
     With `--server` the network runs on a service, and the same files are written here. Only pixels
     and spacing are sent, no header and no name.
     """
-    from segweave.cli.show import counter, remark, results
-    from segweave.errors import InputError, UsageError
+    from segweave.cli.show import counter, remark
+    from segweave.errors import UsageError
     from segweave.prediction.box_file import read_boxes
-    from segweave.prediction.planning import (
-        OVERLAYS,
-        PROBABILITIES,
-        UNCERTAINTY,
-        check_prediction,
-    )
+    from segweave.prediction.planning import PROBABILITIES, UNCERTAINTY, check_prediction
 
     if box is not None and boxes is not None:
         raise UsageError("choosing boxes", expected="either --box or --boxes", found="both of them")
     given = box if boxes is None else read_boxes(boxes)
     models = [model, *(also or ())]
     options = {"--with": bool(also), "--flips": flips != "none", "--tiles": tiles}
+    options |= {"--denoise": denoise is not None}
     options |= {"--checkpoint": checkpoint is not None, "--device": device != "auto"}
     options |= {"--no-temperature": not temperature}
     options |= {"--precision": precision != "32", "--box or --boxes": given is not None}
@@ -230,6 +242,7 @@ def predict(
             format=format,
             report=report_dicom,
             force=force,
+            denoise=denoise,
         )
         if uncertainty is not None:
             from segweave.prediction.flips import views_of
@@ -249,6 +262,7 @@ def predict(
             checkpoint=checkpoint,
             device=device,
             precision=precision,
+            denoise=denoise,
             calibrated=temperature,
         )
         if probabilities or uncertainty == "entropy":
@@ -280,6 +294,18 @@ def predict(
             geometry=geometry,
             progress=progress,
         )
+    further = {PROBABILITIES: probabilities, UNCERTAINTY: uncertainty is not None}
+    show_report(report, "label_maps", [name for name, asked in further.items() if asked])
+
+
+def show_report(report: PredictionReport, what: str, further: Sequence[str] = ()) -> None:
+    """Print what was written: `what`, of label maps or images, and `further` folders. Raises
+    InputError where files failed.
+    """
+    from segweave.cli.show import remark, results
+    from segweave.errors import InputError
+    from segweave.prediction.planning import OVERLAYS
+
     if report.resumed:
         remark(f"{report.resumed} of {len(report.files)} files were done before an interruption")
     for file in report.files:
@@ -288,10 +314,9 @@ def predict(
     if report.files:
         drawn = any(file.overlay is not None for file in report.files)
         results(
-            label_maps=f"{len(report.files)} in {report.folder}",
+            **{what: f"{len(report.files)} in {report.folder}"},
             overlays=report.folder / OVERLAYS if drawn else None,
-            probabilities=report.folder / PROBABILITIES if probabilities else None,
-            uncertainty=report.folder / UNCERTAINTY if uncertainty else None,
+            **{name: report.folder / name for name in further},
             summary=report.summary,
         )
     if report.failures:

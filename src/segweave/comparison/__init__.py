@@ -4,6 +4,7 @@ for new groups and new trainings?
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from segweave.comparison.designs import BY_FOLD, BY_RUN, Design, design_of
 from segweave.comparison.joining import DOING, arm_name
 from segweave.comparison.notes import exploratory_notes, limits_of, notes_of, stated_margin
 from segweave.comparison.numbers import as_csv
-from segweave.comparison.pairs import PRIMARY, compare_pair
+from segweave.comparison.pairs import compare_pair
 from segweave.comparison.reading import read_arms
 from segweave.comparison.rendering import (
     as_latex,
@@ -54,31 +55,36 @@ def compare(
     margin: float | None = None,
     training_groups: int | None = None,
 ) -> Comparison:
-    """Compare every arm that evaluation folders hold with the arm `reference`, on macro Dice.
+    """Compare every arm that evaluation folders hold with the arm `reference`, on the primary
+    metric of their protocol: macro Dice, or PSNR where images were scored.
 
     Args:
         folders: evaluation folders (or what `evaluate` returned) of all arms, seeds and folds.
             They are joined by the digest of their recipe, those of other tools by the arm's name;
             predictions without a name take that of their folder.
         reference: the arm that the others are compared with.
-        margin: a difference in Dice (0 to 1) too small to matter; with it, equivalence is tested.
+        margin: a difference in it (of Dice 0 to 1) too small to matter; with it, equivalence is
+            tested.
             Without it, the one that was fixed before the trainings, where every run has the same.
         training_groups: of folds, how many groups each was trained on; without it, what their
             evaluations say, and where one doesn't, all that the fold was not tested on.
 
-    The unit is the group; groups and seeds are both samples. Everything but the macro Dice is
-    exploratory. Raises UsageError for two recipes under one name, and for arms under different
-    protocols, on different cases or known to be chosen by different rules, naming what differs;
-    InputError for folders that can't be read.
+    The unit is the group; groups and seeds are both samples. Everything else is exploratory. Raises
+    UsageError for two recipes under one name, and for arms under different protocols, on different
+    cases or known to be chosen by different rules, naming what differs; InputError for folders that
+    can't be read.
     """
-    if margin is not None and not 0 < margin < 1:
-        raise UsageError(DOING, expected="a margin in Dice between 0 and 1", found=f"{margin:g}")
     if training_groups is not None and training_groups < 1:
         raise UsageError(DOING, expected="a number of groups from 1 on", found=f"{training_groups}")
     if isinstance(folders, str | Path | Evaluation):
         folders = [folders]
     arms = read_arms(folders)
     other = find_reference(arms, reference)
+    if margin is not None and not 0 < margin < (1 if other.primary == "dice" else math.inf):
+        between = "between 0 and 1" if other.primary == "dice" else "above 0"
+        raise UsageError(
+            DOING, expected=f"a margin in {other.quantity} {between}", found=f"{margin:g}"
+        )
     fixed, reason = stated_margin(arms.values())
     if margin is None:
         margin = fixed
@@ -104,11 +110,13 @@ def compare(
         result.limits = limits_of(arms[result.arm], other, design)
         if margin is not None and not reason:
             result.limits.append(MARGIN_AFTERWARDS)
-        result.verdict = verdict(result, other.name, len(adjusted), margin)
+        result.verdict = verdict(result, other.name, len(adjusted), margin, other.quantity)
     return Comparison(
         protocol=manifest.protocol,
         title=manifest.title,
-        definition=manifest.definitions.get(PRIMARY, ""),
+        definition=manifest.definitions.get(other.primary, ""),
+        metric=other.primary,
+        quantity=other.quantity,
         kind=manifest.kind,
         classes=manifest.classes,
         reference=other.name,
@@ -141,7 +149,7 @@ def _facts(arm: Arm, mean: float) -> ArmFacts:
         checkpoint=next(iter(arm.known("checkpoint")), None),
         part=next(iter(arm.known("part")), None),
         false_alarms=arm.alarms,
-        by_rule=(arm.ruled(PRIMARY), arm.asked(PRIMARY)),
+        by_rule=(arm.ruled(arm.primary), arm.asked(arm.primary)),
     )
 
 

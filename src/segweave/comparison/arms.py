@@ -10,6 +10,7 @@ import numpy as np
 from segweave.comparison.joining import DOING
 from segweave.errors import UsageError, nearest
 from segweave.evaluation.rows import Evaluation, Manifest, MetricEntry
+from segweave.evaluation.tables import quantity_of
 
 RunKey = tuple[int | None, int | None]
 """(seed, fold) of one run; None where unknown."""
@@ -88,16 +89,26 @@ class Arm:
         """What any run was scored on by a metric, with or without a value."""
         return set().union(*(self._items_of(run, metric) for run in self.scores))
 
+    @property
+    def primary(self) -> str:
+        """The metric that arms are compared by."""
+        return self.evaluations[0].manifest.primary
+
+    @property
+    def quantity(self) -> str:
+        """Its short name with its unit: "Dice", "PSNR dB"."""
+        return quantity_of(self.primary, self.cards)
+
     def lacking(self, metric: str) -> dict[RunKey, set[Item]]:
         """Run → what other runs were scored on by a metric, in cases of this run, and this was not;
-        a Dice without a value counts as lacking. Only runs that lack something.
+        the primary metric without a value counts as lacking. Only runs that lack something.
         """
         everything = self.items(metric)
         result = {}
         for run in self.runs:
             cases = self.cases(run)
             values = set(self.scores[run].get(metric, {}))
-            held = values if metric == "dice" else self._items_of(run, metric)
+            held = values if metric == self.primary else self._items_of(run, metric)
             if lost := {item for item in everything if item[0] in cases} - held:
                 result[run] = lost
         return result

@@ -23,48 +23,60 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def verdict(result: ArmComparison, reference: str, family: int, margin: float | None) -> str:
-    """One or two sentences for people who read nothing else; `family` arms share Holm's 5 %. What
-    limits the finding is part of its sentence.
+def verdict(
+    result: ArmComparison,
+    reference: str,
+    family: int,
+    margin: float | None,
+    quantity: str = "Dice",
+) -> str:
+    """One or two sentences for people who read nothing else; `family` arms share Holm's 5 %,
+    `quantity` is what is compared. What limits the finding is part of its sentence.
     """
     opening = "" if result.main else "Holds for these weights only: "
-    text = opening + _finding(result, reference, family, margin, inside=bool(opening))
+    text = opening + _finding(result, reference, family, margin, quantity, inside=bool(opening))
     if result.limits:
         text += f"; limits: {'; '.join(result.limits)}"
     return " ".join([f"{text}.", *(f"{reason}." for reason in result.reasons)])
 
 
 def _finding(
-    result: ArmComparison, reference: str, family: int, margin: float | None, *, inside: bool
+    result: ArmComparison,
+    reference: str,
+    family: int,
+    margin: float | None,
+    quantity: str,
+    *,
+    inside: bool,
 ) -> str:
     arm, difference = result.arm, result.difference
     if result.p_holm is None:
         text = (
-            f"{arm} scores {difference:+.4f} Dice against {reference}{_interval(result, 1)}; from "
-            "so few groups this is rough, and whether it is more than chance is not decided"
+            f"{arm} scores {difference:+.4f} {quantity} against {reference}{_interval(result, 1)}; "
+            "from so few groups this is rough, and whether it is more than chance is not decided"
         )
     elif _disagree(result):
         text = (
-            f"whether {arm} differs from {reference} is not decided ({difference:+.4f} Dice"
+            f"whether {arm} differs from {reference} is not decided ({difference:+.4f} {quantity}"
             f"{_interval(result, family, ', ')} by {result.weights.method}, "
             f"{_p(result.p_holm, family)} by permutation: the two disagree)"
         )
     elif result.p_holm < LEVEL:
         word = "better" if difference > 0 else "worse"
-        text = f"{arm} is {word} than {reference} by {abs(difference):.4f} Dice"
+        text = f"{arm} is {word} than {reference} by {abs(difference):.4f} {quantity}"
         text += f"{_interval(result, family)}, {_p(result.p_holm, family)}"
         if result.equivalent:
             return f"{text}, yet by less than the margin of {margin:g}{_p_margin(result, family)}"
         return text
     elif result.equivalent:
         return (
-            f"{arm} and {reference} are equivalent within ±{margin:g} Dice "
+            f"{arm} and {reference} are equivalent within ±{margin:g} {quantity} "
             f"({_interval90(result, family)} of the difference{_p_margin(result, family)})"
         )
     else:
         text = (
             f"{'no' if inside else 'No'} difference between {arm} and {reference} is shown "
-            f"({difference:+.4f} Dice{_interval(result, family, ', ')}, "
+            f"({difference:+.4f} {quantity}{_interval(result, family, ', ')}, "
             f"{_p(result.p_holm, family)})"
         )
         if result.detectable is not None:

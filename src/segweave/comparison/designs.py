@@ -161,7 +161,7 @@ def differences(
     arm: Arm,
     reference: Arm,
     design: Design,
-    metric: str = "dice",
+    metric: str,
     *,
     class_name: str | None = None,
     leave: set[Item] | None = None,

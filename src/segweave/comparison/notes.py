@@ -60,12 +60,12 @@ def notes_of(
     if lost:
         notes.append(
             f"{counted(lost, 'group')} without any of the classes {'has' if lost == 1 else 'have'} "
-            "no Dice."
+            f"no {reference.quantity}."
         )
     if manifests[0].per != "group":
         notes.append(
             f"The evaluations' own tables keep this protocol's means {manifests[0].means}; here "
-            "every group weighs alike, as in the test, so that a Dice may differ from theirs."
+            "every group weighs alike, as in the test, so that a value may differ from theirs."
         )
     notes += _left_out(reference, [arm for arm in arms.values() if arm is not reference])
     control = next((arm for arm in arms.values() if _is_control(arm)), None)

@@ -95,7 +95,7 @@ def _primary(comparison: Comparison, arm: ArmComparison) -> dict[str, object]:
     facts = {facts.arm: facts for facts in comparison.facts}
     cells: dict[str, object] = {
         "endpoint": "primary",
-        "metric": "dice",
+        "metric": comparison.metric,
         "definition": comparison.definition,
         "groups": len(arm.by_group),
         "margin": comparison.margin,

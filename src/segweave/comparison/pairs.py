@@ -25,7 +25,6 @@ from segweave.errors import InputError
 from segweave.evaluation.protocols import FALSE_ALARM
 from segweave.evaluation.tables import counted
 
-PRIMARY = "dice"
 _TOO_FEW = f"at least {LEAST_GROUPS} are needed for a p-value"
 _WHY = {
     True: ": how groups vary is known too poorly from fewer",
@@ -38,13 +37,14 @@ def compare_pair(
     arm: Arm, reference: Arm, design: Design, *, margin: float | None, case_tests: bool
 ) -> ArmComparison:
     """The arm against the reference, before Holm and without a verdict."""
-    compared = differences(arm, reference, design)
+    compared = differences(arm, reference, design, arm.primary)
     if compared is None:
         raise InputError(
             DOING,
-            expected=f"a group of which every run of {arm.name} and {reference.name} has Dice",
+            expected=f"a group of which every run of {arm.name} and {reference.name} has "
+            f"{arm.quantity}",
             found="none",
-            remedy="leave out the run without Dice",
+            remedy=f"leave out the run without {arm.quantity}",
         )
     by_group = compared.by_group
     reasons = list(design.reasons)
@@ -57,16 +57,17 @@ def compare_pair(
         count = counted(len(by_group), "group")
         reasons.append(f"{count}; {_TOO_FEW}{_WHY[design.kind != 'weights']}")
     values = np.array(list(by_group.values()))
-    ours, theirs = case_means(arm, PRIMARY), case_means(reference, PRIMARY)
+    ours, theirs = (case_means(one, arm.primary) for one in (arm, reference))
     by_case = {case: (ours[case], theirs[case]) for case in sorted(set(ours) & set(theirs))}
     # Not smaller than rounding: equal up to the last digits is equal.
     slack = 1e-12
+    limit = 1.0 if arm.primary == "dice" else None
     result = ArmComparison(
         arm=arm.name,
         mean=compared.ours,
         reference_mean=compared.theirs,
         difference=compared.ours - compared.theirs,
-        weights=_weights_test(compared.weighed, enough),
+        weights=_weights_test(compared.weighed, enough, limit),
         better=int(np.count_nonzero(values > slack)),
         worse=int(np.count_nonzero(values < -slack)),
         equal=int(np.count_nonzero(np.abs(values) <= slack)),
@@ -81,16 +82,22 @@ def compare_pair(
     )
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     result.effect_size = float(values.mean()) / spread if spread > slack else None
-    _fill_inference(result, compared, design, enough)
+    _fill_inference(result, compared, design, enough, limit)
     if enough and margin is not None and compared.effect is not None:
         result.p_margin = float(compared.effect.beyond(margin))
     return result
 
 
 def _fill_inference(
-    result: ArmComparison, compared: Differences, design: Design, enough: bool
+    result: ArmComparison,
+    compared: Differences,
+    design: Design,
+    enough: bool,
+    limit: float | None,
 ) -> None:
-    """Intervals, p and what could have been seen, of the main test where there is one."""
+    """Intervals, p and what could have been seen, of the main test where there is one. No
+    difference is beyond `limit`.
+    """
     effect = compared.effect
     if effect is None:
         return
@@ -98,10 +105,10 @@ def _fill_inference(
     if design.kind == "weights":
         result.p = result.weights.p
         result.low, result.high = result.weights.low, result.weights.high
-        result.low90, result.high90 = _ends(*effect.interval(0.90))
+        result.low90, result.high90 = _ends(*effect.interval(0.90), limit)
         return
-    result.low, result.high = _ends(*effect.interval(0.95))
-    result.low90, result.high90 = _ends(*effect.interval(0.90))
+    result.low, result.high = _ends(*effect.interval(0.95), limit)
+    result.low90, result.high90 = _ends(*effect.interval(0.90), limit)
     result.p = float(effect.p) if enough else None
     result.main = MainTest(
         design=WORDS[design.kind],
@@ -115,9 +122,11 @@ def _fill_inference(
     )
 
 
-def _ends(low: Values | float, high: Values | float) -> tuple[float, float]:
-    """Both ends of an interval of a difference in Dice, which is between −1 and 1."""
-    return max(float(low), -1.0), min(float(high), 1.0)
+def _ends(low: Values | float, high: Values | float, limit: float | None) -> tuple[float, float]:
+    """Both ends of an interval of a difference, cut off where no difference can be."""
+    if limit is None:
+        return float(low), float(high)
+    return max(float(low), -limit), min(float(high), limit)
 
 
 def _shares(squares: MeanSquares | None) -> Shares | None:
@@ -128,23 +137,23 @@ def _shares(squares: MeanSquares | None) -> Shares | None:
     return Shares(groups=groups, seeds=seeds, rest=rest)
 
 
-def _weights_test(differences: dict[str, float], enough: bool) -> WeightsTest:
+def _weights_test(differences: dict[str, float], enough: bool, limit: float | None) -> WeightsTest:
     estimate = group_interval(differences)
     p = sign_flip_p(np.array(list(differences.values()))) if enough else None
     if estimate.low is None or estimate.high is None:
         return WeightsTest(p=p, low=None, high=None, method=estimate.method)
-    low, high = _ends(estimate.low, estimate.high)
+    low, high = _ends(estimate.low, estimate.high, limit)
     return WeightsTest(p=p, low=low, high=high, method=estimate.method)
 
 
 def _exploratory(arm: Arm, reference: Arm, design: Design) -> Iterator[Exploratory]:
-    """Dice of each class, then every other metric over all classes."""
+    """The primary metric of each class, then every other metric over all classes."""
     classes = arm.evaluations[0].manifest.classes
     if len(classes) > 1:
         for name in classes:
-            yield _one(arm, reference, design, PRIMARY, name)
+            yield _one(arm, reference, design, arm.primary, name)
     for metric in arm.units:
-        if metric not in (PRIMARY, FALSE_ALARM) and not why_left_out(arm, reference, metric):
+        if metric not in (arm.primary, FALSE_ALARM) and not why_left_out(arm, reference, metric):
             yield _one(arm, reference, design, metric, None)
 
 

@@ -16,7 +16,7 @@ from segweave.errors import InputError, UsageError, nearest
 from segweave.evaluation.folder import read_evaluation
 from segweave.evaluation.rows import Evaluation
 from segweave.evaluation.summary import summarise
-from segweave.evaluation.tables import Table, counted, summary_table
+from segweave.evaluation.tables import Table, counted, quantity_of, summary_table
 from segweave.runs.run_folder import RECIPE, RunLayout
 from segweave.storage import atomic_write
 from segweave.words import few, text_cells
@@ -30,7 +30,7 @@ class Pooled:
 
     Attributes:
         table: one row per arm, over all its cases, each of them once (the mean over its seeds).
-        runs: one row per run: arm, fold, seed, cases, Dice.
+        runs: one row per run: arm, fold, seed, cases, the primary metric.
         evaluations: what was read, rows labelled by arm.
     """
 
@@ -169,7 +169,7 @@ def _runs(evaluations: Sequence[Evaluation]) -> Table:
         for arm, fold, seed in runs:
             part = tuple(r for r in evaluation.rows if (r.arm, r.fold, r.seed) == (arm, fold, seed))
             (summary,) = summarise([replace(evaluation, rows=part)])
-            dice = summary.macro.overlaps.get("dice")
+            value = summary.macro.overlaps.get(summary.primary)
             rows.append(
                 (
                     (arm, -1 if fold is None else fold, -1 if seed is None else seed),
@@ -179,9 +179,11 @@ def _runs(evaluations: Sequence[Evaluation]) -> Table:
                         "–" if seed is None else str(seed),
                         str(summary.cases),
                         str(summary.groups),
-                        "–" if dice is None else f"{dice.mean:.4f}",
+                        "–" if value is None else f"{value.mean:.4f}",
                     ),
                 )
             )
-    header = ("arm", "fold", "seed", "cases", "groups", "Dice")
+    manifest = evaluations[0].manifest
+    quantity = quantity_of(manifest.primary, manifest.metrics)
+    header = ("arm", "fold", "seed", "cases", "groups", quantity)
     return Table("Each run", header, tuple(row for _, row in sorted(rows, key=lambda r: r[0])))

@@ -147,9 +147,11 @@ def _check_choices(arms: Iterable[Arm]) -> None:
 def _check_cases(arms: Sequence[Arm]) -> None:
     """The same cases in the same groups, and the same classes counting in each, in every arm."""
     for arm in arms:
-        if not any("dice" in values for values in arm.scores.values()):
+        if not any(arm.primary in values for values in arm.scores.values()):
             raise InputError(
-                DOING, expected=f"Dice of the arm {arm.name!r}", found=", ".join(sorted(arm.units))
+                DOING,
+                expected=f"{arm.quantity} of the arm {arm.name!r}",
+                found=", ".join(sorted(arm.units)),
             )
     first = arms[0]
     for arm in arms[1:]:
@@ -184,7 +186,7 @@ def _check_cases(arms: Sequence[Arm]) -> None:
 
 
 def _check_runs(arm: Arm) -> None:
-    """All runs of an arm, or of one of its folds, have scored the same cases, and Dice of the same
+    """All runs of an arm, or of one of its folds, have scored the same cases, and the same
     classes in each, and no seed is both in a fold and without one: it may be one training, scored
     twice.
     """
@@ -209,10 +211,10 @@ def _check_runs(arm: Arm) -> None:
                     found=f"seed {run[0]}, fold {run[1]} lacks {_some(lacking)}",
                     remedy="evaluate that run again, or leave it out",
                 )
-    for run, items in arm.lacking("dice").items():
+    for run, items in arm.lacking(arm.primary).items():
         raise InputError(
             DOING,
-            expected=f"Dice of the same classes and slices from each run of {arm.name}",
+            expected=f"{arm.quantity} of the same classes and slices from each run of {arm.name}",
             found=f"seed {run[0]}, fold {run[1]} lacks {_some(sorted(map(_in_words, items)))}",
             remedy="evaluate that run again, or leave it out",
         )
@@ -224,7 +226,7 @@ def _in_words(item: Item) -> str:
 
 
 def _items(arm: Arm) -> set[Item]:
-    return set().union(*(values.get("dice", {}) for values in arm.scores.values()))
+    return set().union(*(values.get(arm.primary, {}) for values in arm.scores.values()))
 
 
 def _some(names: Sequence[str]) -> str:

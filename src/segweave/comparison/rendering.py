@@ -106,8 +106,8 @@ def _latex(text: str) -> str:
 
 def _primary(comparison: Comparison) -> Table:
     sized = any(facts.parameters is not None for facts in comparison.facts)
-    header = ["arm", "Dice", "difference [95 % interval]", "p, Holm", "groups better / worse"]
-    header += ["smallest detectable, about"]
+    header = ["arm", comparison.quantity, "difference [95 % interval]", "p, Holm"]
+    header += ["groups better / worse", "smallest detectable, about"]
     header += ["equivalent"] if comparison.margin is not None else []
     header += ["runs", *(["parameters"] if sized else [])]
     rows = []
@@ -127,7 +127,7 @@ def _primary(comparison: Comparison) -> Table:
         row += [_NOTHING if facts.parameters is None else f"{facts.parameters:,}"] * sized
         rows.append(tuple(row))
     return Table(
-        f"Primary endpoint: macro Dice against {comparison.reference}",
+        f"Primary endpoint: macro {comparison.quantity} against {comparison.reference}",
         tuple(header),
         tuple(rows),
         tuple(_primary_notes(comparison)),
@@ -137,8 +137,9 @@ def _primary(comparison: Comparison) -> Table:
 def _primary_notes(comparison: Comparison) -> list[str]:
     notes = [
         f"Protocol {comparison.protocol}: {comparison.title}.",
-        f"Dice: {comparison.definition}. A group's value is the mean over its cases of the mean "
-        f"over the classes that count there; Dice is the mean {comparison.means}.",
+        f"{comparison.quantity}: {comparison.definition}. A group's value is the mean over its "
+        f"cases of the mean over the classes that count there; {comparison.quantity} is the mean "
+        f"{comparison.means}.",
         f"{counted(comparison.cases, 'case')}, {counted(comparison.groups, 'group')}.",
     ]
     tested = [arm.arm for arm in comparison.arms if arm.p is not None]
@@ -212,7 +213,9 @@ def _behind(comparison: Comparison) -> Table:
         + (f"; interval by {' and '.join(methods)}." if methods else "."),
         "Effect size: mean of the groups' differences over their sd.",
         "Variance of one difference (one group, one seed), in parts"
-        + ("; of one Dice of an arm, where seeds are not paired." if own else "."),
+        + (
+            f"; of one {comparison.quantity} of an arm, where seeds are not paired." if own else "."
+        ),
     ]
     return Table("Behind it", header, tuple(rows), tuple(notes))
 

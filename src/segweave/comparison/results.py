@@ -48,7 +48,7 @@ class CaseTests(Result):
 
 
 class Shares(Result):
-    """Of the variance of one difference or one Dice (one group, one seed): between groups, between
+    """Of the variance of one difference or one value (one group, one seed): between groups, between
     seeds and in the rest, as parts of 1.
     """
 
@@ -85,7 +85,7 @@ class ArmComparison(Result):
     two one-sided tests against the margin. `p_holm` and `p_margin_holm` are corrected over the
     arms, no interval is. `reasons` state what is missing for a p-value, or for a result about new
     trainings; `limits` what else the result does not reach beyond. `shares` are of the
-    differences; where seeds are not paired there are none, but those of each arm's Dice.
+    differences; where seeds are not paired there are none, but those of each arm's values.
     """
 
     arm: str
@@ -122,7 +122,7 @@ class ArmComparison(Result):
 
 class ArmFacts(Result):
     """Facts about an arm: `checkpoint` and `part` are None where unknown. `false_alarms` and
-    `by_rule` (Dice set by the protocol's rule) count over all runs, with the number of scores.
+    `by_rule` (values set by the protocol's rule) count over all runs, with the number of scores.
     """
 
     arm: str
@@ -153,17 +153,19 @@ class Comparison(Result):
     Attributes:
         protocol: name of the protocol.
         title: its title.
-        definition: that of Dice.
+        definition: that of the primary metric.
+        metric: the primary metric.
+        quantity: its short name with its unit.
         kind: kind of target.
         classes: names of the foreground classes.
         reference: label of the arm that the others are compared with.
         cases: number of cases.
         groups: number of groups.
         grouped: False where no groups were given, so that each case is one.
-        margin: the difference in Dice that is too small to matter; None where there is none.
+        margin: the difference in it that is too small to matter; None where there is none.
         margin_reason: why; empty where the margin was given to the comparison instead of being
             fixed before the trainings.
-        means: over what an arm's Dice is a mean.
+        means: over what an arm's value is a mean.
         facts: one entry per arm: mean, seeds, folds, parameters.
         arms: one entry per arm but the reference: difference, interval, p, verdict; its `by_case`
             holds (arm, reference) of each case, means over runs.
@@ -175,6 +177,8 @@ class Comparison(Result):
     protocol: str
     title: str
     definition: str
+    metric: str = "dice"
+    quantity: str = "Dice"
     kind: str
     classes: list[str]
     reference: str

@@ -37,7 +37,7 @@ class Batch:
     Attributes:
         image: float32 (batch, slices, channels, height, width).
         label: int64 (batch, height, width) of the middle slice, or (batch, classes, height, width)
-            where classes overlap.
+            where classes overlap; of an image, float32 (batch, channels, height, width).
         keys: (case, slice) of each sample.
         masks: float32 (batch, slices, 1, height, width), augmented as the image; None unless they
             were asked for, by a network with feedback or with a prompt.
@@ -165,8 +165,14 @@ class Batches:
         first = self.resized[keys[0][0]]
         height, width = self.resized.size
         channels = first.image.shape[1]
-        images = np.empty((len(keys), spec.slices, channels, height, width), np.float32)
-        labels = np.zeros((len(keys), *first.label.shape[1:-2], height, width), np.uint8)
+        # A true image is changed as the slices are: it goes before them, so that the middle one
+        # stays in the middle.
+        true_images = int(self.resized.target.kind == "image")
+        images = np.empty(
+            (len(keys), true_images + spec.slices, channels, height, width), np.float32
+        )
+        axes = () if true_images else first.label.shape[1:-2]
+        labels = np.zeros((len(keys), *axes, height, width), np.uint8)
         outside = np.empty((len(keys), channels), np.float32)
         windows = []
         for number, (id, index) in enumerate(keys):
@@ -177,9 +183,11 @@ class Batches:
             read, write = self._cut(id, index, epoch)
             if case.image[0, 0][read].size < height * width:
                 images[number] = case.outside[:, None, None]
-            for step, neighbour in enumerate(window):
-                images[number, step][(slice(None), *write)] = case.image[neighbour][:, *read]
-            labels[number][(..., *write)] = case.label[index][(..., *read)]
+            slices = [case.label[index]] * true_images + [case.image[other] for other in window]
+            for step, planes in enumerate(slices):
+                images[number, step][(slice(None), *write)] = planes[:, *read]
+            if not true_images:
+                labels[number][(..., *write)] = case.label[index][(..., *read)]
         image = torch.from_numpy(images).to(self.device)
         label = torch.from_numpy(labels).to(self.device)
         maps = label.reshape(len(keys), -1, height, width)
@@ -189,8 +197,10 @@ class Batches:
         samples, moves = self.plan.apply(samples, self.seed, epoch, keys)
         count = samples.maps.shape[1] - (spec.slices if masks is not None else 0)
         return Batch(
-            samples.image,
-            samples.maps[:, :count].reshape(label.shape).long(),
+            samples.image[:, true_images:],
+            samples.image[:, 0]
+            if true_images
+            else samples.maps[:, :count].reshape(label.shape).long(),
             keys,
             None if masks is None else samples.maps[:, count:, None].float(),
             moves,

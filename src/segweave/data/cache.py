@@ -13,7 +13,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.inputs import network_label, network_slice, normalise, placement
+from segweave.data.inputs import (
+    network_label,
+    network_reference,
+    network_slice,
+    normalise,
+    placement,
+)
 from segweave.data.specs import InputSpec
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, SegweaveError, UsageError
@@ -43,14 +49,15 @@ class ResizedCase:
     Attributes:
         id: the case.
         image: (slices, channels, height, width), normalised.
-        label: uint8 (slices, height, width), or (slices, classes, height, width).
+        label: uint8 (slices, height, width), or (slices, classes, height, width); of an image,
+            as `image`.
         outside: the value that each channel is padded with.
         gaps: slice numbers before which the stack is interrupted.
     """
 
     id: str
     image: NDArray[Any]
-    label: NDArray[np.uint8]
+    label: NDArray[Any]
     outside: NDArray[np.float32]
     gaps: tuple[int, ...]
 
@@ -169,12 +176,19 @@ class Resized:
         canvas = placement(case.size, case.spacing, self.spec).canvas
         shape = (case.slices, len(self.spec.channels), *canvas)
         image = np.empty(shape, self.dtype)
-        label = np.empty((case.slices, *case.label.shape[1:-2], *canvas), np.uint8)
+        is_image = self.target.kind == "image"
+        label = np.empty(
+            (case.slices, *case.label.shape[1:-2], *canvas), self.dtype if is_image else np.uint8
+        )
         for index in range(case.slices):
             with np.errstate(over="ignore"):  # reported below
                 image[index] = network_slice(case, index, self.spec, numbers)
-            label[index] = network_label(case, index, self.spec)
-        if not np.isfinite(image).all():
+                label[index] = (
+                    network_reference(case, index, self.spec, numbers)
+                    if is_image
+                    else network_label(case, index, self.spec)
+                )
+        if not (np.isfinite(image).all() and np.isfinite(label).all()):
             raise SegweaveError(
                 f"making a float16 copy of the case {id!r}",
                 found="values beyond its range",

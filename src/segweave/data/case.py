@@ -73,7 +73,8 @@ class Case:
         group: what is never split between training and test: a patient, a video.
         image: (slices, channels, height, width), in the values and the dtype of the source.
         label: class ids, uint8 (slices, height, width); where classes overlap, 0 and 1 in
-            (slices, classes, height, width). None where there is none.
+            (slices, classes, height, width); where an image is to be predicted, its values in the
+            unit of the source, (slices, channels, height, width). None where there is none.
         instances: numbers of single objects, uint16 (slices, height, width), or None.
         stack: what the slices are: "space" (of a volume), "time" (frames of a video), "single" (one
             image).
@@ -99,7 +100,7 @@ class Case:
     id: str
     group: str
     image: NDArray[Any]
-    label: NDArray[np.uint8] | None = None
+    label: NDArray[Any] | None = None
     instances: NDArray[np.uint16] | None = None
     stack: Stack = "single"
     affine: NDArray[np.float64] | None = None
@@ -127,7 +128,8 @@ class Case:
         if self.label is not None:
             own = self.label.shape
             spatial = (own[0], *own[-2:]) if self.label.ndim in (3, 4) else own
-            if spatial != grid or self.label.dtype != np.uint8:
+            image = self.label.ndim == 4 and self.label.dtype.kind in "fi"
+            if spatial != grid or not (image or self.label.dtype == np.uint8):
                 raise InputError(
                     what,
                     expected=f"a uint8 label of shape {grid}",

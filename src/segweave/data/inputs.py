@@ -5,7 +5,7 @@ outputs return to the case's own grid; and which slices are read together as a w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -160,6 +160,38 @@ def network_label(case: Case, index: int, spec: InputSpec) -> NDArray[np.uint8]:
     out = np.zeros((planes.shape[0], *place.canvas), np.uint8)
     out[(slice(None), *_inside(place))] = planes[:, rows[:, None], columns[None, :]]
     return out.reshape(*label.shape[:-2], *place.canvas)
+
+
+def network_reference(
+    case: Case, index: int, spec: InputSpec, normalisation: Normalisation
+) -> NDArray[np.float32]:
+    """The true image of slice `index` as a network that predicts an image is to return it: float32
+    (channels, height, width) on the network's grid, in the normalisation of the case's image.
+
+    Raises InputError where the case has no label.
+    """
+    if case.label is None:
+        raise InputError(
+            f"reading the true image of the case {case.id!r}", expected="a label", found="none"
+        )
+    return network_slice(replace(case, image=case.label), index, spec, normalisation)
+
+
+def to_source_values(
+    maps: NDArray[np.float32], normalisation: Normalisation
+) -> NDArray[np.float32]:
+    """Normalised values (channels, height, width) of an image → values in the unit of the source,
+    float32: the inverse of what `network_slice` computes.
+    """
+    shift = np.asarray(normalisation.shift, np.float32)[:, None, None]
+    scale = np.asarray(normalisation.scale, np.float32)[:, None, None]
+    if len(shift) != len(maps):
+        raise UsageError(
+            "predicting an image",
+            expected=f"as many channels as the input has, {len(shift)}",
+            found=str(len(maps)),
+        )
+    return maps * scale + shift
 
 
 def to_case_grid(

@@ -160,43 +160,61 @@ class InputSpec(BaseModel):
         return self
 
 
+Task = Literal["labels", "image"]
+"""What a network predicts: classes, or the values of an image."""
+
+
 class TargetSpec(BaseModel):
-    """What the classes are.
+    """What is predicted: classes, or an image.
 
     Attributes:
         kind: "exclusive" (each pixel has one class, of which id 0 is the background), "binary" (one
-            sigmoid channel), "overlapping" (one sigmoid channel per class).
+            sigmoid channel), "overlapping" (one sigmoid channel per class), "image" (the values of
+            an image, such as the one without noise: real numbers, no classes).
         names: the classes in the order of their ids or channels, the background included where it
-            is one.
+            is one; of an image, its channels.
         colours: one per name, as "#rrggbb"; None for the standard colours.
         ignored: the label id of pixels that do not count, or None.
         threshold: from this probability on a pixel belongs to the class ("binary" and
             "overlapping").
         codes: the coded term of each name for DICOM objects, None for that of its name
             (`class_codes`); None altogether where none was given.
+        unit: of an image's values, "HU" for instance.
+        range: the lowest and the highest value of an image that count: scores compare what is
+            between them, and their difference is the range of the data in PSNR and SSIM.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["exclusive", "binary", "overlapping"] = "exclusive"
+    kind: Literal["exclusive", "binary", "overlapping", "image"] = "exclusive"
     names: tuple[str, ...] = Field(min_length=1)
     colours: tuple[str, ...] | None = None
     ignored: int | None = None
     threshold: float = 0.5
     codes: tuple[ClassCode | None, ...] | None = None
+    unit: str = ""
+    range: tuple[float, float] | None = None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Stores and cards of targets without codes are what they were before there were any.
+        # Stores and cards keep the content, and the checksum, that they had before there were codes
+        # and images.
         values: dict[str, Any] = handler(self)
         if values.get("codes", True) is None:
             del values["codes"]
+        if self.kind != "image":
+            values.pop("unit", None)
+            values.pop("range", None)
         return values
 
     @model_validator(mode="after")
     def _check(self) -> TargetSpec:
         if self.codes is not None and len(self.codes) != len(self.names):
             raise ValueError(f"give one code (or null) for each of the {len(self.names)} names")
+        if (self.range is not None or self.unit) and self.kind != "image":
+            raise ValueError("classes have no unit and no range: these are of kind 'image'")
+        if self.kind == "image" and (self.range is None or not self.range[0] < self.range[1]):
+            raise ValueError("an image needs a range, its lowest and its highest value")
         if self.colours is not None and len(self.colours) != len(self.names):
             raise ValueError(f"give one colour for each of the {len(self.names)} names")
         if self.kind == "binary" and len(self.names) > 2:
@@ -209,9 +227,19 @@ class TargetSpec(BaseModel):
         return 1 if self.kind == "binary" else len(self.names)
 
     @property
+    def task(self) -> Task:
+        """Whether classes are predicted or an image."""
+        return "image" if self.kind == "image" else "labels"
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether labels and predictions have an axis of classes or channels after slices."""
+        return self.kind in ("overlapping", "image")
+
+    @property
     def one_class(self) -> bool:
         """Whether there is one class beside the background."""
-        return self.kind != "overlapping" and len(self.names) <= 2
+        return not self.has_channels and len(self.names) <= 2
 
     @property
     def white_is_one(self) -> bool:
@@ -220,7 +248,9 @@ class TargetSpec(BaseModel):
 
     @property
     def foreground(self) -> dict[int, str]:
-        """Label id → name of every class that is scored: exclusive skips id 0; binary has id 1."""
+        """Label id → name of every class that is scored: exclusive skips id 0; binary has id 1. Of
+        an image, index → name of each channel.
+        """
         if self.kind == "binary":
             return {1: self.names[-1]}
         start = 1 if self.kind == "exclusive" else 0
@@ -301,16 +331,28 @@ AugmentationChoice = GeometryOptions | tuple[AugmentationTerm, ...]
 """`training.augmentation`: the options of `geometry` alone, or a list of augmentations."""
 
 
-def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[np.uint8]:
+def decide(probabilities: NDArray[Any], target: TargetSpec) -> NDArray[Any]:
     """Probabilities (..., classes, height, width) → labels: the one place where labels are made.
 
     exclusive: argmax over classes; binary: (..., height, width) of 0 and 1; overlapping: one map
-    of 0 and 1 per class.
+    of 0 and 1 per class; image: the values themselves, float32.
     """
+    if target.kind == "image":
+        return probabilities.astype(np.float32, copy=False)
     if target.kind == "exclusive":
         return np.argmax(probabilities, axis=-3).astype(np.uint8)
     maps = (probabilities >= target.threshold).astype(np.uint8)
     return maps[..., 0, :, :] if target.kind == "binary" else maps
+
+
+def check_classes(target: TargetSpec, doing: str) -> None:
+    """Raise UsageError where an image is predicted, for what needs classes."""
+    if target.task == "image":
+        raise UsageError(
+            doing,
+            expected="a network that segments, as this needs probabilities of classes",
+            found=f"one that predicts an image ({', '.join(target.names)})",
+        )
 
 
 def class_colours(target: TargetSpec) -> dict[int, str]:

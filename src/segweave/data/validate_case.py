@@ -41,6 +41,9 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
                 doing, file=file, expected="a label for the image", found="none", kind="missing"
             )
         return
+    if target.kind == "image":
+        _check_image(case, target, doing, file)
+        return
     overlapping = target.kind == "overlapping"
     if (case.label.ndim == 4) != overlapping or (
         overlapping and case.label.shape[1] != len(target.names)
@@ -52,6 +55,14 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             if overlapping
             else "one label map per slice",
             found=str(case.label.shape),
+            kind="labels",
+        )
+    if case.label.dtype != np.uint8:
+        raise InputError(
+            doing,
+            file=file,
+            expected="a label map of uint8",
+            found=str(case.label.dtype),
             kind="labels",
         )
     known = {0, 1} if target.kind != "exclusive" else set(range(len(target.names)))
@@ -66,6 +77,28 @@ def check_case(case: Case, target: TargetSpec, *, labelled: bool = True) -> None
             found=f"ids {unknown}",
             remedy="check that the file is a label map of this data set",
             kind="labels",
+        )
+
+
+def _check_image(case: Case, target: TargetSpec, doing: str, file: str | None) -> None:
+    """Raise InputError unless the label is an image with the target's channels."""
+    assert case.label is not None
+    wanted = (case.slices, len(target.names), *case.size)
+    if case.label.shape != wanted or case.image.shape[1] != len(target.names):
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"an image and a true image with the channels {', '.join(target.names)}",
+            found=f"shapes {case.image.shape} and {case.label.shape}",
+            kind="labels",
+        )
+    if case.label.dtype.kind == "f" and not np.isfinite(case.label).all():
+        raise InputError(
+            doing,
+            file=file,
+            expected="finite values in the true image",
+            found="NaN or infinite ones",
+            kind="values",
         )
 
 
@@ -85,6 +118,8 @@ def classes_held(case: Case, target: TargetSpec) -> set[int]:
     """The numbers of the classes, as in `target.foreground`, that a case's label holds."""
     if case.label is None:
         return set()
+    if target.kind == "image":
+        return set(target.foreground)
     if target.kind == "overlapping":
         return {k for k in range(case.label.shape[1]) if case.label[:, k].any()}
     return set(ids_in(case.label))

@@ -46,15 +46,14 @@ def write_nnunet(
     ("CT"). A table, cases.csv, gives the id in the store, the group, the part and, of a video's
     frames, the slice of each of nnU-Net's cases, for `evaluate` and for reading it all back; where
     the store does not know groups, it names none, but puts the frames of a video together.
-    Raises UsageError for an existing folder
-    and for overlapping classes.
+    Raises UsageError for an existing folder, for overlapping classes and for images as targets.
     """
     target = store.target
-    if target.kind == "overlapping":
+    if target.has_channels:
         raise UsageError(
             _DOING,
             expected="classes that exclude each other",
-            found="overlapping ones",
+            found="overlapping ones" if target.task == "labels" else "images as targets",
             remedy="make a store with one label map of ids first",
         )
     if not 1 <= number <= 999:

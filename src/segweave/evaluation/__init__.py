@@ -9,13 +9,12 @@ from segweave.evaluation.protocols import (
     clean,
     get_protocol,
     list_protocols,
-    nearest_zoom,
     score_case,
     score_rows,
 )
 from segweave.evaluation.rows import Estimate, Evaluation, Manifest, MetricEntry, Row, Summary
 from segweave.evaluation.score_cases import Scored, evaluate_cases, validation_scores
-from segweave.evaluation.scores import Score, check_metrics, needs_probabilities
+from segweave.evaluation.scores import Score, check_metrics, nearest_zoom, needs_probabilities
 from segweave.evaluation.summary import estimate, summarise
 from segweave.evaluation.tables import Table, summary_table
 

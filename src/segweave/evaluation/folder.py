@@ -97,13 +97,16 @@ def new_manifest(
         metrics: names of the metrics that are computed beside the protocol's.
         fields: any other fields of `Manifest`.
     """
-    rules = get_protocol(protocol)
+    rules = get_protocol(protocol, target=target)
     extra = [name for name in dict.fromkeys(metrics) if name not in rules.definitions]
     cards = {name: rules.card(name) for name in rules.definitions}
     cards |= {name: registry.card(name) for name in extra}
     # What another card computes keeps the short name under which the protocol prints it.
+    units = {name: target.unit if c.unit == "image" else c.unit for name, c in cards.items()}
     entries = {
-        name: metric_entry(card).model_copy(update={"label": registry.card(name).heading})
+        name: metric_entry(card).model_copy(
+            update={"label": registry.card(name).heading, "unit": units[name]}
+        )
         for name, card in cards.items()
     }
     return Manifest(
@@ -114,6 +117,7 @@ def new_manifest(
         metrics=entries,
         classes=list(target.foreground.values()),
         kind=target.kind,
+        primary=rules.primary,
         per=rules.per,
         columns=list(dict.fromkeys((*rules.columns, *metrics))),
         versions={
@@ -143,7 +147,9 @@ class References:
     def add(self, case: str, label: NDArray[Any], first: int = 0) -> None:
         """Add the slices of a label map (slices, ...); `first` is the index of the first one."""
         digests = self._slices.setdefault(case, {})
-        for index, image in enumerate(numpy.asarray(label, numpy.uint8), start=first):
+        of_image = label.ndim == 4 and label.dtype != numpy.uint8  # see `Case.label`
+        dtype = numpy.float32 if of_image else numpy.uint8
+        for index, image in enumerate(numpy.asarray(label, dtype), start=first):
             content = f"{image.shape}".encode() + image.tobytes()
             digests[index] = sha256_of_bytes(content)
 

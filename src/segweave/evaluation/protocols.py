@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
 
 from segweave.data.case import Case, Stack
-from segweave.data.specs import TargetSpec, decide
+from segweave.data.specs import TargetSpec, Task, decide
 from segweave.errors import InputError, UsageError, nearest
 from segweave.evaluation.rows import Row
 from segweave.evaluation.scores import (
@@ -26,6 +25,7 @@ from segweave.evaluation.scores import (
     class_scores,
     extra_scores,
     layers_of,
+    nearest_zoom,
     pieces,
 )
 from segweave.metrics import get_policy
@@ -79,7 +79,9 @@ class Protocol:
         target: the classes that it scores where none are named.
         per: what has equal weight in means: "group", or for publications "case" (for each class,
             then over classes) or "image", whatever its case.
-        columns: the metrics that tables print beside Dice.
+        columns: the metrics that tables print beside the primary one.
+        task: what it scores: label maps, or images (`TargetSpec.task`).
+        primary: the metric that arms are compared by, of which more is better.
     """
 
     name: str
@@ -96,6 +98,8 @@ class Protocol:
     target: TargetSpec | None = None
     per: Literal["group", "case", "image"] = "case"
     columns: tuple[str, ...] = ()
+    task: Task = "labels"
+    primary: str = "dice"
 
     def score(
         self,
@@ -228,23 +232,6 @@ STACK_NAMES: Mapping[Stack, str] = {
 }
 
 
-def nearest_zoom(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Labels (..., h, w) → (..., H, W) as SciPy's `zoom` of order 0 gives them, corner pixels
-    aligned: output index i takes input index floor(i·(n − 1)/(m − 1) + 0.5).
-
-    At some sizes (224 → 216 is one) SciPy's rounding puts the last row or column just outside,
-    where it is background; that is kept, since the released evaluation computes so.
-    """
-    rows, columns = (
-        zoom(np.arange(1, n + 1), m / n, order=0)
-        for n, m in zip(labels.shape[-2:], size, strict=True)
-    )
-    # Index 0 of the padded map is the background outside.
-    padded = np.pad(labels, [(0, 0)] * (labels.ndim - 2) + [(1, 0), (1, 0)])
-    zoomed: NDArray[Any] = padded[..., rows[:, None], columns]
-    return zoomed
-
-
 def protocols_of_families() -> Mapping[str, Protocol]:
     """Every protocol of the files of `families` by name, in alphabetical order; raises UsageError
     where two share a name or a data set.
@@ -271,10 +258,31 @@ def list_protocols() -> Mapping[str, Protocol]:
     return {clean.name: clean, **protocols_of_families()}
 
 
-def get_protocol(protocol: str | Protocol, dataset: str | None = None) -> Protocol:
-    """A protocol by name; an unknown one raises UsageError with the nearest. "published" is the
-    protocol of the data set `dataset`; for others, and without one, the released ACDC evaluation.
+def get_protocol(
+    protocol: str | Protocol, dataset: str | None = None, target: TargetSpec | None = None
+) -> Protocol:
+    """A protocol by name; an unknown one raises UsageError with the nearest, and so does one that
+    does not score what `target` is. "published" is the protocol of the data set `dataset`; for
+    others, and without one, the released ACDC evaluation. "clean" of an image is `clean-images`.
     """
+    if target is not None and target.task != "labels" and protocol == CLEAN:
+        return _of_task(target.task)[0]
+    chosen = _named(protocol, dataset)
+    if target is not None and chosen.task != target.task:
+        raise UsageError(
+            f"scoring a target of kind {target.kind} under the protocol {chosen.name}",
+            expected=" or ".join(one.name for one in _of_task(target.task)),
+            found=f"{chosen.name}, which scores "
+            + ("label maps" if chosen.task == "labels" else "images"),
+        )
+    return chosen
+
+
+def _of_task(task: Task) -> list[Protocol]:
+    return [one for one in list_protocols().values() if one.task == task]
+
+
+def _named(protocol: str | Protocol, dataset: str | None) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     protocols = list_protocols()
@@ -306,7 +314,7 @@ def score_case(
 
     Args:
         prediction: label map (slices, height, width), or (slices, classes, height, width) of 0 and
-            1 where classes overlap.
+            1 where classes overlap; an image, (slices, channels, height, width).
         reference: the true labels, of the same shape.
         target: the classes.
         spacing: (slice, row, column) in mm, or None where it is unknown.
@@ -321,7 +329,7 @@ def score_case(
     Raises InputError where shapes differ or an id is unknown, UsageError where the protocol does
     not cover this kind of case, or a metric is unknown or can't be computed.
     """
-    rules = get_protocol(protocol)
+    rules = get_protocol(protocol, target=target)
     if stack not in rules.stacks:
         fitting = [name for name, other in list_protocols().items() if stack in other.stacks]
         raise UsageError(

@@ -73,12 +73,13 @@ class Manifest(BaseModel):
         metrics: metric → what its card states.
         units: metric → the units of its values.
         classes: names of the foreground classes.
-        kind: kind of target: "exclusive", "binary" or "overlapping".
+        kind: kind of target: "exclusive", "binary", "overlapping" or "image".
         arms: the arms that were scored.
         seeds: their seeds.
         folds: their folds.
         per: what has equal weight in means: "group", "case" or "image".
-        columns: metrics that tables print beside Dice.
+        columns: metrics that tables print beside the primary one.
+        primary: the metric that arms are compared by.
         cases: number of cases.
         groups: number of groups.
         grouped: False where no groups were given, so that each file is a group.
@@ -91,8 +92,8 @@ class Manifest(BaseModel):
         recipe_digest: digest of the resolved recipe, which identifies the arm; None for
             predictions of other tools and for folders of earlier versions.
         recipe: the resolved recipe without what may differ within an arm (seed, fold, arm, paths).
-        margin: the difference in Dice too small to matter that was fixed before the training; None
-            where none was.
+        margin: the difference in the primary metric too small to matter that was fixed before the
+            training; None where none was.
         margin_reason: why it is too small to matter.
         prompt: what the network was shown, taken from the reference: "box", "" for nothing.
         remarks: what is worth knowing of what was scored, a sentence each.
@@ -118,6 +119,7 @@ class Manifest(BaseModel):
     folds: list[int] = Field(default_factory=list)
     per: Literal["group", "case", "image"] = "case"
     columns: list[str] = Field(default_factory=list)
+    primary: str = "dice"
     cases: int = 0
     groups: int = 0
     grouped: bool = True
@@ -239,7 +241,8 @@ class Summary(BaseModel):
         images: number of volumes and images that were scored, of which `volumes` in 3D, and
             `frames` in cases of several images.
         runs: number of (seed, fold).
-        seed_sd: sd of the macro Dice over seeds.
+        seed_sd: sd of the primary metric (macro) over seeds.
+        primary: the metric that arms are compared by.
         macro: means over classes.
         classes: class → its scores.
         case_names: the cases that were scored.
@@ -264,6 +267,7 @@ class Summary(BaseModel):
     runs: int
     parameters: int | None = None
     seed_sd: float | None = None
+    primary: str = "dice"
     columns: list[str] = Field(default_factory=list)
     metrics: dict[str, MetricEntry] = Field(default_factory=dict)
     macro: Part

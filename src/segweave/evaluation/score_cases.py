@@ -15,7 +15,7 @@ from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, SegweaveError, UsageError, one_line
 from segweave.evaluation.folder import References, check_free, new_manifest, write_evaluation
-from segweave.evaluation.protocols import Protocol, clean, get_protocol, score_rows
+from segweave.evaluation.protocols import CLEAN, Protocol, get_protocol, score_rows
 from segweave.evaluation.rows import Evaluation, Row
 from segweave.evaluation.summary import case_values, estimate
 from segweave.runtime.progress import Progress
@@ -69,7 +69,7 @@ def evaluate_cases(
     Raises InputError that lists every case that could not be scored; nothing is written then.
     """
     check_free(out, force=force)
-    rules = get_protocol(protocol)
+    rules = get_protocol(protocol, target=target)
     rows: list[Row] = []
     problems = Problems("scoring cases")
     references = References()
@@ -113,16 +113,19 @@ def validation_scores(
     target: TargetSpec,
     rows: list[Row] | None = None,
 ) -> dict[str, float]:
-    """Mean Dice under `clean` at the cases' own size: `dice` over classes and `dice/CLASS` for each
-    class that the references hold. `predict_labels` gives a case's label map; the scores of the
-    cases are left in the empty list `rows`.
+    """Means under `clean` at the cases' own size of the metric that arms are compared by, the first
+    name (`dice` of classes, `psnr` of images): over classes, and as `dice/CLASS` for each class
+    that the references hold. `predict_labels` gives a case's label map; the scores of the cases are
+    left in the empty list `rows`.
     """
+    rules = get_protocol(CLEAN, target=target)
+    metric = rules.primary
     rows = [] if rows is None else rows
     for case in cases:
         rows += score_rows(
-            case, predict_labels(case), target=target, protocol=clean, only=("dice",)
+            case, predict_labels(case), target=target, protocol=rules, only=(metric,)
         )
-    values = case_values(rows, "dice")
+    values = case_values(rows, metric)
     if not values:
         raise InputError(
             "scoring the validation cases",
@@ -131,11 +134,11 @@ def validation_scores(
             remedy="check the split and the labels",
         )
     groups = {row.case: row.group for row in rows}
-    means = {"dice": estimate(values, groups, interval=False).mean}
+    means = {metric: estimate(values, groups, interval=False).mean}
     for name in target.foreground.values():
         of_class = {key: value for key, value in values.items() if key[1] == name}
         if of_class:
-            means[f"dice/{name}"] = estimate(of_class, groups, interval=False).mean
+            means[f"{metric}/{name}"] = estimate(of_class, groups, interval=False).mean
     return means
 
 

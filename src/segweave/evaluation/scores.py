@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import zoom
 
 from segweave.data.case import Stack, ids_in
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, Task
 from segweave.errors import InputError, UsageError
 from segweave.metrics import EmptyPolicy, LabelPair, compute_metric, connected_objects, get_policy
 from segweave.metrics.compute import Status, value_unit
@@ -136,12 +137,21 @@ def needs_probabilities(metrics: Sequence[str]) -> bool:
     return any(registry.card(name).reads in _OF_A_MODEL for name in metrics)
 
 
-def check_metrics(metrics: Sequence[str], *, probabilities: bool) -> None:
-    """Raise UsageError for a metric that is unknown or cannot be computed: one of images, or, where
-    there are no probabilities, one that reads them.
+def check_metrics(metrics: Sequence[str], *, probabilities: bool, task: Task = "labels") -> None:
+    """Raise UsageError for a metric that is unknown or cannot be computed: one of images where
+    labels are scored (and the other way round), or, where there are no probabilities, one that
+    reads them.
     """
     for name in metrics:
         card = registry.card(name)
+        if task == "image":
+            if card.reads != "images":
+                raise UsageError(
+                    f"scoring images by {name}",
+                    expected="a metric of images",
+                    found=f"{name} reads {card.reads}",
+                )
+            continue
         if card.reads not in _OF_A_CASE:
             raise UsageError(
                 f"scoring segmentations by {name}",
@@ -315,6 +325,23 @@ def foreground_name(protocol: str, target: TargetSpec) -> str:
             remedy="use the protocol clean",
         )
     return names[0]
+
+
+def nearest_zoom(labels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Labels (..., h, w) → (..., H, W) as SciPy's `zoom` of order 0 gives them, corner pixels
+    aligned: output index i takes input index floor(i·(n − 1)/(m − 1) + 0.5).
+
+    At some sizes (224 → 216 is one) SciPy's rounding puts the last row or column just outside,
+    where it is background; that is kept, since the released evaluation computes so.
+    """
+    rows, columns = (
+        zoom(np.arange(1, n + 1), m / n, order=0)
+        for n, m in zip(labels.shape[-2:], size, strict=True)
+    )
+    # Index 0 of the padded map is the background outside.
+    padded = np.pad(labels, [(0, 0)] * (labels.ndim - 2) + [(1, 0), (1, 0)])
+    zoomed: NDArray[Any] = padded[..., rows[:, None], columns]
+    return zoomed
 
 
 def _check_ids(what: str, labels: NDArray[Any], allowed: set[int]) -> None:

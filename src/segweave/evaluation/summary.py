@@ -103,7 +103,8 @@ def _summary(arm: str, rows: Sequence[Row], evaluations: Sequence[Evaluation]) -
         folds=sorted({row.fold for row in rows if row.fold is not None}),
         runs=len({(row.seed, row.fold) for row in rows}),
         parameters=parameters.pop() if len(parameters) == 1 else None,
-        seed_sd=_seed_sd(rows, units, per),
+        seed_sd=_seed_sd(rows, units, per, manifest.primary),
+        primary=manifest.primary,
         columns=list(dict.fromkeys(name for e in evaluations for name in e.manifest.columns)),
         metrics=cards,
         macro=macro,
@@ -223,15 +224,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per) -> float | None:
+def _seed_sd(rows: Sequence[Row], groups: dict[str, str], per: Per, metric: str) -> float | None:
     by_seed: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.seed is not None and row.score.metric == "dice":
+        if row.seed is not None and row.score.metric == metric:
             by_seed[row.seed].append(row)
     if len(by_seed) < 2:
         return None
     means = [
-        estimate(case_values(of_seed, "dice", per), groups, per=per, interval=False).mean
+        estimate(case_values(of_seed, metric, per), groups, per=per, interval=False).mean
         for of_seed in by_seed.values()
     ]
     return float(np.std(means, ddof=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,6 @@ from segweave.words import printable_line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_DICE = "dice"
 _NOTHING = "–"
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
@@ -63,14 +62,14 @@ class Table:
 def summary_table(
     evaluations: Sequence[Evaluation], *, heading: str = "", classes: bool = True
 ) -> Table:
-    """One row per arm: macro Dice with its spread, Dice of each class, the other metrics that the
-    protocol or the caller chose, distances in each unit, false alarms, seeds, parameters. mm and px
-    never share a column.
+    """One row per arm: the primary metric (Dice of classes, over classes) with its spread, and of
+    each class, the other metrics that the protocol or the caller chose, distances in each unit,
+    false alarms, seeds, parameters. mm and px never share a column.
 
     Args:
         evaluations: folders of one protocol and the same classes; those of one arm are joined.
         heading: what is printed above the table.
-        classes: whether Dice of each class is shown.
+        classes: whether the primary metric of each class is shown.
 
     Raises what `summarise` raises.
     """
@@ -78,21 +77,23 @@ def summary_table(
     names = list(dict.fromkeys(name for arm in arms for name in arm.classes))
     cards = {name: card for arm in arms for name, card in arm.metrics.items()}
     columns = list(dict.fromkeys(name for arm in arms for name in arm.columns))
-    columns = [name for name in columns if name in cards and name not in (_DICE, FALSE_ALARM)]
+    primary = arms[0].primary
+    columns = [name for name in columns if name in cards and name not in (primary, FALSE_ALARM)]
     means = [name for name in columns if not by_unit(cards[name])]
     distances = _unit_columns(arms, [name for name in columns if name not in means])
     show_parameters = any(arm.parameters is not None for arm in arms)
-    header = ["arm", "Dice, mean ± sd [95 % interval]"]
+    quantity = quantity_of(primary, cards)
+    header = ["arm", f"{quantity}, mean ± sd [95 % interval]"]
     shown = names if classes and len(names) > 1 else []
-    header += [f"Dice {name}" for name in shown]
+    header += [f"{quantity} {name}" for name in shown]
     header += [_with_unit(cards[name]) for name in means]
     header += [f"{cards[m].label} {unit}, median / mean (failed)" for m, unit in distances]
     alarms = any(arm.macro.false_alarms for arm in arms)
     header += ["false alarms"] * alarms + ["seeds"] + ["parameters"] * show_parameters
     rows = []
     for arm in arms:
-        row = [arm.arm or "prediction", _dice(arm.macro)]
-        row += [_mean(arm.classes.get(name)) for name in shown]
+        row = [arm.arm or "prediction", _with_spread(arm.macro, primary)]
+        row += [_mean(arm.classes.get(name), primary) for name in shown]
         row += [_mean(arm.macro, metric) for metric in means]
         row += [_distance(arm.macro, metric, unit) for metric, unit in distances]
         row += [_alarms(arm.macro)] * alarms
@@ -117,8 +118,14 @@ def _with_unit(card: MetricEntry) -> str:
     return f"{card.label} {card.unit}" if card.unit else card.label
 
 
-def _dice(part: Part) -> str:
-    value = part.overlaps.get(_DICE)
+def quantity_of(metric: str, cards: Mapping[str, MetricEntry]) -> str:
+    """The short name of a metric with its unit: "Dice", "PSNR dB"."""
+    # Evaluations by version 0.1 hold no cards; they have Dice.
+    return _with_unit(cards[metric]) if metric in cards else metric.capitalize()
+
+
+def _with_spread(part: Part, metric: str) -> str:
+    value = part.overlaps.get(metric)
     if value is None:
         return _NOTHING
     text = f"{value.mean:.4f}"
@@ -129,7 +136,7 @@ def _dice(part: Part) -> str:
     return text
 
 
-def _mean(part: Part | None, metric: str = _DICE) -> str:
+def _mean(part: Part | None, metric: str) -> str:
     value = part.overlaps.get(metric) if part is not None else None
     return _NOTHING if value is None else f"{value.mean:.4f}"
 
@@ -163,7 +170,7 @@ def _notes(arms: Sequence[Summary], columns: Sequence[str]) -> list[str]:
     notes = [f"Protocol {first.protocol}: {first.title}. Means {first.means}."]
     definitions = {name: text for arm in arms for name, text in arm.definitions.items()}
     cards = {name: card for arm in arms for name, card in arm.metrics.items()}
-    for metric in (_DICE, *columns):
+    for metric in (first.primary, *columns):
         if metric in definitions and metric in cards:
             card = cards[metric]
             notes.append(f"{card.label}: {definitions[metric]} ({card.better} is better).")
@@ -174,14 +181,22 @@ def _notes(arms: Sequence[Summary], columns: Sequence[str]) -> list[str]:
     if len({tuple(arm.case_names) for arm in arms}) > 1:
         notes.append("The arms were scored on different cases: their rows can't be compared.")
     methods = sorted(
-        {arm.macro.overlaps[_DICE].method for arm in arms if _DICE in arm.macro.overlaps}
+        {
+            arm.macro.overlaps[arm.primary].method
+            for arm in arms
+            if arm.primary in arm.macro.overlaps
+        }
     )
     methods = [method for method in methods if method]
     if methods:
-        dice = [arm.macro.overlaps[_DICE] for arm in arms if _DICE in arm.macro.overlaps]
+        shares = [
+            arm.macro.overlaps["dice"]
+            for arm in arms
+            if arm.primary == "dice" and "dice" in arm.macro.overlaps
+        ]
         cut = (
             ", cut off at 0 and 1"
-            if any(d.sd and (d.low == 0 or d.high == 1) for d in dice)
+            if any(d.sd and (d.low == 0 or d.high == 1) for d in shares)
             else ""
         )
         notes.append(

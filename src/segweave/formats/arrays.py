@@ -247,8 +247,10 @@ def _read_member(
 def write_npz(
     labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
 ) -> None:
-    """Write a label map (as it is: slices first) as array `label`, with `spacing_zyx_mm`."""
-    arrays: dict[str, NDArray[Any]] = {"label": labels}
+    """Write a label map (as it is: slices first) as array `label`, an image that is not uint8 as
+    array `image`, with `spacing_zyx_mm`.
+    """
+    arrays: dict[str, NDArray[Any]] = {"label" if labels.dtype == np.uint8 else "image": labels}
     if case.spacing is not None:
         arrays["spacing_zyx_mm"] = np.asarray(case.spacing, dtype=np.float64)
     with atomic_write(path) as temporary, temporary.open("wb") as stream:

@@ -206,12 +206,13 @@ def _plain(value: Any) -> Any:
 def write_h5(
     labels: NDArray[np.uint8], case: Case, path: Path, target: TargetSpec | None = None
 ) -> None:
-    """Write a label map (as it is: slices first) as data set `label`, with the attribute
-    `spacing_zyx_mm`.
+    """Write a label map (as it is: slices first) as data set `label`, an image that is not uint8 as
+    `image`, with the attribute `spacing_zyx_mm`.
     """
     import h5py
 
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as store:
-        store.create_dataset("label", data=labels, compression="gzip", track_times=False)
+        name = "label" if labels.dtype == np.uint8 else "image"
+        store.create_dataset(name, data=labels, compression="gzip", track_times=False)
         if case.spacing is not None:
             store.attrs["spacing_zyx_mm"] = np.asarray(case.spacing, dtype=np.float64)

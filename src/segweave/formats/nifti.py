@@ -192,19 +192,19 @@ def _to_case(values: NDArray[Any], grid: SourceGrid) -> NDArray[Any]:
 
 
 def write_nifti(
-    labels: NDArray[np.uint8 | np.float32],
+    labels: NDArray[np.uint8 | np.float32 | np.int16],
     case: Case,
     path: Path,
     target: TargetSpec | None = None,
 ) -> None:
-    """Write a label map, or probabilities (float32), with the header of the case's file: size,
-    pixdim, sform, qform and their codes and units byte for byte; only the pixel type, scaling and
-    display range are new.
+    """Write a label map, probabilities (float32) or an image (int16, float32) with the header of
+    the case's file: size, pixdim, sform, qform and their codes and units byte for byte; only the
+    pixel type, scaling and display range are new.
 
     `labels` (slices, height, width), or (slices, classes, height, width) as a fourth axis. Header
     extensions are left out (they can hold a patient's name).
     """
-    doing = "writing a label map" if labels.dtype == np.uint8 else "writing probabilities"
+    doing = "writing a label map" if labels.dtype == np.uint8 else "writing an image"
     stored = case.attributes.get(HEADER_ATTRIBUTE)
     if stored is None or case.source_grid is None:
         raise InputError(
@@ -222,8 +222,9 @@ def write_nifti(
         header["dim"][1:5] = (*case.source_grid.shape, len(planes))
         header["dim"][5:] = 1
         header["pixdim"][4:] = 1
-    # NIfTI's codes of uint8 and float32.
-    header["datatype"], header["bitpix"] = (2, 8) if labels.dtype == np.uint8 else (16, 32)
+    # NIfTI's codes of uint8, int16 and float32.
+    codes = {1: (2, 8), 2: (4, 16), 4: (16, 32)}
+    header["datatype"], header["bitpix"] = codes[labels.dtype.itemsize]
     values_type = labels.dtype.newbyteorder(header.endianness)
     header["vox_offset"] = header.structarr.nbytes + 4
     header["scl_slope"], header["scl_inter"] = 1, 0

@@ -56,6 +56,7 @@ class Format:
         overlapping: whether it may have a class axis.
         refers: whether it refers to the DICOM images that the label map was made from, and states
             what made it.
+        real: whether it may hold the values of an image.
     """
 
     name: str
@@ -67,10 +68,14 @@ class Format:
     slices: bool = True
     overlapping: bool = False
     refers: bool = False
+    real: bool = True
 
-    def holds(self, *, slices: int = 1, overlapping: bool = False) -> bool:
-        """Whether label maps of so many slices, with a class axis if `overlapping`, fit in."""
+    def holds(self, *, slices: int = 1, overlapping: bool = False, real: bool = False) -> bool:
+        """Whether label maps of so many slices, with a class axis if `overlapping`, fit in; with
+        `real`, an image.
+        """
         fits = (self.slices or slices == 1) and (self.overlapping or not overlapping)
+        fits = fits and (self.real or not real)
         return self.write is not None and fits
 
 
@@ -83,7 +88,8 @@ FORMATS = (
     Format("h5", (".h5", ".npy.h5", ".hdf5"), "array", read_h5, write_h5, ("npz",),
            overlapping=True),
     Format("npy", (".npy",), "array", read_npy, None, ("npz",)),
-    Format("png", (".png",), "picture", read_picture, write_picture, ("png", "npz"), slices=False),
+    Format("png", (".png",), "picture", read_picture, write_picture, ("png", "npz"), slices=False,
+           real=False),
     Format("jpeg", (".jpg", ".jpeg"), "picture", read_picture, None, ("png", "npz")),
     Format("tiff", (".tif", ".tiff"), "picture", read_picture, None, ("png", "npz")),
     Format("bmp", (".bmp",), "picture", read_picture, None, ("png", "npz")),
@@ -176,9 +182,14 @@ def _has_no_place(path: Path) -> bool:
 
 
 def label_name(
-    path: str | Path, *, overlapping: bool = False, slices: int = 1, format: str | None = None
+    path: str | Path,
+    *,
+    overlapping: bool = False,
+    slices: int = 1,
+    format: str | None = None,
+    real: bool = False,
 ) -> str:
-    """The file name of the label map of an image.
+    """The file name of the label map of an image, or of the image that is predicted for it.
 
     NIfTI, MHA and NRRD images keep their name, DICOM gets .nii.gz (and .png where it names no
     position in a patient); other images get .png, arrays (and overlapping classes of an image)
@@ -189,6 +200,7 @@ def label_name(
         overlapping: whether the label map has a class axis.
         slices: the number of slices of the label map.
         format: the name of the format (`label_formats()`), else the one that suits the image.
+        real: whether it is an image (of one channel unless `overlapping`).
 
     Raises UsageError for an unknown format and for one that can't hold such a label map, InputError
     for a format that refers to DICOM images where the image is not one.
@@ -200,8 +212,8 @@ def label_name(
         chosen = label_format(format)
         if chosen.refers:
             refuse_other_source(Path(path), chosen.name, "naming a label map")
-        if not chosen.holds(slices=slices, overlapping=overlapping):
-            raise cannot_hold("naming a label map", Path(path), slices, overlapping)
+        if not chosen.holds(slices=slices, overlapping=overlapping, real=real):
+            raise cannot_hold("naming a label map", Path(path), slices, overlapping, real)
     else:
         names = of_image.labels if of_image is not None else ("npz",)
         if of_image is _BY_NAME["dicom"] and _has_no_place(Path(path)):
@@ -209,7 +221,7 @@ def label_name(
         chosen = next(
             _BY_NAME[name]
             for name in (*names, "npz")
-            if _BY_NAME[name].holds(slices=slices, overlapping=overlapping)
+            if _BY_NAME[name].holds(slices=slices, overlapping=overlapping, real=real)
         )
     if chosen is of_image:
         return _name_of(path)
@@ -225,14 +237,16 @@ def write_label(
     target: TargetSpec | None = None,
     origin: Origin | None = None,
 ) -> None:
-    """Write a label map to a file, which appears whole or not at all.
+    """Write a label map, or a predicted image, to a file, which appears whole or not at all.
 
     NIfTI (.nii.gz, .nii) keeps the header of the case's own file, .mha and .nrrd its geometry, .npz
     and .h5 hold the array `label` and its spacing, .png is a grey image of class ids (0 and 255 of
     a binary target), .seg.dcm is a DICOM segmentation of the series that the case was read from.
 
     Args:
-        labels: (slices, height, width) or (slices, classes, height, width) on the case's axes.
+        labels: (slices, height, width) or (slices, classes, height, width) on the case's axes. Real
+            numbers (slices, channels, height, width) are the values of an image: whole numbers
+            where the case's image has such (rounded, within the range of its type), else float32.
         case: the case, whose geometry the label map gets.
         path: the file to write.
         format: the name of its format (`label_formats()`); by the ending of `path` unless given.
@@ -253,12 +267,18 @@ def write_label(
             kind="size",
         )
     chosen = _written_as(file) if format is None else label_format(format)
+    real = labels.dtype.kind == "f"
+    if real and labels.ndim == 4 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     overlapping = labels.ndim == 4
-    fits = chosen is not None and chosen.holds(slices=case.slices, overlapping=overlapping)
+    fits = chosen is not None and chosen.holds(
+        slices=case.slices, overlapping=overlapping, real=real
+    )
     if chosen is None or chosen.write is None or not fits:
-        raise cannot_hold(doing, file, case.slices, overlapping)
+        raise cannot_hold(doing, file, case.slices, overlapping, real)
+    values = as_image(labels, case.image.dtype) if real else labels.astype(np.uint8, copy=False)
     more = {"origin": origin} if chosen.refers else {}
-    chosen.write(np.ascontiguousarray(labels, dtype=np.uint8), case, file, target, **more)
+    chosen.write(np.ascontiguousarray(values), case, file, target, **more)
 
 
 def _written_as(file: Path) -> Format | None:
@@ -268,23 +288,38 @@ def _written_as(file: Path) -> Format | None:
     return next((one for end, one in ends.items() if name.endswith(end)), format_of(file))
 
 
-def suitable_format(case: Case, *, overlapping: bool = False) -> str:
+def as_image(values: NDArray[Any], like: np.dtype[Any]) -> NDArray[Any]:
+    """Predicted values of an image, float32, in the type in which such an image is stored: int16
+    where all values of the type `like` of the source fit in it, else float32.
+    """
+    whole = like.kind in "iu" and np.can_cast(like, np.int16)
+    if not whole:
+        return values.astype(np.float32, copy=False)
+    least, most = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+    return np.rint(np.clip(values, least, most)).astype(np.int16)
+
+
+def suitable_format(case: Case, *, overlapping: bool = False, real: bool = False) -> str:
     """The name of the format that keeps the most of a case's label map: nifti where the case has
-    the geometry for it, png for a single image of exclusive classes, else npz.
+    the geometry for it, png for a single image of exclusive classes, else npz. `real` for the
+    values of an image.
     """
     if HEADER_ATTRIBUTE in case.attributes and case.source_grid is not None:
         return "nifti"
-    return "png" if case.stack == "single" and not overlapping else "npz"
+    return "png" if case.stack == "single" and not (overlapping or real) else "npz"
 
 
-def cannot_hold(doing: str, file: Path, slices: int, overlapping: bool) -> UsageError:
+def cannot_hold(
+    doing: str, file: Path, slices: int, overlapping: bool, real: bool = False
+) -> UsageError:
     """The error for a format that can't hold a label map; it names those that can."""
     fits = [
         format
         for format in FORMATS
-        if format.holds(slices=slices, overlapping=overlapping) and not format.refers
+        if format.holds(slices=slices, overlapping=overlapping, real=real) and not format.refers
     ]
     what = "overlapping classes" if overlapping else "exclusive classes"
+    what = "an image" if real else what
     return UsageError(
         doing,
         file=file,

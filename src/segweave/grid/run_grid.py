@@ -12,6 +12,7 @@ from segweave.grid.plan import GridPlan, GridRun, write_times
 from segweave.grid.progress import Report, RunEvent, Watch, silent
 from segweave.grid.reading import Grid
 from segweave.grid.runners import Job, LocalProcesses, Runner, failure
+from segweave.registry import metrics
 from segweave.storage import read_json
 
 
@@ -93,20 +94,22 @@ def _line(plan: GridPlan, run: GridRun, failures: Mapping[str, SegweaveError]) -
     after = f"{len(left)} left{_time_left(plan.seconds_left(left))}"
     if run.name in failures:
         return f"{run.name}: failed, see {failures[run.name].file}; {after}"
-    dice = [
-        f"{protocol} Dice {value:.4f}"
+    scores = [
+        f"{protocol} {score}"
         for protocol, folder in run.evaluations.items()
-        if (value := _dice(folder)) is not None
+        if (score := _score(folder)) is not None
     ]
     took = f"done in {in_words(plan.seconds[run.name])}"
-    return "; ".join([f"{run.name}: {took}", *dice, after])
+    return "; ".join([f"{run.name}: {took}", *scores, after])
 
 
-def _dice(folder: Path) -> float | None:
-    """The macro Dice of an evaluation, None where its protocol has none."""
+def _score(folder: Path) -> str | None:
+    """What an evaluation compares arms by ("Dice 0.8123"), None where it has no value."""
     try:
-        summary = read_json(folder / "summary.json", "reading a summary")
-        return float(summary["arms"][0]["macro"]["overlaps"]["dice"]["mean"])
+        arm = read_json(folder / "summary.json", "reading a summary")["arms"][0]
+        metric = arm.get("primary", "dice")
+        value = float(arm["macro"]["overlaps"][metric]["mean"])
+        return f"{metrics.card(metric).heading} {value:.4f}"
     except (InputError, ValueError, KeyError, IndexError, TypeError):
         return None
 

@@ -22,6 +22,16 @@ CARDS = (
         better="lower",
     ),
     MetricCard(
+        name="rmse-in-unit",
+        title="Root mean square error, in the unit of the images",
+        entry="root_mean_square_error",
+        options={"data_range": None},
+        reads="images",
+        label="RMSE",
+        unit="image",
+        better="lower",
+    ),
+    MetricCard(
         name="psnr",
         title="Peak signal-to-noise ratio",
         entry="peak_signal_to_noise_ratio",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from segweave.prediction.overlay import display_slices, draw_overlay, draw_slice
     from segweave.prediction.planning import PredictedFile
     from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
-    from segweave.prediction.session import Prediction, Session
+    from segweave.prediction.results import Prediction
+    from segweave.prediction.session import Session
     from segweave.prediction.tiles import Tiles
 
 _PUBLIC = {
@@ -28,7 +29,7 @@ _PUBLIC = {
     "Flips": "segweave.prediction.flips",
     "Measurement": "segweave.prediction.measurements",
     "PredictedFile": "segweave.prediction.planning",
-    "Prediction": "segweave.prediction.session",
+    "Prediction": "segweave.prediction.results",
     "PredictionFailure": "segweave.prediction.files",
     "PredictionReport": "segweave.prediction.files",
     "Predictor": "segweave.prediction.predictor",

@@ -46,7 +46,7 @@ from segweave.prediction.planning import (
     plan_files,
 )
 from segweave.prediction.predictor import Ensemble, Predictor
-from segweave.prediction.session import Prediction
+from segweave.prediction.results import Prediction
 from segweave.prediction.summary import SUMMARY, model_of, read_summary, write_summary
 from segweave.runtime.progress import Progress
 from segweave.storage import (
@@ -171,13 +171,12 @@ def predict_files(
     folder = Path(out)
     check_folder(folder)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    overlapping = predictor.target.kind == "overlapping"
     jobs = plan_files(
         given,
         folder,
         overlays,
         probabilities,
-        overlapping,
+        predictor.target.kind,
         format,
         uncertainty=uncertainty is not None,
         report=report_dicom,
@@ -294,8 +293,14 @@ def _predict_one(
     case = read_case(job.file, geometry=geometry, with_label=False)
     if job.format is not None:
         # Some formats hold one slice; the number is known only now.
-        overlapping = session.target.kind == "overlapping"
-        label_name(job.file, overlapping=overlapping, slices=case.slices, format=job.format)
+        kind = session.target.kind
+        label_name(
+            job.file,
+            overlapping=kind == "overlapping",
+            slices=case.slices,
+            format=job.format,
+            real=kind == "image",
+        )
     boxes = None if given is None else boxes_for(given, _names(job.file))
     if given is not None and boxes is None:
         raise InputError(

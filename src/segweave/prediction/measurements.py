@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class Measurement:
     in_mm: bool
 
 
-def measure(case: Case, labels: NDArray[np.uint8], target: TargetSpec) -> list[Measurement]:
+def measure(case: Case, labels: NDArray[Any], target: TargetSpec) -> list[Measurement]:
     """Measure every foreground class of a label map.
 
     Args:

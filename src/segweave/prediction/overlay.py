@@ -26,7 +26,7 @@ _GAP, _MARGIN = 6, 12
 
 
 def draw_overlay(
-    case: Case, labels: NDArray[np.uint8], target: TargetSpec, *, title: str | None = None
+    case: Case, labels: NDArray[Any], target: TargetSpec, *, title: str | None = None
 ) -> Image.Image:
     """A picture of `labels`, (slices, height, width) or (slices, classes, height, width), over the
     case's image.
@@ -34,12 +34,14 @@ def draw_overlay(
     One slice: the image, and beside it the image under its labels. Several: a montage of all
     slices, or of `MOST_TILES` spread over those with labels. Pixels are drawn in their true
     proportions where spacing is known. The legend gives each class's colour and amount (ml, or px
-    where spacing is unknown).
+    where spacing is unknown). A predicted image, (slices, channels, height, width), is drawn in the
+    grey values of the target's range, one slice beside that of the case.
     """
+    of_image = target.task == "image"
     shown = _choose_slices(labels)
     longest = 512 if len(shown) == 1 else 300 if len(shown) <= 6 else 220
     size = _tile_size(case, longest)
-    lower, upper = _window(case)
+    lower, upper = target.range or _window(case)
     tiles: list[tuple[str, Image.Image]] = []
     for index in shown:
         plain = _grey_or_colour(case.image[index], lower, upper)
@@ -47,7 +49,12 @@ def draw_overlay(
         if len(shown) == 1:
             tiles.append(("", picture))
         name = "" if case.slices == 1 else f"{index + 1} / {case.slices}"
-        tiles.append((name, _painted(picture, labels[index], target)))
+        if of_image:
+            plain = _grey_or_colour(labels[index], lower, upper)
+            tile = Image.fromarray(plain).resize(size, Image.Resampling.BICUBIC)
+        else:
+            tile = _painted(picture, labels[index], target)
+        tiles.append((name, tile))
     letters = _direction_letters(case)
     words = case.id if title is None else title
     if not words.isprintable():
@@ -94,9 +101,13 @@ def draw_slice(
 
 
 def amounts(
-    case: Case, labels: NDArray[np.uint8], target: TargetSpec
+    case: Case, labels: NDArray[Any], target: TargetSpec
 ) -> dict[str, tuple[int, float | None]]:
-    """Class name → number of pixels (voxels), and ml where they are a volume of known spacing."""
+    """Class name → number of pixels (voxels), and ml where they are a volume of known spacing;
+    nothing of a predicted image.
+    """
+    if target.task == "image":
+        return {}
     overlapping = target.kind == "overlapping"
     counts = None if overlapping else count_ids(labels)
     voxel = None
@@ -109,7 +120,7 @@ def amounts(
     return found
 
 
-def _choose_slices(labels: NDArray[np.uint8]) -> list[int]:
+def _choose_slices(labels: NDArray[Any]) -> list[int]:
     count = len(labels)
     if count <= MOST_TILES:
         return list(range(count))
@@ -193,8 +204,10 @@ def _direction_letters(case: Case) -> tuple[str, str, str, str] | None:
     return ends[0], ends[1], ends[2], ends[3]
 
 
-def _legend(case: Case, labels: NDArray[np.uint8], target: TargetSpec) -> list[tuple[str, str]]:
+def _legend(case: Case, labels: NDArray[Any], target: TargetSpec) -> list[tuple[str, str]]:
     """Colour and words of each class."""
+    if target.task == "image":
+        return []
     found = amounts(case, labels, target)
     colours = class_colours(target)
     entries = []

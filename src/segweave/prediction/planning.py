@@ -55,23 +55,23 @@ def check_prediction(
     format: str | None = None,
     report: bool = False,
     force: bool = False,
+    denoise: Path | None = None,
 ) -> None:
     """Raise what `load` and `predict_files` would raise for models, inputs and results that are not
     there or in the way, without loading a network. The arguments are theirs.
     """
-    overlapping = False
+    kind = "exclusive"
     for path in models:
-        card = model_folder(path, checkpoint) / CARD
-        if card.is_file():
-            target = read_json(card, DOING, expected="a model card").get("target", {})
-            overlapping = isinstance(target, dict) and target.get("kind") == "overlapping"
+        kind = _kind_of(path, checkpoint) or kind
+    if denoise is not None:
+        check_denoiser(denoise)
     check_folder(folder)
     jobs = plan_files(
         inputs,
         folder,
         overlays,
         probabilities,
-        overlapping,
+        kind,
         format,
         uncertainty=uncertainty,
         report=report,
@@ -79,6 +79,28 @@ def check_prediction(
     check_targets(jobs)
     if not force and not (folder / PROGRESS).exists():
         check_free(jobs, folder)
+
+
+def _kind_of(model: Path, checkpoint: str | None) -> str | None:
+    """The kind of target that a model's card states; None where there is no card yet."""
+    card = model_folder(model, checkpoint) / CARD
+    if not card.is_file():
+        return None
+    target = read_json(card, DOING, expected="a model card").get("target", {})
+    return str(target.get("kind")) if isinstance(target, dict) else None
+
+
+def check_denoiser(model: Path, checkpoint: str | None = None) -> None:
+    """Raise UsageError where a model's card states that it predicts no image."""
+    kind = _kind_of(model, checkpoint)
+    if kind not in ("image", None):
+        raise UsageError(
+            "denoising",
+            file=model,
+            expected="a model that predicts an image, trained on a store of segweave prepare "
+            "low-dose",
+            found=f"one that segments (target of kind {kind})",
+        )
 
 
 def check_folder(folder: Path) -> None:
@@ -94,12 +116,21 @@ def plan_files(
     folder: Path,
     overlays: bool,
     probabilities: bool,
-    overlapping: bool,
+    kind: str,
     format: str | None,
     uncertainty: bool = False,
     report: bool = False,
 ) -> list[Job]:
-    """Inputs and outputs of every file, in order. The subfolders of a folder are kept."""
+    """Inputs and outputs of every file, in order, for a target of this kind. The subfolders of a
+    folder are kept.
+    """
+    overlapping, real = kind == "overlapping", kind == "image"
+    if real and (probabilities or uncertainty):
+        raise UsageError(
+            DOING,
+            expected="no probabilities and no uncertainty of a network that predicts an image",
+            found="probabilities" if probabilities else "uncertainty",
+        )
     jobs: list[Job] = []
     for path in map(Path, given):
         for file in find_images(path):
@@ -114,7 +145,9 @@ def plan_files(
             jobs.append(
                 Job(
                     file,
-                    folder / subfolder / label_name(file, overlapping=overlapping, format=format),
+                    folder
+                    / subfolder
+                    / label_name(file, overlapping=overlapping, format=format, real=real),
                     folder / OVERLAYS / subfolder / f"{name}.png" if overlays else None,
                     folder / PROBABILITIES / subfolder / maps if probabilities else None,
                     format,

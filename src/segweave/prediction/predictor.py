@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,8 @@ from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import InputError, UsageError, from_validation
 from segweave.prediction.flips import Flips, check_flips
-from segweave.prediction.session import Member, Prediction, Session
+from segweave.prediction.results import Prediction
+from segweave.prediction.session import Member, Session
 from segweave.prediction.tiles import Tiles
 from segweave.recipes import Recipe, load_recipe
 from segweave.recipes.build import build_network
@@ -49,6 +50,7 @@ class Predictor:
             multiplies in it and may change a few labels at edges.
         calibrated: whether probabilities get the temperature that `segweave calibrate` wrote into
             the card. Labels do not depend on it.
+        denoise: predicts the image that the network reads, in place of the case's own.
     """
 
     network: nn.Module
@@ -57,6 +59,7 @@ class Predictor:
     card: dict[str, Any] = field(default_factory=dict)
     precision: Precision = "32"
     calibrated: bool = True
+    denoise: Predictor | None = None
 
     def __repr__(self) -> str:
         title = self.card.get("title") or type(self.network).__name__
@@ -73,7 +76,13 @@ class Predictor:
         member = Member(self.network, self.input, self.precision)
         temperature = self.temperature
         card = self.card if temperature is None else {**self.card, "temperature": temperature}
-        return Session((member,), self.target, card, temperature=temperature)
+        return Session(
+            (member,),
+            self.target,
+            card | _denoised_by(self.denoise),
+            temperature=temperature,
+            denoise=_session_of(self.denoise),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +96,7 @@ class Ensemble:
         tiles: read images in tiles at their own resolution.
         calibrated: whether probabilities get the temperature that was fitted for these members,
             flips and tiles, where a member's card has one. Labels do not depend on it.
+        denoise: predicts the image that the members read, in place of the case's own.
 
     Raises UsageError without members, and where their targets differ.
     """
@@ -95,6 +105,7 @@ class Ensemble:
     flips: Flips = "none"
     tiles: Tiles | None = None
     calibrated: bool = True
+    denoise: Predictor | None = None
 
     def __post_init__(self) -> None:
         doing = "averaging predictions"
@@ -118,7 +129,7 @@ class Ensemble:
     @property
     def card(self) -> dict[str, Any]:
         """What summaries report about the model."""
-        options: dict[str, Any] = {"flips": self.flips}
+        options: dict[str, Any] = {"flips": self.flips, **_denoised_by(self.denoise)}
         if self.tiles is not None:
             options["tiles"] = {"size": self.tiles.size, "overlap": self.tiles.overlap}
         if self.temperature is not None:
@@ -145,7 +156,19 @@ class Ensemble:
             flips=self.flips,
             tiles=self.tiles,
             temperature=self.temperature,
+            denoise=_session_of(self.denoise),
         )
+
+
+def _session_of(denoise: Predictor | None) -> Session | None:
+    return None if denoise is None else denoise.session()
+
+
+def _denoised_by(denoise: Predictor | None) -> dict[str, Any]:
+    """What a card states of the model that denoises; nothing where there is none."""
+    if denoise is None:
+        return {}
+    return {"denoised_by": {key: denoise.card[key] for key in _IDENTITY if key in denoise.card}}
 
 
 def load(
@@ -211,6 +234,7 @@ def load_ensemble(
     device: str = "auto",
     precision: Precision = "32",
     calibrated: bool = True,
+    denoise: str | Path | None = None,
 ) -> Predictor | Ensemble:
     """`load` each path and average them; one path without flips and tiles is a plain Predictor.
 
@@ -222,9 +246,11 @@ def load_ensemble(
         device: see `load`.
         precision: see `load`.
         calibrated: see `Ensemble`.
+        denoise: the folder of a model that predicts the image which the others read.
 
     Raises what `load` and `Ensemble` raise.
     """
+    first = None if denoise is None else load(denoise, device=device, precision=precision)
     members = tuple(
         load(
             path,
@@ -236,8 +262,8 @@ def load_ensemble(
         for path in paths
     )
     if len(members) == 1 and flips == "none" and tiles is None:
-        return members[0]
-    return Ensemble(members, flips, tiles, calibrated)
+        return members[0] if first is None else replace(members[0], denoise=first)
+    return Ensemble(members, flips, tiles, calibrated, first)
 
 
 def predict(

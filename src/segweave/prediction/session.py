@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,10 +20,12 @@ from segweave.data.inputs import (
     normalise,
     placement,
     to_case_grid,
+    to_source_values,
     window_indices,
 )
 from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
+from segweave.formats.table import as_image
 from segweave.networks import mask_of
 from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.prediction.flips import (
@@ -34,9 +37,10 @@ from segweave.prediction.flips import (
     views_of,
     with_flips,
 )
+from segweave.prediction.results import Prediction, check_denoises
 from segweave.prediction.tiles import Tiles, tiled_probabilities
 from segweave.recipes.recipe import Precision
-from segweave.runtime.devices import flushed_denormals
+from segweave.runtime.devices import device_of, flushed_denormals
 from segweave.runtime.progress import Progress
 from segweave.weaving import POSITIONS, WovenNetwork, volume_outputs, weave
 
@@ -44,25 +48,6 @@ if TYPE_CHECKING:
     from segweave.prediction.uncertainty import Uncertainty
 
 Planes = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The result for one case.
-
-    Attributes:
-        labels: uint8 (slices, height, width) on the case's own grid, with a class axis after slices
-            where classes overlap.
-        probabilities: float32 (slices, classes, height, width), or None where not asked for; at the
-            temperature of the model card where there is one.
-        case: the case.
-        uncertainty: float32 (slices, height, width), 0 to 1, or None where not asked for.
-    """
-
-    labels: NDArray[np.uint8]
-    probabilities: NDArray[np.float32] | None
-    case: Case
-    uncertainty: NDArray[np.float32] | None = None
 
 
 class Member(NamedTuple):
@@ -94,6 +79,7 @@ class Session:
         flips: Flips = "none",
         tiles: Tiles | None = None,
         temperature: float | None = None,
+        denoise: Session | None = None,
     ) -> None:
         """Copy and fold the networks.
 
@@ -106,9 +92,13 @@ class Session:
                 `fit: tile`.
             temperature: what calibrates the probabilities and the entropy; None where nothing does.
                 Labels are made before it, so that it never changes one.
+            denoise: predicts the image that the networks read; UsageError where it predicts none.
         """
+        self.denoise = denoise
+        if denoise is not None:
+            check_denoises(denoise.target)
         self.temperature = temperature
-        self.target = target
+        self.target: TargetSpec = target
         self.card = dict(card)
         self.flips = flips
         self.tiles = tiles
@@ -181,7 +171,7 @@ class Session:
                 remedy="segweave.formats.read_case(FILE) makes one of a file; of an array, "
                 "segweave.Case(id=, group=, image=(slices, channels, height, width), stack=)",
             )
-        labels: NDArray[np.uint8] | None = None
+        labels: NDArray[Any] | None = None
         kept: Planes | None = None
         spread: Planes | None = None
         found: Iterator[tuple[Planes, Planes, Planes | None]]
@@ -197,7 +187,7 @@ class Session:
         for index, (maps, calibrated, uncertain) in enumerate(found):
             decided = decide(maps, self.target)
             if labels is None:
-                labels = np.zeros((case.slices, *decided.shape), np.uint8)
+                labels = np.zeros((case.slices, *decided.shape), decided.dtype)
                 if probabilities:
                     kept = np.zeros((case.slices, *maps.shape), np.float32)
                 if uncertainty is not None:
@@ -212,12 +202,29 @@ class Session:
         assert labels is not None, "a case has at least one slice"
         return Prediction(labels, kept, case, spread)
 
+    def after(self, denoise: Session) -> Session:
+        """This session with `denoise` before it; the networks are shared."""
+        check_denoises(denoise.target)
+        both = copy.copy(self)
+        both.denoise = denoise
+        return both
+
     def check(self, case: Case) -> None:
         """Raise InputError where a case does not fit the InputSpec of a network, without running
         any: channels, values and spacing.
         """
         for member in self._members:
             network_slice(case, 0, member.input)
+        if self.denoise is not None:
+            self.denoise.check(case)
+
+    def denoised(self, case: Case) -> Case:
+        """The case with the image that the networks read: its own, or the one that `denoise`
+        predicts, in whole numbers where its own has such.
+        """
+        if self.denoise is None:
+            return case
+        return replace(case, image=as_image(self.denoise.predict(case).labels, case.image.dtype))
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
@@ -233,6 +240,7 @@ class Session:
         follow behind their mean, joined on the class axis.
         """
         self.check_boxes(boxes)
+        case = self.denoised(case)
         shown = None if boxes is None else boxes_of(boxes, case)
         apart = apart and self.flips != "none"
         members = [member._replace(apart=apart) for member in self._members]
@@ -254,10 +262,16 @@ class Session:
                 remedy="score under the protocol clean",
             )
         self.check_boxes(boxes)
+        case = self.denoised(case)
         shown = None if boxes is None else boxes_of(boxes, case)
         return self._on_network_grid(self._members[0], case, shown)
 
     def _on_case_grid(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
+        numbers = normalise(case, member.input) if self.target.task == "image" else None
+        for maps in self._resized_back(member, case, boxes):
+            yield maps if numbers is None else to_source_values(maps, numbers)
+
+    def _resized_back(self, member: Member, case: Case, boxes: Boxes | None) -> Iterator[Planes]:
         spec = member.input
         if self.tiles is None and spec.fit != "tile":
             for maps in self._on_network_grid(member, case, boxes):
@@ -316,7 +330,7 @@ class Session:
         """
         network = member.network
         assert isinstance(network, WovenNetwork)
-        device, dtype = _device_of(network)
+        device, dtype = device_of(network)
         layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         flips = self.flips
 
@@ -367,7 +381,7 @@ def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetw
     # At a dotted name the weaving reads the output of that submodule.
     keep = () if woven.at in POSITIONS else (f"network.{woven.at}",)
     folded = fold_batch_norms(woven, keep=keep)
-    if _device_of(folded)[0].type == "cpu":
+    if device_of(folded)[0].type == "cpu":
         folded = folded.to(memory_format=torch.channels_last)
     return folded
 
@@ -381,12 +395,6 @@ def _probabilities(logits: Tensor, target: TargetSpec) -> Tensor:
             found=f"{logits.shape[0]} channels",
             remedy="create the network with these classes",
         )
+    if target.kind == "image":
+        return logits
     return logits.softmax(0) if target.kind == "exclusive" else logits.sigmoid()
-
-
-def _device_of(network: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and type of the network's parameters (a CPU's float32 where it has none)."""
-    parameter: Any = next(network.parameters(), None)
-    if parameter is None:
-        return torch.device("cpu"), torch.float32
-    return parameter.device, parameter.dtype

@@ -64,5 +64,6 @@ def write_summary(
 
 def model_of(card: Mapping[str, Any]) -> dict[str, Any]:
     """What a summary states of a model, by its card."""
-    keys = ("title", "arm", "weights_sha256", "members", "flips", "tiles", "temperature")
+    keys = ["title", "arm", "weights_sha256", "members", "flips", "tiles", "temperature"]
+    keys.append("denoised_by")
     return {key: card[key] for key in keys if key in card}

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, check_classes
 from segweave.errors import UsageError, nearest
 from segweave.prediction.flips import mean_maps
 from segweave.prediction.temperature import scaled
@@ -81,6 +81,8 @@ def found_slices(
         temperature: of the mean; None where there is none.
         wanted: which uncertainty.
     """
+    if wanted is not None:
+        check_classes(target, "measuring uncertainty")
 
     def calibrated(maps: Planes) -> Planes:
         return maps if temperature is None else scaled(maps, target, temperature)

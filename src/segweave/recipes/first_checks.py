@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segweave import registry
-from segweave.data.specs import AugmentationTerm
+from segweave.data.specs import AugmentationTerm, TargetSpec
 from segweave.errors import InputError, UsageError, nearest
-from segweave.recipes.recipe import Recipe
+from segweave.recipes.recipe import LossTerm, Recipe
 from segweave.registry import Size, broken_rule
 from segweave.weights import is_imagenet, weights_file
 
@@ -47,6 +47,23 @@ def check_recipe(recipe: Recipe) -> None:
     if not set(recipe.network.options) - _HARMLESS:
         rules = {name: getattr(network, name) for name in SIZE_RULES}
         check_input_size(recipe, **rules)
+
+
+def check_losses(terms: Sequence[LossTerm], target: TargetSpec) -> None:
+    """Raise UsageError for a loss that does not exist, and for one of images where the target is
+    classes or the other way round.
+    """
+    for term in terms:
+        card = registry.losses.card(term.name)
+        if card.task != target.task:
+            fitting = [n for n, c in registry.losses.cards().items() if c.task == target.task]
+            raise UsageError(
+                f"creating the loss {term.name!r}",
+                expected=f"a loss for a target of kind {target.kind}: {', '.join(fitting)}",
+                found=f"{term.name}, which compares "
+                + ("images" if card.task == "image" else "classes"),
+                remedy="set training.loss in the recipe, or choose another store",
+            )
 
 
 def check_input_size(

@@ -55,7 +55,9 @@ def write_comparison(comparison: Comparison, path: str | Path) -> Path:
     images = [
         Image(
             as_png(
-                difference_dots(_dots(comparison), f"Dice minus that of {comparison.reference}")
+                difference_dots(
+                    _dots(comparison), f"{comparison.quantity} minus that of {comparison.reference}"
+                )
             ),
             "One dot per group (mean over runs), right of the line where the arm is better than "
             f"{comparison.reference}; bar: mean and 95 % interval.",

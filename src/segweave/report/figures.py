@@ -19,7 +19,7 @@ from segweave.data.specs import TargetSpec, class_colours
 from segweave.errors import MissingExtraError, UsageError
 from segweave.evaluation import get_protocol
 from segweave.evaluation.label_pairs import case_file
-from segweave.formats import read_label
+from segweave.formats import read_case, read_label
 from segweave.metrics import confusion
 from segweave.storage import atomic_write
 from segweave.words import printable
@@ -33,14 +33,15 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555
 @dataclass(frozen=True)
 class Panel:
     """One row of a panel: an image (height, width) or (height, width, 3), its true label map and
-    one predicted label map per arm. `notes` are small texts under a map, keyed like `predictions`.
+    one predicted label map per arm; or a true image and predicted ones, floats, which are drawn in
+    the grey values of the image. `notes` are small texts under a map, keyed like `predictions`.
     `pixel` is the height of a pixel over its width. Without a `seen` image the maps are on black.
     """
 
     title: str
     image: NDArray[Any]
-    truth: NDArray[np.uint8] | None
-    predictions: Mapping[str, NDArray[np.uint8]]
+    truth: NDArray[Any] | None
+    predictions: Mapping[str, NDArray[Any]]
     notes: Mapping[str, str] = field(default_factory=dict)
     pixel: float = 1.0
     seen: bool = True
@@ -77,7 +78,8 @@ def prediction_panel(rows: Sequence[Panel], target: TargetSpec, title: str = "")
         line[0].set_ylabel(row.title, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)
-    _legend(figure, target, colours)
+    if target.task == "labels":
+        _legend(figure, target, colours)
     return figure
 
 
@@ -105,15 +107,9 @@ def panels(
     rows = []
     for id in ids:
         case = store.case(id)
-        if case.label is None or case.label.ndim != 3:
+        if case.label is None or (case.label.ndim != 3 and target.task == "labels"):
             continue
-        # Where a header contradicts itself, its size was settled when the case was read.
-        maps = {
-            arm: read_label(
-                kept_label(folder, id), case, geometry="pixdim", scaled=target.one_class
-            )
-            for arm, folder in predictions.items()
-        }
+        maps = {arm: kept_prediction(folder, case, target) for arm, folder in predictions.items()}
         panel = panel_of(case, maps, target, protocol=protocol, margin=margin)
         rows += [panel] if panel is not None else []
     return rows
@@ -121,14 +117,14 @@ def panels(
 
 def panel_of(
     case: Case,
-    predictions: Mapping[str, NDArray[np.uint8]],
+    predictions: Mapping[str, NDArray[Any]],
     target: TargetSpec,
     *,
     protocol: str = "clean",
     margin: int = 14,
 ) -> Panel | None:
-    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled.
-    None for a case whose classes overlap.
+    """The row of one case: the slice in which the rarest class is largest, cut to what is labelled;
+    of images the middle slice. None for a case whose classes overlap.
 
     Args:
         case: the case, with its true label map.
@@ -137,6 +133,10 @@ def panel_of(
         protocol: its name.
         margin: pixels around what is labelled.
     """
+    if target.task == "image":
+        from segweave.report.image_panel import row_of_images
+
+        return Panel(**row_of_images(case, predictions, target))
     if case.label is None or case.label.ndim != 3:
         return None
     index = _shown_slice(case, target)
@@ -181,6 +181,15 @@ def _dice_note(labels: NDArray[np.uint8], truth: NDArray[np.uint8], target: Targ
     return f"Dice {np.mean(values):.2f}" if values else ""
 
 
+def kept_prediction(folder: Path, case: Case, target: TargetSpec) -> NDArray[Any]:
+    """The label map, or the image, of a case in a folder of predictions. Raises InputError."""
+    file = kept_label(folder, case.id)
+    # Where a header contradicts itself, its size was settled when the case was read.
+    if target.task == "image":
+        return read_case(file, geometry="pixdim", channels=True).image
+    return read_label(file, case, geometry="pixdim", scaled=target.one_class)
+
+
 def kept_label(folder: Path, id: str) -> Path:
     """The label map of a case in a folder of segweave or of another program. Raises InputError."""
     name = urllib.parse.quote(id, safe=" ")
@@ -201,7 +210,7 @@ def training_curves(
     scale: tuple[float, float] | None = None,
 ) -> Figure:
     """One small plot per quantity, one line per arm; `curves` maps quantity → arm → (epoch, value).
-    The best Dice of a line has a ring. `scale` is that of all Dice of the page.
+    The best validation score of a line has a ring. `scale` is that of all scores of the page.
 
     Raises UsageError where there is nothing to draw.
     """
@@ -230,8 +239,9 @@ def training_curves(
         axis.set_xlabel("epoch", fontsize=9)
         axis.set_title(name, fontsize=10)
         plain_axis(axis)
-        if name.endswith("Dice"):
+        if name.startswith("validation"):
             _mark_best(axis, arms, styles)
+        if name.endswith("Dice"):
             low, high = scale or dice_scale(y for points in arms.values() for _, y in points)
             axis.set_ylim(low, high + 0.02 * (high - low))
     handles, labels = axes[0].get_legend_handles_labels()
@@ -245,7 +255,7 @@ def score_dots(
     scale: tuple[float, float] | None = None,
 ) -> Figure:
     """Every case's score as a dot and the mean as a bar; `scores` maps class → arm → values. All
-    classes have one scale, by default `dice_scale` of the scores.
+    classes have one scale, by default `dice_scale`, of other quantities the range of the scores.
     """
     figure_type = figure_class()
     arms = list(dict.fromkeys(arm for values in scores.values() for arm in values))
@@ -255,9 +265,9 @@ def score_dots(
         figsize=(2.6 * len(scores) + 1.6, 0.34 * len(arms) + 1.3), layout="constrained"
     )
     axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
-    low, high = scale or dice_scale(
-        value for arms_of in scores.values() for values in arms_of.values() for value in values
-    )
+    every = [v for arms_of in scores.values() for values in arms_of.values() for v in values]
+    around = (min(every, default=0.0), max(every, default=0.0) + 1e-9)
+    low, high = scale or (dice_scale(every) if quantity == "Dice" else around)
     for axis, (name, values) in zip(axes, scores.items(), strict=True):
         for y, arm in enumerate(arms):
             points = np.asarray(values.get(arm, ()), dtype=float)
@@ -298,15 +308,15 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     return Path(path)
 
 
-def _draw(
-    axis: Any, row: Panel, labels: NDArray[np.uint8] | None, colours: Mapping[int, str]
-) -> None:
+def _draw(axis: Any, row: Panel, labels: NDArray[Any] | None, colours: Mapping[int, str]) -> None:
     from matplotlib.colors import to_rgb
 
     image = np.asarray(row.image) if row.seen else np.zeros(row.image.shape[:2])
     if image.ndim == 2:
         low, high = np.percentile(image, (0.5, 99.5))
-        axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=row.pixel)
+        of_image = labels is not None and labels.dtype.kind == "f"
+        shown, labels = (labels, None) if of_image else (image, labels)
+        axis.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1e-9), aspect=row.pixel)
     else:
         axis.imshow(image, aspect=row.pixel)
     if labels is not None:

@@ -4,7 +4,7 @@ median and the best case.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,12 +21,13 @@ from segweave.evaluation import Evaluation, Manifest, Row, read_evaluation, summ
 from segweave.evaluation import Table as ScoreTable
 from segweave.evaluation.folder import CALIBRATION
 from segweave.evaluation.summary import case_values
-from segweave.formats import read_label
+from segweave.evaluation.tables import quantity_of
+from segweave.registry import metrics
 from segweave.report.figures import (
     Panel,
     as_png,
     dice_scale,
-    kept_label,
+    kept_prediction,
     panel_of,
     prediction_panel,
     score_dots,
@@ -55,8 +56,8 @@ class Pictured(Protocol):
     def case(self, id: str) -> Case:
         """The case with its true label map."""
 
-    def prediction(self, case: Case) -> NDArray[np.uint8]:
-        """The label map that was scored."""
+    def prediction(self, case: Case) -> NDArray[Any]:
+        """The label map, or the image, that was scored."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class ValidatedCases:
     """Validation cases as the model predicts them at the end of a training.
 
     Attributes:
-        dice: case → Dice.
+        values: case → what arms are compared by.
         cases: the cases and their predictions.
         target: the classes.
     """
 
-    dice: Mapping[str, float]
+    values: Mapping[str, float]
     cases: Pictured
     target: TargetSpec
 
@@ -95,10 +96,10 @@ def write_report(
     if prompt := card.get("prompt"):
         facts.append((f"{prompt} shown to the network", f"{FROM_REFERENCE}, for all scores"))
     evaluations = evaluations_of(run)
-    scale = dice_scale(
-        [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
-        + [v for one in evaluations for v in case_values(one.rows, "dice").values()]
-    )
+    metric, validated_points = validation_scores(run.metrics)
+    shares = [value for _, value in validated_points] if metric == "dice" else []
+    shares += [v for one in evaluations for v in case_values(one.rows, "dice").values()]
+    scale = dice_scale(shares) if shares else None
     sections = [curves_section({recipe.arm or "run": run}, scale)]
     for number, evaluation in enumerate(evaluations):
         # The same definitions stand once on the page.
@@ -113,7 +114,12 @@ def write_report(
         sections.append(_pictures(run, evaluation))
     if validated is not None and not evaluations:
         title = f"Validation cases: {TITLE.removeprefix('Cases ')}"
-        sections.append(pictures(validated.dice, validated.cases, validated.target, title=title))
+        quantity = metrics.card(metric).heading
+        sections.append(
+            pictures(
+                validated.values, validated.cases, validated.target, title=title, quantity=quantity
+            )
+        )
     sections.append(Section("Recipe", ["Everything, defaults included."], code=recipe.to_yaml()))
     page = Page(
         f"Run {recipe.arm or run.folder.name}",
@@ -136,38 +142,50 @@ def evaluations_of(run: Run) -> list[Evaluation]:
     return [read_evaluation(manifest.parent) for manifest in folders]
 
 
+def validation_scores(rows: Iterable[Mapping[str, float]]) -> tuple[str, list[tuple[float, float]]]:
+    """The metric by which the validation cases of a training are scored ("dice" where none was
+    yet), and its (epoch, value), from the rows of metrics.csv.
+    """
+    given = list(rows)
+    prefix = "validation_"
+    names = (name for row in given for name in row if name.startswith(prefix) and "/" not in name)
+    column = next(names, f"{prefix}dice")
+    points = [(row["epoch"], row[column]) for row in given if column in row]
+    return column.removeprefix(prefix), points
+
+
 def curves_of(runs: Mapping[str, Run]) -> Curves:
-    """Training loss (mean of each epoch) and validation Dice (mean over classes) by epoch."""
+    """Training loss (mean of each epoch) and validation score (mean over classes) by epoch."""
     loss: dict[str, list[tuple[float, float]]] = {}
-    dice: dict[str, list[tuple[float, float]]] = {}
+    scores: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for arm, run in runs.items():
         by_epoch: dict[float, list[float]] = {}
-        dice[arm] = []
+        metric, points = validation_scores(run.metrics)
+        scores.setdefault(f"validation {metrics.card(metric).heading}", {})[arm] = points
         for row in run.metrics:
             epoch = row["epoch"]
             if "loss" in row:
                 by_epoch.setdefault(epoch, []).append(row["loss"])
-            if "validation_dice" in row:
-                dice[arm].append((epoch, row["validation_dice"]))
         loss[arm] = [(epoch, float(np.mean(values))) for epoch, values in by_epoch.items()]
-    return {"training loss": loss, "validation Dice": dice}
+    return {"training loss": loss, **scores}
 
 
 def curves_section(runs: Mapping[str, Run], scale: tuple[float, float] | None = None) -> Section:
     """The section with the training curves, or a line where nothing was written yet. Runs whose
-    last validation Dice is far below their best are named. `scale` is that of all Dice of the page.
+    last validation Dice is far below their best are named. `scale` is that of all scores of the
+    page.
     """
     curves = curves_of(runs)
     if not any(points for arms in curves.values() for points in arms.values()):
         return Section("Training", ["Nothing was written yet."])
     figure = training_curves(curves, scale)
     caption = (
-        "Loss, mean of each epoch, and mean Dice of the validation cases (protocol clean); the "
+        "Loss, mean of each epoch, and mean score of the validation cases (protocol clean); the "
         "ring is the best epoch."
     )
     remarks = [
         line
-        for arm, points in curves["validation Dice"].items()
+        for arm, points in curves.get("validation Dice", {}).items()
         if (line := _far_below(arm, points, runs[arm].recipe.training.checkpoint))
     ]
     return Section("Training", remarks, images=[Image(as_png(figure), caption)])
@@ -194,20 +212,20 @@ def _far_below(arm: str, points: Sequence[tuple[float, float]], checkpoint: str)
     )
 
 
-def dice_by_case(rows: Sequence[Row]) -> dict[str, float]:
+def values_by_case(rows: Sequence[Row], metric: str = "dice") -> dict[str, float]:
     """Case → mean over its classes (of the mean over images and runs)."""
     values: dict[str, list[float]] = {}
-    for (case, _), value in case_values(rows, "dice").items():
+    for (case, _), value in case_values(rows, metric).items():
         values.setdefault(case, []).append(value)
     return {case: float(np.mean(of_case)) for case, of_case in values.items()}
 
 
-def notable(dice: Mapping[str, float]) -> dict[str, str]:
+def notable(values: Mapping[str, float]) -> dict[str, str]:
     """Case → why it is shown: the worst, the median and the best, as far as they differ."""
-    order = sorted(dice, key=lambda case: (dice[case], case))
+    order = sorted(values, key=lambda case: (values[case], case))
     if not order:
         return {}
-    if len({*dice.values()}) == 1:
+    if len({*values.values()}) == 1:
         # Where all are equal, none is the best.
         return {order[0]: "one of equal cases" if len(order) > 1 else "the only case"}
     chosen: dict[str, list[str]] = {}
@@ -217,27 +235,29 @@ def notable(dice: Mapping[str, float]) -> dict[str, str]:
 
 
 def pictures(
-    dice: Mapping[str, float],
+    values: Mapping[str, float],
     cases: Pictured,
     target: TargetSpec,
     *,
     protocol: str = "clean",
     title: str = TITLE,
+    quantity: str = "Dice",
 ) -> Section:
     """The section with image, truth and prediction of the notable cases. A picture that can't be
     drawn is a line with the reason.
 
     Args:
-        dice: case → Dice.
+        values: case → what arms are compared by.
         cases: the cases and their predictions.
         target: the classes.
         protocol: its name.
         title: the heading.
+        quantity: the name of the values.
     """
     rows: list[Panel] = []
     lines: list[str] = []
-    for id, why in notable(dice).items():
-        line = f"{id}: {why}, Dice {dice[id]:.3f}"
+    for id, why in notable(values).items():
+        line = f"{id}: {why}, {quantity} {values[id]:.3f}"
         try:
             case = cases.case(id)
             predictions = {"prediction": cases.prediction(case)}
@@ -253,10 +273,13 @@ def pictures(
         rows.append(replace(panel, seen=cases.seen, title=title_of_row))
         lines.append(f"{line}.")
     if not rows:
-        return Section(title, lines or ["No case has a Dice."])
+        return Section(title, lines or [f"No case has a value of {quantity}."])
+    which = "the middle slice; below, its"
+    if target.task == "labels":
+        which = "the slice in which the rarest class is largest; below, mean"
     caption = (
-        "One row per case, the slice in which the rarest class is largest; below, mean Dice of "
-        "that slice." + ("" if cases.seen else " Without images the label maps are drawn on black.")
+        f"One row per case, {which} {quantity}{' of that slice' * (target.task == 'labels')}."
+        + ("" if cases.seen else " Without images the label maps are drawn on black.")
     )
     return Section(title, lines, images=[Image(as_png(prediction_panel(rows, target)), caption)])
 
@@ -264,6 +287,8 @@ def pictures(
 def target_of(kind: str, classes: Sequence[str]) -> TargetSpec:
     """The target with these foreground classes, in the standard colours."""
     hidden = () if kind == "overlapping" else ("background",)
+    if kind == "image":
+        return TargetSpec(kind="image", names=tuple(classes), range=(0.0, 1.0))
     return TargetSpec.model_validate({"kind": kind, "names": (*hidden, *classes)})
 
 
@@ -278,10 +303,8 @@ class _KeptCases:
     def case(self, id: str) -> Case:
         return self.store.case(id)
 
-    def prediction(self, case: Case) -> NDArray[np.uint8]:
-        # Where a header contradicts itself, its size was settled when the case was read.
-        scaled = self.store.target.one_class
-        return read_label(kept_label(self.folder, case.id), case, geometry="pixdim", scaled=scaled)
+    def prediction(self, case: Case) -> NDArray[Any]:
+        return kept_prediction(self.folder, case, self.store.target)
 
 
 def _pictures(run: Run, evaluation: Evaluation) -> Section:
@@ -296,8 +319,14 @@ def _pictures(run: Run, evaluation: Evaluation) -> Section:
             raise InputError("drawing cases", found="another store than was scored")
         folder = run.layout.predictions(Path(manifest.sources.get("predictions", "")).name)
         cases = _KeptCases(store, folder)
-        dice = dice_by_case(evaluation.rows)
-        return pictures(dice, cases, store.target, protocol=manifest.protocol, title=title)
+        return pictures(
+            values_by_case(evaluation.rows, manifest.primary),
+            cases,
+            store.target,
+            protocol=manifest.protocol,
+            title=title,
+            quantity=quantity_of(manifest.primary, manifest.metrics),
+        )
     except (SegweaveError, OSError) as error:
         reason = one_line(error) if isinstance(error, SegweaveError) else str(error)
         return Section(title, [f"No pictures: {reason}."])
@@ -315,23 +344,22 @@ def scores_section(
     known: Collection[str] = (),
 ) -> Section:
     """The section with one protocol's table, its definitions, and a dot for each case. `scale` is
-    that of all Dice of the page, `known` the definitions that the page has already.
+    that of all scores of the page, `known` the definitions that the page has already.
     """
     first = evaluations[0].manifest
     table = summary_table(evaluations)
     dots: dict[str, dict[str, list[float]]] = {}
     for evaluation in evaluations:
         for arm in dict.fromkeys(row.arm for row in evaluation.rows):
-            values = case_values([row for row in evaluation.rows if row.arm == arm], "dice")
+            rows = [row for row in evaluation.rows if row.arm == arm]
+            values = case_values(rows, first.primary)
             for (_, name), value in values.items():
                 dots.setdefault(name, {}).setdefault(arm or "prediction", []).append(value)
     images = []
     if dots:
-        images = [
-            Image(
-                as_png(score_dots(dots, scale=scale)), "Dice of every case (dots) and mean (bar)."
-            )
-        ]
+        quantity = quantity_of(first.primary, first.metrics)
+        figure = score_dots(dots, quantity, scale)
+        images = [Image(as_png(figure), f"{quantity} of every case (dots) and mean (bar).")]
     title = f"Scores, protocol {first.protocol}"
     title += f", {_cases_of(first)}" if "part" in first.sources else ""
     notes = [line for line in table.notes if line not in known]

@@ -19,7 +19,7 @@ from segweave.evaluation.summary import case_values
 from segweave.evaluation.tables import counted
 from segweave.formats import find_images, read_case, read_label, read_label_case
 from segweave.report.page import Page, Section, Table, write_page
-from segweave.report.run_report import dice_by_case, pictures, scores_section, target_of
+from segweave.report.run_report import pictures, scores_section, target_of, values_by_case
 
 _DOING = "drawing scored files"
 _LISTED = 500
@@ -86,7 +86,7 @@ def write_scores(evaluation: Evaluation, path: str | Path) -> Path:
     facts.append(("cases", f"{manifest.cases} from {counted(manifest.groups, 'group')}"))
     files = ScoredFiles(manifest.sources)
     target = target_of(manifest.kind, manifest.classes)
-    dice = dice_by_case(evaluation.rows)
+    dice = values_by_case(evaluation.rows)
     page = Page(
         f"Scores of {Path(manifest.sources['predictions']).name}",
         [scores_section([evaluation]), pictures(dice, files, target), _cases(evaluation, dice)],

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 
 from segweave.errors import UsageError
 
@@ -50,3 +52,11 @@ def flushed_denormals() -> Iterator[None]:
 def denormals_are_flushed() -> bool:
     """Whether this thread flushes denormal numbers now (torch has no way to ask)."""
     return not bool((torch.full((1,), 1e-37) * 1e-3).item())
+
+
+def device_of(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and type of the network's parameters (a CPU's float32 where it has none)."""
+    parameter: Any = next(network.parameters(), None)
+    if parameter is None:
+        return torch.device("cpu"), torch.float32
+    return parameter.device, parameter.dtype

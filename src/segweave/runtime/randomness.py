@@ -20,6 +20,7 @@ Purpose = Literal[
     "box",
     "phantom",
     "calibration",
+    "dose",
 ]
 
 

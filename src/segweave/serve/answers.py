@@ -74,6 +74,7 @@ class JobAnswer(BaseModel):
     id: str
     state: State
     model: str
+    denoise: str = ""
     created: datetime
     started: datetime | None
     ended: datetime | None
@@ -102,6 +103,7 @@ def job_answer(service: Service, job: Job) -> JobAnswer:
         id=job.id,
         state=job.state,
         model=job.model,
+        denoise=job.options.get("denoise", ""),
         created=_time(job.created),
         started=None if job.started is None else _time(job.started),
         ended=None if job.ended is None else _time(job.ended),

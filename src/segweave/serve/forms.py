@@ -16,15 +16,16 @@ from segweave.errors import SegweaveError, nearest
 from segweave.formats import Geometry, label_formats
 from segweave.prediction.uncertainty import Uncertainty
 from segweave.serve.limits import Limits, RefusedError
+from segweave.serve.models import Model
 from segweave.serve.service import Options
 from segweave.serve.uploads import too_large, too_many_files
 
 _DOING = "receiving an image"
-FIELDS = ("files", "model", "geometry", "format", "probabilities", "uncertainty")
+FIELDS = ("files", "model", "denoise", "geometry", "format", "probabilities", "uncertainty")
 _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 
 
-def body_schema(models: Mapping[str, Any]) -> dict[str, Any]:
+def body_schema(models: Mapping[str, Model]) -> dict[str, Any]:
     """The form of `POST /jobs` for OpenAPI."""
     file = {"type": "string", "format": "binary"}
     properties = {
@@ -38,8 +39,15 @@ def body_schema(models: Mapping[str, Any]) -> dict[str, Any]:
         },
         "model": {
             "type": "string",
-            "enum": list(models),
+            "enum": [name for name, model in models.items() if model.segments],
             "description": "The name of the model; not needed where there is only one.",
+        },
+        "denoise": {
+            "type": "string",
+            "enum": ["", *(name for name, model in models.items() if not model.segments)],
+            "default": "",
+            "description": "The name of a model that removes the noise of the image first; empty "
+            "for none.",
         },
         "geometry": {
             "type": "string",
@@ -124,7 +132,7 @@ def files_of(form: FormData) -> list[tuple[str, IO[bytes]]]:
     ]
 
 
-def options_of(form: FormData, models: Mapping[str, Any]) -> Options:
+def options_of(form: FormData, models: Mapping[str, Model]) -> Options:
     """What the fields of a form ask for. Raises RefusedError (422) for an unknown field or value;
     the message does not repeat it.
     """
@@ -132,9 +140,20 @@ def options_of(form: FormData, models: Mapping[str, Any]) -> Options:
     for name in fields:
         if name not in FIELDS or name == "files":
             raise _wrong("the fields " + ", ".join(FIELDS), "another field")
-    model = fields.get("model") or (next(iter(models)) if len(models) == 1 else "")
-    if model not in models:
-        raise _wrong("the name of a model", "another one" if model else "none", nearest("", models))
+    offered = [name for name, one in models.items() if one.segments]
+    model = fields.get("model") or (offered[0] if len(offered) == 1 else "")
+    if model not in offered:
+        raise _wrong(
+            "the name of a model", "another one" if model else "none", nearest("", offered)
+        )
+    denoise = fields.get("denoise", "")
+    denoisers = [name for name in models if name not in offered]
+    if denoise and denoise not in denoisers:
+        raise _wrong(
+            "denoise: the name of a model that predicts an image",
+            "another value",
+            nearest("", denoisers) if denoisers else "the service has none",
+        )
     geometry, format = fields.get("geometry", "check"), fields.get("format") or None
     if geometry not in get_args(Geometry):
         raise _wrong("geometry: " + ", ".join(get_args(Geometry)), "another value")
@@ -149,7 +168,7 @@ def options_of(form: FormData, models: Mapping[str, Any]) -> Options:
             "uncertainty: entropy, as a service's models are not averaged", "another value"
         )
     kind: Uncertainty | None = None if uncertainty is None else "entropy"
-    return Options(model, cast(Geometry, geometry), format, wanted in _YES, kind)
+    return Options(model, cast(Geometry, geometry), format, wanted in _YES, kind, denoise)
 
 
 def _wrong(expected: str, found: str, remedy: str | None = None) -> RefusedError:

@@ -31,6 +31,11 @@ class Model:
     session: Session
     card: dict[str, Any]
 
+    @property
+    def segments(self) -> bool:
+        """Whether it segments; one that predicts an image denoises before another."""
+        return self.session.target.task == "labels"
+
 
 def load_models(
     paths: Sequence[str | Path], *, device: str = "auto", precision: Precision = "32"
@@ -63,6 +68,13 @@ def load_models(
             target=target.model_dump(mode="json"),
             colours={target.foreground[k]: v for k, v in class_colours(target).items()},
             input={"channels": list(spec.channels), "slices": spec.slices},
+        )
+    if not any(model.segments for model in models.values()):
+        raise UsageError(
+            doing,
+            expected="at least one model that segments",
+            found=f"{', '.join(models)}, which predict images",
+            remedy="denoise files with segweave denoise",
         )
     return models
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 from segweave.data.case import Case
 from segweave.formats import Geometry, label_name, read_case
 from segweave.formats.guard import at_most, readable_size
+from segweave.prediction import Session
 from segweave.prediction.uncertainty import Uncertainty
 from segweave.serve.collect import Collection
 from segweave.serve.jobs import Job, JobTable
@@ -35,7 +36,8 @@ _SPARE = 1 << 28  # bytes of the disk that stay free
 @dataclass(frozen=True)
 class Options:
     """What a client may ask for: the model, how a NIfTI header that contradicts itself is read, the
-    format of the label map, and whether the probabilities and a map of uncertainty are wanted too.
+    format of the label map, whether the probabilities and a map of uncertainty are wanted too, and
+    the model that denoises first ("" for none).
     """
 
     model: str
@@ -43,6 +45,7 @@ class Options:
     format: str | None = None
     probabilities: bool = False
     uncertainty: Uncertainty | None = None
+    denoise: str = ""
 
 
 class _StoppedError(BaseException):
@@ -158,7 +161,7 @@ class Service:
             files = 1 if image.is_file() else sum(1 for _ in image.iterdir())
             name = image.relative_to(temporary).as_posix()
             case = self._read(image, options.geometry)
-            session = self.models[options.model].session
+            session = self._session(options.model, options.denoise)
             session.check(case)
             overlapping = session.target.kind == "overlapping"
             label_name(image, overlapping=overlapping, slices=case.slices, format=options.format)
@@ -166,6 +169,7 @@ class Service:
             "geometry": options.geometry,
             "format": options.format,
             "probabilities": options.probabilities,
+            "denoise": options.denoise,
             "uncertainty": options.uncertainty,
         }
         job = Job(id, "queued", options.model, name, asked, time.time())
@@ -298,14 +302,7 @@ class Service:
         self.remove_rest(job.id)
 
     def _predict(self, job: Job, home: Path, start: float) -> dict[str, str]:
-        model = self.models.get(job.model)
-        if model is None:
-            raise RefusedError(
-                422,
-                "predicting",
-                expected="a model of this service",
-                found="one that it no longer has",
-            )
+        session = self._session(job.model, job.options.get("denoise", ""))
         image = home / job.image
         options: dict[str, Any] = job.options
         looked = 0.0
@@ -332,7 +329,7 @@ class Service:
         with self._decoded():
             case = self._read(image, options["geometry"])
         report(0, case.slices, "")
-        prediction = model.session.predict(
+        prediction = session.predict(
             case,
             probabilities=options["probabilities"],
             # A job that an earlier version accepted has none.
@@ -340,8 +337,22 @@ class Service:
             progress=report,
         )
         with atomic_folder(home / FOLDER) as folder:
-            target = model.session.target
-            return write_results(folder, image, prediction, target, options["format"], model.card)
+            card = self.models[job.model].card
+            return write_results(folder, image, prediction, session.target, options["format"], card)
+
+    def _session(self, model: str, denoise: str) -> Session:
+        """What predicts with a model, after the one that denoises if it is not "". Raises
+        RefusedError where the service no longer has them.
+        """
+        if model not in self.models or (denoise and denoise not in self.models):
+            raise RefusedError(
+                422,
+                "predicting",
+                expected="a model of this service",
+                found="one that it no longer has",
+            )
+        session = self.models[model].session
+        return session.after(self.models[denoise].session) if denoise else session
 
     @contextmanager
     def _decoded(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from segweave import registry
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError, nearest
 from segweave.networks.base import Output
+from segweave.recipes.first_checks import check_losses
 from segweave.recipes.recipe import LossTerm
 from segweave.registry import build
 
@@ -32,6 +33,7 @@ class WeightedLoss(nn.Module):
         self.terms = tuple(terms)
         self.losses = nn.ModuleList()
         self._reads_all: list[bool] = []
+        check_losses(terms, target)
         for term in terms:
             card = registry.losses.card(term.name)
             doing = f"creating the loss {term.name!r}"

@@ -125,7 +125,7 @@ class Passes:
 
 def resize_batch(batch: Batch, size: Size) -> Batch:
     """A batch at another height and width: images by linear interpolation (half-pixel centres),
-    labels and masks by nearest neighbour.
+    labels and masks by nearest neighbour (a true image as the images).
     """
     if tuple(batch.image.shape[-2:]) == size:
         return batch
@@ -133,7 +133,9 @@ def resize_batch(batch: Batch, size: Size) -> Batch:
     return replace(
         batch,
         image=image.reshape(*batch.image.shape[:-2], *size),
-        label=nearest(batch.label, size),
+        label=interpolate(batch.label, size, mode="bilinear", align_corners=False)
+        if batch.label.is_floating_point()
+        else nearest(batch.label, size),
         masks=None if batch.masks is None else nearest(batch.masks, size),
     )
 

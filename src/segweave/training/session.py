@@ -18,8 +18,10 @@ from segweave.data.batches import Batch
 from segweave.data.case import Case
 from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import SegweaveError, UsageError
+from segweave.evaluation.protocols import CLEAN, get_protocol
 from segweave.networks.base import Output
 from segweave.recipes import Recipe
+from segweave.registry import metrics
 from segweave.runs.checkpoints import Checkpoint, write_checkpoint
 from segweave.runs.metrics_file import MetricsFile
 from segweave.runs.run_folder import CHECKPOINTS, METRICS, TENSORBOARD
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Score = Callable[[nn.Module, InputSpec, TargetSpec, Iterable[Case]], Mapping[str, float]]
-"""(network, input, target, cases) → scores by name; "dice" is the mean Dice of all classes."""
+"""(network, input, target, cases) → scores by name, among them that by which arms are compared
+(`Protocol.primary`): "dice", the mean Dice of all classes, or "psnr" of a predicted image."""
 Validation = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -92,6 +95,7 @@ class TrainingSession:
         self.recipe = recipe
         self.network = network
         self.loss = WeightedLoss(recipe.training.loss, target)
+        self.primary = get_protocol(CLEAN, target=target).primary
         self.folder = folder
         self.steps_per_epoch = passes.steps_per_epoch
         self.steps = total_steps(recipe, self.steps_per_epoch)
@@ -324,7 +328,7 @@ class TrainingSession:
         patience = self.recipe.training.patience
         if patience is not None and self.stale >= patience and self.best is not None:
             self.ended = (
-                f"no higher validation Dice in {self.stale} validations "
+                f"no higher validation {self._quantity} in {self.stale} validations "
                 f"({self.best[0]:.4f} at step {self.best[1]})"
             )
         return gained
@@ -339,10 +343,10 @@ class TrainingSession:
             self.network.train()
         if self._limit is not None:
             self._limit.scored(time.perf_counter() - started)
-        if "dice" not in scores:
+        if self.primary not in scores:
             raise UsageError(
                 "scoring the validation cases",
-                expected='a score named "dice"',
+                expected=f'a score named "{self.primary}"',
                 found=", ".join(scores) or "no scores",
             )
         return scores
@@ -358,14 +362,19 @@ class TrainingSession:
     def _better(
         self, scores: Mapping[str, float], best: tuple[float, int] | None
     ) -> tuple[tuple[float, int], bool]:
-        dice = scores["dice"] if math.isfinite(scores["dice"]) else -1.0
-        if best is None or dice > best[0]:
-            return (dice, self.step), True
+        value = scores[self.primary] if math.isfinite(scores[self.primary]) else -1.0
+        if best is None or value > best[0]:
+            return (value, self.step), True
         return best, False
 
+    @property
+    def _quantity(self) -> str:
+        """The short name of the validation score."""
+        return metrics.card(self.primary).heading
+
     def _describe(self, loss: float) -> str:
-        dice = self.scores.get("dice")
-        scored = "" if dice is None else f", validation Dice {dice:.4f}"
+        value = self.scores.get(self.primary)
+        scored = "" if value is None else f", validation {self._quantity} {value:.4f}"
         return f"loss {loss:.4f}{scored}"
 
     def _write(self, row: dict[str, float]) -> None:

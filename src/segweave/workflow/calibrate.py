@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import segweave
 from segweave.data.boxes import reference_boxes
 from segweave.data.case import Case
-from segweave.data.specs import TargetSpec
+from segweave.data.specs import TargetSpec, check_classes
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, UsageError
 from segweave.metrics.calibration import Reliability, reliability
@@ -116,6 +116,7 @@ def calibrate(
         calibrated=False,
     )
     check_target(model, plan.store)
+    check_classes(model.target, "fitting a temperature")
     session, target = model.session(), model.target
     samples, quota = [], max(1, voxels // len(ids))
     for done, id in enumerate(plan.store.verify(ids), start=1):

@@ -10,6 +10,7 @@ import shutil
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,7 +276,7 @@ def _label_maps(
 
 def predict_for(
     session: Session, case: Case, protocol: Protocol, *, probabilities: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
     """What a protocol scores of a case: its label map, decided on the grid that the protocol asks
     for, and, where asked for, the probabilities (slices, classes, height, width) on the case's own
     grid. Slices that are not scored stay background.
@@ -309,13 +310,15 @@ def _labels_on_network_grid(
     return labels
 
 
-def keep(labels: NDArray[np.uint8], case: Case, folder: Path) -> None:
-    """Write the label map of a case that is scored, at the case's own size."""
+def keep(labels: NDArray[Any], case: Case, folder: Path) -> None:
+    """Write what is scored of a case, a label map or an image, at the case's own size."""
     if labels.shape[-2:] != case.size:
         # Scored at the network's size; kept at the case's, to be looked at.
         labels = nearest_zoom(labels, case.size)
     name = urllib.parse.quote(case.id, safe=" ")
-    ending = label_format(suitable_format(case, overlapping=labels.ndim == 4)).suffixes[0]
+    real = labels.dtype.kind == "f"
+    format = suitable_format(case, overlapping=labels.ndim == 4, real=real)
+    ending = label_format(format).suffixes[0]
     write_label(labels, case, folder / f"{name}{ending}")
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from segweave.data.specs import check_classes
 from segweave.data.splits import only_split
 from segweave.data.store import CaseStore
 from segweave.errors import InputError, UsageError, nearest
@@ -100,9 +101,11 @@ def plan_evaluation(
     cases = open_store(run, store)
     other = cases.checksum != run.environment["data"]["checksum"]
     more = tuple(one if isinstance(one, Run) else Run(one) for one in members)
-    rules = get_protocol(protocol, dataset=cases.name)
+    rules = get_protocol(protocol, dataset=cases.name, target=cases.target)
     added = [metric for metric in metrics if metric not in rules.definitions]
-    check_metrics(added, probabilities=True)
+    check_metrics(added, probabilities=True, task=rules.task)
+    if calibration:
+        check_classes(cases.target, "measuring calibration")
     runs = (run, *more)
     wanted = calibrated and checkpoint is None and (calibration or needs_probabilities(added))
     temperature = wanted and _has_temperature(runs, flips, tiles)

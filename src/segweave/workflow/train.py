@@ -22,7 +22,7 @@ from segweave.evaluation.folder import at_best_threshold
 from segweave.evaluation.summary import case_values, unit_of
 from segweave.prediction import Predictor, Session, load
 from segweave.recipes import Recipe
-from segweave.report.run_report import ValidatedCases, dice_by_case, evaluations_of
+from segweave.report.run_report import ValidatedCases, evaluations_of, values_by_case
 from segweave.runs.run_folder import Run
 from segweave.runtime.progress import Progress
 from segweave.training import train as train_on
@@ -94,12 +94,12 @@ def train(
         network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
     ) -> dict[str, float]:
         session = Predictor(network, input, target).session()
-        clean = get_protocol("clean")
+        clean = get_protocol("clean", target=target)
         rows: list[Row] = []
         means = validation_scores(
             lambda case: predict_for(session, case, clean)[0], cases, target, rows
         )
-        passes.append((means["dice"], dice_by_case(rows)))
+        passes.append((means[clean.primary], values_by_case(rows, clean.primary)))
         return means
 
     run = train_on(
@@ -172,13 +172,14 @@ def _validated_cases(
     if not ids or not drawn or evaluations_of(run):
         return None
     session = load(run.folder, device=device).session()
-    dice = _dice_of_model(run, passes)
-    if dice is None:
+    primary = get_protocol("clean", target=session.target).primary
+    values = _scores_of_model(run, passes, primary)
+    if values is None:
         rows: list[Row] = []
         cases = (store.case(id) for id in ids)
         validation_scores(lambda case: session.predict(case).labels, cases, session.target, rows)
-        dice = dice_by_case(rows)
-    return ValidatedCases(dice, _Predicted(store, session), session.target)
+        values = values_by_case(rows, primary)
+    return ValidatedCases(values, _Predicted(store, session), session.target)
 
 
 def score_validation(
@@ -186,29 +187,30 @@ def score_validation(
 ) -> dict[str, float]:
     """Scores of validation cases under the protocol `clean`, as a training asks for them."""
     session = Predictor(network, input, target).session()
-    clean = get_protocol("clean")
+    clean = get_protocol("clean", target=target)
     return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
 
 
-def _dice_of_model(
-    run: Run, passes: Sequence[tuple[float, Mapping[str, float]]]
+def _scores_of_model(
+    run: Run, passes: Sequence[tuple[float, Mapping[str, float]]], metric: str
 ) -> Mapping[str, float] | None:
     """The pass that validated the weights of the finished model; None where an earlier session of
     the training did.
     """
-    noted = [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
+    name = f"validation_{metric}"
+    noted = [row[name] for row in run.metrics if name in row]
     if not noted:
         return None
     if run.recipe.training.checkpoint == "best":
-        return next((dice for mean, dice in passes if mean == max(noted)), None)
-    return next((dice for mean, dice in reversed(passes) if mean == noted[-1]), None)
+        return next((values for mean, values in passes if mean == max(noted)), None)
+    return next((values for mean, values in reversed(passes) if mean == noted[-1]), None)
 
 
 def _published_scores(
     predictor: Predictor, cases: Sequence[Case], dataset: str
 ) -> dict[str, float]:
     """Means of the published protocol of a data set."""
-    protocol = get_protocol("published", dataset=dataset)
+    protocol = get_protocol("published", dataset=dataset, target=predictor.target)
     session = predictor.session()
     rows = []
     for case in cases:

@@ -9,7 +9,7 @@ from segweave.data.joined_store import open_stores
 from segweave.data.store import CaseStore
 from segweave.errors import UsageError
 from segweave.recipes import Recipe, load_recipe
-from segweave.recipes.first_checks import check_recipe
+from segweave.recipes.first_checks import check_losses, check_recipe
 from segweave.runs.starting import check_folder
 
 
@@ -58,6 +58,7 @@ def plan_training(
         recipe = recipe.model_copy(update={"data": data})
         source = open_stores(absolute)
     check_recipe(recipe)
+    check_losses(recipe.training.loss, source.target)
     recipe.choose_parts(source)
     check_folder(Path(out), recipe, source, resume=resume)
     return recipe, source
