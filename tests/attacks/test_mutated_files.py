@@ -25,7 +25,7 @@ from segweave.evaluation.case_table import read_entries
 from segweave.formats import find_images, write_label
 from segweave.grid import load_grid
 from segweave.prediction.box_file import read_boxes
-from segweave.prediction.files import _read_summary
+from segweave.prediction.summary import read_summary
 from segweave.recipes import load_recipe
 from segweave.runs.run_folder import read_rows
 
@@ -111,8 +111,8 @@ def test_a_list_of_predictions_that_is_none(tmp_path: Path, cases: object) -> No
     sound = isinstance(cases, list) and all(
         isinstance(one, dict) and isinstance(one["labels"], str) for one in cases
     )
-    assert outcome(lambda: _read_summary(file, False)) == ("read" if sound else "refused")
-    assert _read_summary(file, True) == (cases if sound else [])
+    assert outcome(lambda: read_summary(file, False)) == ("read" if sound else "refused")
+    assert read_summary(file, True) == (cases if sound else [])
 
 
 @pytest.mark.parametrize("name", TEXTS)
