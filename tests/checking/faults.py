@@ -305,6 +305,11 @@ FAULTS: dict[str, Fault] = {
     "JPEG mask": lossy_mask,
 }
 
+OF_IMAGES = ("truncated", "huge header", "an empty file", "NaN", "hidden files")
+"""Those that a set of images without labels can have. Two volumes of one name are refused
+as a whole, and simulated noise makes the same image under two names differ.
+"""
+
 
 # Changes of files
 

@@ -30,7 +30,8 @@ class Part:
 @dataclass(frozen=True)
 class Made:
     """A synthetic source: where it is, the parts of it that may be broken, the options of check,
-    and what its labels are ("binary", "ids", "instances" or "any", which may be binary or numbers).
+    and what its labels are ("binary", "ids", "instances" or "any", which may be binary or numbers;
+    "none" where there are images alone).
     """
 
     source: Path
@@ -111,6 +112,15 @@ def _volumes(image: str, label: str, *, highest: int) -> Maker:
         return Made(out, parts)
 
     return make
+
+
+def _scans(out: Path) -> Made:
+    """CT volumes in Hounsfield units, without labels."""
+    parts = []
+    for n in range(1, CASES):
+        values = pixels(n, (SIZE[1], SIZE[0], 3)).astype(np.int16) - np.int16(1000)
+        parts.append(Part(volume(out / f"ct{n}.nii.gz", values)))
+    return Made(out, parts, "none")
 
 
 def _acdc(out: Path) -> Made:
@@ -259,6 +269,7 @@ MAKERS: dict[str, Maker] = {
     ),
     "decathlon": _decathlon,
     "nnunet": _nnunet,
+    "low-dose": _scans,
     "folder": _folder(_pictures("images/p{n}.png", "masks/p{n}_mask.png", "ids")),
     "folder volumes": _folder(
         _volumes("images/ct{n}.nii.gz", "masks/ct{n}_seg.nii.gz", highest=2)

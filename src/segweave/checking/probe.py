@@ -93,7 +93,8 @@ def probe(item: Item, found_in: Survey) -> Probe:
         file = item.parts[2 * k + 1][0] if len(item.parts) > 2 else label_file(item)
         return None if file is None else file
 
-    done.problems += unusual_labels(case, found_in.plan.target, mask_of)
+    if found_in.plan.target.kind != "image":
+        done.problems += unusual_labels(case, found_in.plan.target, mask_of)
     done.look = _look(case, item, found_in)
     if case.stack == "time":
         images = dict.fromkeys(path for path, _ in item.parts[::2])
@@ -103,7 +104,7 @@ def probe(item: Item, found_in: Survey) -> Probe:
 
 def _look(case: Case, item: Item, found_in: Survey) -> Look:
     ids: dict[int, int] = {}
-    if case.label is not None:
+    if case.label is not None and found_in.plan.target.kind != "image":
         counts = count_ids(case.label)
         ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
         if case.label.ndim == 4:
