@@ -109,7 +109,7 @@ def test_the_report_takes_the_scores_of_the_pass_that_validated_the_model(
     monkeypatch.undo()
     anew = _validated_cases(run, Store(made / "store"), "cpu")  # as after an interruption
     assert anew is not None
-    assert dict(validated.dice) == pytest.approx(dict(anew.dice), abs=1e-6)
+    assert dict(validated.values) == pytest.approx(dict(anew.values), abs=1e-6)
     passes = [row["validation_dice"] for row in run.metrics if "validation_dice" in row]
     assert len({*passes}) == 3
 
