@@ -13,10 +13,13 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segweave.errors import InputError, SegweaveError, UsageError
 from segweave.temporary import PREFIX, exchange, temporary_file, temporary_folder
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _CAN_NOT_WRITE = (errno.ENOSPC, errno.EDQUOT, *_NOT_ALLOWED)
@@ -270,6 +273,44 @@ def _check_format(
         if known and number > max(formats)
         else remedy,
     )
+
+
+def open_table(
+    file: Path,
+    table: str,
+    number: int,
+    doing: str,
+    *,
+    pragmas: Collection[str] = (),
+    expected: str,
+    remedy: str,
+) -> sqlite3.Connection:
+    """Open or make an SQLite file with the table of that `create table if not exists` statement.
+
+    Every statement is a transaction that a crash leaves whole. The connection may be used by any
+    thread, by one at a time. `number` is that of the format, `pragmas` are set besides. Raises
+    InputError where the file is something else or of another format.
+    """
+    import sqlite3
+
+    try:
+        connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+        (version,) = connection.execute("pragma user_version").fetchone()
+        if version not in (0, number):
+            raise sqlite3.DatabaseError(f"format {version}")
+        for pragma in ("journal_mode=wal", *pragmas):
+            connection.execute(f"pragma {pragma}")
+        connection.execute(table)
+        connection.execute(f"pragma user_version={number}")
+    except sqlite3.Error as error:
+        raise InputError(
+            doing,
+            file=file,
+            expected=f"{expected} of format {number}",
+            found=str(error),
+            remedy=remedy,
+        ) from error
+    return connection
 
 
 def canonical_json(value: Any) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from segweave.data.specs import class_codes
 from segweave.data.store import Store
+from segweave.data.target_codes import class_codes
 from segweave.phantoms.blobs import write_blobs
 from tests.small import SETS, write_volume
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from segweave.data.codes import CODES, ClassCode, parts_of
-from segweave.data.specs import TargetSpec, class_codes, with_codes
+from segweave.data.specs import TargetSpec
+from segweave.data.target_codes import class_codes, with_codes
 from segweave.errors import InputError, UsageError
 from segweave.registry import datasets
 

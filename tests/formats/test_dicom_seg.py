@@ -13,7 +13,8 @@ import pydicom
 import pytest
 
 from segweave.data.case import Case
-from segweave.data.specs import TargetSpec, with_codes
+from segweave.data.specs import TargetSpec
+from segweave.data.target_codes import with_codes
 from segweave.errors import InputError, UsageError
 from segweave.formats import read_case, write_label
 from segweave.formats.dicom_source import RESEARCH, Origin

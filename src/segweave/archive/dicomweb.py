@@ -83,11 +83,12 @@ class DicomWeb:
 
     def _pages(self, search: Callable[..., list[Record]], **asked: Any) -> list[Record]:
         found: list[Record] = []
-        while True:
-            page = search(limit=_AT_ONCE, offset=len(found), **asked)
+        while page := search(limit=_AT_ONCE, offset=len(found), **asked):
+            if found and page[0] == found[0]:  # an archive that knows no offset gives all at once
+                break
+            # A short page need not be the last one: an archive may have a limit below ours.
             found += page
-            if len(page) < _AT_ONCE:
-                return found
+        return found
 
     def header(self, study: str, series: str) -> Record:
         """The header of one object of a series, {} where there is none."""

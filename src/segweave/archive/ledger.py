@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segweave.archive.sources import Series
-from segweave.errors import InputError, SegweaveError
+from segweave.errors import SegweaveError
+from segweave.storage import open_table
 
 State = Literal["waiting", "claimed", "stored", "failed"]
 FILE = "ledger.sqlite"
@@ -84,23 +85,15 @@ class Ledger:
 
     def __init__(self, file: Path) -> None:
         """Open or make it. Raises InputError where the file is something else."""
-        try:
-            self._connection = sqlite3.connect(file, isolation_level=None)
-            (version,) = self._connection.execute("pragma user_version").fetchone()
-            if version not in (0, FORMAT):
-                raise sqlite3.DatabaseError(f"format {version}")
-            self._connection.execute("pragma journal_mode=wal")
-            self._connection.execute("pragma synchronous=full")
-            self._connection.execute(_TABLE)
-            self._connection.execute(f"pragma user_version={FORMAT}")
-        except sqlite3.Error as error:
-            raise InputError(
-                "opening the ledger of a watch",
-                file=file,
-                expected=f"a ledger of format {FORMAT}",
-                found=str(error),
-                remedy="choose another folder with --state",
-            ) from error
+        self._connection = open_table(
+            file,
+            _TABLE,
+            FORMAT,
+            "opening the ledger of a watch",
+            pragmas=("synchronous=full",),
+            expected="a ledger",
+            remedy="choose another folder with --state",
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -16,6 +16,13 @@ Device = Annotated[
     str,
     typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.", callback=check_device),
 ]
+Precision = Annotated[
+    Literal["32", "bf16"],
+    typer.Option(
+        help="bf16 is faster where the device multiplies in bfloat16; it may change a few labels "
+        "at edges."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress.")]
 Checkpoint = Annotated[
     Literal["last", "best", "best-on-test"] | None,

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from segweave.cli.options import Checkpoint, Device, Flips, Force, Geometry, Quiet, UseTiles
+from segweave.cli.options import (
+    Checkpoint,
+    Device,
+    Flips,
+    Force,
+    Geometry,
+    Precision,
+    Quiet,
+    UseTiles,
+)
 
 if TYPE_CHECKING:
     from segweave.prediction.files import PredictionReport
@@ -172,13 +181,7 @@ def predict(
     tiles: UseTiles = False,
     geometry: Geometry = "check",
     device: Device = "auto",
-    precision: Annotated[
-        Literal["32", "bf16"],
-        typer.Option(
-            help="bf16 is faster where the device multiplies in bfloat16; it may change a few "
-            "labels at edges.",
-        ),
-    ] = "32",
+    precision: Precision = "32",
     server: Annotated[
         str | None,
         typer.Option(

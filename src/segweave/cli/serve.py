@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from segweave.cli.options import Device
+from segweave.cli.options import Device, Precision
 
 EXAMPLES = (
     ("segweave serve runs/a", "a run at http://127.0.0.1:8000, for this machine alone"),
@@ -108,10 +108,7 @@ def serve(
         ),
     ] = 20,
     device: Device = "auto",
-    precision: Annotated[
-        Literal["32", "bf16"],
-        typer.Option(help="bf16 is faster where the device multiplies in bfloat16."),
-    ] = "32",
+    precision: Precision = "32",
 ) -> None:
     """Segment images over HTTP: a page for people, a queue of jobs for programs and for `segweave
     predict --server`.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from segweave.cli.options import Device, LoginFile
+from segweave.cli.options import Device, LoginFile, Precision
 
 EXAMPLES = (
     (
@@ -129,10 +129,7 @@ def watch(
     json: Annotated[bool, typer.Option("--json", help="With --list: as JSON.")] = False,
     login_file: LoginFile = None,
     device: Device = "auto",
-    precision: Annotated[
-        Literal["32", "bf16"],
-        typer.Option(help="bf16 is faster where the device multiplies in bfloat16."),
-    ] = "32",
+    precision: Precision = "32",
 ) -> None:
     """Segment every new series of a folder or an archive that fits a rule, and store the result.
 

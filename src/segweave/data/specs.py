@@ -16,13 +16,12 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from segweave.data.codes import ClassCode, code_of
-from segweave.errors import UsageError, from_validation, nearest
+from segweave.data.codes import ClassCode
+from segweave.errors import UsageError
 
 PALETTE = ("#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#d55e00", "#f0e442", "#0072b2", "#a6d854")
 """Okabe and Ito's colours, which people with any colour vision can tell apart, with a light green
@@ -178,7 +177,7 @@ class TargetSpec(BaseModel):
         threshold: from this probability on a pixel belongs to the class ("binary" and
             "overlapping").
         codes: the coded term of each name for DICOM objects, None for that of its name
-            (`class_codes`); None altogether where none was given.
+            (`segweave.data.target_codes`); None altogether where none was given.
         unit: of an image's values, "HU" for instance.
         range: the lowest and the highest value of an image that count: scores compare what is
             between them, and their difference is the range of the data in PSNR and SSIM.
@@ -364,40 +363,11 @@ def class_colours(target: TargetSpec) -> dict[int, str]:
     return {label: colours[min(label, len(colours) - 1)] for label in target.foreground}
 
 
-def class_codes(target: TargetSpec) -> dict[int, ClassCode]:
-    """Label id → coded term of every foreground class: the target's own, else that of its name."""
-    given = target.codes or (None,) * len(target.names)
-    return {
-        label: given[min(label, len(given) - 1)]
-        or code_of(name, (_plain(name), _organ(name)), label)
-        for label, name in target.foreground.items()
-    }
-
-
-def with_codes(target: TargetSpec, codes: Mapping[str, str | Mapping[str, str]]) -> TargetSpec:
-    """The target with these coded terms.
-
-    `codes` is class name → "SCHEME:VALUE:MEANING", or → the fields of `ClassCode`. Raises
-    UsageError for a class that the target does not have and for another form of code.
-    """
-    doing = "setting the codes of classes"
-    given = dict(zip(target.names, target.codes or (None,) * len(target.names), strict=True))
-    for name, value in codes.items():
-        if name not in given:
-            raise UsageError(doing, found=f"class {name!r}", remedy=nearest(name, given))
-        fields = {"type": value} if isinstance(value, str) else value
-        try:
-            given[name] = ClassCode.model_validate(fields)
-        except ValidationError as error:
-            raise from_validation(error, doing, model=ClassCode, section=name) from None
-    return target.model_copy(update={"codes": tuple(given.values())})
-
-
 def colours_of(names: Mapping[int, str]) -> dict[int, str]:
     """Label id → colour. A known organ has its colour under each of its usual names, other classes
     get those of `PALETTE` that are left, in the order of their ids.
     """
-    organs = {id: _organ(name) for id, name in names.items()}
+    organs = {id: organ_of(name) for id, name in names.items()}
     if len(names) == 1:
         return {id: _ORGANS.get(organ, ONE_CLASS) for id, organ in organs.items()}
     chosen: dict[int, str] = {}
@@ -411,10 +381,12 @@ def colours_of(names: Mapping[int, str]) -> dict[int, str]:
     return {id: chosen[id] for id in names}
 
 
-def _organ(name: str) -> str:
-    words = _plain(name)
+def organ_of(name: str) -> str:
+    """The name of an organ under which its colour and its code are found."""
+    words = plain_name(name)
     return _OTHER_NAMES.get(words, words)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name in small letters, words parted by one space."""
     return " ".join(re.split(r"[\s_\-]+", name.strip().lower()))

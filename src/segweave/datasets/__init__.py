@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from segweave import __version__
-from segweave.data.specs import with_codes
 from segweave.data.splits import check_splits
 from segweave.data.store import Store
 from segweave.data.store_writer import StoreWriter
+from segweave.data.target_codes import with_codes
 from segweave.datasets.base import Item, Plan, invalid_names, inverted_note, short_of
 from segweave.errors import InputError, SegweaveError
 from segweave.formats.guard import check_file
@@ -74,9 +74,9 @@ def prepare(
     and so are images that are in two parts of a split. Classes that no label holds are reported.
     Damaged files always raise InputError. An interrupted conversion continues when it is called
     again; an existing store is left alone unless `overwrite`. `codes` are coded terms of classes
-    for DICOM objects (`segweave.data.specs.with_codes`); they go into the target of the store and
-    from there into the model cards. `progress(done, total, case)` is
-    called before each case and once at the end.
+    for DICOM objects (`segweave.data.target_codes.with_codes`); they go into the target of the
+    store and from there into the model cards. `progress(done, total, case)` is called before each
+    case and once at the end.
     """
     started = time.perf_counter()
     card = datasets.card(name)

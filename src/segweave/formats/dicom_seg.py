@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from segweave import __version__
 from segweave.data.case import Case
 from segweave.data.codes import ClassCode, parts_of
-from segweave.data.specs import TargetSpec, class_codes, class_colours
+from segweave.data.specs import TargetSpec, class_colours
+from segweave.data.target_codes import class_codes
 from segweave.errors import UsageError
 from segweave.formats.dicom_source import (
     MAKER,

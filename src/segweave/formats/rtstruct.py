@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from segweave import __version__
 from segweave.data.case import Case
 from segweave.data.codes import parts_of
-from segweave.data.specs import TargetSpec, class_codes, class_colours
+from segweave.data.specs import TargetSpec, class_colours
+from segweave.data.target_codes import class_codes
 from segweave.errors import InputError
 from segweave.formats.contours import outlines
 from segweave.formats.dicom import library

@@ -9,7 +9,8 @@ from typing import Any
 from segweave import __version__
 from segweave.data.case import Case
 from segweave.data.codes import ClassCode
-from segweave.data.specs import TargetSpec, class_codes
+from segweave.data.specs import TargetSpec
+from segweave.data.target_codes import class_codes
 from segweave.errors import UsageError
 from segweave.formats.dicom import library
 from segweave.formats.dicom_seg import FORMAT as SEGMENTATION

@@ -64,6 +64,7 @@ def write_summary(
 
 def model_of(card: Mapping[str, Any]) -> dict[str, Any]:
     """What a summary states of a model, by its card."""
-    keys = ["title", "arm", "weights_sha256", "members", "flips", "tiles", "temperature"]
-    keys.append("denoised_by")
+    keys = (
+        "title", "arm", "weights_sha256", "members", "flips", "tiles", "temperature", "denoised_by"
+    )  # fmt: skip
     return {key: card[key] for key in keys if key in card}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from segweave.errors import InputError
+from segweave.storage import open_table
 
 State = Literal["queued", "running", "done", "failed"]
 FORMAT = 1
@@ -81,23 +80,15 @@ class JobTable:
 
     def __init__(self, file: Path) -> None:
         """Open or make the table. Raises InputError where the file is something else."""
-        try:
-            self._connection = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-            self._connection.execute("pragma journal_mode=wal")
-            self._connection.execute("pragma secure_delete=on")
-            (version,) = self._connection.execute("pragma user_version").fetchone()
-            if version not in (0, FORMAT):
-                raise sqlite3.DatabaseError(f"format {version}")
-            self._connection.execute(_TABLE)
-            self._connection.execute(f"pragma user_version={FORMAT}")
-        except sqlite3.Error as error:
-            raise InputError(
-                "opening the jobs of a service",
-                file=file,
-                expected=f"a table of jobs of format {FORMAT}",
-                found=str(error),
-                remedy="choose another folder with --jobs-folder",
-            ) from error
+        self._connection = open_table(
+            file,
+            _TABLE,
+            FORMAT,
+            "opening the jobs of a service",
+            pragmas=("secure_delete=on",),
+            expected="a table of jobs",
+            remedy="choose another folder with --jobs-folder",
+        )
         self._lock = threading.Lock()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+from segweave.recipes.recipe import Recipe
 from segweave.recipes.sections import Schedule
 
 
@@ -53,3 +54,12 @@ def falls_now(schedule: Schedule, stale: int) -> bool:
     Dice. As torch's ReduceLROnPlateau: after `patience` + 1 of them, then again after as many.
     """
     return schedule.name == "plateau" and stale > 0 and stale % (schedule.patience + 1) == 0
+
+
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimiser steps of the whole training."""
+    training = recipe.training
+    if training.steps is not None:
+        return training.steps
+    assert training.epochs is not None
+    return training.epochs * steps_per_epoch

@@ -33,7 +33,7 @@ from segweave.training.feedback import MaskMemory
 from segweave.training.objective import WeightedLoss
 from segweave.training.optimisers import make_optimiser
 from segweave.training.passes import Pass, Passes
-from segweave.training.schedule import falls_now, rate_at
+from segweave.training.schedule import falls_now, rate_at, total_steps
 from segweave.training.time_limit import TimeLimit
 from segweave.weights import load_weights
 
@@ -387,15 +387,6 @@ class TrainingSession:
                 scored = part in ("validation", "test")
                 tag = f"{part}/{rest}" if scored else f"training/{name}"
                 self._writer.add_scalar(tag, value, self.step)
-
-
-def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimiser steps of the whole training."""
-    training = recipe.training
-    if training.steps is not None:
-        return training.steps
-    assert training.epochs is not None
-    return training.epochs * steps_per_epoch
 
 
 def stopped(folder: Path, step: int) -> TrainingStoppedError:

@@ -90,23 +90,20 @@ def train(
 
     passes: list[tuple[float, dict[str, float]]] = []
 
-    def score_validation(
+    def score_and_note(
         network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
     ) -> dict[str, float]:
-        session = Predictor(network, input, target).session()
-        clean = get_protocol("clean", target=target)
         rows: list[Row] = []
-        means = validation_scores(
-            lambda case: predict_for(session, case, clean)[0], cases, target, rows
-        )
-        passes.append((means[clean.primary], values_by_case(rows, clean.primary)))
+        means = score_validation(network, input, target, cases, rows)
+        primary = get_protocol("clean", target=target).primary
+        passes.append((means[primary], values_by_case(rows, primary)))
         return means
 
     run = train_on(
         recipe,
         source,
         out,
-        score=score_validation,
+        score=score_and_note,
         score_on_test=score_published,
         device=device,
         resume=resume,
@@ -164,7 +161,7 @@ def _validated_cases(
     """The validation cases for the report of a training; None where there are none, where scores
     exist that the report shows, or where the libraries that draw are not installed.
 
-    `passes` are the mean Dice and the Dice of each case of this session's validations: where that
+    `passes` are the mean and the value of each case of this session's validations: where that
     of the model's weights is among them, only the cases that are drawn are predicted again.
     """
     ids = run.recipe.choose_parts(store).get("validation", [])
@@ -183,12 +180,18 @@ def _validated_cases(
 
 
 def score_validation(
-    network: nn.Module, input: InputSpec, target: TargetSpec, cases: Sequence[Case]
+    network: nn.Module,
+    input: InputSpec,
+    target: TargetSpec,
+    cases: Sequence[Case],
+    rows: list[Row] | None = None,
 ) -> dict[str, float]:
-    """Scores of validation cases under the protocol `clean`, as a training asks for them."""
+    """Means of validation cases under the protocol `clean`, as a training asks for them; the scores
+    of the cases are left in the empty list `rows`.
+    """
     session = Predictor(network, input, target).session()
     clean = get_protocol("clean", target=target)
-    return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target)
+    return validation_scores(lambda case: predict_for(session, case, clean)[0], cases, target, rows)
 
 
 def _scores_of_model(
