@@ -51,7 +51,6 @@ RESTATED: dict[str, tuple[int, int, int]] = {
     "fct": (1, 224, 224),
     "tmunet": (3, 256, 256),
     "ldnet": (3, 256, 256),
-    "medsam-vit-b": (3, 256, 256),
 }
 # As built for the quick table, which shows that the script runs.
 _QUICK = "esfpnet-t"

@@ -1,4 +1,4 @@
-"""What is said of folders of images: faults with what to do, and parts by their usual names."""
+"""Messages about folders of images name what to do; parts may have their usual names."""
 
 from __future__ import annotations
 
