@@ -14,6 +14,8 @@ import pytest
 
 from tests.small import SETS, files_of, write_volume
 
+from .conftest import Command
+
 TRAIN = [part for text in SETS for part in ("--set", text)]
 
 
@@ -45,7 +47,9 @@ def ended_clearly(done: subprocess.CompletedProcess[str], code: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="file-size limits are a POSIX matter")
-def test_a_full_disk_while_preparing_training_and_predicting(made: Path, tmp_path: Path) -> None:
+def test_a_full_disk_while_preparing_training_and_predicting(
+    made: Path, tmp_path: Path, command: Command
+) -> None:
     store, run, labels = tmp_path / "store", tmp_path / "run", tmp_path / "labels"
     done = call("prepare", "acdc", made / "raw", store, "-q", limit=2000)
     ended_clearly(done, 1)
@@ -56,20 +60,22 @@ def test_a_full_disk_while_preparing_training_and_predicting(made: Path, tmp_pat
     ended_clearly(done, 1)
     assert not (run / "model" / "card.json").exists()
     scan = write_volume(tmp_path / "scan.nii.gz")
-    assert call("predict", made / "run", scan, "--out", labels, "-q").returncode == 0
+    assert command("predict", made / "run", scan, "--out", labels, "-q").code == 0
     before = files_of(labels)
     done = call("predict", made / "run", scan, "--out", labels, "-q", "--force", limit=100)
     assert "unexpected" not in done.stderr
     ended_clearly(done, 1)
     assert files_of(labels) == before
     # With space again, the same commands go through.
-    again = call("train", "demo", "--store", made / "store", "--out", run, "-q", *TRAIN)
-    assert again.returncode == 0, again.stderr
+    again = command("train", "demo", "--store", made / "store", "--out", run, "-q", *TRAIN)
+    assert again.code == 0, again.err
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are a POSIX matter")
-def test_ctrl_c_stops_a_training_that_then_goes_on(made: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_training_that_then_goes_on(
+    made: Path, tmp_path: Path, command: Command
+) -> None:
     run = tmp_path / "run"
     arguments = ["train", "demo", "--store", made / "store", "--out", run, "-q", *TRAIN]
     arguments += ["--set", "training.epochs=40"]
@@ -91,6 +97,6 @@ def test_ctrl_c_stops_a_training_that_then_goes_on(made: Path, tmp_path: Path) -
     assert "Traceback" not in err
     assert "interrupted" in err
     assert not list(run.rglob(".writing-*"))
-    again = call(*arguments)
-    assert again.returncode == 0, again.stderr
+    again = command(*arguments)
+    assert again.code == 0, again.err
     assert (run / "model" / "card.json").is_file()
