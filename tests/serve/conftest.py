@@ -14,15 +14,21 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from starlette.testclient import TestClient
 
-from segweave.data.specs import InputSpec
+from segweave.data.specs import InputSpec, TargetSpec
+from segweave.recipes.build import build_network
+from segweave.recipes.loading import parse_recipe
 from segweave.serve.app import create_app
 from segweave.serve.limits import Limits
 from segweave.serve.models import Model, load_models
 from segweave.serve.service import Service
-from tests.prediction.tiny import recipe_of, unet, write_model
+from tests.prediction.tiny import Predictor, recipe_of, trained, unet, write_model
 
 URL = "http://127.0.0.1"
 COLOUR = InputSpec(size=(16, 16), slices=1, channels=("red", "green", "blue"))
+IMAGE = TargetSpec(kind="image", names=("CT",), unit="HU", range=(0.0, 200.0))
+HU = InputSpec(
+    channels=("CT",), normalisation="fixed", mean=(0.0,), sd=(100.0,), size=(16, 16), fit="tile"
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +44,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def models(folders: list[Path]) -> dict[str, Model]:
     return load_models(folders, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that predicts an image."""
+    recipe = parse_recipe(
+        {
+            "network": {"name": "red-cnn", "options": {"width": 2}},
+            "input": HU.model_dump(mode="json"),
+            "training": {"epochs": 1, "loss": [{"name": "mse"}]},
+        }
+    )
+    predictor = Predictor(trained(build_network(recipe, 1, IMAGE)), recipe.input, IMAGE)
+    return write_model(tmp_path_factory.mktemp("models") / "quiet", predictor, recipe)
 
 
 class Client:

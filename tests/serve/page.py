@@ -20,6 +20,7 @@ import torch
 import uvicorn
 
 from segweave.data.specs import class_colours
+from segweave.prediction import load
 from segweave.serve.app import create_app
 from segweave.serve.collect import Collection
 from segweave.serve.limits import Limits
@@ -40,6 +41,9 @@ class Held:
 
     def check(self, case: Any) -> None:
         self._session.check(case)
+
+    def after(self, first: Any) -> Any:
+        return self._session.after(first)
 
     def predict(self, case: Any, *, progress: Any = lambda *_: None, **options: Any) -> Any:
         progress(1, case.slices, "")
@@ -65,6 +69,16 @@ def model(name: str, slope: float, **card: Any) -> Model:
         "input": {"channels": ["grey"], "slices": 1},
     }
     return Model(name, Held(predictor.session()), {"name": name} | shown | card)  # type: ignore[arg-type]
+
+
+def predicting_images(folder: Path) -> Model:
+    """The model of a folder that predicts an image, made to change it much."""
+    predictor = load(folder, device="cpu")
+    with torch.no_grad():
+        for parameter in predictor.network.parameters():
+            parameter.mul_(3)
+    card = {"name": folder.name, "target": predictor.target.model_dump(mode="json")}
+    return Model(folder.name, predictor.session(), card)
 
 
 class Site:

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 import segweave.serve.pages as pages
 from segweave.formats import read_case
@@ -29,6 +30,7 @@ from .page import (
     model,
     opened,
     pixels,
+    predicting_images,
     stroke,
     until,
 )
@@ -43,8 +45,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def site(tmp_path_factory: pytest.TempPathFactory, denoiser: Path) -> Site:
     models = {"bright": model("bright", 50.0), "dim": model("dim", 20.0)}
+    models["quiet"] = predicting_images(denoiser)
     return Site(models, tmp_path_factory.mktemp("site"))
 
 
@@ -214,6 +217,55 @@ def test_two_models_beside_each_other(visit, site: Site, image: Path) -> None:
     assert all(pixels(page, k) != first[k] for k in range(3)), "one slider for all"
     page.click("#compare-end")
     assert page.locator("figure").count() == 1
+
+
+def test_the_noise_is_removed_first(visit, site: Site, image: Path) -> None:
+    page = visit()
+    assert page.locator("#model option").all_inner_texts() == ["bright", "dim"]
+    page.click("text=Options")
+    page.select_option("#denoise", "quiet")
+    opened(page, image)
+    assert page.inner_text("#result-about").startswith("Model bright after quiet; 6 slices")
+    page.wait_for_selector("[aria-label='Open heart.nii.gz, bright after quiet']")
+    assert "denoised – denoised image" in page.inner_text("#downloads")
+    noisy = pixels(page)
+    page.select_option("#picture", "denoised")
+    page.wait_for_selector("#stages[data-picture=denoised]")
+    assert pixels(page) != noisy
+    assert page.locator("#other option").all_inner_texts() == ["dim after quiet", "bright"]
+    page.select_option("#other", label="bright")
+    page.click("#compare")
+    page.wait_for_selector("#agreement td")
+    case, session = read_case(image), site.models["bright"].session
+    a = session.after(site.models["quiet"].session).predict(case).labels
+    b = session.predict(case).labels
+    assert (a != b).any()
+    for id, name in ((1, "left"), (2, "right")):
+        row = page.inner_text(f"#agreement tbody tr:has-text('{name}')").split()
+        assert row[2:] == [f"{(a == id).sum():,}", f"{(b == id).sum():,}"]
+
+
+def test_letters_at_the_edges(visit, image: Path, tmp_path: Path) -> None:
+    page = opened(visit(), image)
+    places = {}
+    sheet = page.locator(".sheet").bounding_box()
+    for letter in page.locator(".edge").all():
+        box = letter.bounding_box()
+        x = (box["x"] + box["width"] / 2 - sheet["x"]) / sheet["width"]
+        y = (box["y"] + box["height"] / 2 - sheet["y"]) / sheet["height"]
+        places[letter.inner_text()] = (round(x), round(y), x == pytest.approx(0.5, abs=0.02))
+    # Columns run to the patient's left, rows to posterior.
+    assert {letter: where[0] for letter, where in places.items() if not where[2]} == {
+        "R": 0,
+        "L": 1,
+    }
+    assert {letter: where[1] for letter, where in places.items() if where[2]} == {"A": 0, "P": 1}
+    assert "left R, right L, top A, bottom P" in page.inner_text("#result-about")
+    Image.fromarray(np.arange(48 * 40, dtype=np.uint8).reshape(48, 40)).save(tmp_path / "a.png")
+    page.set_input_files("#files", tmp_path / "a.png")
+    until(page, "() => document.getElementById('result-title').textContent === 'a.png'")
+    page.wait_for_selector("#stages[data-slice]")
+    assert page.locator(".edge").count() == 0
 
 
 def corrected(page: Any, folder: Path) -> np.ndarray:

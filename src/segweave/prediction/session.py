@@ -218,13 +218,14 @@ class Session:
         if self.denoise is not None:
             self.denoise.check(case)
 
-    def denoised(self, case: Case) -> Case:
+    def denoised(self, case: Case, progress: Progress | None = None) -> Case:
         """The case with the image that the networks read: its own, or the one that `denoise`
-        predicts, in whole numbers where its own has such.
+        predicts, in whole numbers where its own has such. `progress` as in `predict`.
         """
         if self.denoise is None:
             return case
-        return replace(case, image=as_image(self.denoise.predict(case).labels, case.image.dtype))
+        values = self.denoise.predict(case, progress=progress).labels
+        return replace(case, image=as_image(values, case.image.dtype))
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the

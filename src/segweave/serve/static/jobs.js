@@ -1,7 +1,7 @@
 // The images that this browser has sent: kept in its own storage, followed until they end.
 
 import { ask, connection, follow, json, wait } from "./api.js";
-import { by, make, message, say } from "./dom.js";
+import { by, called, make, message, say } from "./dom.js";
 
 const STORE = "segweave-jobs";
 const STREAMS = 2; // a browser opens six connections to a service; the others ask now and then
@@ -36,7 +36,7 @@ export class Jobs extends EventTarget {
   // `job` is the service's answer; `source` the first job of the same image.
   add(job, name, source = job.id) {
     if (this.list.some((one) => one.id === job.id)) return;
-    this.list.unshift({ id: job.id, name, model: job.model, source });
+    this.list.unshift({ id: job.id, name, model: job.model, denoise: job.denoise, source });
     this.keep();
     this.change(job);
     this.fill();
@@ -123,19 +123,19 @@ export class Jobs extends EventTarget {
 
   item(job) {
     const open = make("button", { type: "button", className: "open", hidden: true }, "Open");
-    open.setAttribute("aria-label", `Open ${job.name}, ${job.model}`);
+    open.setAttribute("aria-label", `Open ${job.name}, ${called(job)}`);
     open.addEventListener("click", () =>
       this.dispatchEvent(new CustomEvent("open", { detail: job.id })),
     );
     const remove = make("button", { type: "button", className: "quiet" }, "Delete");
-    remove.setAttribute("aria-label", `Delete ${job.name}, ${job.model}`);
+    remove.setAttribute("aria-label", `Delete ${job.name}, ${called(job)}`);
     remove.addEventListener("click", () => this.remove(job, remove));
     const bar = make("progress", { "aria-label": `Progress of ${job.name}` });
     return make(
       "li",
       {},
       make("span", { className: "name" }, job.name),
-      make("span", { className: "model" }, job.model),
+      make("span", { className: "model" }, called(job)),
       make("span", { className: "state" }),
       bar,
       make("div", { className: "why" }),
