@@ -115,11 +115,11 @@ class Site:
                 thread.join()
 
 
-def heart(folder: Path, name: str = "heart.nii.gz", slices: int = 6) -> Path:
+def heart(folder: Path, name: str = "heart.nii.gz", slices: int = 6, noise: float = 8.0) -> Path:
     """A volume of a bright ring that moves from slice to slice, darker inside."""
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     rng = np.random.default_rng(0)
-    values = rng.normal(100, 8, (SIZE[1], SIZE[0], slices)).astype(np.float32)
+    values = rng.normal(100, noise, (SIZE[1], SIZE[0], slices)).astype(np.float32)
     for k in range(slices):
         away = np.hypot(rows - 20 - k, columns - 20).T
         values[:, :, k] += 120 * (away < 12 - abs(k - 2)) + 150 * (away < 6 - abs(k - 2) / 2)

@@ -18,6 +18,7 @@ import segweave.serve.pages as pages
 from segweave.formats import read_case
 from segweave.serve.pages import STATIC, VIEWER
 from segweave.serve.slices import add_map, add_picture
+from segweave.workflow.ranking import score_case
 from tests.formats.test_dicom import write_series
 
 from .page import (
@@ -243,6 +244,33 @@ def test_the_noise_is_removed_first(visit, site: Site, image: Path) -> None:
     for id, name in ((1, "left"), (2, "right")):
         row = page.inner_text(f"#agreement tbody tr:has-text('{name}')").split()
         assert row[2:] == [f"{(a == id).sum():,}", f"{(b == id).sum():,}"]
+
+
+def test_the_most_doubtful_come_first(visit, site: Site, tmp_path: Path) -> None:
+    files = [
+        heart(tmp_path, f"{name}.nii", noise=noise)
+        for name, noise in (("clear", 2.0), ("worst", 60.0), ("middle", 25.0))
+    ]
+    page = visit()
+    page.set_input_files("#files", files)
+    until(page, "() => document.querySelectorAll('.jobs .open:not([hidden])').length === 3")
+    names = page.locator(".jobs .name")
+    assert names.all_inner_texts() == ["middle.nii", "worst.nii", "clear.nii"], "the newest first"
+    page.select_option("#order", "doubt")
+    scores = {}
+    for file in files:
+        result = site.models["bright"].session.predict(read_case(file), uncertainty="entropy")
+        scores[file.name] = score_case(result.labels, result.uncertainty).score
+    order = sorted(scores, key=lambda name: -scores[name])
+    assert order != ["middle.nii", "worst.nii", "clear.nii"]
+    assert names.all_inner_texts() == order
+    states = page.locator(".jobs .state").all_inner_texts()
+    assert states == [f"done, doubt {scores[name]:.3f}" for name in order]
+    page.click(f"[aria-label='Delete {order[0]}, bright']")
+    page.wait_for_selector(f".name:has-text('{order[0]}')", state="detached")
+    assert names.all_inner_texts() == order[1:]
+    page.click(f"[aria-label='Delete {order[1]}, bright']")
+    page.wait_for_selector("#order-choice", state="hidden")
 
 
 def test_letters_at_the_edges(visit, image: Path, tmp_path: Path) -> None:

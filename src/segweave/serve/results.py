@@ -19,6 +19,7 @@ from segweave.prediction import Prediction, draw_overlay, measure
 from segweave.prediction.measurements import REMARK, as_csv
 from segweave.prediction.uncertainty import entropy
 from segweave.serve.slices import add_map, add_picture, write_slices
+from segweave.workflow.ranking import score_case
 
 FOLDER = "results"
 MEDIA_TYPES = {
@@ -74,7 +75,10 @@ def write_results(
         with suppress(InputError):
             write_label(labels, case, folder / name, target=target, origin=origin)
             results["dicom-seg"] = name
-    write_slices(folder, case, labels, target)
+    doubt = None
+    if prediction.uncertainty is not None:
+        doubt = score_case(labels, prediction.uncertainty).score
+    write_slices(folder, case, labels, target, doubt=doubt)
     if prediction.uncertainty is not None:
         results["uncertainty"] = "uncertainty.npz"
         with (folder / results["uncertainty"]).open("wb") as stream:

@@ -29,8 +29,17 @@ _PICTURE, _MAP = "picture-", "map-"
 _NAME = re.compile("[a-z][a-z0-9-]{0,30}")
 
 
-def write_slices(folder: Path, case: Case, labels: NDArray[np.uint8], target: TargetSpec) -> None:
-    """Write pixels and labels of every slice into the folder of results."""
+def write_slices(
+    folder: Path,
+    case: Case,
+    labels: NDArray[np.uint8],
+    target: TargetSpec,
+    *,
+    doubt: float | None = None,
+) -> None:
+    """Write pixels and labels of every slice into the folder of results. `doubt` is what
+    `segweave rank` would score the case, None where it is not known.
+    """
     _write_picture(folder / _PIXELS, case)
     np.save(folder / _LABELS, labels)
     steps = None if case.spacing is None else [float(step) for step in case.spacing[1:]]
@@ -42,6 +51,7 @@ def write_slices(folder: Path, case: Case, labels: NDArray[np.uint8], target: Ta
         "spacing": None if case.spacing is None else [float(step) for step in case.spacing],
         "edges": direction_letters(case),
         "stack": case.stack,
+        "doubt": doubt,
         "target": target.model_dump(mode="json"),
     }
     write_json(folder / _SLICES, about)

@@ -16,6 +16,7 @@ export class Jobs extends EventTarget {
     this.followed = new Map();
     this.items = new Map();
     connection.addEventListener("back", () => this.fill());
+    by("order").addEventListener("change", () => this.arrange());
   }
 
   start() {
@@ -102,10 +103,9 @@ export class Jobs extends EventTarget {
     if (!item) {
       item = this.item(job);
       this.items.set(job.id, item);
-      const at = this.list.indexOf(job);
-      by("jobs").insertBefore(item, by("jobs").children[at] || null);
       this.keep();
     }
+    this.arrange();
     item.querySelector(".state").textContent = state ? words(state) : "…";
     const bar = item.querySelector("progress");
     const waiting = !state || ["queued", "running"].includes(state.state);
@@ -119,6 +119,19 @@ export class Jobs extends EventTarget {
     item.querySelector(".open").hidden = state?.state !== "done";
     const place = item.querySelector(".why");
     place.replaceChildren(...(state?.error ? [message(state.error.message, state.error.status)] : []));
+  }
+
+  // The items in the chosen order; where the doubt is not known they come last.
+  arrange() {
+    const doubt = ({ id }) => this.states.get(id)?.doubt ?? -1;
+    const list = [...this.list];
+    by("order-choice").hidden = list.filter((one) => doubt(one) >= 0).length < 2;
+    if (by("order").value && !by("order-choice").hidden) list.sort((a, b) => doubt(b) - doubt(a));
+    const items = list.map(({ id }) => this.items.get(id)).filter(Boolean);
+    if (items.every((item, k) => by("jobs").children[k] === item)) return;
+    const focused = document.activeElement;
+    by("jobs").append(...items);
+    if (by("jobs").contains(focused)) focused.focus();
   }
 
   item(job) {
@@ -160,6 +173,7 @@ export class Jobs extends EventTarget {
     this.items.get(job.id).remove();
     this.items.delete(job.id);
     this.keep();
+    this.arrange();
     this.fill();
     say(`${job.name} is deleted, here and on the service`);
     by("jobs-title").focus();
@@ -191,5 +205,6 @@ function words(state) {
     return total ? `running, slice ${Math.floor(done)} of ${total}` : "running";
   }
   if (state.state === "deleted") return "no longer on the service: its time was over";
+  if (state.state === "done" && state.doubt != null) return `done, doubt ${state.doubt.toFixed(3)}`;
   return state.state;
 }
