@@ -32,7 +32,7 @@ from benchmarks._as_released import AsReleased
 
 from segweave import create_network, load_released
 from segweave.networks.base import Output
-from segweave.networks.blocks.conv_norm import fold_batch_norms
+from segweave.networks.blocks.conv_norm import fold_weights
 from segweave.networks.blocks.dual_attention import EfficientAttention
 
 # Networks with attention or repeated work, at the input of their released recipes; quick: ≤ 64.
@@ -199,7 +199,7 @@ def main() -> None:
             # Checked in float64, where rounding cannot hide a difference.
             x = torch.randn(shape, dtype=torch.float64)
             error = difference(ours.double()(x).logits, theirs.double()(x))
-            folded = fold_batch_norms(ours).to(device, torch.float32)
+            folded = fold_weights(ours).to(device, torch.float32)
             folded = folded.to(memory_format=torch.channels_last)
             if (
                 error > 1e-8

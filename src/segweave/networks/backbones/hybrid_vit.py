@@ -155,8 +155,18 @@ class StandardisedConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, h, w)."""
-        weight = functional.layer_norm(self.weight, list(self.weight.shape[1:]), eps=1e-5)
-        return self._conv_forward(x, weight, None)
+        return self._conv_forward(x, self._standardised(), None)
+
+    def settled(self) -> nn.Conv2d:
+        """A convolution with the standardised weight, for `fold_weights`."""
+        channels, kernel = (self.in_channels, self.out_channels), self.weight.shape[-1]
+        place = (self.stride[0], kernel // 2)
+        plain = nn.Conv2d(*channels, kernel, *place, bias=False, device="meta")
+        plain.weight = nn.Parameter(self._standardised().detach(), requires_grad=False)
+        return plain
+
+    def _standardised(self) -> Tensor:
+        return functional.layer_norm(self.weight, list(self.weight.shape[1:]), eps=1e-5)
 
 
 class ResidualUnit(nn.Module):

@@ -33,7 +33,7 @@ _NORMS = {"timm.layers.norm_act.BatchNormAct2d"}
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm and, if given, an activation: (B, C_in, H, W) → (B, C_out, h, w).
 
-    Every network uses it where a batch norm follows a convolution, so that `fold_batch_norms` finds
+    Every network uses it where a batch norm follows a convolution, so that `fold_weights` finds
     each pair. Its tensors are named `0.*` (convolution) and `1.*` (batch norm).
 
     Args:
@@ -118,13 +118,15 @@ class ResidualDoubleConvolution(nn.Module):
         return (y + self.mix(y)).relu()
 
 
-def fold_batch_norms(module: M, keep: Collection[str] = ()) -> M:
-    """A copy of `module` in eval mode in which batch norms are folded into convolutions.
+def fold_weights(module: M, keep: Collection[str] = ()) -> M:
+    """A copy of `module` in eval mode that computes nothing again that depends on weights alone:
+    batch norms are folded into convolutions, weights standardised once.
 
     Folded are each batch norm that directly follows a convolution in an `nn.Sequential`, such as
     `segweave.networks.blocks.conv_norm.ConvNorm`, each `TokenBatchNorm` that follows a linear layer
     likewise, and, in the modules of timm, torchvision and segmentation_models_pytorch, each one
-    that alone reads a convolution's output. The copy computes
+    that alone reads a convolution's output. A layer with a method `settled` is replaced by what
+    that returns: a layer that computes the same while its weights stay. The copy computes
     the same up to rounding, cannot be trained, and its state dict has other names.
 
     Args:
@@ -151,6 +153,10 @@ def fold_batch_norms(module: M, keep: Collection[str] = ()) -> M:
         if type(parent).forward is nn.Sequential.forward:
             fold(_in_sequence(parent))
     fold(_in_libraries(folded))
+    for path, layer in list(folded.named_modules()):
+        if hasattr(layer, "settled") and occurrences[layer] == 1 and layer not in kept:
+            parent, name = _parent(folded, path)
+            setattr(parent, name, layer.settled())
     return folded
 
 

@@ -1,4 +1,4 @@
-"""The block of a linear layer and a batch norm over tokens; `fold_batch_norms` folds it."""
+"""The block of a linear layer and a batch norm over tokens; `fold_weights` folds it."""
 
 from __future__ import annotations
 
