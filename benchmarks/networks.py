@@ -31,9 +31,9 @@ from benchmarks import _released_repeats as repeats
 from benchmarks._as_released import AsReleased
 
 from segweave import create_network, load_released, registry
+from segweave.blocks.conv_norm import fold_weights
+from segweave.blocks.dual_attention import EfficientAttention
 from segweave.networks.base import Output
-from segweave.networks.blocks.conv_norm import fold_weights
-from segweave.networks.blocks.dual_attention import EfficientAttention
 
 # Networks with attention or repeated work, at the input of their released recipes; quick: ≤ 64.
 RESTATED: dict[str, tuple[int, int, int]] = {

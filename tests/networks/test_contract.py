@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.blocks.conv_norm import fold_weights
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.networks import Output, SegmentationNetwork, create_network, first_inputs, mask_of
-from segweave.networks.blocks.conv_norm import fold_weights
 from segweave.registry import NetworkCard
 
 TOYS = Path(__file__).with_name("toys.py")

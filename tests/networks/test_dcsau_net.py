@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.blocks.conv_norm import fold_weights
 from segweave.networks.dcsau_net import SplitAttention
 from tests.networks.agreement import Agreement, built, files_of, read_spec
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.backbones.hybrid_vit import StandardisedConvolution
+from segweave.blocks.conv_norm import fold_weights
 from segweave.networks import create_network
-from segweave.networks.backbones.hybrid_vit import StandardisedConvolution
-from segweave.networks.blocks.conv_norm import fold_weights
 from tests.reference.fill import calibrate
 
 NAMES = sorted(registry.networks.cards())

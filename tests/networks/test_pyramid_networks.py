@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.backbones.pyramid_vision import PyramidVision
+from segweave.blocks.fusion import LateFusion
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.backbones.pyramid_vision import PyramidVision
-from segweave.networks.blocks.fusion import LateFusion
 from tests.networks.agreement import Agreement, built, files_of, read_spec
 
 NAMES = ("esfpnet-t", "ssformer-s", "ssformer-l", "fcbformer")
@@ -95,7 +95,7 @@ def test_ssformer_takes_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("size", [(12, 20), (6, 10), (7, 9)])
 def test_late_fusion_is_the_plain_one(size: tuple[int, int], folded: bool) -> None:
-    from segweave.networks.blocks.conv_norm import fold_weights
+    from segweave.blocks.conv_norm import fold_weights
 
     torch.manual_seed(0)
     fusion = LateFusion((3, 5), 4).double().eval()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.base import Decoded, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import fold_weights
 from segweave.networks.pranet import ReverseAttention
 from tests.networks.agreement import Agreement, built, files_of, read_spec
 

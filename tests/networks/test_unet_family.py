@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.blocks.conv_norm import fold_weights
 from segweave.networks.r2unet import RecurrentConvolution
 from segweave.networks.resunet import ResidualUnit
 from segweave.weaving import POSITIONS, weave

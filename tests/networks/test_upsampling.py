@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from segweave.networks.blocks import upsampling
-from segweave.networks.blocks.conv_norm import fold_weights
-from segweave.networks.blocks.upsampling import NearestConvolution, NearestUpsampledConv2d
+from segweave.blocks import upsampling
+from segweave.blocks.conv_norm import fold_weights
+from segweave.blocks.upsampling import NearestConvolution, NearestUpsampledConv2d
 
 
 @settings(max_examples=20, deadline=None)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.data.boxes import Boxes, CaseBoxes, boxes_of, network_boxes
 from segweave.data.case import Case
 from segweave.data.inputs import (
@@ -27,7 +28,6 @@ from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
 from segweave.formats.table import as_image
 from segweave.networks import mask_of
-from segweave.networks.blocks.conv_norm import fold_weights
 from segweave.prediction.flips import (
     Flips,
     boxes_of_flips,
