@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.data.boxes import Boxes, CaseBoxes, boxes_of, network_boxes
 from segweave.data.case import Case
 from segweave.data.inputs import (
@@ -27,7 +28,6 @@ from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
 from segweave.formats.table import as_image
 from segweave.networks import mask_of
-from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.prediction.flips import (
     Flips,
     boxes_of_flips,
@@ -381,7 +381,7 @@ def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetw
         )
     # At a dotted name the weaving reads the output of that submodule.
     keep = () if woven.at in POSITIONS else (f"network.{woven.at}",)
-    folded = fold_batch_norms(woven, keep=keep)
+    folded = fold_weights(woven, keep=keep)
     if device_of(folded)[0].type == "cpu":
         folded = folded.to(memory_format=torch.channels_last)
     return folded
