@@ -219,13 +219,11 @@ class Session:
             self.denoise.check(case)
 
     def denoised(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with the image that the networks read: its own, or the one that `denoise`
-        predicts, in whole numbers where its own has such. `progress` as in `predict`.
-        """
+        """The case as the networks read it, in whole numbers where its own image has such."""
         if self.denoise is None:
             return case
-        values = self.denoise.predict(case, progress=progress).labels
-        return replace(case, image=as_image(values, case.image.dtype))
+        quiet = self.denoise.predict(case, progress=progress)
+        return replace(case, image=as_image(quiet.labels, case.image.dtype))
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
