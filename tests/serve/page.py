@@ -182,3 +182,12 @@ def stroke(page: Any) -> None:
     page.mouse.down()
     page.mouse.move(x + box["width"] / 4, y, steps=3)
     page.mouse.up()
+
+
+def corrected(page: Any, folder: Path) -> np.ndarray:
+    with page.expect_download() as download:
+        page.click("#corrected")
+    assert download.value.suggested_filename == "corrected.nii.gz"
+    path = folder / "corrected.nii.gz"
+    download.value.save_as(path)
+    return np.asarray(nibabel.load(path).dataobj)
