@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from segweave.author_weights import LoadReport, load_released
@@ -49,10 +50,36 @@ def files_of(*names: str) -> list[str]:
     ]
 
 
+class _NoStartValues(TorchFunctionMode):
+    """Leave out the drawing of start values."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("uniform_", "normal_", "erfinv_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def matched(name: str, build: Build) -> tuple[nn.Module, LoadReport]:
+    """Our network for a reference file and how names and shapes fit; neither holds numbers."""
+    spec = read_spec(name)
+    with torch.device("meta"):
+        network = build(spec)
+        listed = [*spec["state_dict"], *spec.get("fixed_buffers", ())]
+        weights = {tensor: torch.empty(tuple(shape)) for tensor, shape in listed}
+    return network, load_released(network, weights)
+
+
 def built(name: str, build: Build) -> tuple[nn.Module, LoadReport]:
     """Our network for a reference file, filled by released names."""
     spec = read_spec(name)
-    network = build(spec)
+    with _NoStartValues():  # every parameter gets the file's numbers
+        network = build(spec)
+    names = network.released_names()
+    drawn = {key for key, _ in network.named_parameters(remove_duplicate=False)}
+    assert drawn <= {*names.tensors, *names.stacked}
     weights = {k: torch.as_tensor(v) for k, v in filled_state_dict(FOLDER / f"{name}.json").items()}
     # Tables that the released code computes are in its files too; what they hold must not matter.
     for table, shape in spec.get("fixed_buffers", ()):

@@ -10,7 +10,7 @@ from torch import nn
 
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("colonsegnet")
 
@@ -31,7 +31,7 @@ def test_agrees_in_float64(name: str) -> None:
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("colonsegnet", build)
+    network, report = matched("colonsegnet", build)
     spec = read_spec("colonsegnet")
     assert len(report.matched) == len(spec["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()

@@ -14,9 +14,7 @@ from segweave.blocks.dual_attention import (
     CrossAttentionBlock,
     EfficientAttention,
 )
-from segweave.errors import UsageError
-from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("dae-former")
 
@@ -43,7 +41,7 @@ def test_agrees_in_float32(name: str) -> None:
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("dae-former", build)
+    network, report = matched("dae-former", build)
     spec = read_spec("dae-former")
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     assert report.missing == report.unexpected == ()

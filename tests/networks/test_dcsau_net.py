@@ -12,7 +12,7 @@ from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import create_network
 from segweave.networks.dcsau_net import SplitAttention
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("dcsau-net")
 
@@ -32,7 +32,7 @@ def test_the_reference_files_are_here() -> None:
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("dcsau-net", build)
+    network, report = matched("dcsau-net", build)
     assert len(report.matched) == len(read_spec("dcsau-net")["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     assert sum(p.numel() for p in network.parameters()) == read_spec("dcsau-net")["parameter_count"]

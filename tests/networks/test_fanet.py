@@ -13,7 +13,7 @@ from segweave.blocks.otsu import otsu_mask
 from segweave.errors import UsageError
 from segweave.networks import create_network
 from segweave.networks.fanet import FANet, MixPool
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("fanet")
 
@@ -39,7 +39,7 @@ def test_agrees_in_float64(name: str) -> None:
 
 def test_the_released_names_are_complete() -> None:
     spec = read_spec("fanet")
-    network, report = built("fanet", build)
+    network, report = matched("fanet", build)
     assert len(report.matched) == len(spec["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     assert sum(p.numel() for p in network.parameters()) == spec["parameter_count"]

@@ -14,7 +14,7 @@ from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.base import Decoded, Size
 from segweave.networks.fct import DEEP, FCT, PixelAttention
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("fct")
 TINY = registry.networks.card("fct").tiny_options
@@ -51,7 +51,7 @@ def test_agrees_in_float64(name: str) -> None:
 
 def test_the_released_names_are_complete() -> None:
     spec = read_spec("fct")
-    network, report = built("fct", build)
+    network, report = matched("fct", build)
     assert len(report.matched) == len(spec["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     assert sum(p.numel() for p in network.parameters()) == spec["parameters"]

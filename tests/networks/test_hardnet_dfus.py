@@ -14,7 +14,9 @@ from segweave.backbones.kingnet import STAGES, KingBlock, KingNet
 from segweave.blocks.large_window import LargeWindowAttention
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from segweave.networks.backbones.kingnet import STAGES, KingBlock, KingNet
+from segweave.networks.blocks.large_window import LargeWindowAttention
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("hardnet-dfus")
 TINY: dict[str, Any] = {
@@ -59,7 +61,7 @@ def test_agrees_in_float64(name: str) -> None:
 @pytest.mark.slow
 def test_the_released_names_are_complete() -> None:
     spec = read_spec("hardnet-dfus@training")
-    network, report = built("hardnet-dfus@training", build)
+    network, report = matched("hardnet-dfus@training", build)
     assert set(report.dead) == set(spec["parameters_without_gradient"])
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     assert report.missing == report.unexpected == ()

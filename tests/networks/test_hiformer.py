@@ -14,7 +14,8 @@ from segweave import registry
 from segweave.backbones.swin import SwinBlock
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from segweave.networks.backbones.swin import SwinBlock
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 timm = pytest.importorskip("timm")
 FILES = files_of("hiformer-b")
@@ -44,7 +45,7 @@ def test_agrees_in_float64(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_released_names_are_complete(name: str) -> None:
     spec = read_spec(name)
-    network, report = built(name, build)
+    network, report = matched(name, build)
     listed = {tensor for tensor, _ in spec["state_dict"]}
     names = network.released_names()
     assert report.missing == report.unexpected == ()

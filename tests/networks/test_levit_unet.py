@@ -13,7 +13,8 @@ from torch import nn
 from segweave.backbones.levit import offset_index
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from segweave.networks.backbones.levit import offset_index
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("levit-unet-384")
 TINY = {
@@ -48,7 +49,7 @@ def test_agrees_in_float64(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_released_names_are_complete(name: str) -> None:
     spec = read_spec(name)
-    network, report = built(name, build)
+    network, report = matched(name, build)
     assert len(report.matched) == len(spec["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     # Tables of indices are no parameters; the file lists them apart.

@@ -12,7 +12,9 @@ from segweave.blocks.token_blocks import ReducedAttention
 from segweave.blocks.token_bridge import BridgeLayer, split_scales
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from segweave.networks.blocks.token_blocks import ReducedAttention
+from segweave.networks.blocks.token_bridge import BridgeLayer, split_scales
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("missformer")
 
@@ -39,7 +41,7 @@ def test_agrees_in_float32(name: str) -> None:
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("missformer", build)
+    network, report = matched("missformer", build)
     spec = read_spec("missformer")
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     assert report.missing == report.unexpected == ()

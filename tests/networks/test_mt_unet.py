@@ -10,7 +10,7 @@ from torch import nn
 
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 OPTIONS = {f"released-mt-unet-{name}" for name in ("salstm", "skip-mlp", "residual-scaling")}
 FILES = files_of("mt-unet", "mt-unet-gray", *OPTIONS)
@@ -47,7 +47,7 @@ def test_agrees_in_float32(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_released_names_are_complete(name: str) -> None:
     spec = read_spec(name)
-    network, report = built(name, build)
+    network, report = matched(name, build)
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     assert report.missing == report.unexpected == ()
     # What we leave out: parameters that get no gradient, and the ten biases that cancel.

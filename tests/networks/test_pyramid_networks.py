@@ -16,7 +16,9 @@ from segweave.backbones.pyramid_vision import PyramidVision
 from segweave.blocks.fusion import LateFusion
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from segweave.networks.backbones.pyramid_vision import PyramidVision
+from segweave.networks.blocks.fusion import LateFusion
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 NAMES = ("esfpnet-t", "ssformer-s", "ssformer-l", "fcbformer")
 FILES = files_of(*NAMES)
@@ -72,7 +74,7 @@ def test_agrees_in_float32(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_released_names_are_complete(name: str) -> None:
     spec = read_spec(name)
-    network, report = built(name, build)
+    network, report = matched(name, build)
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     assert report.missing == report.unexpected == ()
     assert set(spec["parameters_without_gradient"]["names"]) <= set(report.dead)

@@ -13,7 +13,7 @@ from segweave.errors import UsageError
 from segweave.networks import create_network
 from segweave.weaving import weave
 from segweave.weaving.author_models import RELEASED_MODELS, released_model
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of(*(f"released-{name}-whole" for name in RELEASED_MODELS))
 WITH_GRADIENTS = "released-salstm-whole"
@@ -72,7 +72,7 @@ def test_agrees_in_float32() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_the_released_names_are_complete(name: str) -> None:
     spec = read_spec(name)
-    network, report = built(name, build)
+    network, report = matched(name, build)
     assert report.missing == report.unexpected == ()
     assert len(report.matched) + len(report.dead) == len(spec["state_dict"])
     biases = sum(key.endswith("gaussiantrans.bias") for key in report.dead)

@@ -15,7 +15,7 @@ from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.base import Decoded, SegmentationNetwork, Size
 from segweave.networks.pranet import ReverseAttention
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 pytest.importorskip("timm")
 
@@ -73,7 +73,7 @@ def test_agrees_in_float64(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_released_names_are_complete(name: str) -> None:
     spec = read_spec(name)
-    network, report = built(name, build)
+    network, report = matched(name, build)
     dead = {"resnet.fc.weight", "resnet.fc.bias"} if name == "pranet" else set()
     assert set(report.dead) == dead == set(spec["parameters_without_gradient"]["names"])
     assert len(report.matched) + len(dead) == len(spec["state_dict"])

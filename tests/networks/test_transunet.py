@@ -16,7 +16,9 @@ from segweave.backbones.hybrid_vit import StandardisedConvolution
 from segweave.backbones.positions import resized
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from segweave.networks.backbones.hybrid_vit import StandardisedConvolution
+from segweave.networks.backbones.positions import resized
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("transunet")
 TINY = registry.networks.card("transunet").tiny_options
@@ -39,7 +41,7 @@ def test_agrees_in_float64(name: str) -> None:
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("transunet", build)
+    network, report = matched("transunet", build)
     spec = read_spec("transunet")
     assert len(report.matched) == len(spec["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()

@@ -13,7 +13,7 @@ from torch import nn
 from segweave.author_weights import load_released
 from segweave.errors import InputError, UsageError
 from segweave.networks import create_network
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("unet")
 
@@ -37,7 +37,7 @@ def test_agrees_in_float32(name: str) -> None:
 
 
 def test_the_released_names_are_complete() -> None:
-    network, report = built("unet", build)
+    network, report = matched("unet", build)
     assert len(report.matched) == len(read_spec("unet")["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     assert sum(p.numel() for p in network.parameters()) == read_spec("unet")["parameter_count"]

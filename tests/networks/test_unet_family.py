@@ -17,7 +17,7 @@ from segweave.networks import Output, create_network
 from segweave.networks.r2unet import RecurrentConvolution
 from segweave.networks.resunet import ResidualUnit
 from segweave.weaving import POSITIONS, weave
-from tests.networks.agreement import Agreement, built, files_of, read_spec
+from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 NAMES = {
     "attention-unet": "attention-unet",
@@ -61,7 +61,7 @@ def test_agrees_in_float32(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_released_names_are_complete(name: str) -> None:
-    network, report = built(name, build)
+    network, report = matched(name, build)
     assert len(report.matched) == len(read_spec(name)["state_dict"])
     assert report.missing == report.unexpected == report.dead == ()
     assert sum(p.numel() for p in network.parameters()) == read_spec(name)["parameter_count"]

@@ -43,7 +43,11 @@ def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
         value = 0.5 + 0.5 * u
     elif leaf.endswith("weight"):
         gain = 2.0 if len(shape) >= 4 else 1.0
-        value = (2 * u - 1) * np.sqrt(3 * gain / np.prod(shape[1:]))
+        # In place: a temporary array for each step would take longer than the numbers themselves.
+        value = u
+        value *= 2
+        value -= 1
+        value *= np.sqrt(3 * gain / np.prod(shape[1:]))
     else:
         value = 0.2 * (2 * u - 1)
     return value.astype(np.float32)
