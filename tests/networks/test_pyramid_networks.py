@@ -16,8 +16,6 @@ from segweave.backbones.pyramid_vision import PyramidVision
 from segweave.blocks.fusion import LateFusion
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.backbones.pyramid_vision import PyramidVision
-from segweave.networks.blocks.fusion import LateFusion
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 NAMES = ("esfpnet-t", "ssformer-s", "ssformer-l", "fcbformer")
