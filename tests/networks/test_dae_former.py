@@ -14,6 +14,8 @@ from segweave.blocks.dual_attention import (
     CrossAttentionBlock,
     EfficientAttention,
 )
+from segweave.errors import UsageError
+from segweave.networks import create_network
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("dae-former")
