@@ -18,11 +18,11 @@ from benchmarks._released_repeats import EfficientAttention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segweave.networks.blocks.double_level import DoubleLevelFusion
-from segweave.networks.blocks.dual_attention import HEADS
-from segweave.networks.blocks.dual_attention import ChannelAttention as OurChannelAttention
-from segweave.networks.blocks.dual_attention import EfficientAttention as OurEfficientAttention
-from segweave.networks.blocks.token_blocks import MixSkipFFN
+from segweave.blocks.double_level import DoubleLevelFusion
+from segweave.blocks.dual_attention import HEADS
+from segweave.blocks.dual_attention import ChannelAttention as OurChannelAttention
+from segweave.blocks.dual_attention import EfficientAttention as OurEfficientAttention
+from segweave.blocks.token_blocks import MixSkipFFN
 from segweave.networks.hiformer import HiFormer
 
 _FUSED = functional.scaled_dot_product_attention

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,13 @@ class Orthanc:
 @pytest.fixture(scope="session")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """An empty Orthanc with DICOMweb on loopback; skipped where it is not installed, but in CI."""
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as archive:
+        yield archive
+
+
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    """The archive, with what it stores in `folder`."""
     plugins = [p / name for p in PLUGINS for name in ("libOrthancDicomWeb.so",)]
     plugins += sorted(PLUGINS[1].glob("libOrthancDicomWeb.so*"))
     plugin = next((p for p in plugins if p.exists()), None)
@@ -108,7 +115,6 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    folder = tmp_path_factory.mktemp("orthanc")
     archive = Orthanc(free_port(), free_port(), folder)
     settings = {
         "Name": "TEST",
@@ -125,8 +131,10 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     archive.start()
-    yield archive
-    archive.stop()
+    try:
+        yield archive
+    finally:
+        archive.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -115,6 +116,17 @@ def test_grey_images_in_colour_networks_and_the_other_way() -> None:
     np.testing.assert_array_equal(network_slice(stored_as_rgb, 0, plain), out[:1])
     with pytest.raises(InputError, match="expected: 1"):
         network_slice(_random(1, 3, (6, 6)), 0, plain)
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(3, 1), (4, 1), (4, 3), (2, 3), (1, 2)])
+def test_what_the_message_says_about_channels_works(own: int, wanted: int) -> None:
+    names = tuple("abc"[:wanted])
+    with pytest.raises(InputError) as refused:
+        network_slice(_random(1, own, (6, 6)), 0, InputSpec(size=(6, 6), channels=names))
+    advice = str(refused.value).split("in a recipe: ")[1]
+    given = yaml.safe_load("\n".join(advice.replace("input.", "").split(" and ")))
+    spec = InputSpec.model_validate({"size": (6, 6), **given})
+    assert network_slice(_random(1, own, (6, 6)), 0, spec).shape == (own, 6, 6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -29,6 +29,7 @@ def test_the_whole_demo_in_miniature(tmp_path: Path) -> None:
             assert re.search(rf"\| {arm} \| {dice:.4f}", text)
     with Image.open(done.figure) as picture:
         assert picture.size[0] > 600
+    assert (done.examples / "heart.nii.gz").is_file()
     page = done.report.read_text(encoding="utf-8")
     assert HEADING in page
     assert page.count("data:image/png;base64,") >= 4

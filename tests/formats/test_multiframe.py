@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,25 +197,41 @@ def test_compressed_slices_and_frames(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(read_case(path).image[:, 0], volume)
 
 
-def test_jpeg_with_and_without_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def by_dcmtk(folder: Path, volume: np.ndarray, option: str) -> Path:
+    """A series that DCMTK has compressed."""
     program = shutil.which("dcmcjpeg")
     if program is None:
         pytest.skip("dcmtk is not installed")
+    for file in write_placed(folder, volume=volume).iterdir():
+        subprocess.run([program, option, str(file), str(file)], check=True, timeout=60)
+    return folder
+
+
+def test_jpeg_with_and_without_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smooth = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)[None].repeat(3, 0)
-    for option, name in (("+eb", "baseline"), ("+e1", "lossless")):
-        folder = write_placed(tmp_path / name, volume=smooth)
-        for file in folder.iterdir():
-            subprocess.run([program, option, str(file), str(file)], check=True, timeout=60)
-    found = read_case(tmp_path / "baseline").image[:, 0].astype(int)
+    folder = by_dcmtk(tmp_path / "baseline", smooth, "+eb")
+    found = read_case(folder).image[:, 0].astype(int)
     assert np.abs(found - smooth).max() <= 3
-    decoders = pydicom.pixels.get_decoder
-    if not decoders(pydicom.uid.JPEGLosslessSV1).is_available:
-        refused(tmp_path / "lossless", "JPEG Lossless", "pip install pylibjpeg pylibjpeg-libjpeg")
-    else:
-        np.testing.assert_array_equal(read_case(tmp_path / "lossless").image[:, 0], smooth)
 
     class Missing:
         is_available = False
 
+    lossless = by_dcmtk(tmp_path / "lossless", smooth, "+e1")
     monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda _: Missing)
-    refused(tmp_path / "baseline", "JPEG Baseline", "pip install pylibjpeg pylibjpeg-libjpeg")
+    for path, name in ((folder, "JPEG Baseline"), (lossless, "JPEG Lossless")):
+        refused(path, name, "pip install python-gdcm", "decompress the series first", "dcmdjpeg")
+
+
+@pytest.mark.skipif(
+    find_spec("gdcm") is None and "CI" not in os.environ, reason="python-gdcm is not installed"
+)
+@pytest.mark.parametrize(
+    ("option", "syntax"), [("+el", "1.2.840.10008.1.2.4.57"), ("+e1", "1.2.840.10008.1.2.4.70")]
+)
+def test_jpeg_lossless_is_unpacked(tmp_path: Path, option: str, syntax: str) -> None:
+    # Hounsfield units: 16 bits, some negative.
+    volume = np.random.default_rng(1).integers(-1024, 3000, (3, 48, 56)).astype(np.int16)
+    folder = by_dcmtk(tmp_path / "ct", volume, option)
+    for file in folder.iterdir():
+        assert pydicom.dcmread(file).file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_case(folder).image[:, 0], volume)

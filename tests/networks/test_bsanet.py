@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave import create_network, registry, weave
+from segweave.backbones.swin import WindowAttention
+from segweave.blocks.bilateral_attention import FeatureSpaceAttention, ResNeXtBlock
+from segweave.blocks.point_rendering import PointRendering, points_of, uncertainty
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError, UsageError
 from segweave.networks import Output
-from segweave.networks.backbones.swin import WindowAttention
-from segweave.networks.blocks.bilateral_attention import FeatureSpaceAttention, ResNeXtBlock
-from segweave.networks.blocks.point_rendering import PointRendering, points_of, uncertainty
 from segweave.recipes.recipe import LossTerm
 from segweave.training.losses.cross_entropy import CrossEntropyLoss
 from segweave.training.losses.rendered_points import RenderedPointsLoss

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.blocks.conv_norm import fold_weights
 from segweave.card_files import read_cards
 from segweave.errors import InputError, UsageError
 from segweave.networks import Output, SegmentationNetwork, create_network, first_inputs, mask_of
-from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.registry import NetworkCard
 
 TOYS = Path(__file__).with_name("toys.py")
@@ -280,7 +280,7 @@ def test_batch_norms_fold_but_for_those_that_the_card_counts(name: str) -> None:
             norm.weight.uniform_(0.5, 2)
             norm.bias.uniform_(-1, 1)
         run(network.train(), x)
-        folded = fold_batch_norms(network)
+        folded = fold_weights(network)
         expected = run(network.eval(), x).logits
         difference = (run(folded, x).logits - expected).abs().max()
     assert difference <= 1e-9 * expected.abs().max()

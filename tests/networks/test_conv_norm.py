@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.conv_norm import ConvNorm, relu
 
 
 @given(

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from segweave.errors import UsageError
-from segweave.networks import create_network
-from segweave.networks.blocks.dual_attention import (
+from segweave.blocks.dual_attention import (
     ChannelAttention,
     CrossAttentionBlock,
     EfficientAttention,
 )
+from segweave.errors import UsageError
+from segweave.networks import create_network
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("dae-former")

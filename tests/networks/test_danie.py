@@ -13,19 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import create_network, registry, weave
-from segweave.errors import UsageError
-from segweave.networks.blocks.hierarchical_attention import (
+from segweave.blocks.hierarchical_attention import (
     ChannelAttention,
     DynamicCalibration,
     HierarchicalAttention,
     SpatialAttention,
 )
-from segweave.networks.blocks.joint_preservation import (
+from segweave.blocks.joint_preservation import (
     FUSIONS,
     EnhancingHierarchicalAttention,
     EnhancingSelfAttention,
     StreamFusion,
 )
+from segweave.errors import UsageError
 
 timm = pytest.importorskip("timm")
 TINY = registry.networks.card("danie-s").tiny_options

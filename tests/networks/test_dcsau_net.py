@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.networks.dcsau_net import SplitAttention
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
@@ -99,6 +99,6 @@ def test_one_image_goes_through_the_folded_network() -> None:
     """Prediction and validation fold the norms; a folded norm has no mode of training."""
     network = create_network("dcsau-net", in_channels=3, classes=1, width=8).eval()
     image = torch.rand(1, 3, 32, 32)
-    folded = fold_batch_norms(network)
+    folded = fold_weights(network)
     with torch.no_grad():
         torch.testing.assert_close(folded(image).logits, network(image).logits)

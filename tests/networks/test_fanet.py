@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.blocks.otsu import otsu_mask
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.blocks.otsu import otsu_mask
 from segweave.networks.fanet import FANet, MixPool
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segweave.backbones.kingnet import STAGES, KingBlock, KingNet
+from segweave.blocks.large_window import LargeWindowAttention
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.backbones.kingnet import STAGES, KingBlock, KingNet
-from segweave.networks.blocks.large_window import LargeWindowAttention
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("hardnet-dfus")

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segweave import registry
+from segweave.backbones.swin import SwinBlock
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.backbones.swin import SwinBlock
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 timm = pytest.importorskip("timm")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.blocks.dynamic_kernel import KernelUpdate
+from segweave.blocks.lesion_attention import HEAD, LesionAttention, PooledAttention
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.base import Decoded, SegmentationNetwork, Size
-from segweave.networks.blocks.dynamic_kernel import KernelUpdate
-from segweave.networks.blocks.lesion_attention import HEAD, LesionAttention, PooledAttention
 from segweave.networks.ldnet import NAMES
 from tests.networks.agreement import Agreement, files_of, read_spec
 

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segweave import registry
+from segweave.backbones.maxvit import MaxViT
+from segweave.blocks.cascade import AttentionGate, CascadeDecoder, ConvolutionalAttention
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.backbones.maxvit import MaxViT
 from segweave.networks.base import Output
-from segweave.networks.blocks.cascade import AttentionGate, CascadeDecoder, ConvolutionalAttention
 from segweave.networks.merit import OUTPUTS, second_size
 from segweave.recipes.recipe import LossTerm
 from segweave.training.losses.cross_entropy import CrossEntropyLoss

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.blocks.token_blocks import ReducedAttention
+from segweave.blocks.token_bridge import BridgeLayer, split_scales
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.blocks.token_blocks import ReducedAttention
-from segweave.networks.blocks.token_bridge import BridgeLayer, split_scales
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("missformer")

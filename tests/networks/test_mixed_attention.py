@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from segweave.networks.blocks.mixed_attention import (
+from segweave.blocks.mixed_attention import (
     ExternalAttention,
     LocalGlobalAttention,
     MixedStage,

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from segweave.blocks.cross_scale import AffinityAttention, CrossScaleBridge, ScaleFusion
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.blocks.cross_scale import AffinityAttention, CrossScaleBridge, ScaleFusion
 from segweave.registry import networks
 from tests.networks.agreement import Agreement, files_of, read_spec
 

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.backbones.pyramid_vision import PyramidVision
+from segweave.blocks.fusion import LateFusion
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.backbones.pyramid_vision import PyramidVision
-from segweave.networks.blocks.fusion import LateFusion
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 NAMES = ("esfpnet-t", "ssformer-s", "ssformer-l", "fcbformer")
@@ -95,7 +95,7 @@ def test_ssformer_takes_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("size", [(12, 20), (6, 10), (7, 9)])
 def test_late_fusion_is_the_plain_one(size: tuple[int, int], folded: bool) -> None:
-    from segweave.networks.blocks.conv_norm import fold_batch_norms
+    from segweave.blocks.conv_norm import fold_weights
 
     torch.manual_seed(0)
     fusion = LateFusion((3, 5), 4).double().eval()
@@ -108,7 +108,7 @@ def test_late_fusion_is_the_plain_one(size: tuple[int, int], folded: bool) -> No
         for one in maps
     ]
     plain = fusion.layer(torch.cat(resized, 1))
-    late = (fold_batch_norms(fusion) if folded else fusion)(maps, size)
+    late = (fold_weights(fusion) if folded else fusion)(maps, size)
     assert torch.allclose(late, plain, atol=1e-12)
 
 

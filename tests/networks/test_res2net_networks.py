@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
 from segweave.networks.base import Decoded, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.networks.pranet import ReverseAttention
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
@@ -93,7 +93,7 @@ def test_any_size_works(name: str, size: tuple[int, int]) -> None:
 def test_all_batch_norms_fold() -> None:
     """Those of the Res2Net blocks too, whose convolutions run in a loop."""
     with torch.no_grad():
-        folded = fold_batch_norms(create_network("sanet"))
+        folded = fold_weights(create_network("sanet"))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
 
 

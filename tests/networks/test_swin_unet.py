@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from segweave.backbones.swin import SwinBlock
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.backbones.swin import SwinBlock
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("swin-unet")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import load_released
+from segweave.blocks.text_guidance import WORDS, read_word_vectors
 from segweave.errors import InputError, UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.blocks.text_guidance import WORDS, read_word_vectors
 from segweave.registry import networks
 from tests.networks.agreement import Agreement, files_of, read_spec
 from tests.reference.fill import uniform

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from segweave import registry
+from segweave.backbones.positions import resized
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.backbones.positions import resized
 from segweave.networks.transfuse import BiFusion
 from tests.networks.agreement import Agreement, files_of
 

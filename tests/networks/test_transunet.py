@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from segweave import registry
+from segweave.backbones.hybrid_vit import StandardisedConvolution
+from segweave.backbones.positions import resized
 from segweave.errors import UsageError
 from segweave.networks import create_network
-from segweave.networks.backbones.hybrid_vit import StandardisedConvolution
-from segweave.networks.backbones.positions import resized
 from tests.networks.agreement import Agreement, files_of, matched, read_spec
 
 FILES = files_of("transunet")

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.errors import UsageError
 from segweave.networks import Output, create_network
-from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.networks.r2unet import RecurrentConvolution
 from segweave.networks.resunet import ResidualUnit
 from segweave.weaving import POSITIONS, weave
@@ -133,7 +133,7 @@ def test_the_paper_form_of_resunet_trains_and_folds() -> None:
     network(x).logits.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     network.eval()
-    folded = fold_batch_norms(network)
+    folded = fold_weights(network)
     # Six units begin with a batch norm that has no convolution before it.
     assert sum(isinstance(m, nn.BatchNorm2d) for m in folded.modules()) == 6
     assert torch.allclose(folded(x).logits, network(x).logits, atol=1e-9)

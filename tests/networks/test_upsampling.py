@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from segweave.networks.blocks import upsampling
-from segweave.networks.blocks.conv_norm import fold_batch_norms
-from segweave.networks.blocks.upsampling import NearestConvolution, NearestUpsampledConv2d
+from segweave.blocks import upsampling
+from segweave.blocks.conv_norm import fold_weights
+from segweave.blocks.upsampling import NearestConvolution, NearestUpsampledConv2d
 
 
 @settings(max_examples=20, deadline=None)
@@ -51,6 +51,6 @@ def test_the_batch_norm_behind_it_folds() -> None:
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     block(x)
     block.eval()
-    folded = fold_batch_norms(block)
+    folded = fold_weights(block)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
     assert torch.allclose(folded(x), block(x), atol=1e-12)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.networks import Decoded, Features, Feedback, Output, SegmentationNetwork
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 CARDS = (

@@ -105,7 +105,7 @@ def test_truncated_weights(run, share):
 def test_missing_parts(run, tmp_path):
     refused(tmp_path / "nowhere", "nothing there")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "an empty folder")
+    refused(tmp_path / "empty", "an empty folder", "segweave train --out")
     refused(run / "model/card.json", "a file")
     (run / "model/weights.safetensors").unlink()
     refused(run, "weights")

@@ -324,3 +324,19 @@ def test_only_ordinary_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(InputError, match=r"no ordinary file|no such file"):
         load_recipe(tmp_path / "pipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("network", "own", "others"),
+    [
+        ("unet", "acdc-unet-128", "mt-unet"),
+        ("mt-unet", "acdc-mt-unet", "acdc-unet"),
+        ("levit-unet-384", "photos (colour pictures) or volumes", "take one of"),
+    ],
+)
+def test_a_network_in_place_of_a_recipe(network: str, own: str, others: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        load_recipe(network)
+    assert own in str(refused.value)
+    assert f"--network {network}" in str(refused.value)
+    assert others not in str(refused.value)

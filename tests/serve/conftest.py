@@ -14,15 +14,22 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from starlette.testclient import TestClient
 
-from segweave.data.specs import InputSpec
+from segweave.data.specs import InputSpec, TargetSpec
+from segweave.recipes.build import build_network
+from segweave.recipes.loading import parse_recipe
 from segweave.serve.app import create_app
 from segweave.serve.limits import Limits
 from segweave.serve.models import Model, load_models
 from segweave.serve.service import Service
-from tests.prediction.tiny import recipe_of, unet, write_model
+from tests.prediction.tiny import Predictor, recipe_of, trained, unet, write_model
+from tests.serve.page import Held, Site, chromium, foreign, hear, heart, model, predicting_images
 
 URL = "http://127.0.0.1"
 COLOUR = InputSpec(size=(16, 16), slices=1, channels=("red", "green", "blue"))
+IMAGE = TargetSpec(kind="image", names=("CT",), unit="HU", range=(0.0, 200.0))
+HU = InputSpec(
+    channels=("CT",), normalisation="fixed", mean=(0.0,), sd=(100.0,), size=(16, 16), fit="tile"
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +45,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def models(folders: list[Path]) -> dict[str, Model]:
     return load_models(folders, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that predicts an image."""
+    recipe = parse_recipe(
+        {
+            "network": {"name": "red-cnn", "options": {"width": 2}},
+            "input": HU.model_dump(mode="json"),
+            "training": {"epochs": 1, "loss": [{"name": "mse"}]},
+        }
+    )
+    predictor = Predictor(trained(build_network(recipe, 1, IMAGE)), recipe.input, IMAGE)
+    return write_model(tmp_path_factory.mktemp("models") / "quiet", predictor, recipe)
 
 
 class Client:
@@ -93,3 +114,61 @@ def start(models: dict[str, Model], tmp_path: Path) -> Iterator[Start]:
             return Client(service, stack.enter_context(http))
 
         yield begin
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, denoiser: Path) -> Site:
+    models = {"bright": model("bright", 50.0), "dim": model("dim", 20.0)}
+    models["quiet"] = predicting_images(denoiser)
+    return Site(models, tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return heart(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="session")
+def served(site: Site) -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        stack.enter_context(site.running())
+        yield stack
+
+
+@pytest.fixture
+def held(site: Site) -> Iterator[Held]:
+    """The session of the model `bright`, which is let go at the end."""
+    session = site.models["bright"].session
+    yield session  # type: ignore[misc]
+    session.go.set()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def visit(browser: Any, site: Site, served: ExitStack) -> Iterator[Callable[..., Any]]:
+    """Open the page as a new visitor. What the browser complains of fails the test."""
+    faults: list[str] = []
+    with ExitStack() as stack:
+
+        def go(token: str = "", **options: Any) -> Any:
+            context = browser.new_context(**{"viewport": {"width": 1150, "height": 600}} | options)
+            stack.callback(context.close)
+            context.set_default_timeout(20_000)
+            page = context.new_page()
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda said: hear(said, faults))
+            page.on("request", lambda sent: foreign(sent.url, site.url, faults))
+            page.goto(site.url)
+            if token:
+                page.fill("#token-value", token)
+                page.click("text=Use it")
+            page.wait_for_selector("#model option", state="attached")
+            return page
+
+        yield go
+    assert faults == []

@@ -20,6 +20,7 @@ import torch
 import uvicorn
 
 from segweave.data.specs import class_colours
+from segweave.prediction import load
 from segweave.serve.app import create_app
 from segweave.serve.collect import Collection
 from segweave.serve.limits import Limits
@@ -40,6 +41,9 @@ class Held:
 
     def check(self, case: Any) -> None:
         self._session.check(case)
+
+    def after(self, first: Any) -> Any:
+        return self._session.after(first)
 
     def predict(self, case: Any, *, progress: Any = lambda *_: None, **options: Any) -> Any:
         progress(1, case.slices, "")
@@ -65,6 +69,16 @@ def model(name: str, slope: float, **card: Any) -> Model:
         "input": {"channels": ["grey"], "slices": 1},
     }
     return Model(name, Held(predictor.session()), {"name": name} | shown | card)  # type: ignore[arg-type]
+
+
+def predicting_images(folder: Path) -> Model:
+    """The model of a folder that predicts an image, made to change it much."""
+    predictor = load(folder, device="cpu")
+    with torch.no_grad():
+        for parameter in predictor.network.parameters():
+            parameter.mul_(3)
+    card = {"name": folder.name, "target": predictor.target.model_dump(mode="json")}
+    return Model(folder.name, predictor.session(), card)
 
 
 class Site:
@@ -101,11 +115,11 @@ class Site:
                 thread.join()
 
 
-def heart(folder: Path, name: str = "heart.nii.gz", slices: int = 6) -> Path:
+def heart(folder: Path, name: str = "heart.nii.gz", slices: int = 6, noise: float = 8.0) -> Path:
     """A volume of a bright ring that moves from slice to slice, darker inside."""
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     rng = np.random.default_rng(0)
-    values = rng.normal(100, 8, (SIZE[1], SIZE[0], slices)).astype(np.float32)
+    values = rng.normal(100, noise, (SIZE[1], SIZE[0], slices)).astype(np.float32)
     for k in range(slices):
         away = np.hypot(rows - 20 - k, columns - 20).T
         values[:, :, k] += 120 * (away < 12 - abs(k - 2)) + 150 * (away < 6 - abs(k - 2) / 2)
@@ -168,3 +182,12 @@ def stroke(page: Any) -> None:
     page.mouse.down()
     page.mouse.move(x + box["width"] / 4, y, steps=3)
     page.mouse.up()
+
+
+def corrected(page: Any, folder: Path) -> np.ndarray:
+    with page.expect_download() as download:
+        page.click("#corrected")
+    assert download.value.suggested_filename == "corrected.nii.gz"
+    path = folder / "corrected.nii.gz"
+    download.value.save_as(path)
+    return np.asarray(nibabel.load(path).dataobj)

@@ -5,41 +5,21 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
-from segweave.data.specs import InputSpec, TargetSpec
 from segweave.errors import UsageError
 from segweave.formats import read_case
-from segweave.recipes.build import build_network
-from segweave.recipes.loading import parse_recipe
 from segweave.serve.app import create_app
 from segweave.serve.limits import Limits
 from segweave.serve.models import load_models
 from segweave.serve.service import Service
-from tests.prediction.tiny import Predictor, trained, write_model
 from tests.small import write_volume
 
 from .conftest import URL, Client
-
-IMAGE = TargetSpec(kind="image", names=("CT",), unit="HU", range=(0.0, 200.0))
-SPEC = InputSpec(
-    channels=("CT",), normalisation="fixed", mean=(0.0,), sd=(100.0,), size=(16, 16), fit="tile"
-)
-
-
-@pytest.fixture(scope="module")
-def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = parse_recipe(
-        {
-            "network": {"name": "red-cnn", "options": {"width": 2}},
-            "input": SPEC.model_dump(mode="json"),
-            "training": {"epochs": 1, "loss": [{"name": "mse"}]},
-        }
-    )
-    predictor = Predictor(trained(build_network(recipe, 1, IMAGE)), recipe.input, IMAGE)
-    return write_model(tmp_path_factory.mktemp("models") / "quiet", predictor, recipe)
 
 
 def test_a_job_is_denoised_before_it_is_segmented(
@@ -57,6 +37,21 @@ def test_a_job_is_denoised_before_it_is_segmented(
         assert job["denoise"] == "quiet"
         with np.load(io.BytesIO(client.result(job, "array"))) as arrays:
             labels = arrays["label"]
+        view = http.get(f"/jobs/{job['id']}/view").json()
+        assert (view["denoise"], view["pictures"]) == ("quiet", ["image", "denoised"])
+        (tmp_path / "denoised.nii.gz").write_bytes(client.result(job, "denoised"))
+        shown = np.stack(
+            [
+                np.asarray(Image.open(io.BytesIO(http.get(f"/jobs/{job['id']}/{name}/2").content)))
+                for name in ("pictures/image", "pictures/denoised")
+            ]
+        )
+        # Denoised or not is asked for again; by default it stays as it was.
+        for more, denoise in (({}, "quiet"), ({"denoise": ""}, "")):
+            answer = http.post(f"/jobs/{job['id']}/again", params={"model": "grey"} | more)
+            assert answer.json()["denoise"] == denoise
+            plain = client.wait(answer)
+        assert "denoised" not in plain["results"]
         # The one model that segments need not be named.
         assert client.send(upload, model="").status_code == 202
         client.refused(422, "denoise: the name", answer=client.send(upload, denoise="grey"))
@@ -65,6 +60,15 @@ def test_a_job_is_denoised_before_it_is_segmented(
     case = read_case(file, with_label=False)
     assert np.array_equal(labels, session.after(first).predict(case).labels)
     assert session.denoise is None
+    quiet = session.after(first).denoised(case)
+    file = nibabel.load(tmp_path / "denoised.nii.gz")
+    assert np.array_equal(case.source_grid.to_case(np.asarray(file.dataobj)), quiet.image[:, 0])
+    assert np.array_equal(file.affine, nibabel.load(tmp_path / "scan.nii.gz").affine)
+    # Both pictures have the grey values of the image: the same value looks the same.
+    lower, upper = np.percentile(case.image, (0.5, 99.5))
+    for picture, image in zip(shown, (case.image, quiet.image), strict=True):
+        grey = np.clip((image[1, 0] - lower) / (upper - lower), 0, 1) * 255
+        assert np.abs(picture - grey).max() < 1
     with pytest.raises(UsageError, match="predicts an image"):
         first.after(session)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 
@@ -22,11 +20,8 @@ from tests.formats.test_dicom import write_series
 from .page import (
     Held,
     Site,
-    chromium,
-    foreign,
-    hear,
+    corrected,
     heart,
-    model,
     opened,
     pixels,
     stroke,
@@ -34,63 +29,6 @@ from .page import (
 )
 
 TOKEN = "0123456789abcdef-token"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    models = {"bright": model("bright", 50.0), "dim": model("dim", 20.0)}
-    return Site(models, tmp_path_factory.mktemp("site"))
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return heart(tmp_path_factory.mktemp("image"))
-
-
-@pytest.fixture(scope="module")
-def served(site: Site) -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        stack.enter_context(site.running())
-        yield stack
-
-
-@pytest.fixture
-def held(site: Site) -> Iterator[Held]:
-    """The session of the model `bright`, which is let go at the end."""
-    session = site.models["bright"].session
-    yield session  # type: ignore[misc]
-    session.go.set()  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def visit(browser: Any, site: Site, served: ExitStack) -> Iterator[Callable[..., Any]]:
-    """Open the page as a new visitor. What the browser complains of fails the test."""
-    faults: list[str] = []
-    with ExitStack() as stack:
-
-        def go(token: str = "", **options: Any) -> Any:
-            context = browser.new_context(**{"viewport": {"width": 1150, "height": 600}} | options)
-            stack.callback(context.close)
-            context.set_default_timeout(20_000)
-            page = context.new_page()
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.on("console", lambda said: hear(said, faults))
-            page.on("request", lambda sent: foreign(sent.url, site.url, faults))
-            page.goto(site.url)
-            if token:
-                page.fill("#token-value", token)
-                page.click("text=Use it")
-            page.wait_for_selector("#model option", state="attached")
-            return page
-
-        yield go
-    assert faults == []
 
 
 def on_slice(page: Any, number: int) -> None:
@@ -189,100 +127,6 @@ def test_what_other_parts_add_to_a_result_can_be_shown(visit, site: Site, image:
         page.wait_for_selector(f"#stages[data-{choice[1:]}='{name}']")
         seen.append(pixels(page))
     assert len(set(seen)) == 4
-
-
-def test_two_models_beside_each_other(visit, site: Site, image: Path) -> None:
-    page = opened(visit(), image)
-    page.click("#compare")
-    page.wait_for_selector("#agreement td")
-    until(page, "() => document.querySelectorAll('figure').length === 3")
-    case = read_case(image)
-    a, b = (site.models[name].session.predict(case).labels for name in ("bright", "dim"))
-    for id, name in ((1, "left"), (2, "right")):
-        one, two = a == id, b == id
-        dice = 2 * (one & two).sum() / (one.sum() + two.sum())
-        row = page.inner_text(f"#agreement tbody tr:has-text('{name}')")
-        assert row.split() == [name, f"{dice:.3f}", f"{one.sum():,}", f"{two.sum():,}"]
-    first = [pixels(page, k) for k in range(3)]
-    assert len(set(first)) == 3
-    page.fill("#slice", "5")
-    until(
-        page,
-        "() => [...document.querySelectorAll('.sheet > [role=img]')]"
-        ".every(one => one.ariaLabel.endsWith('slice 5 of 6'))",
-    )
-    assert all(pixels(page, k) != first[k] for k in range(3)), "one slider for all"
-    page.click("#compare-end")
-    assert page.locator("figure").count() == 1
-
-
-def corrected(page: Any, folder: Path) -> np.ndarray:
-    with page.expect_download() as download:
-        page.click("#corrected")
-    assert download.value.suggested_filename == "corrected.nii.gz"
-    path = folder / "corrected.nii.gz"
-    download.value.save_as(path)
-    return np.asarray(nibabel.load(path).dataobj)
-
-
-def test_a_mask_is_corrected_downloaded_and_prepared(
-    visit, site: Site, image: Path, tmp_path: Path
-) -> None:
-    from segweave.data.store import Store
-    from segweave.datasets import prepare
-
-    page = opened(visit(), image)
-    page.check("#correcting")
-    page.select_option("#brush-class", label="left")
-    page.fill("#brush-size", "4")
-    stroke(page)
-    page.wait_for_selector("text=one slice is corrected and saved")
-    plain = np.asarray(site.models["bright"].session.predict(read_case(image)).labels)
-    file = nibabel.load(image)
-    drawn = corrected(page, tmp_path)
-    assert np.array_equal(nibabel.load(tmp_path / "corrected.nii.gz").affine, file.affine)
-    assert drawn.shape == file.shape
-    case = read_case(image)
-    changed = case.source_grid.to_case(drawn) != plain
-    assert changed[2].sum() > 20, "a stroke of 10 × 4 pixels"
-    assert changed.sum() == changed[2].sum(), "other slices are as they were"
-    assert (case.source_grid.to_case(drawn)[changed] == 1).all()
-    assert page.is_disabled("#redo")
-    page.click("#undo")
-    assert page.is_disabled("#undo")
-    until(page, "() => document.getElementById('saved').textContent === ''")
-    assert np.array_equal(case.source_grid.to_case(corrected(page, tmp_path)), plain)
-    page.click("#redo")
-    page.check("[value=eraser]")
-    page.focus(".sheet > [role=img]")
-    page.keyboard.press("ArrowUp")
-    page.keyboard.press("Space")
-    until(page, "() => document.getElementById('saved').textContent.includes('saved')")
-    erased = case.source_grid.to_case(corrected(page, tmp_path))
-    gone = (case.source_grid.to_case(drawn) == 1) & (erased == 0)
-    assert 2 < gone[2].sum() < changed[2].sum(), "the keyboard draws too"
-    page.reload()
-    page.click("[aria-label='Open heart.nii.gz, bright']")
-    page.wait_for_selector("text=one slice is corrected and saved")
-    page.click("#measure")
-    page.wait_for_selector("text=Of the corrected mask")
-    assert f"left\t{(erased == 1).sum()}\t" in page.inner_text("#measures")
-    page.click("text=Add to my data set")
-    page.fill("#group", "p7")
-    page.click("#collect-add")
-    page.wait_for_selector("#collected code")
-    assert "prepare table FOLDER/cases.csv STORE --classes 'left,right'" in page.inner_text(
-        "#collected"
-    )
-    home = site.home / "collected"
-    prepare("table", home / "cases.csv", tmp_path / "store", classes=("left", "right"))
-    stored = Store(tmp_path / "store")
-    (id,) = stored.ids
-    assert stored.case(id).group == "p7"
-    assert np.array_equal(stored.case(id).label, erased)
-    assert np.array_equal(stored.case(id).image, case.image)
-    prepare("folder", home / "images", tmp_path / "other", masks=home / "masks")
-    assert np.array_equal(Store(tmp_path / "other").case(id).label, erased)
 
 
 def test_bad_files_are_refused_with_what_to_do(visit, image: Path, tmp_path: Path) -> None:

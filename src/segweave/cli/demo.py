@@ -33,7 +33,7 @@ def demo(
     everything works and is not evidence: synthetic images, minutes of training.
     """
     from segweave.cli.bars import run_bars
-    from segweave.cli.show import results, score_tables
+    from segweave.cli.show import remark, results, score_tables, shown
     from segweave.demo import HEADING, run_demo
 
     with run_bars(show=not quiet) as report:
@@ -44,4 +44,9 @@ def demo(
         report=done.report,
         table=done.folder / "table.md",
         runs=done.folder / "runs",
+        new_images=done.examples,
+    )
+    remark(
+        f"look at them: segweave serve {shown(done.folder / 'runs' / 'unet')}, and drop a file or "
+        f"a folder of {shown(done.examples)} into its page"
     )

@@ -330,9 +330,18 @@ def _channels(case: Case, spec: InputSpec) -> list[int]:
         file=case.provenance.file if case.provenance else None,
         expected=f"{wanted} ({', '.join(spec.channels)})",
         found=f"{own}",
-        remedy="take a network that was trained on such images, or convert the images"
+        remedy="take a model that was trained on such images, or convert the images; in a recipe: "
+        + _recipe_for(own)
         + (" (grey_to_rgb: repeat is off)" if spec.grey_to_rgb == "refuse" else ""),
     )
+
+
+def _recipe_for(channels: int) -> str:
+    """What a recipe says to train on images of that many channels."""
+    if channels == 3:
+        return "input.channels: [red, green, blue] and input.colour_order: rgb"
+    names = [f"name{index}" for index in range(channels)] if channels > 1 else ["grey"]
+    return f"input.channels: [{', '.join(names)}]"
 
 
 def _nearest_indices(own: int, wanted: int) -> NDArray[np.intp]:

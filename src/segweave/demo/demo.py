@@ -26,6 +26,7 @@ _WHY = (
     "rows say nothing about the modules. Every number was computed in this run."
 )
 PROTOCOLS = ("clean", "published")
+EXAMPLES = "new"
 ARMS: dict[str, tuple[str, ...]] = {
     "unet": (),
     "conv": ("context.name=conv", "input.slices=3"),
@@ -65,12 +66,15 @@ QUICK = Settings(
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo wrote: one table per protocol, and the paths of the figure and the report."""
+    """What the demo wrote: one table per protocol, and the paths of the figure, of the report, and
+    of images that no arm has seen.
+    """
 
     folder: Path
     tables: tuple[Table, ...]
     figure: Path
     report: Path
+    examples: Path
 
     @property
     def markdown(self) -> str:
@@ -113,6 +117,7 @@ def run_demo(
     )
     note("writing synthetic hearts")
     phantoms = _phantoms(folder, chosen)
+    _examples(folder, chosen)
     note("converting them into a store")
     store = _store(folder, phantoms)
     note(f"training {len(arms)} arms: {', '.join(arms)}")
@@ -162,6 +167,15 @@ def _phantoms(folder: Path, settings: Settings) -> Path:
                 temporary, settings.patients, 0, size=settings.size, slices=settings.slices
             )
     return final
+
+
+def _examples(folder: Path, settings: Settings) -> None:
+    from segweave.phantoms.examples import write_examples
+
+    final = folder / EXAMPLES
+    if not final.is_dir():
+        with atomic_folder(final) as temporary:
+            write_examples(temporary, size=settings.size, slices=settings.slices)
 
 
 def _store(folder: Path, phantoms: Path) -> Store:
@@ -281,6 +295,6 @@ def _show(
     ]
     page = Page("segweave demo", sections, warning=f"{HEADING}. {_WHY}", facts=facts)
     report = write_page(page, folder / REPORT)
-    done = Demo(folder, tables, figure, report)
+    done = Demo(folder, tables, figure, report, folder / EXAMPLES)
     write_text(folder / "table.md", done.markdown)
     return done

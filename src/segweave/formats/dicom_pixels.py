@@ -20,7 +20,8 @@ _PLUGINS = {
     "JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
     "High-Throughput JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
     "JPEG-LS": "pyjpegls",
-    "JPEG": "pylibjpeg pylibjpeg-libjpeg",
+    # The one under a free licence that also unpacks JPEG Lossless.
+    "JPEG": "python-gdcm",
     "RLE": "pylibjpeg pylibjpeg-rle",
 }
 """How the names of transfer syntaxes begin → what pip installs to unpack them."""

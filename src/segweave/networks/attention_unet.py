@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.attention_gate import AttentionGate
+from segweave.blocks.conv_norm import DoubleConvolution
+from segweave.blocks.upsampling import NearestConvolution
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features
-from segweave.networks.blocks.attention_gate import AttentionGate
-from segweave.networks.blocks.conv_norm import DoubleConvolution
-from segweave.networks.blocks.upsampling import NearestConvolution
 from segweave.networks.unet import UShape
 from segweave.registry import NetworkCard
 

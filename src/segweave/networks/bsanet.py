@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.backbones.swin_stacks import SwinStacks
+from segweave.blocks.bilateral_attention import FeatureSpaceAttention, ResNeXtBlock
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.point_rendering import PointRendering
 from segweave.errors import UsageError
-from segweave.networks.backbones.swin_stacks import SwinStacks
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.bilateral_attention import FeatureSpaceAttention, ResNeXtBlock
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.point_rendering import PointRendering
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.excited_residual import RELEASED_LAYERS, ExcitedResidualBlock
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.excited_residual import RELEASED_LAYERS, ExcitedResidualBlock
 from segweave.registry import NetworkCard
 
 RATIO = 16

@@ -10,11 +10,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.dual_attention import HEADS, CrossAttentionBlock, DualBlock
-from segweave.networks.blocks.patch_expansion import PatchExpansion
-from segweave.networks.blocks.token_blocks import (
+from segweave.blocks.dual_attention import HEADS, CrossAttentionBlock, DualBlock
+from segweave.blocks.patch_expansion import PatchExpansion
+from segweave.blocks.token_blocks import (
     MIX_SKIP_FFN_DEAD,
     MIX_SKIP_FFN_NAMES,
     OverlappingPatches,
@@ -22,6 +20,8 @@ from segweave.networks.blocks.token_blocks import (
     to_tokens,
     xavier_start,
 )
+from segweave.errors import UsageError
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segweave.errors import UsageError, nearest
-from segweave.networks.backbones.maxvit import STRIDE, MaxViT
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.hierarchical_attention import (
+from segweave.backbones.maxvit import STRIDE, MaxViT
+from segweave.blocks.hierarchical_attention import (
     ORDERS,
     HierarchicalAttention,
     HierarchicalStream,
     convolutions,
 )
-from segweave.networks.blocks.joint_preservation import FUSIONS, StreamFusion
-from segweave.networks.blocks.summed_outputs import summed_outputs
+from segweave.blocks.joint_preservation import FUSIONS, StreamFusion
+from segweave.blocks.summed_outputs import summed_outputs
+from segweave.errors import UsageError, nearest
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 
 PAPER = (
@@ -234,7 +234,10 @@ class DANIE(SegmentationNetwork):
         """The maps → logits (B, classes, H, W), and as auxiliary outputs the four that they are the
         sum of.
         """
-        return summed_outputs(decoded, OUTPUTS, self.classifiers, size, auxiliary=auxiliary)
+        maps = {**decoded.extra, OUTPUTS[-1]: decoded.map}
+        classifiers = dict(zip(OUTPUTS, self.classifiers, strict=True))
+        logits, outputs = summed_outputs(maps, classifiers, size)
+        return Output(logits, outputs if auxiliary else {})
 
 
 def _resized(x: Tensor, size: Size) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, interpolate, pad
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 EXPANSION = 4

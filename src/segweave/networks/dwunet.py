@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.networks.unet import PlainUNet
 from segweave.registry import NetworkCard
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.networks.backbones.pyramid_vision import PyramidVision
+from segweave.backbones.pyramid_vision import PyramidVision
+from segweave.blocks.fusion import LateFusion, PixelLinear
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.fusion import LateFusion, PixelLinear
 from segweave.registry import NetworkCard
 
 PAPER = (

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.excited_residual import RELEASED_LAYERS, ExcitedResidualBlock
+from segweave.blocks.otsu import otsu_mask
 from segweave.errors import UsageError
 from segweave.networks.base import (
     Decoded,
@@ -16,9 +19,6 @@ from segweave.networks.base import (
     SegmentationNetwork,
     Size,
 )
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.excited_residual import RELEASED_LAYERS, ExcitedResidualBlock
-from segweave.networks.blocks.otsu import otsu_mask
 from segweave.registry import NetworkCard
 
 LEVELS = 4
@@ -71,7 +71,7 @@ class FANet(SegmentationNetwork):
     and a 1×1 convolution over the last map and the mask.
 
     `encode` takes the mask of the pass before as `mask`, (B, 1, H, W) of 0 and 1; the first one is
-    Otsu's (see `segweave.networks.blocks.otsu.otsu_mask`).
+    Otsu's (see `segweave.blocks.otsu.otsu_mask`).
 
     Args:
         in_channels: channels of an image.

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.networks.backbones.plain_vit import PATCH, PlainViT
-from segweave.networks.backbones.resnet import RESNET34, resnet_stages
+from segweave.backbones.plain_vit import PATCH, PlainViT
+from segweave.backbones.resnet import RESNET34, resnet_stages
+from segweave.blocks.link import RELEASED_LINK, LinkBlock, LinkHead
+from segweave.blocks.squeeze_excitation import SqueezeExcitation
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.link import RELEASED_LINK, LinkBlock, LinkHead
-from segweave.networks.blocks.squeeze_excitation import SqueezeExcitation
 from segweave.registry import NetworkCard
 
 DEIT_TINY = "deit_tiny_distilled_patch16_224"

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.pyramid_vision import STAGES, PyramidVision
 from segweave.errors import UsageError
-from segweave.networks.backbones.pyramid_vision import STAGES, PyramidVision
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 

@@ -15,10 +15,10 @@ from torch.nn.functional import (
 )
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import relu
+from segweave.blocks.upsampling import NearestUpsampledConv2d
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import relu
-from segweave.networks.blocks.upsampling import NearestUpsampledConv2d
 from segweave.registry import NetworkCard
 
 LEVELS = 5

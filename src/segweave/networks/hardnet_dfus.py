@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.kingnet import KingNet
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.fusion import LateFusion, PixelLinear
+from segweave.blocks.large_window import WINDOW, LargeWindowAttention
 from segweave.errors import UsageError
-from segweave.networks.backbones.kingnet import KingNet
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.fusion import LateFusion, PixelLinear
-from segweave.networks.blocks.large_window import WINDOW, LargeWindowAttention
 from segweave.registry import NetworkCard
 
 RATIOS = (8, 4, 2)

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames
+from segweave.backbones.swin import SwinStages
+from segweave.backbones.timm_features import timm_features
+from segweave.blocks.double_level import DoubleLevelFusion, released_fusion_names
 from segweave.errors import UsageError
-from segweave.networks.backbones.swin import SwinStages
-from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.double_level import DoubleLevelFusion, released_fusion_names
 from segweave.registry import NetworkCard
 
 _PAPER = (

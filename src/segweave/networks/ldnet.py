@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.deep_maps import FIVE_LEVELS, RES2NET, deep_maps
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.dynamic_kernel import FirstKernel, KernelUpdate, apply_kernels
+from segweave.blocks.lesion_attention import LesionAttention, PooledAttention
 from segweave.errors import UsageError
-from segweave.networks.backbones.deep_maps import FIVE_LEVELS, RES2NET, deep_maps
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.dynamic_kernel import FirstKernel, KernelUpdate, apply_kernels
-from segweave.networks.blocks.lesion_attention import LesionAttention, PooledAttention
 from segweave.registry import NetworkCard
 
 PAPER = "Zhang et al., Lesion-Aware Dynamic Kernel for Polyp Segmentation, MICCAI 2022"

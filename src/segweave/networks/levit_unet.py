@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames
+from segweave.backbones.levit import STRIDE, LeViT
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.errors import UsageError
-from segweave.networks.backbones.levit import STRIDE, LeViT
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 _PAPER = (

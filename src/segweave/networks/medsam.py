@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.channel_norm import ChannelNorm
+from segweave.blocks.prompt_encoder import MASK_STRIDE, PromptEncoder
+from segweave.blocks.two_way import Perceptron, Perceptrons, TwoWayTransformer
 from segweave.errors import MissingExtraError, UsageError
 from segweave.networks.base import (
     Decoded,
@@ -22,9 +25,6 @@ from segweave.networks.base import (
     SegmentationNetwork,
     Size,
 )
-from segweave.networks.blocks.channel_norm import ChannelNorm
-from segweave.networks.blocks.prompt_encoder import MASK_STRIDE, PromptEncoder
-from segweave.networks.blocks.two_way import Perceptron, Perceptrons, TwoWayTransformer
 from segweave.registry import NetworkCard
 
 BACKBONE = "samvit_base_patch16"

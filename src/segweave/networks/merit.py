@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.backbones.maxvit import STRIDE, MaxViT
+from segweave.blocks.cascade import CascadeDecoder
+from segweave.blocks.summed_outputs import summed_outputs
 from segweave.errors import UsageError
-from segweave.networks.backbones.maxvit import STRIDE, MaxViT
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.cascade import CascadeDecoder
-from segweave.networks.blocks.summed_outputs import summed_outputs
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -171,7 +171,10 @@ class MERIT(SegmentationNetwork):
         """The maps → logits (B, classes, H, W), and as auxiliary outputs the four that they are the
         sum of.
         """
-        return summed_outputs(decoded, OUTPUTS, self.classifiers, size, auxiliary=auxiliary)
+        maps = {**decoded.extra, OUTPUTS[-1]: decoded.map}
+        classifiers = dict(zip(OUTPUTS, self.classifiers, strict=True))
+        logits, outputs = summed_outputs(maps, classifiers, size)
+        return Output(logits, outputs if auxiliary else {})
 
 
 def second_size(size: Size) -> Size:

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.errors import UsageError
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.patch_expansion import PatchExpansion
-from segweave.networks.blocks.token_blocks import (
+from segweave.blocks.patch_expansion import PatchExpansion
+from segweave.blocks.token_blocks import (
     MIX_SKIP_FFN_DEAD,
     MIX_SKIP_FFN_NAMES,
     MixSkipFFN,
@@ -24,7 +22,9 @@ from segweave.networks.blocks.token_blocks import (
     to_tokens,
     xavier_start,
 )
-from segweave.networks.blocks.token_bridge import BridgeLayer
+from segweave.blocks.token_bridge import BridgeLayer
+from segweave.errors import UsageError
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

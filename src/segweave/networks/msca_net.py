@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.errors import UsageError
-from segweave.networks.backbones.deep_maps import FIVE_LEVELS, deep_maps
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.cross_scale import (
+from segweave.backbones.deep_maps import FIVE_LEVELS, deep_maps
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.cross_scale import (
     AffinityAttention,
     CrossScaleBridge,
     ResidualGates,
     ScaleFusion,
 )
+from segweave.errors import UsageError
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

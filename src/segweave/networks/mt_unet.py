@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames
+from segweave.blocks.conv_norm import ConvNorm, ResidualDoubleConvolution, relu
+from segweave.blocks.mixed_attention import HEADS, MixedStage
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, ResidualDoubleConvolution, relu
-from segweave.networks.blocks.mixed_attention import HEADS, MixedStage
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.upsampling import NearestConvolution
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.upsampling import NearestConvolution
 from segweave.networks.unet import UShape
 from segweave.registry import NetworkCard
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.blocks.image_residual import image_of, start_near_image, with_image
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.image_residual import image_of, start_near_image, with_image
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -101,7 +101,7 @@ class RedCNN(SegmentationNetwork):
         for convolution in self.convolutions:
             map = torch.relu(convolution(map))
             maps.append(map)
-        return Features(skips=(maps[1], maps[3]), bottleneck=map, extra=image_of(self, x))
+        return Features(skips=(maps[1], maps[3]), bottleneck=map, extra=image_of(x, self.classes))
 
     def decode(self, features: Features) -> Decoded:
         """Features → the map (B, width, H + 16, W + 16) before the last layer."""

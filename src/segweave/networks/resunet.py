@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.resnet import RESNET34
+from segweave.backbones.timm_features import timm_features
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.link import LinkBlock, LinkHead
 from segweave.errors import UsageError
-from segweave.networks.backbones.resnet import RESNET34
-from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.link import LinkBlock, LinkHead
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

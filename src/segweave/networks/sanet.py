@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.networks.backbones.deep_maps import RES2NET, deep_maps
+from segweave.backbones.deep_maps import RES2NET, deep_maps
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segweave.backbones.swin_stacks import SwinStacks
+from segweave.blocks.image_residual import image_of, start_near_image, with_image
 from segweave.errors import UsageError
-from segweave.networks.backbones.swin_stacks import SwinStacks
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.image_residual import image_of, start_near_image, with_image
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(
@@ -102,7 +102,7 @@ class SwinDenoiser(SegmentationNetwork):
         for stack, mixing in zip(self.swin.stacks, self.mixing, strict=True):
             read = stack(map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             map = map + mixing(read)
-        return Features(skips=(first,), bottleneck=map, extra=image_of(self, x))
+        return Features(skips=(first,), bottleneck=map, extra=image_of(x, self.classes))
 
     def decode(self, features: Features) -> Decoded:
         """Features → the map (B, width, H, W) before the last convolution."""

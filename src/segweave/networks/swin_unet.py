@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.swin import SwinBlock, SwinStages
+from segweave.blocks.mlp import start_linear
+from segweave.blocks.patch_expansion import PatchExpansion
+from segweave.blocks.token_blocks import to_map, to_tokens
 from segweave.errors import UsageError
-from segweave.networks.backbones.swin import SwinBlock, SwinStages
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.mlp import start_linear
-from segweave.networks.blocks.patch_expansion import PatchExpansion
-from segweave.networks.blocks.token_blocks import to_map, to_tokens
 from segweave.registry import NetworkCard
 
 BACKBONE = "swin_tiny_patch4_window7_224"

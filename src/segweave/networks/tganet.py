@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
-from segweave.errors import UsageError
-from segweave.networks.backbones.deep_maps import deep_maps
-from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
-from segweave.networks.blocks.pooled_gates import ChannelGate, SpatialGate
-from segweave.networks.blocks.text_guidance import (
+from segweave.backbones.deep_maps import deep_maps
+from segweave.blocks.conv_norm import ConvNorm, relu
+from segweave.blocks.pooled_gates import ChannelGate, SpatialGate
+from segweave.blocks.text_guidance import (
     AttributeClassifier,
     LabelAttention,
     TextFeature,
     word_vectors,
 )
+from segweave.errors import UsageError
+from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
 from segweave.registry import NetworkCard
 
 DILATIONS = (6, 12, 18)
@@ -121,7 +121,7 @@ class TGANet(SegmentationNetwork):
     `embeddings`, which is saved with the weights. By default they are fixed numbers, with which the
     network can learn the same functions. For the authors' weights give their vectors (BPEmb,
     English, 100,000 units, 300 numbers), read by
-    `segweave.networks.blocks.text_guidance.read_word_vectors`.
+    `segweave.blocks.text_guidance.read_word_vectors`.
 
     Any size from 16×16 on: maps are resized to the size of the skip (released: multiples of 16).
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segweave.backbones.timm_features import timm_features
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.errors import UsageError
-from segweave.networks.backbones.timm_features import timm_features
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.positions import resized
+from segweave.backbones.resnet import RESNET50, resnet_stages
+from segweave.blocks.conv_norm import ConvNorm, DoubleConvolution, relu
+from segweave.blocks.squeeze_excitation import SqueezeExcitation
 from segweave.errors import UsageError
-from segweave.networks.backbones.positions import resized
-from segweave.networks.backbones.resnet import RESNET50, resnet_stages
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, DoubleConvolution, relu
-from segweave.networks.blocks.squeeze_excitation import SqueezeExcitation
 from segweave.registry import NetworkCard
 
 STRIDE = 32

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.plain_vit import PATCH, PlainViT
+from segweave.backbones.resnet import RESNET34, resnet_stages
+from segweave.blocks.attention_gate import AttentionGate
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.errors import UsageError
-from segweave.networks.backbones.plain_vit import PATCH, PlainViT
-from segweave.networks.backbones.resnet import RESNET34, resnet_stages
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.attention_gate import AttentionGate
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 DEIT_SMALL = "deit_small_patch16_224"

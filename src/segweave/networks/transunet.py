@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.backbones.hybrid_vit import GROUPS, STRIDE, HybridViT
+from segweave.blocks.conv_norm import ConvNorm, relu
 from segweave.errors import UsageError
-from segweave.networks.backbones.hybrid_vit import GROUPS, STRIDE, HybridViT
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import ConvNorm, relu
 from segweave.registry import NetworkCard
 
 BACKBONE = "vit_base_r50_s16_224"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import DoubleConvolution
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, SegmentationNetwork, Size
-from segweave.networks.blocks.conv_norm import DoubleConvolution
 from segweave.registry import NetworkCard
 
 CARD = NetworkCard(

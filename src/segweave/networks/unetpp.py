@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from segweave.author_weights import ReleasedNames, names_by_prefix
+from segweave.blocks.conv_norm import DoubleConvolution
 from segweave.errors import UsageError
 from segweave.networks.base import Decoded, Features, Output, Size
-from segweave.networks.blocks.conv_norm import DoubleConvolution
 from segweave.networks.unet import UShape
 from segweave.registry import NetworkCard
 

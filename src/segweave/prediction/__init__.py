@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     )
     from segweave.prediction.flips import Flips
     from segweave.prediction.measurements import Measurement, measure
-    from segweave.prediction.overlay import display_slices, draw_overlay, draw_slice
+    from segweave.prediction.overlay import (
+        direction_letters,
+        display_slices,
+        draw_overlay,
+        draw_slice,
+    )
     from segweave.prediction.planning import PredictedFile
     from segweave.prediction.predictor import Ensemble, Predictor, load, load_ensemble, predict
     from segweave.prediction.results import Prediction
@@ -37,6 +42,7 @@ _PUBLIC = {
     "Session": "segweave.prediction.session",
     "Tiles": "segweave.prediction.tiles",
     "class_colours": "segweave.data.specs",
+    "direction_letters": "segweave.prediction.overlay",
     "display_slices": "segweave.prediction.overlay",
     "draw_overlay": "segweave.prediction.overlay",
     "draw_slice": "segweave.prediction.overlay",
@@ -62,6 +68,7 @@ __all__ = [
     "Session",
     "Tiles",
     "class_colours",
+    "direction_letters",
     "display_slices",
     "draw_overlay",
     "draw_slice",

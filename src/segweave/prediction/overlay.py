@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from segweave.data.case import Case, count_ids
 from segweave.data.specs import TargetSpec, class_colours
+from segweave.formats.nifti import names_orientation
 from segweave.words import printable
 
 MOST_TILES = 24
@@ -22,6 +24,7 @@ _SLICES_FOR_WINDOW = 64
 
 _BACKGROUND, _TEXT = (16, 18, 22), (236, 238, 240)
 _FILL = 0.28
+_OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 _GAP, _MARGIN = 6, 12
 
 
@@ -55,7 +58,7 @@ def draw_overlay(
         else:
             tile = _painted(picture, labels[index], target)
         tiles.append((name, tile))
-    letters = _direction_letters(case)
+    letters = direction_letters(case)
     words = case.id if title is None else title
     if not words.isprintable():
         words = printable(words).replace("\n", r"\n")
@@ -64,11 +67,11 @@ def draw_overlay(
     return _sheet(tiles, words, _legend(case, labels, target), letters)
 
 
-def display_slices(case: Case) -> Iterator[NDArray[np.uint8]]:
+def display_slices(case: Case, like: Case | None = None) -> Iterator[NDArray[np.uint8]]:
     """Each slice of the case in turn as a picture, uint8 (height, width, 3), in the grey values
-    that `draw_overlay` shows.
+    that `draw_overlay` shows, or in those of the case `like`, so that both can be compared.
     """
-    lower, upper = _window(case)
+    lower, upper = _window(case if like is None else like)
     for slice_ in case.image:
         yield _grey_or_colour(slice_, lower, upper)
 
@@ -191,17 +194,17 @@ def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
-def _direction_letters(case: Case) -> tuple[str, str, str, str] | None:
-    """Letters of the left, right, upper and lower edge (R, L, A, P, S, I), or None if unknown."""
-    if case.affine is None:
+def direction_letters(case: Case) -> tuple[str, str, str, str] | None:
+    """Letters of the left, right, upper and lower edge of a slice (R, L, A, P, S, I) that is drawn
+    with its columns to the right and its rows downwards; None where the image does not say how it
+    lies in the patient (a NIfTI header without sform and qform only assumes it).
+
+    No two axes of a case get the same pair of letters, however oblique the slices are.
+    """
+    if case.affine is None or not names_orientation(case.attributes):
         return None
-    ends = []
-    for axis in (2, 1):
-        step = case.affine[:3, axis]
-        way = int(np.argmax(np.abs(step)))
-        start, end = (("L", "R"), ("P", "A"), ("I", "S"))[way]
-        ends += [start, end] if step[way] > 0 else [end, start]
-    return ends[0], ends[1], ends[2], ends[3]
+    _, row, column = aff2axcodes(case.affine)
+    return _OPPOSITE[column], column, _OPPOSITE[row], row
 
 
 def _legend(case: Case, labels: NDArray[Any], target: TargetSpec) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segweave.blocks.conv_norm import fold_weights
 from segweave.data.boxes import Boxes, CaseBoxes, boxes_of, network_boxes
 from segweave.data.case import Case
 from segweave.data.inputs import (
@@ -27,7 +28,6 @@ from segweave.data.specs import InputSpec, TargetSpec, decide
 from segweave.errors import UsageError
 from segweave.formats.table import as_image
 from segweave.networks import mask_of
-from segweave.networks.blocks.conv_norm import fold_batch_norms
 from segweave.prediction.flips import (
     Flips,
     boxes_of_flips,
@@ -218,13 +218,12 @@ class Session:
         if self.denoise is not None:
             self.denoise.check(case)
 
-    def denoised(self, case: Case) -> Case:
-        """The case with the image that the networks read: its own, or the one that `denoise`
-        predicts, in whole numbers where its own has such.
-        """
+    def denoised(self, case: Case, progress: Progress | None = None) -> Case:
+        """The case as the networks read it, in whole numbers where its own image has such."""
         if self.denoise is None:
             return case
-        return replace(case, image=as_image(self.denoise.predict(case).labels, case.image.dtype))
+        quiet = self.denoise.predict(case, progress=progress)
+        return replace(case, image=as_image(quiet.labels, case.image.dtype))
 
     def probabilities(self, case: Case, boxes: CaseBoxes | None = None) -> Iterator[Planes]:
         """Probabilities (classes, height, width) of each slice in turn on the case's own grid: the
@@ -380,7 +379,7 @@ def _ready(network: nn.Module, spec: InputSpec, target: TargetSpec) -> WovenNetw
         )
     # At a dotted name the weaving reads the output of that submodule.
     keep = () if woven.at in POSITIONS else (f"network.{woven.at}",)
-    folded = fold_batch_norms(woven, keep=keep)
+    folded = fold_weights(woven, keep=keep)
     if device_of(folded)[0].type == "cpu":
         folded = folded.to(memory_format=torch.channels_last)
     return folded

@@ -40,7 +40,7 @@ def recipe_file(name: str) -> Path:
                 "choosing a recipe",
                 expected="a YAML file or the name of a shipped recipe",
                 found=f"{name!r}, which is a network",
-                remedy=f"give a recipe and --network {name}; recipes: {', '.join(list_recipes())}",
+                remedy=_recipes_with(name),
             )
         raise UsageError(
             "choosing a recipe",
@@ -49,6 +49,20 @@ def recipe_file(name: str) -> Path:
             remedy=nearest(name, list_recipe_parts() if is_part else list_recipes()),
         )
     return shipped[name]
+
+
+def _recipes_with(network: str) -> str:
+    """Which shipped recipes train the network, by their names, and how any other does."""
+    networks = registry.networks.cards()
+
+    def named(recipe: str) -> str:
+        inside = [one for one in networks if f"-{one}-" in f"-{recipe}-"]
+        return max(inside, key=len, default="")
+
+    own = ", ".join(recipe for recipe in list_recipes() if named(recipe) == network)
+    return (f"take one of {own}; or " if own else "take ") + (
+        f"photos (colour pictures) or volumes and --network {network}"
+    )
 
 
 def _shipped() -> dict[str, Path]:

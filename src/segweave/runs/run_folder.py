@@ -315,6 +315,7 @@ def model_folder(path: Path, checkpoint: str | None = None) -> Path:
             file=path,
             expected=f"a folder with {MODEL}/{CARD} or {CARD}",
             found=", ".join(entries) or "an empty folder",
+            remedy="give the folder that segweave train --out wrote",
         )
     if checkpoint is not None:
         return path

@@ -69,7 +69,9 @@ class Slices(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """A job: its state, its progress, and where its results are once it is done."""
+    """A job: its state, its progress, and where its results are once it is done. `doubt`, 0 to 1,
+    is the score by which `segweave rank` orders cases, null where no map of uncertainty was wanted.
+    """
 
     id: str
     state: State
@@ -83,6 +85,7 @@ class JobAnswer(BaseModel):
     error: ErrorAnswer | None
     results: dict[str, str]
     slices: Slices | None
+    doubt: float | None = None
     remark: str = REMARK
 
 
@@ -92,13 +95,14 @@ def job_answer(service: Service, job: Job) -> JobAnswer:
     error = None
     if job.state == "failed":
         error = ErrorAnswer(status=job.status or 500, message=job.message or "")
-    slices = None
+    slices = doubt = None
     if job.state == "done":
         # The job may be deleted meanwhile.
         with suppress(SegweaveError):
             about = slices_of(service.results(job.id))
             slices = Slices(count=about["slices"], size=(about["size"][0], about["size"][1]))
             done = total = float(about["slices"])
+            doubt = about.get("doubt")
     return JobAnswer(
         id=job.id,
         state=job.state,
@@ -112,6 +116,7 @@ def job_answer(service: Service, job: Job) -> JobAnswer:
         error=error,
         results={name: f"/jobs/{job.id}/results/{name}" for name in job.results or {}},
         slices=slices,
+        doubt=doubt,
     )
 
 

@@ -168,12 +168,18 @@ def add_editing(app: FastAPI, service: Service, checking: Executor) -> None:
 
     @app.post("/jobs/{id}/again", status_code=202, responses=errors(404, 422, 429, 503, 507))
     def again(
-        id: str, model: Annotated[str, Query(max_length=500)], response: Response
+        id: str,
+        model: Annotated[str, Query(max_length=500)],
+        response: Response,
+        denoise: Annotated[str | None, Query(max_length=500)] = None,
     ) -> JobAnswer:
-        """Segment the image of a job with another model, as a new job."""
+        """Segment the image of a job with another model, as a new job; `denoise` names the model
+        that removes the noise first, "" none; where it is not given, what the job has.
+        """
         job = service.get(id)
         # The rules of the form hold here too.
         fields = [(name, _field(value)) for name, value in job.options.items()]
+        fields += [] if denoise is None else [("denoise", denoise)]
         options = options_of(FormData([("model", model), *fields]), service.models)
         with service.place():
             try:

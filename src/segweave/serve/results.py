@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.formats import label_name, write_label
@@ -17,7 +18,8 @@ from segweave.formats.dicom_source import Origin
 from segweave.prediction import Prediction, draw_overlay, measure
 from segweave.prediction.measurements import REMARK, as_csv
 from segweave.prediction.uncertainty import entropy
-from segweave.serve.slices import add_map, write_slices
+from segweave.serve.slices import add_map, add_picture, write_slices
+from segweave.workflow.ranking import score_case
 
 FOLDER = "results"
 MEDIA_TYPES = {
@@ -73,7 +75,10 @@ def write_results(
         with suppress(InputError):
             write_label(labels, case, folder / name, target=target, origin=origin)
             results["dicom-seg"] = name
-    write_slices(folder, case, labels, target)
+    doubt = None
+    if prediction.uncertainty is not None:
+        doubt = score_case(labels, prediction.uncertainty).score
+    write_slices(folder, case, labels, target, doubt=doubt)
     if prediction.uncertainty is not None:
         results["uncertainty"] = "uncertainty.npz"
         with (folder / results["uncertainty"]).open("wb") as stream:
@@ -83,3 +88,18 @@ def write_results(
         maps = (entropy(slice_, target) for slice_ in prediction.probabilities)
         add_map(folder, "entropy", maps, case)
     return results
+
+
+def write_denoised(
+    folder: Path, image: Path, quiet: Case, case: Case, target: TargetSpec
+) -> dict[str, str]:
+    """Write the denoised image `quiet` of `case`: as a picture of its slices, in the grey values of
+    the case's own, and as a file in the unit and geometry of the upload `image`. Returns its name
+    among the results → its file.
+    """
+    add_picture(folder, "denoised", quiet, case)
+    several = quiet.image.shape[1] > 1
+    named = label_name(image, overlapping=several, slices=case.slices, real=True)
+    file = "denoised" + named[named.index(".") :]
+    write_label(quiet.image, case, folder / file, target=target)
+    return {"denoised": file}

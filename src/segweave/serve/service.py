@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ from segweave.serve.jobs import Job, JobTable
 from segweave.serve.limits import Limits, RefusedError
 from segweave.serve.messages import public_message, silence_readers, where
 from segweave.serve.models import Model
-from segweave.serve.results import FOLDER, write_results
+from segweave.serve.results import FOLDER, write_denoised, write_results
 from segweave.serve.uploads import store_upload
 from segweave.storage import atomic_folder, locked, remove_leftovers
 
@@ -302,7 +302,9 @@ class Service:
         self.remove_rest(job.id)
 
     def _predict(self, job: Job, home: Path, start: float) -> dict[str, str]:
-        session = self._session(job.model, job.options.get("denoise", ""))
+        denoise = job.options.get("denoise", "")
+        self._session(job.model, denoise)  # both are there
+        session = self.models[job.model].session
         image = home / job.image
         options: dict[str, Any] = job.options
         looked = 0.0
@@ -326,19 +328,35 @@ class Service:
                 if self.table.get(job.id) is None:
                     raise _StoppedError
 
+        def second(done: float, total: float, name: str) -> None:
+            report((total + done) / 2, total, name)
+
         with self._decoded():
             case = self._read(image, options["geometry"])
         report(0, case.slices, "")
+        quiet = None
+        if denoise:
+            # Each of the two networks is half of the work.
+            quiet = session.after(self.models[denoise].session).denoised(
+                case, lambda done, total, name: report(done / 2, total, name)
+            )
         prediction = session.predict(
-            case,
+            case if quiet is None else quiet,
             probabilities=options["probabilities"],
             # A job that an earlier version accepted has none.
             uncertainty=options.get("uncertainty"),
-            progress=report,
+            progress=report if quiet is None else second,
         )
+        prediction = replace(prediction, case=case)
         with atomic_folder(home / FOLDER) as folder:
             card = self.models[job.model].card
-            return write_results(folder, image, prediction, session.target, options["format"], card)
+            results = write_results(
+                folder, image, prediction, session.target, options["format"], card
+            )
+            if quiet is not None:
+                target = self.models[denoise].session.target
+                results |= write_denoised(folder, image, quiet, case, target)
+            return results
 
     def _session(self, model: str, denoise: str) -> Session:
         """What predicts with a model, after the one that denoises if it is not "". Raises

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segweave.data.case import Case
 from segweave.data.specs import TargetSpec
 from segweave.errors import UsageError
-from segweave.prediction import display_slices, draw_slice
+from segweave.prediction import direction_letters, display_slices, draw_slice
 from segweave.storage import read_json, write_json
 
 IMAGE = "image"
@@ -29,8 +29,17 @@ _PICTURE, _MAP = "picture-", "map-"
 _NAME = re.compile("[a-z][a-z0-9-]{0,30}")
 
 
-def write_slices(folder: Path, case: Case, labels: NDArray[np.uint8], target: TargetSpec) -> None:
-    """Write pixels and labels of every slice into the folder of results."""
+def write_slices(
+    folder: Path,
+    case: Case,
+    labels: NDArray[np.uint8],
+    target: TargetSpec,
+    *,
+    doubt: float | None = None,
+) -> None:
+    """Write pixels and labels of every slice into the folder of results. `doubt` is what
+    `segweave rank` would score the case, None where it is not known.
+    """
     _write_picture(folder / _PIXELS, case)
     np.save(folder / _LABELS, labels)
     steps = None if case.spacing is None else [float(step) for step in case.spacing[1:]]
@@ -40,15 +49,19 @@ def write_slices(folder: Path, case: Case, labels: NDArray[np.uint8], target: Ta
         "steps": steps,
         "affine": None if case.affine is None else case.affine.tolist(),
         "spacing": None if case.spacing is None else [float(step) for step in case.spacing],
+        "edges": direction_letters(case),
         "stack": case.stack,
+        "doubt": doubt,
         "target": target.model_dump(mode="json"),
     }
     write_json(folder / _SLICES, about)
 
 
-def add_picture(folder: Path, name: str, case: Case) -> None:
-    """Add another picture of the slices, of the size of the case's: the image of `case`."""
-    _write_picture(folder / f"{_PICTURE}{_checked(name)}.npy", case)
+def add_picture(folder: Path, name: str, case: Case, like: Case | None = None) -> None:
+    """Add another picture of the slices, of the size of the case's: the image of `case`, in the
+    grey values in which the case `like` is shown (its own where None).
+    """
+    _write_picture(folder / f"{_PICTURE}{_checked(name)}.npy", case, like)
 
 
 def add_map(folder: Path, name: str, slices: Iterable[NDArray[Any]], case: Case) -> None:
@@ -67,11 +80,11 @@ def _checked(name: str) -> str:
     return name
 
 
-def _write_picture(file: Path, case: Case) -> None:
+def _write_picture(file: Path, case: Case, like: Case | None = None) -> None:
     colour = case.image.shape[1] == 3
     shape = (case.slices, *case.size, 3) if colour else (case.slices, *case.size)
     pixels = np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-    for number, picture in enumerate(display_slices(case)):
+    for number, picture in enumerate(display_slices(case, like)):
         pixels[number] = picture if colour else picture[..., 0]
     pixels.flush()
 

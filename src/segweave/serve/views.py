@@ -20,6 +20,7 @@ from segweave.errors import InputError, SegweaveError
 from segweave.prediction.measurements import REMARK
 from segweave.serve.answers import body, errors
 from segweave.serve.corrections import corrected_labels, corrected_slice, corrected_slices
+from segweave.serve.jobs import Job
 from segweave.serve.limits import RefusedError
 from segweave.serve.service import Service
 from segweave.serve.slices import (
@@ -49,14 +50,18 @@ class ViewAnswer(BaseModel):
     """What a result is drawn from.
 
     `labels/N` is a byte for each pixel, its class id; where classes overlap, a plane of 0 and 1 for
-    each class. `maps` are heat maps, a byte for each pixel, 255 for 1.
+    each class. `edges` are the letters (R, L, A, P, S, I) of the left, right, upper and lower edge
+    of the pictures, null where the image does not say how it lies in the patient. `maps` are heat
+    maps, a byte for each pixel, 255 for 1.
     """
 
     id: str
     model: str
+    denoise: str
     slices: int
     size: tuple[int, int]
     steps: tuple[float, float] | None
+    edges: tuple[str, str, str, str] | None
     is_volume: bool
     overlapping: bool
     classes: list[ViewedClass]
@@ -105,7 +110,7 @@ def add_views(app: FastAPI, service: Service) -> None:
         """Slices, classes, heat maps and measurements of a result."""
         job = service.finished(id)
         with slices_there("reading the slices of a job"):
-            return _view(service.results(id), job.id, job.model)
+            return _view(service.results(id), job)
 
     @app.get(
         "/jobs/{id}/pictures/{name}/{number}",
@@ -169,18 +174,20 @@ def add_views(app: FastAPI, service: Service) -> None:
             return _agreement(folder(id), folder(other))
 
 
-def _view(folder: Path, id: str, model: str) -> ViewAnswer:
+def _view(folder: Path, job: Job) -> ViewAnswer:
     about = slices_of(folder)
     target = TargetSpec.model_validate(about["target"])
     colours = class_colours(target)
     with (folder / "measurements.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     return ViewAnswer(
-        id=id,
-        model=model,
+        id=job.id,
+        model=job.model,
+        denoise=job.options.get("denoise", ""),
         slices=about["slices"],
         size=(about["size"][0], about["size"][1]),
         steps=about["steps"],
+        edges=about.get("edges"),
         is_volume=about.get("stack") == "space" and about["slices"] > 1,
         overlapping=target.kind == "overlapping",
         classes=[

@@ -77,21 +77,21 @@ class EvaluationPlan:
 def plan_evaluation(
     run: str | Path | Run,
     *,
-    part: Part = "test",
-    protocol: str = "clean",
-    checkpoint: str | None = None,
-    members: Sequence[str | Path | Run] = (),
-    flips: Flips = "none",
-    tiles: Tiles | None = None,
-    store: CaseStore | str | Path | None = None,
-    metrics: Sequence[str] = (),
-    calibration: bool = False,
-    calibrated: bool = True,
-    out: str | Path | None = None,
-    force: bool = False,
+    part: Part,
+    protocol: str,
+    checkpoint: str | None,
+    members: Sequence[str | Path | Run],
+    flips: Flips,
+    tiles: Tiles | None,
+    store: CaseStore | str | Path | None,
+    metrics: Sequence[str],
+    calibration: bool,
+    calibrated: bool,
+    out: str | Path | None,
+    force: bool,
 ) -> EvaluationPlan:
-    """The plan of `segweave.evaluate`, whose arguments these are; reads no image and changes
-    nothing. Raises what that raises for wrong options, runs and cases.
+    """The plan of `segweave.evaluate`, whose arguments these are, every one given; reads no image
+    and changes nothing. Raises what that raises for wrong options, runs and cases.
     """
     run = run if isinstance(run, Run) else Run(run)
     if part not in get_args(Part):

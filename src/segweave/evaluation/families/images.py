@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segweave.data.case import Stack
 from segweave.data.specs import TargetSpec
 from segweave.errors import InputError
 from segweave.evaluation.protocols import CLEAN, Protocol
 from segweave.evaluation.scores import Score, check_metrics
 from segweave.metrics import compute_metric
-from segweave.metrics.labels import Spacing
 from segweave.registry import MetricCard
 
 
@@ -26,13 +24,11 @@ class _Images(Protocol):
         reference: NDArray[Any],
         *,
         target: TargetSpec,
-        spacing: Spacing,
-        stack: Stack,
         metrics: Sequence[str] = (),
         only: Sequence[str] | None = None,
-        instances: NDArray[Any] | None = None,
-        probabilities: NDArray[Any] | None = None,
+        **_of_labels: Any,
     ) -> list[Score]:
+        """All scores of one image. Spacing, stack, instances and probabilities change none."""
         if prediction.shape != reference.shape or reference.ndim != 4:
             raise InputError(
                 "scoring a predicted image",

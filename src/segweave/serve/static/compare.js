@@ -3,40 +3,51 @@
 
 import { json } from "./api.js";
 import { Slices } from "./data.js";
-import { by, make, message, table } from "./dom.js";
+import { by, called, make, message, table } from "./dom.js";
 import { DIFFERENCE, drawDifference } from "./draw.js";
 import { Stage } from "./stage.js";
+
+// The other models on the same picture, then the same model with its noise removed otherwise or not
+// at all.
+function othersOf({ models, denoisers, slices: { view } }) {
+  const others = models.filter((one) => one.name !== view.model);
+  return [
+    ...others.map((one) => ({ model: one.name, denoise: view.denoise })),
+    ...["", ...denoisers]
+      .filter((denoise) => denoise !== view.denoise)
+      .map((denoise) => ({ model: view.model, denoise })),
+  ];
+}
 
 export class Compare {
   constructor(result) {
     this.result = result;
     this.slices = null;
-    const own = result.job;
-    const models = result.models.filter((one) => one.name !== own.model);
-    by("other").replaceChildren(...models.map((one) => make("option", {}, one.name)));
-    if (!models.length) {
+    this.others = othersOf(result);
+    by("other").replaceChildren(...this.others.map((one) => make("option", {}, called(one))));
+    if (!this.others.length) {
       by("other").disabled = by("compare").disabled = true;
       by("compare-state").textContent =
         "The service has one model. With two (segweave serve A B) they are compared here.";
     }
-    by("compare").addEventListener("click", () => this.start(by("other").value));
+    by("compare").addEventListener("click", () => this.start(this.others[by("other").selectedIndex]));
     by("compare-end").addEventListener("click", () => {
       this.end();
       by("compare").focus();
     });
   }
 
-  async start(model) {
+  async start(wanted) {
     const { jobs, job } = this.result;
     by("compare").disabled = true;
     try {
       const there = jobs.list.find(
         (one) =>
-          one.source === job.source && one.model === model && jobs.state(one.id)?.state !== "failed" &&
+          one.source === job.source && called(one) === called(wanted) && jobs.state(one.id)?.state !== "failed" &&
           jobs.state(one.id)?.state !== "deleted",
       );
-      const other = there || (await this.again(model));
-      by("compare-state").textContent = `waiting for ${model}`;
+      const other = there || (await this.again(wanted));
+      by("compare-state").textContent = `waiting for ${called(wanted)}`;
       const state = await this.finished(other.id);
       if (this.result.closed) return;
       if (state.state !== "done") {
@@ -51,9 +62,9 @@ export class Compare {
     }
   }
 
-  async again(model) {
+  async again(wanted) {
     const { jobs, job } = this.result;
-    const answer = await json(`/jobs/${job.id}/again?model=${encodeURIComponent(model)}`, {
+    const answer = await json(`/jobs/${job.id}/again?${new URLSearchParams(wanted)}`, {
       method: "POST",
     });
     jobs.add(answer, job.name, job.source);
@@ -82,7 +93,7 @@ export class Compare {
       json(`/jobs/${result.job.id}/agreement/${other.id}`),
     ]);
     this.slices = slices;
-    this.stage = new Stage(slices.view.model, slices);
+    this.stage = new Stage(called(slices.view), slices);
     this.difference = new Stage("difference", result.slices);
     for (const stage of [this.stage, this.difference]) result.hear(stage);
     result.addLooks(slices.view);
@@ -98,8 +109,8 @@ export class Compare {
       make(
         "ul",
         { className: "key-list" },
-        key("first", `only ${result.slices.view.model}`),
-        key("second", `only ${slices.view.model}`),
+        key("first", `only ${called(result.slices.view)}`),
+        key("second", `only ${called(slices.view)}`),
         key("other", "another class in each"),
         key("both", "both"),
       ),
@@ -107,7 +118,7 @@ export class Compare {
     const number = (value) => value.toLocaleString("en");
     by("agreement").replaceChildren(
       table(
-        ["Class", "Dice", `${result.slices.view.model}, px`, `${slices.view.model}, px`],
+        ["Class", "Dice", `${called(result.slices.view)}, px`, `${called(slices.view)}, px`],
         agreement.map((one) => [
           one.name, one.dice === null ? "in neither" : one.dice.toFixed(3), number(one.first),
           number(one.second),
@@ -118,7 +129,7 @@ export class Compare {
         "Corrections do not count."),
     );
     by("agreement-part").hidden = false;
-    by("compare-state").textContent = `${result.slices.view.model} and ${slices.view.model}`;
+    by("compare-state").textContent = `${called(result.slices.view)} and ${called(slices.view)}`;
     by("compare-end").hidden = false;
     await result.refresh();
   }
@@ -160,7 +171,7 @@ export class Compare {
       this.difference.canvas, result.slices, this.slices, { ...one, heat: null }, two, result.looks,
     );
     const where = `slice ${result.number} of ${result.slices.view.slices}`;
-    this.stage.describe(`${this.slices.view.model}, ${where}`);
+    this.stage.describe(`${called(this.slices.view)}, ${where}`);
     this.difference.describe(`Difference of the two models, ${where}`);
   }
 }

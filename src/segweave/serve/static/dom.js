@@ -40,6 +40,9 @@ export function message(text, status = 0) {
   return make("div", { className: "alarm" }, make("strong", {}, first || "failed"), list);
 }
 
+// A model, and the one that removed the noise before it.
+export const called = ({ model, denoise }) => (denoise ? `${model} after ${denoise}` : model);
+
 export function say(text) {
   by("status").textContent = text;
 }

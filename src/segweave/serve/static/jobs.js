@@ -1,7 +1,7 @@
 // The images that this browser has sent: kept in its own storage, followed until they end.
 
 import { ask, connection, follow, json, wait } from "./api.js";
-import { by, make, message, say } from "./dom.js";
+import { by, called, make, message, say } from "./dom.js";
 
 const STORE = "segweave-jobs";
 const STREAMS = 2; // a browser opens six connections to a service; the others ask now and then
@@ -16,6 +16,7 @@ export class Jobs extends EventTarget {
     this.followed = new Map();
     this.items = new Map();
     connection.addEventListener("back", () => this.fill());
+    by("order").addEventListener("change", () => this.arrange());
   }
 
   start() {
@@ -36,7 +37,7 @@ export class Jobs extends EventTarget {
   // `job` is the service's answer; `source` the first job of the same image.
   add(job, name, source = job.id) {
     if (this.list.some((one) => one.id === job.id)) return;
-    this.list.unshift({ id: job.id, name, model: job.model, source });
+    this.list.unshift({ id: job.id, name, model: job.model, denoise: job.denoise, source });
     this.keep();
     this.change(job);
     this.fill();
@@ -102,10 +103,9 @@ export class Jobs extends EventTarget {
     if (!item) {
       item = this.item(job);
       this.items.set(job.id, item);
-      const at = this.list.indexOf(job);
-      by("jobs").insertBefore(item, by("jobs").children[at] || null);
       this.keep();
     }
+    this.arrange();
     item.querySelector(".state").textContent = state ? words(state) : "…";
     const bar = item.querySelector("progress");
     const waiting = !state || ["queued", "running"].includes(state.state);
@@ -121,21 +121,34 @@ export class Jobs extends EventTarget {
     place.replaceChildren(...(state?.error ? [message(state.error.message, state.error.status)] : []));
   }
 
+  // The items in the chosen order; where the doubt is not known they come last.
+  arrange() {
+    const doubt = ({ id }) => this.states.get(id)?.doubt ?? -1;
+    const list = [...this.list];
+    by("order-choice").hidden = list.filter((one) => doubt(one) >= 0).length < 2;
+    if (by("order").value && !by("order-choice").hidden) list.sort((a, b) => doubt(b) - doubt(a));
+    const items = list.map(({ id }) => this.items.get(id)).filter(Boolean);
+    if (items.every((item, k) => by("jobs").children[k] === item)) return;
+    const focused = document.activeElement;
+    by("jobs").append(...items);
+    if (by("jobs").contains(focused)) focused.focus();
+  }
+
   item(job) {
     const open = make("button", { type: "button", className: "open", hidden: true }, "Open");
-    open.setAttribute("aria-label", `Open ${job.name}, ${job.model}`);
+    open.setAttribute("aria-label", `Open ${job.name}, ${called(job)}`);
     open.addEventListener("click", () =>
       this.dispatchEvent(new CustomEvent("open", { detail: job.id })),
     );
     const remove = make("button", { type: "button", className: "quiet" }, "Delete");
-    remove.setAttribute("aria-label", `Delete ${job.name}, ${job.model}`);
+    remove.setAttribute("aria-label", `Delete ${job.name}, ${called(job)}`);
     remove.addEventListener("click", () => this.remove(job, remove));
     const bar = make("progress", { "aria-label": `Progress of ${job.name}` });
     return make(
       "li",
       {},
       make("span", { className: "name" }, job.name),
-      make("span", { className: "model" }, job.model),
+      make("span", { className: "model" }, called(job)),
       make("span", { className: "state" }),
       bar,
       make("div", { className: "why" }),
@@ -160,6 +173,7 @@ export class Jobs extends EventTarget {
     this.items.get(job.id).remove();
     this.items.delete(job.id);
     this.keep();
+    this.arrange();
     this.fill();
     say(`${job.name} is deleted, here and on the service`);
     by("jobs-title").focus();
@@ -191,5 +205,6 @@ function words(state) {
     return total ? `running, slice ${Math.floor(done)} of ${total}` : "running";
   }
   if (state.state === "deleted") return "no longer on the service: its time was over";
+  if (state.state === "done" && state.doubt != null) return `done, doubt ${state.doubt.toFixed(3)}`;
   return state.state;
 }

@@ -28,9 +28,10 @@ async function start() {
     service.limits.bytes / 2 ** 20,
   )} MiB.`;
   // Models that predict an image can only remove its noise.
-  const segments = (one) => (one.target.task ?? "labels") === "labels";
+  const segments = (one) => one.target.kind !== "image";
   const denoisers = service.models.filter((one) => !segments(one));
   service.models = service.models.filter(segments);
+  service.denoisers = denoisers.map((one) => one.name);
   by("model").replaceChildren(...service.models.map((one) => make("option", {}, one.name)));
   by("denoise").append(...denoisers.map((one) => make("option", {}, one.name)));
   by("denoise-choice").hidden = !denoisers.length;
@@ -108,7 +109,7 @@ async function open(id, focus) {
     const slices = await Slices.of(id);
     if (call !== opening) return;
     result?.close();
-    result = new Result(job, state, jobs, service.models, page, slices);
+    result = new Result(job, state, jobs, service, page, slices);
     if (focus) by("result-title").focus();
     else if (matchMedia("(max-width: 52rem)").matches) by("result").scrollIntoView();
   } catch (error) {

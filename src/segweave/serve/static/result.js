@@ -3,9 +3,9 @@
 import { bytes, linkTo } from "./api.js";
 import { Compare } from "./compare.js";
 import { Correct } from "./correct.js";
-import { by, make, table } from "./dom.js";
+import { by, called, make, table } from "./dom.js";
 import { drawSlice } from "./draw.js";
-import { Stage } from "./stage.js";
+import { EDGES, Stage } from "./stage.js";
 import { offerVolume } from "./volume.js";
 
 const NAMES = {
@@ -31,8 +31,9 @@ const HEAD = [
 ];
 
 export class Result {
-  constructor(job, state, jobs, models, page, slices) {
-    Object.assign(this, { job, state, jobs, models, page, slices });
+  constructor(job, state, jobs, service, page, slices) {
+    const { models, denoisers } = service;
+    Object.assign(this, { job, state, jobs, models, denoisers, page, slices });
     this.closed = false;
     this.frame = null;
     this.display = { style: "filled", opacity: 0.35, zoom: 1, picture: "image", map: "" };
@@ -45,7 +46,7 @@ export class Result {
     by("shown").hidden = false;
     by("no-result").hidden = true;
     by("result-title").textContent = job.name;
-    this.stage = new Stage(slices.view.model, slices);
+    this.stage = new Stage(called(slices.view), slices);
     this.hear(this.stage);
     by("stages").append(this.stage.figure);
     this.about();
@@ -75,7 +76,10 @@ export class Result {
     const size = `${view.size[1]} × ${view.size[0]} pixels`;
     const steps = view.steps ? ` of ${view.steps.map((mm) => mm.toFixed(2)).join(" × ")} mm` : "";
     const count = view.slices === 1 ? "one slice" : `${view.slices} slices`;
-    by("result-about").textContent = `Model ${view.model}; ${count} of ${size}${steps}.`;
+    const edges = (view.edges || []).map((letter, k) => `${EDGES[k]} ${letter}`).join(", ");
+    by("result-about").textContent =
+      `Model ${called(view)}; ${count} of ${size}${steps}.` +
+      (edges ? ` Sides of the patient: ${edges}.` : "");
   }
 
   // Classes of the same name look the same in all results.
@@ -179,7 +183,7 @@ export class Result {
       this.shownAs = { slice: number, picture, map };
       this.other = other;
       this.correct.show(number, slice.labels);
-      this.stage.describe(`${this.slices.view.model}, slice ${number} of ${this.slices.view.slices}`);
+      this.stage.describe(`${called(this.slices.view)}, slice ${number} of ${this.slices.view.slices}`);
       this.fit();
       this.slices.ahead(number, picture, map);
     } catch (error) {

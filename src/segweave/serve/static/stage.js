@@ -5,6 +5,7 @@ import { make } from "./dom.js";
 
 const LARGEST = 3072; // pixels of a canvas; a phone's memory is small
 const WHEEL = 40;
+export const EDGES = ["left", "right", "top", "bottom"];
 
 export class Stage extends EventTarget {
   constructor(title, slices) {
@@ -13,6 +14,10 @@ export class Stage extends EventTarget {
     this.canvas = make("canvas", { tabIndex: 0, role: "img" });
     this.cursor = make("canvas", { className: "cursor", "aria-hidden": "true" });
     this.sheet = make("div", { className: "sheet" }, this.canvas, this.cursor);
+    // R, L, A, P, S, I at the edges, where the image says how it lies in the patient.
+    const letters = (slices.view.edges || []).map((letter, k) =>
+      make("span", { className: `edge ${EDGES[k]}`, "aria-hidden": "true" }, letter));
+    this.sheet.append(...letters);
     this.frame = make("div", { className: "frame" }, this.sheet);
     this.title = make("figcaption", {}, title);
     this.figure = make("figure", {}, this.title, this.frame);

@@ -43,6 +43,7 @@ async function show(result) {
   by("volume").append(make("div", { className: "volume-frame" }, canvas));
   const viewer = new Niivue({
     isResizeCanvas: true, show3Dcrosshair: true, backColor: [0, 0, 0, 1], logLevel: "error", crosshairWidth: 0.5,
+    isOrientationTextVisible: Boolean(slices.view.edges), // without a direction its letters mean nothing
   });
   await viewer.attachToCanvas(canvas);
   viewer.setRadiologicalConvention(true); // the patient's left at the right, as in the slices
