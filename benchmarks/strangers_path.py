@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.archive.conftest import Orthanc, free_port, running_orthanc
+from tests.programs import program
 from tests.serve.page import chromium
 
 from segweave.formats import read_case
@@ -83,8 +84,8 @@ def voxels_of_dcmqi(path: Path, folder: Path) -> dict[int, int]:
     import SimpleITK
 
     folder.mkdir()
-    command = ["segimage2itkimage", "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd"]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    command = [program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", folder]
+    subprocess.run([*command, "-t", "nrrd"], check=True, capture_output=True)
     counts: dict[int, int] = {}
     for file in sorted(folder.glob("*.nrrd")):
         values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))

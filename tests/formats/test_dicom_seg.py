@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from segweave.formats import read_case, write_label
 from segweave.formats.dicom_source import RESEARCH, Origin
 from tests.formats.series_of import PLACES, UIDS, VOLUME, affine_of, write_placed
 from tests.formats.test_dicom import write_slice
+from tests.programs import optional, program
 
 TARGET = TargetSpec(names=("background", "liver", "left kidney", "whatsit"))
 OVERLAPPING = TargetSpec(kind="overlapping", names=("liver", "lesion"))
@@ -55,11 +55,16 @@ def on_file(case: Case, labels: np.ndarray) -> np.ndarray:
 def by_dcmqi(path: Path, folder: Path) -> list[Any]:
     """The segments as dcmqi writes them, as SimpleITK images."""
     sitk = pytest.importorskip("SimpleITK")
-    program = shutil.which("segimage2itkimage")
-    if program is None:
-        pytest.skip("dcmqi is not installed")
     folder.mkdir()
-    command = [program, "--inputDICOM", str(path), "--outputDirectory", str(folder), "-t", "nrrd"]
+    command = [
+        program("segimage2itkimage"),
+        "--inputDICOM",
+        str(path),
+        "--outputDirectory",
+        str(folder),
+        "-t",
+        "nrrd",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return [sitk.ReadImage(str(file)) for file in sorted(folder.glob("*.nrrd"))]
@@ -165,7 +170,7 @@ def test_what_the_object_says(tmp_path: Path) -> None:
     assert algorithm.AlgorithmVersion == "weights 0123456789abcdef"
     assert algorithm.AlgorithmFamilyCodeSequence[0].CodeMeaning == "Artificial Intelligence"
     assert described["liver"].SegmentAlgorithmType == "AUTOMATIC"
-    if dcmdump := shutil.which("dcmdump"):
+    if dcmdump := optional("dcmdump"):
         done = subprocess.run([dcmdump, str(path)], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0
         assert done.stderr == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.formats.enhanced import MR, item, write_enhanced
 from tests.formats.series_of import PLACES, UIDS, VOLUME, affine_of, write_placed
 from tests.formats.test_dicom_seg import by_dcmqi, in_series
 from tests.formats.test_rtstruct import filled
+from tests.programs import program
 
 TARGET = TargetSpec(names=("background", "liver", "spleen"))
 
@@ -199,11 +199,9 @@ def test_compressed_slices_and_frames(tmp_path: Path, name: str) -> None:
 
 def by_dcmtk(folder: Path, volume: np.ndarray, option: str) -> Path:
     """A series that DCMTK has compressed."""
-    program = shutil.which("dcmcjpeg")
-    if program is None:
-        pytest.skip("dcmtk is not installed")
+    compress = program("dcmcjpeg")
     for file in write_placed(folder, volume=volume).iterdir():
-        subprocess.run([program, option, str(file), str(file)], check=True, timeout=60)
+        subprocess.run([compress, option, str(file), str(file)], check=True, timeout=60)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from segweave.formats.dicom_source import RESEARCH, Origin
 from tests.formats.series_of import PLACES, UIDS, VOLUME, affine_of, write_placed
 from tests.formats.test_contours import filled
 from tests.formats.test_dicom import write_slice
+from tests.programs import optional
 
 TARGET = TargetSpec(names=("background", "liver", "left kidney", "whatsit"))
 OVERLAPPING = TargetSpec(kind="overlapping", names=("liver", "lesion"))
@@ -100,7 +100,7 @@ def test_what_the_structure_set_says(tmp_path: Path) -> None:
     assert "ContourSequence" not in data.ROIContourSequence[2]
     code = data.RTROIObservationsSequence[0].RTROIIdentificationCodeSequence[0]
     assert (code.CodeValue, code.CodeMeaning) == ("10200004", "Liver")
-    if dcmdump := shutil.which("dcmdump"):
+    if dcmdump := optional("dcmdump"):
         done = subprocess.run([dcmdump, str(path)], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import highdicom
@@ -15,6 +14,7 @@ from segweave.formats.dicom_source import RESEARCH
 from segweave.prediction import measure, predict_files
 from tests.formats.series_of import UIDS, write_placed
 from tests.prediction.tiny import TARGET, by_brightness
+from tests.programs import optional
 
 
 def test_measurements_are_a_report_on_the_segmentation(tmp_path):
@@ -55,7 +55,7 @@ def test_measurements_are_a_report_on_the_segmentation(tmp_path):
     }
     images = {pydicom.dcmread(file).SOPInstanceUID for file in series.iterdir()}
     assert uids == images | {seg.SOPInstanceUID}
-    if dsrdump := shutil.which("dsrdump"):
+    if dsrdump := optional("dsrdump"):
         command = [dsrdump, str(out / "c0.sr.dcm")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr

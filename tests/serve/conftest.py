@@ -116,25 +116,26 @@ def start(models: dict[str, Model], tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Not for longer than a module: while it is open, no other loop can run in its thread."""
     with chromium() as one:
         yield one
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, denoiser: Path) -> Site:
     models = {"bright": model("bright", 50.0), "dim": model("dim", 20.0)}
     models["quiet"] = predicting_images(denoiser)
     return Site(models, tmp_path_factory.mktemp("site"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return heart(tmp_path_factory.mktemp("image"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(site: Site) -> Iterator[ExitStack]:
     with ExitStack() as stack:
         stack.enter_context(site.running())
