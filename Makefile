@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt --editable
-# One thread each; freed memory is kept (up to 2 GB), for a fifth of what large float64 maps take goes
-# into fresh pages; compiled modules are kept even where the environment says otherwise, for every
-# process that a test starts reads them.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= MALLOC_MMAP_THRESHOLD_=2147483648 \
-	MALLOC_TRIM_THRESHOLD_=2147483648 $(BIN)/pytest -n 2 --dist worksteal
+# One thread each. Freed memory is kept, up to 512 MiB in a process, for a fifth of what large float64
+# maps take goes into fresh pages. Compiled modules are kept even where the environment says otherwise,
+# for every process that a test starts reads them.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= MALLOC_MMAP_THRESHOLD_=536870912 \
+	MALLOC_TRIM_THRESHOLD_=536870912 $(BIN)/pytest -n 2 --dist worksteal
 # The oldest processor that the libraries can imitate: no AVX in torch, oneDNN or numba.
 OLD := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 NUMBA_CPU_NAME=generic
 NUMBERS := tests/context tests/networks tests/weaving tests/metrics tests/evaluation tests/training \
