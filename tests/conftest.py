@@ -23,12 +23,6 @@ pytest_plugins = ["tests.synapse"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: what the workers share at the end is then short."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images; the test is skipped where it is absent."""
