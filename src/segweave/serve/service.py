@@ -303,8 +303,7 @@ class Service:
 
     def _predict(self, job: Job, home: Path, start: float) -> dict[str, str]:
         denoise = job.options.get("denoise", "")
-        self._session(job.model, denoise)  # both are there
-        session = self.models[job.model].session
+        both, session = self._session(job.model, denoise), self.models[job.model].session
         image = home / job.image
         options: dict[str, Any] = job.options
         looked = 0.0
@@ -337,9 +336,7 @@ class Service:
         quiet = None
         if denoise:
             # Each of the two networks is half of the work.
-            quiet = session.after(self.models[denoise].session).denoised(
-                case, lambda done, total, name: report(done / 2, total, name)
-            )
+            quiet = both.denoised(case, lambda done, *rest: report(done / 2, *rest))
         prediction = session.predict(
             case if quiet is None else quiet,
             probabilities=options["probabilities"],
